@@ -1,0 +1,99 @@
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import manifest from "../package.json";
+
+const read = (name: string) => Bun.file(join(import.meta.dir, "..", name)).text();
+
+type Service = {
+  image?: string;
+  command?: string[];
+  container_name?: string;
+  ports?: string[];
+  volumes?: string[];
+  environment?: Record<string, string | null>;
+  healthcheck?: { test: string[] };
+  depends_on?: Record<string, { condition: string }>;
+  stop_grace_period?: string;
+  restart?: string;
+};
+type Compose = { services: { valkey: Service; worker: Service; board: Service }; volumes: Record<string, unknown> };
+
+const { services, volumes } = Bun.YAML.parse(await read("docker-compose.yml")) as Compose;
+const { valkey, worker, board } = services;
+const dockerfile = await read("Dockerfile");
+
+/** The value behind an option of Valkey's command line. */
+const option = (name: string) => valkey.command?.[valkey.command.indexOf(`--${name}`) + 1];
+const seconds = (duration: string | null | undefined) => Number(duration?.match(/^(\d+)s$/)?.[1]);
+
+describe("docker-compose.yml", () => {
+  test("gives Valkey an append-only file on a volume, and lets it evict nothing", () => {
+    expect(valkey.image).toMatch(/^valkey\/valkey:\d+\.\d+-alpine$/);
+    expect(option("appendonly")).toBe("yes");
+    expect(option("maxmemory-policy")).toBe("noeviction");
+    expect(valkey.volumes).toEqual(["valkey-data:/data"]);
+    expect(volumes).toHaveProperty("valkey-data");
+    expect(valkey.healthcheck?.test).toEqual(["CMD", "valkey-cli", "ping"]);
+    expect(valkey.ports).toBeUndefined();
+  });
+
+  test("lets the worker run many times over", () => {
+    expect(worker.container_name).toBeUndefined();
+    expect(worker.ports).toBeUndefined();
+    expect(worker.environment?.WORKER_HOST).toBe("0.0.0.0");
+  });
+
+  test("gives the worker longer to end than the worker gives itself", () => {
+    expect(seconds(worker.environment?.SHUTDOWN_TIMEOUT)).toBe(20);
+    expect(seconds(worker.stop_grace_period)).toBeGreaterThan(20);
+  });
+
+  test("does not run the board without a password, or for other machines", () => {
+    expect(board.environment?.BOARD_PASSWORD).toMatch(/^\$\{BOARD_PASSWORD:\?.+\}$/);
+    expect(board.ports).toEqual(["127.0.0.1:3000:3000"]);
+    expect(board.environment?.BOARD_HOST).toBe("0.0.0.0");
+  });
+
+  test.each(["worker", "board"] as const)("starts the %s once Valkey is healthy, and again when it ends", (name) => {
+    const service = services[name];
+    expect(service.environment?.VALKEY_URL).toBe("redis://valkey:6379");
+    expect(service.depends_on).toEqual({ valkey: { condition: "service_healthy" } });
+    expect(service.restart).toBe("unless-stopped");
+  });
+});
+
+describe("Dockerfile", () => {
+  test("is built on the Bun that package.json pins", () => {
+    expect(dockerfile).toContain(`\nFROM oven/bun:${manifest.devDependencies.bun}-slim\n`);
+  });
+
+  test("installs what the lock file says, for production", () => {
+    expect(dockerfile).toContain("\nRUN bun install --frozen-lockfile --production\n");
+  });
+
+  test("starts the worker as process 1 and not as root", () => {
+    expect(dockerfile).toMatch(/\nUSER bun\n(?:.*\n)*STOPSIGNAL SIGTERM\nCMD \["bun", "src\/worker\.ts"\]\n$/);
+    expect(dockerfile).not.toContain("ENTRYPOINT");
+  });
+
+  test.each(["/healthz", "/other"])("has a health check that asks for /healthz: %s is served", async (served) => {
+    const command = JSON.parse(dockerfile.match(/HEALTHCHECK[^\n]*\\\n\s+CMD (\[.*\])\n/)?.[1] ?? "null") as string[];
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => new Response("", { status: new URL(request.url).pathname === served ? 200 : 404 }),
+    });
+    try {
+      const env = { WORKER_PORT: String(server.port) };
+      const check = Bun.spawn([process.execPath, ...command.slice(1)], { env, stdio: ["ignore", "ignore", "ignore"] });
+      expect(await check.exited).toBe(served === "/healthz" ? 0 : 1);
+    } finally {
+      await server.stop(true);
+    }
+  });
+
+  test("leaves settings and tests out of the image", async () => {
+    const lines = (await read(".dockerignore")).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+    expect(lines).toEqual(["*", "!package.json", "!bun.lock", "!tsconfig.json", "!src", "!jobs", "src/dev"]);
+  });
+});
