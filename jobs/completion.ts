@@ -1,0 +1,74 @@
+/**
+ * The completion hook: what is kept of an attempt, whatever came of it.
+ */
+import type { Attempt, AttemptLog } from "../src/attempts.ts";
+import type { Logger } from "../src/logger.ts";
+import type { Metrics } from "../src/metrics.ts";
+import { errorCode, isDelivered, type Outcome, statusCode } from "../src/outcome.ts";
+import { endpointName, type WebhookEvent } from "../src/payload.ts";
+import type { Verdict } from "../src/retry.ts";
+
+/** One attempt, finished. */
+export interface Completion {
+  readonly event: WebhookEvent;
+  /** The job's id, for the operator. */
+  readonly job: string;
+  /** UUID of this attempt. */
+  readonly delivery: string;
+  /** 1-based. */
+  readonly attempt: number;
+  /** Epoch ms. */
+  readonly startedAt: number;
+  readonly outcome: Outcome;
+  readonly verdict: Verdict;
+}
+
+/** Called at the end of every attempt and awaited before the job is acknowledged, so that a crash cannot lose a log line. */
+export type Completed = (completion: Completion) => Promise<void>;
+
+/**
+ * Make the hook: attempt → the user's log, metrics, one line of output.
+ *
+ * Nothing in it can change the verdict: the receiver has answered, and a log that cannot be written must not send the
+ * event again. An attempt that ended through a fault of ours is no attempt, and is not in the user's log.
+ */
+export function createCompletion({
+  log,
+  metrics,
+  logger,
+}: {
+  log: Pick<AttemptLog, "record">;
+  metrics: Pick<Metrics, "attempted" | "unlogged">;
+  logger: Pick<Logger, "info" | "error">;
+}): Completed {
+  return async ({ event, job, delivery, attempt, startedAt, outcome, verdict }) => {
+    const entry: Attempt = {
+      id: event.id,
+      delivery,
+      attempt,
+      timestamp: new Date(startedAt).toISOString(),
+      endpoint: endpointName(event.endpoint.url),
+      event: event.type,
+      status_code: statusCode(outcome),
+      duration_ms: outcome.durationMs,
+      success: isDelivered(outcome),
+      error: errorCode(outcome),
+    };
+    metrics.attempted(event.type, outcome);
+    logger.info(
+      { job, user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) },
+      "delivery.attempted",
+    );
+    if (outcome.kind === "fault") return;
+    try {
+      await log.record(event.userId, entry, startedAt + outcome.durationMs);
+    } catch (error) {
+      metrics.unlogged();
+      logger.error({ job, user: event.userId, delivery, reason: (error as Error).message }, "attempt.unlogged");
+    }
+  };
+}
+
+function pauseOf(verdict: Verdict): { retry_in_ms?: number } {
+  return verdict.kind === "retry" || verdict.kind === "defer" ? { retry_in_ms: verdict.delayMs } : {};
+}

@@ -1,0 +1,128 @@
+/**
+ * The contract with the backend: what a job on the queue must be.
+ */
+import { z } from "zod";
+import type { WebhookEvent } from "../src/payload.ts";
+import { isSecret } from "../src/signature.ts";
+
+/** Every event type there is. A job's name is one of these. */
+export const EVENT_TYPES = [
+  "file.created",
+  "file.deleted",
+  "file.downloaded",
+  "share.linked",
+  "share.deleted",
+  "org.userAdded",
+  "org.userRemoved",
+  "org.updated",
+  "org.permissionChanged",
+  "storage.exceeded",
+] as const;
+
+export type EventType = (typeof EVENT_TYPES)[number];
+
+const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
+const MAX_SECRETS = 10;
+const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
+
+const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.join(", ")}` });
+const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
+const secret = z
+  .string({ error: "expected a string" })
+  .max(512, { error: "expected at most 512 characters" })
+  .refine(isSecret, { error: "expected a non-empty string, base64 after a whsec_ prefix" });
+
+/** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
+export const jobData = z.object(
+  {
+    userId: z
+      .string({ error: "expected a string" })
+      .regex(/^[\x21-\x7e]{1,128}$/, { error: "expected 1 to 128 visible ASCII characters" }),
+    endpoint: z.object(
+      {
+        url: z
+          .string({ error: "expected a string" })
+          .max(2048, { error: "expected at most 2048 characters" })
+          .refine(isEndpointUrl, { error: "expected an http or https URL without user name and password" }),
+        secret: z.union(
+          [secret, z.array(secret, secretsExpected).min(1, secretsExpected).max(MAX_SECRETS, secretsExpected)],
+          {
+            error: secretsExpected,
+          },
+        ),
+      },
+      { error: "expected an object with url and secret" },
+    ),
+    // Passed through untouched: copying it key by key would lose a `__proto__` and cost time on every attempt.
+    data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
+    id: z.uuid({ error: "expected a UUID" }).optional(),
+  },
+  { error: "expected an object with userId, endpoint and data" },
+);
+
+/** What a backend puts into a job, see {@link jobData}. */
+export type JobData = z.input<typeof jobData>;
+
+/** The parts of a BullMQ job that make an event. */
+export interface StoredJob {
+  readonly id?: string | undefined;
+  readonly name: string;
+  readonly data: unknown;
+  /** Epoch ms at which the producer enqueued it. */
+  readonly timestamp: number;
+  readonly queueName: string;
+}
+
+/** A job broke the contract. The message names every bad field and what was expected there, never a value. */
+export class ContractError extends Error {
+  override readonly name = "ContractError";
+}
+
+/**
+ * Turn a job into an event.
+ *
+ * Without an `id` in the data, the id is derived from queue, job id and job timestamp, so that every attempt, a manual
+ * retry too, carries the same one without anything being stored.
+ *
+ * @throws  ContractError, for whatever is not an event
+ */
+export function parseEvent(job: StoredJob): WebhookEvent {
+  const name = eventType.safeParse(job.name);
+  const data = jobData.safeParse(job.data);
+  const isDated = Math.abs(job.timestamp) <= MAX_TIMESTAMP_MS;
+  if (!name.success || !data.success || !isDated) {
+    throw new ContractError(
+      [
+        ...describeIssues("name", name.error),
+        ...describeIssues("data", data.error),
+        ...(isDated ? [] : ["timestamp: expected epoch milliseconds"]),
+      ].join("; "),
+    );
+  }
+  const { userId, endpoint, id } = data.data;
+  return {
+    id: id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE),
+    type: name.data,
+    timestampMs: job.timestamp,
+    userId,
+    endpoint: {
+      url: new URL(endpoint.url),
+      secrets: (typeof endpoint.secret === "string" ? [endpoint.secret] : endpoint.secret) as [string, ...string[]],
+    },
+    data: data.data.data,
+  };
+}
+
+function describeIssues(root: string, error: z.ZodError | undefined): string[] {
+  return (error?.issues ?? []).map((issue) => `${[root, ...issue.path].join(".")}: ${issue.message}`);
+}
+
+function isEndpointUrl(text: string): boolean {
+  const url = URL.parse(text);
+  if (url === null) return false;
+  return (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "";
+}
+
+function isJsonObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,68 @@
+/**
+ * Which addresses may be reached, and how a host name becomes addresses that were all checked.
+ */
+import { lookup } from "node:dns/promises";
+import ipaddr from "ipaddr.js";
+
+/** A range of addresses, parsed. */
+export type Network = [ipaddr.IPv4 | ipaddr.IPv6, number];
+
+/** An address as a resolver gives it. */
+export interface Address {
+  readonly address: string;
+  readonly family: 4 | 6;
+}
+
+/** Host name to addresses. Rejects with a `code` as Node's dns module does (`ENOTFOUND`, `EAI_AGAIN`, …). */
+export type Resolve = (hostname: string) => Promise<readonly Address[]>;
+
+/** The system's own resolver: hosts file, search domains and all. */
+export const resolveBySystem: Resolve = async (hostname) =>
+  (await lookup(hostname, { all: true, verbatim: true })) as Address[];
+
+const GLOBAL_UNICAST: Network = ipaddr.parseCIDR("2000::/3"); // RFC 4291 2.4: all of IPv6 that is handed out so far
+
+/**
+ * Parse a CIDR such as `10.0.0.0/8` or `fd00::/8`; a bare address is a range of one.
+ *
+ * @returns undefined when it is not one
+ */
+export function parseNetwork(text: string): Network | undefined {
+  if (ipaddr.isValidCIDR(text)) return ipaddr.parseCIDR(text);
+  if (text.includes("/") || !isAddress(text)) return undefined;
+  const address = ipaddr.parse(text);
+  return [address, address.kind() === "ipv4" ? 32 : 128];
+}
+
+/**
+ * Say why an address may not be reached.
+ *
+ * Public unicast only: for IPv6 that is 2000::/3 without its special ranges, so that unassigned space, site-local and
+ * IPv4-compatible addresses are out without being listed. IPv4-mapped IPv6 counts as the IPv4 address inside.
+ *
+ * @param allowed  ranges that may be reached although they are not public
+ * @returns undefined when it may be reached, else the kind of address: `loopback`, `private`, `linkLocal`, …
+ */
+export function blockedRange(address: string, allowed: readonly Network[]): string | undefined {
+  if (!isAddress(address)) return "invalid";
+  const ip = ipaddr.process(address);
+  if (allowed.some((network) => contains(network, ip))) return undefined;
+  const range = ip.range();
+  if (range !== "unicast") return range;
+  return ip.kind() === "ipv4" || contains(GLOBAL_UNICAST, ip) ? undefined : "reserved";
+}
+
+/** The address when a URL's hostname is a literal, unwrapped of its brackets; undefined for a name. */
+export function literalOf(hostname: string): string | undefined {
+  const bare = hostname.startsWith("[") ? hostname.slice(1, -1) : hostname;
+  return isAddress(bare) ? bare : undefined;
+}
+
+/** Strict dotted quads only: URL parsing has already turned every other spelling into one. */
+function isAddress(text: string): boolean {
+  return ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text);
+}
+
+function contains([base, bits]: Network, ip: ipaddr.IPv4 | ipaddr.IPv6): boolean {
+  return base.kind() === ip.kind() && ip.match(base, bits);
+}

@@ -1,0 +1,72 @@
+/**
+ * What happened in one attempt, as a value. Pure: no clock, no network, no text that came from a receiver.
+ */
+
+/** Why no response came although the request was ours to make: the receiver's or the network's doing. */
+export type FailureCode =
+  | "timeout"
+  | "dns"
+  | "connection_refused"
+  | "connection_reset"
+  | "unreachable"
+  | "tls"
+  | "invalid_response"
+  | "network";
+
+/** Why we could not even try, or had to stop: never charged to the endpoint, never an attempt. */
+export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
+
+/**
+ * The outcome of an attempt.
+ *
+ * - `response`  a status line arrived; whatever happened to the body afterwards does not matter
+ * - `failure`   no usable status line
+ * - `blocked`   the address is not one we may reach; `range` names the kind of address (`loopback`, `private`, …)
+ * - `fault`     ours: a resolver that is down, no file descriptors, a shutdown, a lost job lock
+ *
+ * `durationMs` counts from the first byte of work (DNS included) to the last.
+ */
+export type Outcome =
+  | {
+      readonly kind: "response";
+      readonly status: number;
+      readonly retryAfter: string | undefined;
+      readonly durationMs: number;
+    }
+  | { readonly kind: "failure"; readonly code: FailureCode; readonly durationMs: number }
+  | { readonly kind: "blocked"; readonly range: string; readonly durationMs: number }
+  | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number };
+
+/** Whether the receiver accepted the event: a 2xx, and nothing else. */
+export function isDelivered(outcome: Outcome): boolean {
+  return outcome.kind === "response" && outcome.status >= 200 && outcome.status < 300;
+}
+
+/** The short code that logs and metrics carry: `null` when delivered, else `http_503`, `timeout`, `blocked_address`, … */
+export function errorCode(outcome: Outcome): string | null {
+  switch (outcome.kind) {
+    case "response":
+      return isDelivered(outcome) ? null : `http_${outcome.status}`;
+    case "blocked":
+      return "blocked_address";
+    default:
+      return outcome.code;
+  }
+}
+
+/** The status as the log stores it: `null` when there was no response. */
+export function statusCode(outcome: Outcome): number | null {
+  return outcome.kind === "response" ? outcome.status : null;
+}
+
+/** One short phrase for job results and failure reasons: `HTTP 503 in 41 ms`, `timeout after 10000 ms`. */
+export function describeOutcome(outcome: Outcome): string {
+  switch (outcome.kind) {
+    case "response":
+      return `HTTP ${outcome.status} in ${outcome.durationMs} ms`;
+    case "blocked":
+      return `blocked_address (${outcome.range})`;
+    default:
+      return `${outcome.code} after ${outcome.durationMs} ms`;
+  }
+}

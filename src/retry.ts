@@ -1,0 +1,122 @@
+/**
+ * What to do after an attempt. Pure: clock and randomness come in as parameters.
+ */
+import { isDelivered, type Outcome } from "./outcome.ts";
+
+/** How often and when a delivery is tried. */
+export interface RetryPolicy {
+  /** How many attempts there are in all, the first included; 1 or more. */
+  readonly attempts: number;
+  /** The pause after the 1st, 2nd, … failed attempt, in ms; the last one repeats. Never empty. */
+  readonly delaysMs: readonly number[];
+  /** How far a delay may stray, as a share of it: 0.2 is ±20 %. */
+  readonly jitter: number;
+}
+
+/**
+ * What to do after an attempt.
+ *
+ * - `delivered`  the receiver has it
+ * - `retry`      try again in `delayMs` (> 0); one attempt is used
+ * - `give_up`    no further attempt: `gone` (410), `blocked`, or `exhausted`
+ * - `defer`      our own fault: try again in `delayMs` (0 is at once, on another worker); no attempt is used
+ */
+export type Verdict =
+  | { readonly kind: "delivered" }
+  | { readonly kind: "retry"; readonly delayMs: number }
+  | { readonly kind: "give_up"; readonly cause: "gone" | "blocked" | "exhausted" }
+  | { readonly kind: "defer"; readonly delayMs: number };
+
+export const JITTER = 0.2; // ±20 %, so that a recovering receiver is not hit by all its backlog at one moment
+const MAX_DELAY_MS = 24 * 60 * 60 * 1000; // 24 h: what no schedule, backoff or Retry-After may exceed
+const MAX_ATTEMPTS = 100;
+const FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver that is down) may usually last
+
+/**
+ * Decide what to do after one attempt.
+ *
+ * 2xx is delivered; 410 and a blocked address give up; everything else retries on the schedule. `Retry-After` on 429 and
+ * 5xx may lengthen a delay, never shorten it, so that a receiver cannot be used to hammer itself, and never beyond 24 h.
+ *
+ * @param attempt  1-based; 1 is the first try. Beyond `policy.attempts` after a manual retry: one attempt, then give up
+ * @param random   in [0, 1); injected so that tests pin the jitter
+ * @param nowMs    epoch ms; what an HTTP date in `Retry-After` is compared with
+ * @throws  never
+ * @see     Retry-After: RFC 9110 section 10.2.3
+ */
+export function judge(
+  outcome: Outcome,
+  attempt: number,
+  policy: RetryPolicy,
+  random: () => number,
+  nowMs: number,
+): Verdict {
+  if (isDelivered(outcome)) return { kind: "delivered" };
+  if (outcome.kind === "fault") {
+    const atOnce = outcome.code === "shutdown" || outcome.code === "lock_lost";
+    return { kind: "defer", delayMs: atOnce ? 0 : jittered(FAULT_DELAY_MS, JITTER, random) };
+  }
+  if (outcome.kind === "blocked") return { kind: "give_up", cause: "blocked" };
+  if (outcome.kind === "response" && outcome.status === 410) return { kind: "give_up", cause: "gone" };
+  if (attempt >= policy.attempts) return { kind: "give_up", cause: "exhausted" };
+
+  const scheduledMs = policy.delaysMs[Math.min(attempt, policy.delaysMs.length) - 1] ?? MAX_DELAY_MS;
+  const delayMs = jittered(Math.min(scheduledMs, MAX_DELAY_MS), policy.jitter, random);
+  const askedMs = outcome.kind === "response" ? retryAfterMs(outcome.status, outcome.retryAfter, nowMs) : 0;
+  return { kind: "retry", delayMs: Math.max(delayMs, askedMs) };
+}
+
+/** At least 1 ms, since BullMQ reads a delay of 0 as "skip the delayed set". */
+function jittered(delayMs: number, jitter: number, random: () => number): number {
+  return Math.max(1, Math.round(delayMs * (1 - jitter + 2 * jitter * random())));
+}
+
+/** @returns ms from `nowMs`, in [0, 24 h]; 0 when the header is absent, unreadable, past, or on another status */
+function retryAfterMs(status: number, header: string | undefined, nowMs: number): number {
+  if (header === undefined || (status !== 429 && (status < 500 || status > 599))) return 0;
+  const text = header.trim();
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text) - nowMs;
+  return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), MAX_DELAY_MS);
+}
+
+/** IMF-fixdate, the one form that may still be generated (RFC 9110 5.6.7); Date.parse alone takes far too much. */
+function parseHttpDate(text: string): number {
+  return /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(text) ? Date.parse(text) : Number.NaN;
+}
+
+/**
+ * The policy of one job: what its producer set wins, part by part, over the worker's.
+ *
+ * Understands BullMQ's `attempts` and its built-in backoffs (a number, `fixed`, `exponential`, each with `jitter`).
+ * Anything else (`attempts: 0` and `backoff: null` of clients that set nothing, a strategy we do not have, nonsense)
+ * falls back to the worker's policy, since a job must never be lost to an option.
+ *
+ * @param options  a job's options as stored; not trusted
+ * @throws  never
+ */
+export function policyOf(options: { attempts?: unknown; backoff?: unknown }, fallback: RetryPolicy): RetryPolicy {
+  const attempts = isCount(options.attempts) ? Math.min(options.attempts, MAX_ATTEMPTS) : undefined;
+  const backoff = parseBackoff(options.backoff, attempts ?? fallback.attempts);
+  if (attempts === undefined && backoff === undefined) return fallback;
+  return { ...fallback, ...backoff, attempts: attempts ?? fallback.attempts };
+}
+
+function parseBackoff(backoff: unknown, attempts: number): Omit<RetryPolicy, "attempts"> | undefined {
+  if (isDelay(backoff)) return { delaysMs: [backoff], jitter: 0 };
+  if (typeof backoff !== "object" || backoff === null) return undefined;
+  const { type, delay, jitter } = backoff as { type?: unknown; delay?: unknown; jitter?: unknown };
+  if (!isDelay(delay)) return undefined;
+  const share = typeof jitter === "number" && jitter >= 0 && jitter <= 1 ? jitter : 0;
+  if (type === "fixed") return { delaysMs: [delay], jitter: share };
+  if (type !== "exponential") return undefined;
+  const delaysMs = Array.from({ length: attempts }, (_, index) => Math.min(delay * 2 ** index, MAX_DELAY_MS));
+  return { delaysMs, jitter: share };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) > 0;
+}
+
+function isDelay(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value) && value > 0;
+}

@@ -1,0 +1,110 @@
+/**
+ * Both signature schemes of Fluxhook, to make and to check. Strings and bytes in, strings out; imports nothing of ours.
+ */
+import { createHmac, timingSafeEqual } from "node:crypto";
+
+const WHSEC = "whsec_";
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/**
+ * Sign a body the way of `X-Fluxdrop-Signature`: HMAC-SHA256 of the raw body, keyed with the secret's UTF-8 bytes (a
+ * `whsec_` prefix is part of the secret here).
+ *
+ * @returns 64 lowercase hex digits, no prefix
+ */
+export function signFluxdrop(body: string | Uint8Array, secret: string): string {
+  return createHmac("sha256", secret).update(body).digest("hex");
+}
+
+/**
+ * Sign a body the way of Standard Webhooks: one `v1,<base64>` per secret over `id.timestamp.body`, separated by spaces.
+ *
+ * Every active secret signs, so that a customer can rotate without losing a delivery.
+ *
+ * @param timestamp  Unix time in whole seconds
+ * @throws  RangeError when a `whsec_` secret is not base64 (see {@link isSecret})
+ * @see     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+ */
+export function signStandard(
+  id: string,
+  timestamp: number,
+  body: string | Uint8Array,
+  secrets: readonly string[],
+): string {
+  return secrets.map((secret) => `v1,${standardMac(id, timestamp, body, secret)}`).join(" ");
+}
+
+function standardMac(id: string, timestamp: number, body: string | Uint8Array, secret: string): string {
+  return createHmac("sha256", standardKey(secret)).update(`${id}.${timestamp}.`).update(body).digest("base64");
+}
+
+function standardKey(secret: string): Buffer {
+  if (!secret.startsWith(WHSEC)) return Buffer.from(secret, "utf8");
+  if (!isSecret(secret)) throw new RangeError("a whsec_ secret must be base64 after its prefix");
+  return Buffer.from(secret.slice(WHSEC.length), "base64");
+}
+
+/** Whether a text can be a secret: not empty, and real base64 after the prefix if it starts with `whsec_`. */
+export function isSecret(secret: string): boolean {
+  if (!secret.startsWith(WHSEC)) return secret.length > 0;
+  return secret.length > WHSEC.length && BASE64.test(secret.slice(WHSEC.length));
+}
+
+/** The headers {@link verify} reads: any record with lower-case names, as Node, Bun and Express hand them over. */
+export type SignedHeaders = Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** What {@link verify} found; `reason` names the first check that failed. */
+export type Verification =
+  | { readonly ok: true }
+  | {
+      readonly ok: false;
+      readonly reason: "missing_signature" | "bad_timestamp" | "stale_timestamp" | "wrong_signature";
+    };
+
+/**
+ * Check a received request against the secret, or against each of several while rotating.
+ *
+ * Prefers the Standard Webhooks headers, whose signature covers id and time; falls back to `X-Fluxdrop-Signature`, which
+ * covers the body alone, so that its timestamp proves nothing. Compares in constant time.
+ *
+ * @param rawBody           the bytes as received, before any JSON parser
+ * @param nowSeconds        Unix time of the receiver's clock
+ * @param toleranceSeconds  how far the timestamp may lie from `nowSeconds`, either way
+ * @throws  never
+ */
+export function verify(
+  rawBody: string | Uint8Array,
+  headers: SignedHeaders,
+  secrets: string | readonly string[],
+  { nowSeconds = Date.now() / 1000, toleranceSeconds = 5 * 60 } = {},
+): Verification {
+  const candidates = (typeof secrets === "string" ? [secrets] : secrets).filter(isSecret);
+  const id = single(headers["webhook-id"]);
+  const signatures = single(headers["webhook-signature"]);
+  const standard = id !== undefined && signatures !== undefined;
+  const hex = single(headers["x-fluxdrop-signature"]);
+  if (!standard && hex === undefined) return { ok: false, reason: "missing_signature" };
+
+  const stated = single(headers[standard ? "webhook-timestamp" : "x-fluxdrop-timestamp"]);
+  if (stated === undefined || !/^\d{1,12}$/.test(stated)) return { ok: false, reason: "bad_timestamp" };
+  const timestamp = Number(stated);
+  if (Math.abs(nowSeconds - timestamp) > toleranceSeconds) return { ok: false, reason: "stale_timestamp" };
+
+  const right = standard
+    ? candidates.some((secret) => {
+        const expected = `v1,${standardMac(id, timestamp, rawBody, secret)}`;
+        return signatures.split(" ").some((given) => isSame(given, expected));
+      })
+    : candidates.some((secret) => isSame(hex as string, signFluxdrop(rawBody, secret)));
+  return right ? { ok: true } : { ok: false, reason: "wrong_signature" };
+}
+
+function single(value: string | readonly string[] | undefined): string | undefined {
+  return typeof value === "string" ? value : value?.[0];
+}
+
+function isSame(given: string, expected: string): boolean {
+  const a = Buffer.from(given);
+  const b = Buffer.from(expected);
+  return a.length === b.length && timingSafeEqual(a, b);
+}
