@@ -1,0 +1,72 @@
+/**
+ * The circuit of one endpoint: opens after attempts without an answer, half-opens for one probe at a time.
+ *
+ * Only silence counts (timeouts, refused and reset connections, names that do not resolve). An endpoint that answers, be
+ * it with 500, holds no slot for long, and its events should use the schedule they were promised.
+ */
+const FAILURES_TO_OPEN = 5; // in a row
+const FIRST_OPEN_MS = 5 * 1000; // 5 s until the first probe; then twice as long each time
+const MAX_OPEN_MS = 60 * 1000; // 1 min: how late we may notice that an endpoint is back
+const MAX_PARK_MS = 10 * 60 * 1000; // 10 min
+
+export class Breaker {
+  #failures = 0;
+  /** 0 while the circuit is closed. */
+  #openedAt = 0;
+  #openUntil = 0;
+  #openMs = 0;
+  #isProbing = false;
+  #hasProber = false;
+
+  get isOpen(): boolean {
+    return this.#openedAt > 0;
+  }
+
+  /**
+   * Ask for the probe of an open circuit.
+   *
+   * The first job parked comes back when the probe is due. The others come back spread over as long as the endpoint has
+   * been away already, 10 min at most: each is parked once per doubling of the outage.
+   *
+   * @returns undefined to go, else when to come back (epoch ms)
+   */
+  admit(nowMs: number, random: () => number): number | undefined {
+    if (nowMs >= this.#openUntil && !this.#isProbing) {
+      this.#isProbing = true;
+      return undefined;
+    }
+    const dueAt = Math.max(this.#openUntil, nowMs);
+    if (!this.#hasProber && !this.#isProbing) {
+      this.#hasProber = true;
+      return dueAt;
+    }
+    const spreadMs = Math.min(MAX_PARK_MS, Math.max(this.#openMs, nowMs - this.#openedAt));
+    return Math.ceil(dueAt + (0.1 + 0.9 * random()) * spreadMs);
+  }
+
+  succeeded(): void {
+    this.#failures = 0;
+    this.#openedAt = 0;
+    this.#isProbing = false;
+  }
+
+  failed(nowMs: number): void {
+    this.#failures += 1;
+    if (this.isOpen) {
+      if (!this.#isProbing) return; // sent before the circuit opened
+      this.#openMs = Math.min(this.#openMs * 2, MAX_OPEN_MS);
+    } else {
+      if (this.#failures < FAILURES_TO_OPEN) return;
+      this.#openedAt = nowMs;
+      this.#openMs = FIRST_OPEN_MS;
+    }
+    this.#openUntil = nowMs + this.#openMs;
+    this.#isProbing = false;
+    this.#hasProber = false;
+  }
+
+  /** The attempt ended without saying anything about the endpoint. */
+  undecided(): void {
+    this.#isProbing = false;
+  }
+}

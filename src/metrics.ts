@@ -1,0 +1,156 @@
+/**
+ * What Prometheus sees. Labels are event types, outcomes and ranges of addresses: never a URL, never a user.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { within } from "./deadline.ts";
+import { errorCode, type Outcome } from "./outcome.ts";
+import type { Queue } from "./queue.ts";
+
+const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
+const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
+
+export interface Metrics {
+  readonly registry: Registry;
+  /** Count one finished attempt. */
+  attempted(event: string, outcome: Outcome): void;
+  /** Count an attempt that happened but could not be written to its user's log. */
+  unlogged(): void;
+  /** Count a job that broke the contract. */
+  rejected(): void;
+  /** Count a job that may not go yet. */
+  parked(reason: string): void;
+}
+
+/** The metrics of a worker process. */
+export function createMetrics({
+  inFlight,
+  openCircuits,
+}: {
+  inFlight: () => number;
+  openCircuits: () => number;
+}): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  const attempts = new Counter({
+    name: "fluxhook_attempts_total",
+    help: "Finished attempts by event type and outcome; statuses as http_2xx, http_4xx, …",
+    labelNames: ["event", "outcome"],
+    registers,
+  });
+  const duration = new Histogram({
+    name: "fluxhook_attempt_duration_seconds",
+    help: "Duration of attempts, DNS included",
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+    registers,
+  });
+  const blocked = new Counter({
+    name: "fluxhook_blocked_total",
+    help: "Attempts refused because of the endpoint's address, by kind of address",
+    labelNames: ["range"],
+    registers,
+  });
+  const unlogged = new Counter({
+    name: "fluxhook_unlogged_attempts_total",
+    help: "Attempts that could not be written to their user's log",
+    registers,
+  });
+  const rejected = new Counter({
+    name: "fluxhook_rejected_jobs_total",
+    help: "Jobs that broke the contract",
+    registers,
+  });
+  const parked = new Counter({
+    name: "fluxhook_parked_jobs_total",
+    help: "Jobs put off because of their endpoint, by reason: circuit (open), limit (of the endpoint), share (of the slots)",
+    labelNames: ["reason"],
+    registers,
+  });
+  new Gauge({
+    name: "fluxhook_open_circuits",
+    help: "Endpoints that this process only probes, since they do not answer",
+    registers,
+    collect() {
+      this.set(openCircuits());
+    },
+  });
+  new Gauge({
+    name: "fluxhook_attempts_in_flight",
+    help: "Attempts under way in this process",
+    registers,
+    collect() {
+      this.set(inFlight());
+    },
+  });
+  return {
+    registry,
+    attempted(event, outcome) {
+      attempts.labels(event, outcomeLabel(outcome)).inc();
+      duration.observe(outcome.durationMs / 1000);
+      if (outcome.kind === "blocked") blocked.labels(outcome.range).inc();
+    },
+    unlogged: () => unlogged.inc(),
+    rejected: () => rejected.inc(),
+    parked: (reason) => parked.labels(reason).inc(),
+  };
+}
+
+/** Statuses by their class: a receiver chooses its status, and must not choose how many series there are. */
+function outcomeLabel(outcome: Outcome): string {
+  if (outcome.kind === "response") return `http_${Math.floor(outcome.status / 100)}xx`;
+  return errorCode(outcome) as string;
+}
+
+/**
+ * Add the queue's gauges to a registry. Each scrape asks Valkey once; while it does not answer, `fluxhook_valkey_up` is 0
+ * and the other gauges are absent, so that no old figure passes for a new one.
+ */
+export function watchQueue(registry: Registry, queue: Queue, now: () => number = Date.now): void {
+  const registers = [registry];
+  let asked: Promise<QueueFigures | undefined> | undefined;
+  const ask = (): Promise<QueueFigures | undefined> => {
+    asked ??= within(SCRAPE_MS, readFigures(queue, now), undefined).finally(() => {
+      asked = undefined;
+    });
+    return asked;
+  };
+  new Gauge({
+    name: "fluxhook_valkey_up",
+    help: "1 while Valkey answers, else 0",
+    registers,
+    async collect() {
+      this.set((await ask()) === undefined ? 0 : 1);
+    },
+  });
+  new Gauge({
+    name: "fluxhook_jobs",
+    help: "Jobs in the queue by state",
+    labelNames: ["state"],
+    registers,
+    async collect() {
+      const figures = await ask();
+      this.reset();
+      for (const state of STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
+    },
+  });
+  new Gauge({
+    name: "fluxhook_oldest_waiting_job_age_seconds",
+    help: "Age of the job that has waited longest for a worker; 0 when none waits",
+    registers,
+    async collect() {
+      const figures = await ask();
+      if (figures === undefined) this.remove();
+      else this.set(figures.oldestAgeMs / 1000);
+    },
+  });
+}
+
+interface QueueFigures {
+  readonly counts: Readonly<Record<string, number>>;
+  readonly oldestAgeMs: number;
+}
+
+async function readFigures(queue: Queue, now: () => number): Promise<QueueFigures> {
+  const [counts, [oldest]] = await Promise.all([queue.getJobCounts(...STATES), queue.getJobs(["waiting"], 0, 0, true)]);
+  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp) };
+}

@@ -1,0 +1,112 @@
+/**
+ * Everything about BullMQ that is a constant, and the worker that applies the retry policy to jobs of any client.
+ */
+import { DelayedError, type Job, type JobJson, type KeepJobs, Queue, Worker, type WorkerOptions } from "bullmq";
+import { policyOf, type RetryPolicy } from "./retry.ts";
+import type { Valkey } from "./valkey.ts";
+
+export type { Job, Queue };
+export { DelayedError };
+
+const HOUR_SECONDS = 60 * 60;
+const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
+const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
+
+const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed worker's jobs run again within 25 s
+const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
+const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
+const STRATEGY = "fluxhook";
+
+/**
+ * A failed attempt, for BullMQ: it reads the message as the job's failure reason and asks {@link backoff} for the delay.
+ */
+export class AttemptFailed extends Error {
+  override readonly name = "AttemptFailed";
+  /** @param retryInMs  > 0; undefined gives up */
+  constructor(
+    message: string,
+    readonly retryInMs?: number,
+  ) {
+    super(message);
+  }
+}
+
+/** -1 ends the job. Never throws: BullMQ would leave the job active until it counts as stalled. */
+function backoff(_attempt: number, _type?: string, error?: Error): number {
+  return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : -1;
+}
+
+/** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
+export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
+
+export interface DeliveryWorkerOptions {
+  readonly queue: string;
+  readonly valkey: Valkey;
+  readonly concurrency: number;
+  /** Deadline of one attempt, in ms; the job lock outlasts it, so that an attempt never outlives its lock. */
+  readonly timeoutMs: number;
+  readonly policy: RetryPolicy;
+}
+
+/**
+ * A BullMQ worker that gives every job a retry policy at pick-up.
+ *
+ * Clients of other languages store `attempts: 0` and `backoff: null`, plain ones nothing; what a producer did set stays.
+ * Nothing of it is stored, so a new `WEBHOOK_RETRY_DELAYS` counts for waiting jobs too.
+ */
+export class DeliveryWorker extends Worker<unknown, string> {
+  /** Epoch ms at which this worker last took a job, or was made. */
+  lastPickUpAt = Date.now();
+  /** How many jobs are being processed. */
+  active = 0;
+  readonly #policies: WeakMap<Job, RetryPolicy>;
+  readonly #policy: RetryPolicy;
+
+  constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy }: DeliveryWorkerOptions) {
+    const policies = new WeakMap<Job, RetryPolicy>();
+    const options: WorkerOptions = {
+      connection: valkey,
+      concurrency,
+      autorun: false,
+      lockDuration: Math.max(MIN_LOCK_MS, timeoutMs * 1.5),
+      stalledInterval: STALL_CHECK_MS,
+      // A crash is never the job's fault: however often workers die, the event is tried again.
+      maxStalledCount: Number.MAX_SAFE_INTEGER,
+      runRetryDelay: RECONNECT_PAUSE_MS,
+      removeOnComplete: COMPLETED,
+      removeOnFail: FAILED,
+      settings: { backoffStrategy: backoff },
+    };
+    // Two parameters, on purpose: BullMQ makes an AbortController for every job of a processor with three.
+    const processJob = async (job: Job, token?: string): Promise<string> => {
+      this.active += 1;
+      try {
+        return await process(job, token as string, policies.get(job) ?? policy);
+      } finally {
+        this.active -= 1;
+      }
+    };
+    super(queue, processJob, options);
+    this.#policies = policies;
+    this.#policy = policy;
+  }
+
+  protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
+    this.lastPickUpAt = Date.now();
+    const job = super.createJob(stored, jobId);
+    const policy = policyOf(job.opts, this.#policy);
+    this.#policies.set(job, policy);
+    job.opts.attempts = policy.attempts;
+    job.opts.backoff = { type: STRATEGY };
+    job.opts.stackTraceLimit = 0;
+    // null, as some clients store, would reach BullMQ's script as "keep nothing we understand".
+    if (job.opts.removeOnComplete === null) delete job.opts.removeOnComplete;
+    if (job.opts.removeOnFail === null) delete job.opts.removeOnFail;
+    return job;
+  }
+}
+
+/** The queue as producers, the board and metrics see it. */
+export function openQueue(name: string, valkey: Valkey): Queue {
+  return new Queue(name, { connection: valkey, skipMetasUpdate: true });
+}

@@ -1,0 +1,60 @@
+/**
+ * Stopping: quiet, wait, hand back, close. Four separate ideas, each bounded, so that no process outlives its order to go.
+ */
+import { within } from "./deadline.ts";
+import type { DeliveryWorker } from "./queue.ts";
+import type { Sender } from "./send.ts";
+import type { Valkey } from "./valkey.ts";
+
+const HAND_BACK_MS = 2 * 1000; // 2 s: a script per job, all at once
+
+/**
+ * Call `stop` on the first SIGTERM or SIGINT and end the process with the code it resolves to. A second signal calls
+ * `hurry`: who asks twice does not want to wait.
+ */
+export function onSignals(stop: (signal: string) => Promise<number>, hurry: () => void): void {
+  let isStopping = false;
+  const handle = (signal: string): void => {
+    if (isStopping) {
+      hurry();
+      return;
+    }
+    isStopping = true;
+    stop(signal).then(
+      (code) => process.exit(code),
+      () => process.exit(1),
+    );
+  };
+  process.on("SIGTERM", handle);
+  process.on("SIGINT", handle);
+}
+
+/**
+ * Stop a worker without losing or repeating anything.
+ *
+ * 1. quiet: no new jobs. 2. wait, at most `timeoutMs` or until `hurried`, for what is in flight. 3. hand back: what is
+ * left is aborted, and its job goes to the head of the queue, uncharged. 4. close.
+ *
+ * @returns true when every job was acknowledged or handed back; false when Valkey was away: its jobs then run again
+ *          elsewhere once their locks expire
+ */
+export async function drain(
+  worker: DeliveryWorker,
+  sender: Sender,
+  valkey: Valkey,
+  timeoutMs: number,
+  hurried: Promise<void>,
+): Promise<boolean> {
+  const closed = worker.close().then(() => true);
+  const done = valkey.status === "ready" ? closed : Promise.race([closed, settled(sender)]);
+  await within(timeoutMs, Promise.race([done, hurried]), undefined);
+  sender.cancelAll("shutdown");
+  const isClean = await within(HAND_BACK_MS, closed, false);
+  sender.close();
+  return isClean;
+}
+
+/** While Valkey is away no job can be acknowledged: wait for the requests alone. */
+async function settled(sender: Sender): Promise<void> {
+  while (sender.inFlight > 0) await Bun.sleep(50);
+}

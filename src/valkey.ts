@@ -1,0 +1,60 @@
+/**
+ * Connections to Valkey, and what it says about itself.
+ */
+import { Redis } from "ioredis";
+import type { Logger } from "./logger.ts";
+
+export type Valkey = Redis;
+
+const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
+
+/**
+ * Open a connection that never gives up: commands wait while Valkey is away and are sent again when it is back, so that
+ * nothing that has happened goes unrecorded.
+ *
+ * @param url   as `VALKEY_URL`
+ * @param name  shown in CLIENT LIST and in the log
+ */
+export function connectValkey(url: string, name: string, logger: Logger): Valkey {
+  const valkey = new Redis(url, {
+    connectionName: name,
+    maxRetriesPerRequest: null,
+    retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), MAX_RECONNECT_DELAY_MS),
+    // A primary that became a replica answers READONLY (an error code, not prose): go and find the new one, then resend.
+    reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 2 : false),
+  });
+  let isAway: boolean | undefined;
+  valkey.on("ready", () => {
+    if (isAway !== undefined) logger.info({ connection: name }, "valkey.back");
+    isAway = undefined;
+  });
+  // One line an outage, not one a reconnect: the first says why.
+  valkey.on("error", (error: NodeJS.ErrnoException) => {
+    if (isAway === undefined) logger.warn({ connection: name, reason: error.code ?? error.message }, "valkey.away");
+    isAway = true;
+  });
+  return valkey;
+}
+
+/** What a Valkey (or Redis) server says about itself. */
+export interface ValkeyFacts {
+  /** `Valkey 8.0.1` or `Redis 7.0.15`. */
+  readonly server: string;
+  /** `noeviction`, or a policy under which queued events may vanish. */
+  readonly evictionPolicy: string;
+  /** Whether the append-only file is on. */
+  readonly appendOnly: boolean;
+  readonly usedMemoryBytes: number;
+}
+
+/** Ask Valkey about itself. Waits while it is away: race it with a deadline where that matters. */
+export async function readFacts(valkey: Valkey): Promise<ValkeyFacts> {
+  const info = new Map((await valkey.info()).split("\r\n").map((line) => line.split(":", 2) as [string, string]));
+  const version = info.get("valkey_version");
+  return {
+    server: version === undefined ? `Redis ${info.get("redis_version")}` : `Valkey ${version}`,
+    evictionPolicy: info.get("maxmemory_policy") ?? "unknown",
+    appendOnly: info.get("aof_enabled") === "1",
+    usedMemoryBytes: Number(info.get("used_memory")),
+  };
+}
