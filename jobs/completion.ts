@@ -30,7 +30,8 @@ export type Completed = (completion: Completion) => Promise<void>;
  * Make the hook: attempt → the user's log, metrics, one line of output.
  *
  * Nothing in it can change the verdict: the receiver has answered, and a log that cannot be written must not send the
- * event again. An attempt that ended through a fault of ours is no attempt, and is not in the user's log.
+ * event again. An attempt that ended through a fault of ours is no attempt, and is not in the user's log, unless the
+ * delivery ends with it.
  */
 export function createCompletion({
   log,
@@ -59,12 +60,13 @@ export function createCompletion({
       { job, user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) },
       "delivery.attempted",
     );
-    if (outcome.kind === "fault") return;
+    if (verdict.kind === "defer") return;
     try {
       await log.record(event.userId, entry, startedAt + outcome.durationMs);
     } catch (error) {
       metrics.unlogged();
-      logger.error({ job, user: event.userId, delivery, reason: (error as Error).message }, "attempt.unlogged");
+      const reason = error instanceof Error ? error.message : String(error);
+      logger.error({ job, user: event.userId, delivery, reason }, "attempt.unlogged");
     }
   };
 }

@@ -3,64 +3,73 @@
  */
 import type { Gate, ParkReason } from "../src/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
-import { buildRequest, endpointName, type WebhookEvent } from "../src/payload.ts";
+import { buildRequest, endpointName, type WebhookEvent, type WebhookRequest } from "../src/payload.ts";
 import { AttemptFailed, DelayedError, type Job, type Process } from "../src/queue.ts";
-import { judge, type Verdict } from "../src/retry.ts";
+import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
 import type { Sender } from "../src/send.ts";
 import type { Completed } from "./completion.ts";
-import { ContractError, parseEvent } from "./event.ts";
+import { ContractError, type ContractOptions, parseEvent } from "./event.ts";
 
-export interface DeliverOptions {
-  readonly gate: Gate;
+export interface DeliverOptions extends ContractOptions {
+  readonly gate: Pick<Gate, "admit" | "release">;
   readonly sender: Pick<Sender, "send">;
   readonly completed: Completed;
   /** Called for a job that broke the contract. */
   readonly rejected: (job: Job, reason: string) => void;
   /** Called for a job that may not go yet. */
-  readonly parked: (reason: ParkReason) => void;
+  readonly parked: (event: WebhookEvent, reason: ParkReason) => void;
+  /** How long an event may be put off, in ms, from when it was due. */
+  readonly maxAgeMs: number;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
   readonly random?: () => number;
 }
 
+const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
+const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
+
 /** Make the processor that {@link Process} describes. */
-export function createDeliver({
-  gate,
-  sender,
-  completed,
-  rejected,
-  parked,
-  now = Date.now,
-  random = Math.random,
-}: DeliverOptions): Process {
+export function createDeliver(options: DeliverOptions): Process {
+  const { gate, sender, completed, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
+
   return async function deliver(job, token, policy) {
-    const event = parse(job, rejected); // a broken contract is never retried
+    const event = parse(job, options); // a broken contract is never retried
     const endpoint = endpointName(event.endpoint.url);
-    const turn = gate.admit(endpoint, wasParked(job), now());
-    if (turn.kind === "park") {
-      parked(turn.reason);
+    const expiresAt = event.timestampMs + (Number(job.opts.delay) || 0) + maxAgeMs;
+    const turn = await gate.admit(endpoint, wasParked(job));
+    if (turn.kind === "park" && now() < expiresAt) {
+      parked(event, turn.reason);
       return await park(job, token, turn.retryAt); // no slot held, no attempt used
     }
 
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = await sender.send(buildRequest(event, delivery, startedAt), job.id as string);
-    gate.release(endpoint, outcome, now());
+    const outcome = turn.kind === "go" ? await send(buildRequest(event, delivery, startedAt)) : EXPIRED;
 
-    const verdict = judge(outcome, attempt, policy, random, now());
+    const verdict = withinLifetime(judge(outcome, attempt, policy, random, now()), expiresAt - now());
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
+
+    async function send(request: WebhookRequest): Promise<Outcome> {
+      let result = UNSENT;
+      try {
+        result = await sender.send(request, job.id as string);
+        return result;
+      } finally {
+        gate.release(endpoint, result); // whatever happened, or the endpoint would lose the turn for good
+      }
+    }
   };
 }
 
-function parse(job: Job, rejected: DeliverOptions["rejected"]): WebhookEvent {
+function parse(job: Job, options: DeliverOptions): WebhookEvent {
   try {
-    return parseEvent(job);
+    return parseEvent(job, options);
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;
-    rejected(job, error.message);
+    options.rejected(job, error.message);
     throw new AttemptFailed(error.message);
   }
 }
@@ -76,6 +85,13 @@ async function park(job: Job, token: string, retryAt: number): Promise<never> {
   throw new DelayedError();
 }
 
+const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
+  gone: "",
+  blocked: "",
+  exhausted: ", no attempts left",
+  expired: ", older than WEBHOOK_MAX_AGE",
+};
+
 /** Tell BullMQ: a small result, or a small error that carries the pause before the next attempt. */
 async function settle(job: Job, token: string, outcome: Outcome, verdict: Verdict, nowMs: number): Promise<string> {
   const phrase = describeOutcome(outcome);
@@ -85,7 +101,7 @@ async function settle(job: Job, token: string, outcome: Outcome, verdict: Verdic
     case "retry":
       throw new AttemptFailed(phrase, verdict.delayMs);
     case "give_up":
-      throw new AttemptFailed(verdict.cause === "exhausted" ? `${phrase}, no attempts left` : phrase);
+      throw new AttemptFailed(phrase + GIVE_UP[verdict.cause]);
     case "defer":
       return await handBack(job, token, outcome, nowMs + verdict.delayMs);
   }

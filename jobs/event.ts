@@ -2,7 +2,8 @@
  * The contract with the backend: what a job on the queue must be.
  */
 import { z } from "zod";
-import type { WebhookEvent } from "../src/payload.ts";
+import { buildBody, type WebhookEvent } from "../src/payload.ts";
+import { isSealed, openSealed } from "../src/seal.ts";
 import { isSecret } from "../src/signature.ts";
 
 /** Every event type there is. A job's name is one of these. */
@@ -29,7 +30,7 @@ const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.jo
 const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
 const secret = z
   .string({ error: "expected a string" })
-  .max(512, { error: "expected at most 512 characters" })
+  .max(1024, { error: "expected at most 1024 characters" })
   .refine(isSecret, { error: "expected a non-empty string, base64 after a whsec_ prefix" });
 
 /** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
@@ -78,6 +79,14 @@ export class ContractError extends Error {
   override readonly name = "ContractError";
 }
 
+/** What {@link parseEvent} needs to know of the settings. */
+export interface ContractOptions {
+  /** Largest body, in bytes. */
+  readonly maxBodyBytes: number;
+  /** Keys that open sealed secrets, current first. */
+  readonly secretKeys: readonly Uint8Array[];
+}
+
 /**
  * Turn a job into an event.
  *
@@ -86,31 +95,55 @@ export class ContractError extends Error {
  *
  * @throws  ContractError, for whatever is not an event
  */
-export function parseEvent(job: StoredJob): WebhookEvent {
+export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
   const name = eventType.safeParse(job.name);
-  const data = jobData.safeParse(job.data);
+  const parsed = jobData.safeParse(job.data);
   const isDated = Math.abs(job.timestamp) <= MAX_TIMESTAMP_MS;
-  if (!name.success || !data.success || !isDated) {
+  if (!name.success || !parsed.success || !isDated) {
     throw new ContractError(
       [
         ...describeIssues("name", name.error),
-        ...describeIssues("data", data.error),
+        ...describeIssues("data", parsed.error),
         ...(isDated ? [] : ["timestamp: expected epoch milliseconds"]),
       ].join("; "),
     );
   }
-  const { userId, endpoint, id } = data.data;
+  const { userId, endpoint, data } = parsed.data;
+  const id =
+    parsed.data.id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+  const secrets = [endpoint.secret].flat().map((text) => openSecret(text, secretKeys, userId));
   return {
-    id: id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE),
+    id,
     type: name.data,
     timestampMs: job.timestamp,
     userId,
-    endpoint: {
-      url: new URL(endpoint.url),
-      secrets: (typeof endpoint.secret === "string" ? [endpoint.secret] : endpoint.secret) as [string, ...string[]],
-    },
-    data: data.data.data,
+    endpoint: { url: new URL(endpoint.url), secrets: secrets as [string, ...string[]] },
+    body: writeBody(id, name.data, job.timestamp, data, maxBodyBytes),
   };
+}
+
+function openSecret(text: string, keys: readonly Uint8Array[], userId: string): string {
+  if (!isSealed(text)) return text;
+  if (keys.length === 0) throw new ContractError("data.endpoint.secret: sealed, but WEBHOOK_SECRET_KEYS is not set");
+  const secret = openSealed(text, keys, userId);
+  if (secret === undefined) {
+    throw new ContractError("data.endpoint.secret: sealed with another key or for another user, or damaged");
+  }
+  if (isSecret(secret)) return secret;
+  throw new ContractError(
+    "data.endpoint.secret: expected a non-empty string, base64 after a whsec_ prefix, to be sealed",
+  );
+}
+
+function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
+  let body: Buffer;
+  try {
+    body = buildBody(id, type, timestampMs, data);
+  } catch {
+    throw new ContractError("data.data: nested too deeply to be written as JSON");
+  }
+  if (body.length <= maxBytes) return body;
+  throw new ContractError(`data.data: expected a body of at most ${maxBytes} bytes, got ${body.length}`);
 }
 
 function describeIssues(root: string, error: z.ZodError | undefined): string[] {

@@ -25,13 +25,15 @@ const GLOBAL_UNICAST: Network = ipaddr.parseCIDR("2000::/3"); // RFC 4291 2.4: a
 /**
  * Parse a CIDR such as `10.0.0.0/8` or `fd00::/8`; a bare address is a range of one.
  *
- * @returns undefined when it is not one
+ * @returns undefined when it is not one, or could never match: IPv4-mapped IPv6 is unwrapped before it is compared
  */
 export function parseNetwork(text: string): Network | undefined {
-  if (ipaddr.isValidCIDR(text)) return ipaddr.parseCIDR(text);
-  if (text.includes("/") || !isAddress(text)) return undefined;
-  const address = ipaddr.parse(text);
-  return [address, address.kind() === "ipv4" ? 32 : 128];
+  const [base, ...bits] = text.split("/") as [string, ...string[]];
+  if (!isAddress(base)) return undefined; // parseCIDR alone would read 010.0.0.0/8 as 8.0.0.0/8
+  const address = ipaddr.parse(base);
+  if (address.kind() === "ipv6" && (address as ipaddr.IPv6).isIPv4MappedAddress()) return undefined;
+  if (bits.length === 0) return [address, address.kind() === "ipv4" ? 32 : 128];
+  return ipaddr.isValidCIDR(text) ? ipaddr.parseCIDR(text) : undefined;
 }
 
 /**
@@ -58,8 +60,12 @@ export function literalOf(hostname: string): string | undefined {
   return isAddress(bare) ? bare : undefined;
 }
 
-/** Strict dotted quads only: URL parsing has already turned every other spelling into one. */
+/**
+ * Strict dotted quads only: URL parsing has already turned every other spelling into one. Not `::1.2.3.4` either, which
+ * ipaddr.js takes for `::ffff:1.2.3.4`: what is checked must be what is dialled.
+ */
 function isAddress(text: string): boolean {
+  if (/^::\d+\./.test(text)) return false;
   return ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text);
 }
 

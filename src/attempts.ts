@@ -67,7 +67,17 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
     },
     async list(userId, nowMs) {
       const members = await valkey.zrevrangebyscore(key(userId), "+inf", nowMs - RETENTION_MS, "LIMIT", 0, KEPT);
-      return members.map((member) => JSON.parse(member) as Attempt);
+      return members.flatMap(readMember);
     },
   };
+}
+
+/** A member that is no attempt is left out: it must not hide the others. */
+function readMember(member: string): Attempt[] {
+  try {
+    const attempt: unknown = JSON.parse(member);
+    return typeof attempt === "object" && attempt !== null && "delivery" in attempt ? [attempt as Attempt] : [];
+  } catch {
+    return [];
+  }
 }

@@ -4,6 +4,8 @@
  * Only silence counts (timeouts, refused and reset connections, names that do not resolve). An endpoint that answers, be
  * it with 500, holds no slot for long, and its events should use the schedule they were promised.
  */
+import type { Line } from "./line.ts";
+
 const FAILURES_TO_OPEN = 5; // in a row
 const FIRST_OPEN_MS = 5 * 1000; // 5 s until the first probe; then twice as long each time
 const MAX_OPEN_MS = 60 * 1000; // 1 min: how late we may notice that an endpoint is back
@@ -22,26 +24,23 @@ export class Breaker {
     return this.#openedAt > 0;
   }
 
+  /** Ask for the probe of an open circuit: true to go. */
+  admit(nowMs: number): boolean {
+    if (nowMs < this.#openUntil || this.#isProbing) return false;
+    this.#isProbing = true;
+    return true;
+  }
+
   /**
-   * Ask for the probe of an open circuit.
-   *
-   * The first job parked comes back when the probe is due. The others come back spread over as long as the endpoint has
-   * been away already, 10 min at most: each is parked once per doubling of the outage.
-   *
-   * @returns undefined to go, else when to come back (epoch ms)
+   * The line of those who wait. The first comes back when the probe is due; the others spread over as long as the endpoint
+   * has been away already, 10 min at most, so that each is parked once per doubling of the outage.
    */
-  admit(nowMs: number, random: () => number): number | undefined {
-    if (nowMs >= this.#openUntil && !this.#isProbing) {
-      this.#isProbing = true;
-      return undefined;
-    }
-    const dueAt = Math.max(this.#openUntil, nowMs);
-    if (!this.#hasProber && !this.#isProbing) {
-      this.#hasProber = true;
-      return dueAt;
-    }
-    const spreadMs = Math.min(MAX_PARK_MS, Math.max(this.#openMs, nowMs - this.#openedAt));
-    return Math.ceil(dueAt + (0.1 + 0.9 * random()) * spreadMs);
+  line(nowMs: number): Line {
+    const startAt = Math.max(this.#openUntil, nowMs);
+    const horizonAt = startAt + Math.min(MAX_PARK_MS, Math.max(this.#openMs, nowMs - this.#openedAt));
+    const from = this.#hasProber || this.#isProbing ? horizonAt + 1 : startAt;
+    this.#hasProber = true;
+    return { startAt, from, spacingMs: horizonAt - startAt, horizonAt };
   }
 
   succeeded(): void {

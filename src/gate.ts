@@ -1,13 +1,14 @@
 /**
  * Whether an attempt may go now: what keeps one slow or dead endpoint, and fifty of them, from slowing the others.
  *
- * In-process, without a round trip. An endpoint is a URL without its query. Pure but for the state it keeps: clock and
- * randomness come in.
+ * In-process, without a round trip. An endpoint is a URL without its query. What must wait for a moment waits here, and is
+ * let go the instant its endpoint answers; what must wait for longer is parked in Valkey until its turn.
  */
-import { Breaker } from "./breaker.ts";
+import { Endpoint } from "./endpoint.ts";
+import { firstTurn, type Line } from "./line.ts";
 import type { Outcome } from "./outcome.ts";
 
-/** Why a job was parked. */
+/** Why a job was parked: its endpoint's circuit, its endpoint's limit, or the share of all slots it may have. */
 export type ParkReason = "circuit" | "limit" | "share";
 
 /** `go`, or not before `retryAt` (epoch ms). */
@@ -17,13 +18,17 @@ export type Turn =
 
 export interface Gate {
   /**
-   * Ask for a turn. Every `go` is given back with {@link Gate.release}.
+   * Ask for a turn; every `go` is given back with {@link Gate.release}. Takes {@link MAX_WAIT_MS} at the most.
    *
    * @param wasParked  the job has waited for this turn; it goes before those that come fresh from the queue
    */
-  admit(endpoint: string, wasParked: boolean, nowMs: number): Turn;
+  admit(endpoint: string, wasParked: boolean): Turn | Promise<Turn>;
   /** Give a turn back, with what came of it. */
-  release(endpoint: string, outcome: Outcome, nowMs: number): void;
+  release(endpoint: string, outcome: Outcome): void;
+  /** The line of an endpoint that may not take more now, for those who would join it; undefined when it may. */
+  line(endpoint: string): Line | undefined;
+  /** So many have joined a line that {@link Gate.line} gave. */
+  joined(endpoint: string, count: number, line: Line): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
   /** Endpoints remembered. */
@@ -35,150 +40,164 @@ export interface GateOptions {
   readonly slots: number;
   /** Attempts in flight to one endpoint, at most. */
   readonly endpointSlots: number;
-  /** In [0, 1). */
-  readonly random: () => number;
   /** How many endpoints to remember. */
   readonly capacity?: number;
+  /** Epoch ms. */
+  readonly now?: () => number;
+  /** In [0, 1). */
+  readonly random?: () => number;
 }
 
-const START_LIMIT = 4; // in flight to an endpoint that has not answered yet
+/** How many jobs a worker takes from the queue for each slot: one that goes, and one that waits for a moment. */
+export const JOBS_PER_SLOT = 2;
+
 const SUSPECT_SHARE = 1 / 2; // of all slots, for endpoints that have not answered yet, or not lately, together
 const BUSY_SHARE = 3 / 4; // of all slots; beyond it an endpoint keeps to its fair share, and the rest is for the others
-const SLOW_MS = 1000; // 1 s: an answer that takes longer does not earn a higher limit
-const SLOW_SHARE = 1 / 4; // of an endpoint's bound: what a slow one shrinks to
-const SHRINK = 0.5; // of the limit remains after an attempt without an answer
-const SMOOTHING = 0.2; // weight of the newest duration in the average
-const ASSUMED_MS = 20; // duration of an attempt to an endpoint that has not answered yet
-const MAX_PARK_MS = 5 * 60 * 1000; // 5 min: an endpoint may recover long before the end of the line it has earned
+const MAX_WAIT_MS = 250; // what is worth waiting for here; a turn further off is worth two scripts in Valkey
 const CAPACITY = 10_000; // endpoints; a few hundred bytes each
 
-/** What we know of an endpoint. */
-class Endpoint {
-  limit = START_LIMIT;
-  inFlight = 0;
-  /** Average duration of its attempts, ms; 0 is unknown. */
-  durationMs = 0;
-  /** When it last answered, or went from idle to busy; epoch ms. */
-  progressAt = 0;
-  /** Has answered, and not failed to since. */
-  isProven = false;
-  /** When the last of those parked has its turn; epoch ms. */
-  lineEndsAt = 0;
-  /** The same for those that came at their turn and had to be parked again. */
-  frontEndsAt = 0;
-  readonly breaker = new Breaker();
+interface Waiter {
+  readonly goes: () => void;
 }
 
-export function createGate({ slots, endpointSlots, random, capacity = CAPACITY }: GateOptions): Gate {
-  // In order of use, oldest first.
-  const endpoints = new Map<string, Endpoint>();
+export function createGate({
+  slots,
+  endpointSlots,
+  capacity = CAPACITY,
+  now = Date.now,
+  random = Math.random,
+}: GateOptions): Gate {
+  const endpoints = new Map<string, Endpoint>(); // in order of use, oldest first
+  const waiters = new Map<Endpoint, Set<Waiter>>();
   const suspectSlots = Math.max(1, Math.floor(slots * SUSPECT_SHARE));
   const busySlots = Math.max(1, Math.floor(slots * BUSY_SHARE));
-  const slowLimit = Math.max(1, Math.floor(endpointSlots * SLOW_SHARE));
   const suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their slots
   let inFlight = 0;
   let busyEndpoints = 0;
+  let waiting = 0;
   let openCircuits = 0;
 
   function recall(name: string): Endpoint {
-    let endpoint = endpoints.get(name);
-    if (endpoint === undefined) endpoint = new Endpoint();
-    else endpoints.delete(name);
+    const endpoint = endpoints.get(name) ?? new Endpoint();
+    endpoints.delete(name);
     endpoints.set(name, endpoint);
     if (endpoints.size > capacity) forgetOldest();
     return endpoint;
   }
 
   function forgetOldest(): void {
-    for (const [name, { inFlight: held, breaker }] of endpoints) {
-      if (held > 0) continue;
-      if (breaker.isOpen) openCircuits -= 1;
+    for (const [name, endpoint] of endpoints) {
+      if (endpoint.inFlight > 0) continue;
+      if (endpoint.breaker.isOpen) openCircuits -= 1;
       endpoints.delete(name);
       return;
     }
   }
 
+  /** What one endpoint may have in flight, or waiting, while room is scarce. */
+  function fairShare(of: number): number {
+    return Math.max(1, Math.floor(of / Math.max(1, busyEndpoints)));
+  }
+
   function whyNot(endpoint: Endpoint): ParkReason | undefined {
-    if (endpoint.inFlight >= Math.min(endpointSlots, Math.floor(endpoint.limit))) return "limit";
+    if (endpoint.inFlight >= Math.floor(Math.min(endpoint.limit, endpointSlots))) return "limit";
+    if (inFlight >= slots) return "share";
     if (!endpoint.isProven && suspects.inFlight >= suspectSlots) return "share";
-    const fairShare = Math.max(1, Math.floor(busySlots / Math.max(1, busyEndpoints)));
-    if (inFlight >= busySlots && endpoint.inFlight >= fairShare) return "share";
-    return undefined;
+    return inFlight >= busySlots && endpoint.inFlight >= fairShare(busySlots) ? "share" : undefined;
   }
 
-  /**
-   * The expected turn of the next job in line: the endpoint's pace is its average duration shared by the attempts it has
-   * in flight (Little's law), so a whole backlog is laid out one turn after the other, and each job is parked once.
-   */
-  function nextTurn(endpoint: Endpoint, wasParked: boolean, nowMs: number): number {
-    const busyMs = nowMs - endpoint.progressAt; // an attempt under way for so long says more than an average of old ones
-    const durationMs = Math.max(endpoint.durationMs || ASSUMED_MS, busyMs);
-    const spacingMs = durationMs / Math.max(1, endpoint.inFlight);
-    const line = wasParked ? "frontEndsAt" : "lineEndsAt";
-    endpoint[line] = Math.max(endpoint[line], nowMs) + spacingMs;
-    const waitMs = endpoint[line] - nowMs + random() * spacingMs;
-    // Beyond the horizon a turn is a guess: spread, so that they do not all come back at once.
-    return Math.ceil(nowMs + (waitMs <= MAX_PARK_MS ? waitMs : MAX_PARK_MS * (0.5 + 0.5 * random())));
+  function start(endpoint: Endpoint): Turn {
+    if (endpoint.inFlight === 0) busyEndpoints += 1;
+    inFlight += 1;
+    endpoint.started(now());
+    if (!endpoint.isProven) suspects.started(now());
+    return { kind: "go" };
   }
 
-  function setProven(endpoint: Endpoint, isProven: boolean): void {
-    if (endpoint.isProven === isProven) return;
-    endpoint.isProven = isProven;
-    suspects.inFlight += isProven ? -endpoint.inFlight : endpoint.inFlight;
+  /** How many attempts to an endpoint go at once when it is at its best. */
+  function abreast(endpoint: Endpoint): number {
+    return Math.min(endpoint.reach(endpointSlots), Math.max(endpoint.inFlight, fairShare(busySlots)));
   }
 
-  function occupy(endpoint: Endpoint, step: 1 | -1, nowMs: number): void {
-    if (step === 1 && endpoint.inFlight === 0) {
-      busyEndpoints += 1;
-      endpoint.progressAt = nowMs;
-    }
-    inFlight += step;
-    endpoint.inFlight += step;
-    if (!endpoint.isProven) suspects.inFlight += step;
-    if (endpoint.inFlight === 0) busyEndpoints -= 1;
+  function park(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn {
+    const isCrowded = reason === "share" && !endpoint.isProven;
+    const [owner, width] = isCrowded ? [suspects, suspectSlots] : [endpoint, abreast(endpoint)];
+    const line = owner.line(wasParked, width, now());
+    owner.joined(1, line, wasParked);
+    return { kind: "park", retryAt: firstTurn(line, random), reason };
   }
 
-  function learn(endpoint: Endpoint, outcome: Outcome, nowMs: number): void {
-    const wasOpen = endpoint.breaker.isOpen;
-    average(endpoint, outcome.durationMs, nowMs);
-    if (!endpoint.isProven) average(suspects, outcome.durationMs, nowMs);
-    if (outcome.kind === "response") {
-      setProven(endpoint, true);
-      endpoint.breaker.succeeded();
-      if (outcome.durationMs > SLOW_MS) endpoint.limit = Math.max(slowLimit, endpoint.limit * 0.9);
-      else if (outcome.status < 500) endpoint.limit = Math.min(endpointSlots, endpoint.limit + 1);
-    } else {
-      setProven(endpoint, false);
-      endpoint.breaker.failed(nowMs);
-      endpoint.limit = Math.max(1, endpoint.limit * SHRINK);
-    }
-    openCircuits += Number(endpoint.breaker.isOpen) - Number(wasOpen);
+  /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
+  function wait(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn | Promise<Turn> {
+    const line = waiters.get(endpoint) ?? new Set();
+    const isSoon = endpoint.inFlight > 0 && endpoint.waitMs(line.size + 1, abreast(endpoint), now()) <= MAX_WAIT_MS;
+    const hasRoom = waiting < slots / 2 || line.size < fairShare(slots);
+    if (!isSoon || !hasRoom) return park(endpoint, wasParked, reason);
+    waiters.set(endpoint, line);
+    waiting += 1;
+    return new Promise((resolve) => {
+      const leave = (): void => {
+        waiting -= 1;
+        line.delete(waiter);
+        if (line.size === 0) waiters.delete(endpoint);
+      };
+      const timer = setTimeout(() => {
+        leave();
+        resolve(park(endpoint, wasParked, reason));
+      }, MAX_WAIT_MS);
+      const waiter = {
+        goes: () => {
+          clearTimeout(timer);
+          leave();
+          resolve(start(endpoint));
+        },
+      };
+      line.add(waiter);
+    });
   }
 
   return {
-    admit(name, wasParked, nowMs) {
+    admit(name, wasParked) {
       const endpoint = recall(name);
       if (endpoint.breaker.isOpen) {
-        const retryAt = endpoint.breaker.admit(nowMs, random);
-        if (retryAt !== undefined) return { kind: "park", retryAt, reason: "circuit" };
-      } else {
-        // Who comes fresh from the queue does not overtake those who wait for their turn.
-        const reason = whyNot(endpoint) ?? (!wasParked && endpoint.lineEndsAt > nowMs ? "limit" : undefined);
-        if (reason !== undefined) {
-          const isCrowd = reason === "share" && !endpoint.isProven;
-          return { kind: "park", retryAt: nextTurn(isCrowd ? suspects : endpoint, wasParked, nowMs), reason };
-        }
+        if (endpoint.breaker.admit(now())) return start(endpoint);
+        return { kind: "park", retryAt: firstTurn(endpoint.breaker.line(now()), random), reason: "circuit" };
       }
-      occupy(endpoint, 1, nowMs);
-      return { kind: "go" };
+      const reason = whyNot(endpoint);
+      return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
     },
-    release(name, outcome, nowMs) {
+    release(name, outcome) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined) return; // never: what is in flight is not forgotten
-      occupy(endpoint, -1, nowMs);
-      // A fault of ours, or an address we refuse, says nothing about the endpoint.
-      if (outcome.kind === "response" || outcome.kind === "failure") learn(endpoint, outcome, nowMs);
-      else endpoint.breaker.undecided();
+      const { isOpen } = endpoint.breaker;
+      inFlight -= 1;
+      endpoint.inFlight -= 1;
+      if (!endpoint.isProven) suspects.inFlight -= 1;
+      if (endpoint.inFlight === 0) busyEndpoints -= 1;
+
+      const isAnswer = outcome.kind === "response";
+      if (isAnswer || outcome.kind === "failure") {
+        endpoint.took(outcome.durationMs, now());
+        if (!endpoint.isProven) suspects.took(outcome.durationMs, now());
+        if (endpoint.isProven !== isAnswer) suspects.inFlight += isAnswer ? -endpoint.inFlight : endpoint.inFlight;
+        endpoint.isProven = isAnswer;
+      }
+      endpoint.learn(outcome, endpointSlots, now());
+      openCircuits += Number(endpoint.breaker.isOpen) - Number(isOpen);
+      for (const waiter of waiters.get(endpoint) ?? []) {
+        if (whyNot(endpoint) !== undefined || endpoint.breaker.isOpen) break;
+        waiter.goes();
+      }
+    },
+    line(name) {
+      const endpoint = endpoints.get(name);
+      if (endpoint?.breaker.isOpen) return endpoint.breaker.line(now());
+      if (endpoint === undefined || whyNot(endpoint) === undefined) return undefined;
+      return endpoint.line(false, abreast(endpoint), now());
+    },
+    joined(name, count, line) {
+      const endpoint = endpoints.get(name);
+      if (endpoint !== undefined && !endpoint.breaker.isOpen) endpoint.joined(count, line, false);
     },
     get openCircuits() {
       return openCircuits;
@@ -187,10 +206,4 @@ export function createGate({ slots, endpointSlots, random, capacity = CAPACITY }
       return endpoints.size;
     },
   };
-}
-
-function average(endpoint: Endpoint, durationMs: number, nowMs: number): void {
-  endpoint.progressAt = nowMs;
-  const previousMs = endpoint.durationMs || durationMs;
-  endpoint.durationMs = Math.max(1, previousMs + SMOOTHING * (durationMs - previousMs));
 }

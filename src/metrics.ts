@@ -101,6 +101,14 @@ function outcomeLabel(outcome: Outcome): string {
   return errorCode(outcome) as string;
 }
 
+/** The metrics of a board process: the queue's gauges. */
+export function createBoardMetrics(queue: Queue): Registry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  watchQueue(registry, queue);
+  return registry;
+}
+
 /**
  * Add the queue's gauges to a registry. Each scrape asks Valkey once; while it does not answer, `fluxhook_valkey_up` is 0
  * and the other gauges are absent, so that no old figure passes for a new one.

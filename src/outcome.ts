@@ -23,6 +23,7 @@ export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
  * - `failure`   no usable status line
  * - `blocked`   the address is not one we may reach; `range` names the kind of address (`loopback`, `private`, …)
  * - `fault`     ours: a resolver that is down, no file descriptors, a shutdown, a lost job lock
+ * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
  *
  * `durationMs` counts from the first byte of work (DNS included) to the last.
  */
@@ -35,7 +36,8 @@ export type Outcome =
     }
   | { readonly kind: "failure"; readonly code: FailureCode; readonly durationMs: number }
   | { readonly kind: "blocked"; readonly range: string; readonly durationMs: number }
-  | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number };
+  | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number }
+  | { readonly kind: "expired"; readonly durationMs: 0 };
 
 /** Whether the receiver accepted the event: a 2xx, and nothing else. */
 export function isDelivered(outcome: Outcome): boolean {
@@ -49,6 +51,8 @@ export function errorCode(outcome: Outcome): string | null {
       return isDelivered(outcome) ? null : `http_${outcome.status}`;
     case "blocked":
       return "blocked_address";
+    case "expired":
+      return "expired";
     default:
       return outcome.code;
   }
@@ -66,6 +70,8 @@ export function describeOutcome(outcome: Outcome): string {
       return `HTTP ${outcome.status} in ${outcome.durationMs} ms`;
     case "blocked":
       return `blocked_address (${outcome.range})`;
+    case "expired":
+      return "expired";
     default:
       return `${outcome.code} after ${outcome.durationMs} ms`;
   }

@@ -19,8 +19,8 @@ export interface WebhookEvent {
     /** At least one, current first. */
     readonly secrets: readonly [string, ...string[]];
   };
-  /** The event's own data, any JSON object. */
-  readonly data: object;
+  /** What is sent, see {@link buildBody}. */
+  readonly body: Buffer;
 }
 
 /** One POST, complete but for the connection. */
@@ -36,10 +36,13 @@ const USER_AGENT = "Fluxhook/1.0";
 /**
  * The body of an event: `{"id","event","timestamp","data"}` in that order, compact JSON, UTF-8. `timestamp` is ISO 8601
  * with milliseconds.
+ *
+ * @param timestampMs  epoch ms
+ * @param data         the event's own data, any JSON object
+ * @throws  RangeError when `data` is nested too deeply to be written
  */
-export function buildBody(event: WebhookEvent): Buffer {
-  const timestamp = new Date(event.timestampMs).toISOString();
-  return Buffer.from(JSON.stringify({ id: event.id, event: event.type, timestamp, data: event.data }));
+export function buildBody(id: string, event: string, timestampMs: number, data: object): Buffer {
+  return Buffer.from(JSON.stringify({ id, event, timestamp: new Date(timestampMs).toISOString(), data }));
 }
 
 /**
@@ -51,8 +54,8 @@ export function buildBody(event: WebhookEvent): Buffer {
  * @param nowMs     epoch ms of this attempt
  */
 export function buildRequest(event: WebhookEvent, delivery: string, nowMs: number): WebhookRequest {
+  const { body } = event;
   const { url, secrets } = event.endpoint;
-  const body = buildBody(event);
   const timestamp = Math.floor(nowMs / 1000);
   const headers = [
     "Host",

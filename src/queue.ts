@@ -15,6 +15,7 @@ const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,00
 const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed worker's jobs run again within 25 s
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
+const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
 const STRATEGY = "fluxhook";
 
 /**
@@ -31,9 +32,12 @@ export class AttemptFailed extends Error {
   }
 }
 
-/** -1 ends the job. Never throws: BullMQ would leave the job active until it counts as stalled. */
+/**
+ * -1 ends the job. An error that nobody foresaw, ours or Valkey's, is no reason to lose the event: it is tried again while
+ * it has attempts. Never throws: BullMQ would leave the job active until it counts as stalled.
+ */
 function backoff(_attempt: number, _type?: string, error?: Error): number {
-  return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : -1;
+  return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : UNFORESEEN_DELAY_MS;
 }
 
 /** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
@@ -93,7 +97,7 @@ export class DeliveryWorker extends Worker<unknown, string> {
 
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
     this.lastPickUpAt = Date.now();
-    const job = super.createJob(stored, jobId);
+    const job = this.#read(stored, jobId);
     const policy = policyOf(job.opts, this.#policy);
     this.#policies.set(job, policy);
     job.opts.attempts = policy.attempts;
@@ -104,7 +108,19 @@ export class DeliveryWorker extends Worker<unknown, string> {
     if (job.opts.removeOnFail === null) delete job.opts.removeOnFail;
     return job;
   }
+
+  /** Data that is not JSON breaks the contract like any other; a throw here would leave the job active, stalling for ever. */
+  #read(stored: JobJson, jobId: string): Job<unknown, string> {
+    try {
+      return super.createJob(stored, jobId);
+    } catch {
+      return super.createJob({ ...stored, data: "null" }, jobId);
+    }
+  }
 }
+
+/** The prefix of a queue's keys in Valkey. */
+export const queueKey = (name: string): string => `bull:${name}`;
 
 /** The queue as producers, the board and metrics see it. */
 export function openQueue(name: string, valkey: Valkey): Queue {

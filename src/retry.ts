@@ -13,18 +13,21 @@ export interface RetryPolicy {
   readonly jitter: number;
 }
 
+/** Why a delivery ends undelivered: 410, an address we refuse, no attempts left, or older than `WEBHOOK_MAX_AGE`. */
+export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired";
+
 /**
  * What to do after an attempt.
  *
  * - `delivered`  the receiver has it
  * - `retry`      try again in `delayMs` (> 0); one attempt is used
- * - `give_up`    no further attempt: `gone` (410), `blocked`, or `exhausted`
+ * - `give_up`    no further attempt
  * - `defer`      our own fault: try again in `delayMs` (0 is at once, on another worker); no attempt is used
  */
 export type Verdict =
   | { readonly kind: "delivered" }
   | { readonly kind: "retry"; readonly delayMs: number }
-  | { readonly kind: "give_up"; readonly cause: "gone" | "blocked" | "exhausted" }
+  | { readonly kind: "give_up"; readonly cause: GiveUpCause }
   | { readonly kind: "defer"; readonly delayMs: number };
 
 export const JITTER = 0.2; // ±20 %, so that a recovering receiver is not hit by all its backlog at one moment
@@ -57,6 +60,7 @@ export function judge(
     return { kind: "defer", delayMs: atOnce ? 0 : jittered(FAULT_DELAY_MS, JITTER, random) };
   }
   if (outcome.kind === "blocked") return { kind: "give_up", cause: "blocked" };
+  if (outcome.kind === "expired") return { kind: "give_up", cause: "expired" };
   if (outcome.kind === "response" && outcome.status === 410) return { kind: "give_up", cause: "gone" };
   if (attempt >= policy.attempts) return { kind: "give_up", cause: "exhausted" };
 
@@ -64,6 +68,16 @@ export function judge(
   const delayMs = jittered(Math.min(scheduledMs, MAX_DELAY_MS), policy.jitter, random);
   const askedMs = outcome.kind === "response" ? retryAfterMs(outcome.status, outcome.retryAfter, nowMs) : 0;
   return { kind: "retry", delayMs: Math.max(delayMs, askedMs) };
+}
+
+/**
+ * Let a verdict stand, unless it would put the event off beyond its lifetime.
+ *
+ * @param leftMs  what is left of the lifetime; negative when it is over
+ */
+export function withinLifetime(verdict: Verdict, leftMs: number): Verdict {
+  const isPutOff = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
+  return isPutOff && verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
 }
 
 /** At least 1 ms, since BullMQ reads a delay of 0 as "skip the delayed set". */
@@ -106,11 +120,13 @@ function parseBackoff(backoff: unknown, attempts: number): Omit<RetryPolicy, "at
   if (typeof backoff !== "object" || backoff === null) return undefined;
   const { type, delay, jitter } = backoff as { type?: unknown; delay?: unknown; jitter?: unknown };
   if (!isDelay(delay)) return undefined;
+  // BullMQ's jitter only shortens, by up to that share of the delay: the same span, seen from its middle.
   const share = typeof jitter === "number" && jitter >= 0 && jitter <= 1 ? jitter : 0;
-  if (type === "fixed") return { delaysMs: [delay], jitter: share };
+  const spread = { middle: 1 - share / 2, jitter: share / (2 - share) };
+  if (type === "fixed") return { delaysMs: [delay * spread.middle], jitter: spread.jitter };
   if (type !== "exponential") return undefined;
   const delaysMs = Array.from({ length: attempts }, (_, index) => Math.min(delay * 2 ** index, MAX_DELAY_MS));
-  return { delaysMs, jitter: share };
+  return { delaysMs: delaysMs.map((delayMs) => delayMs * spread.middle), jitter: spread.jitter };
 }
 
 function isCount(value: unknown): value is number {

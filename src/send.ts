@@ -11,7 +11,8 @@ import type { FailureCode, FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
 
 /** An outcome but for its duration. */
-type Result = Outcome extends infer O ? (O extends Outcome ? Omit<O, "durationMs"> : never) : never;
+type Result =
+  Exclude<Outcome, { kind: "expired" }> extends infer O ? (O extends Outcome ? Omit<O, "durationMs"> : never) : never;
 
 export interface SenderOptions {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
@@ -35,7 +36,7 @@ export interface Sender {
   send(request: WebhookRequest, key: string): Promise<Outcome>;
   /** End one attempt at once; its outcome is the fault. Does nothing when there is none. */
   cancel(key: string, code: FaultCode): void;
-  /** End every attempt at once. */
+  /** End every attempt at once, and every one that comes after: for shutdowns. */
   cancelAll(code: FaultCode): void;
   /** How many attempts are under way. */
   readonly inFlight: number;
@@ -58,6 +59,7 @@ class LookupError extends Error {
 export function createSender(options: SenderOptions): Sender {
   const { timeoutMs, allowNetworks, resolve = resolveBySystem, ca } = options;
   const attempts = new Map<string, (code: FaultCode) => void>();
+  let ended: FaultCode | undefined;
 
   // Called for every new connection to a name; never for a literal, and never for a connection that is reused.
   const lookup: LookupFunction = (hostname, { all }, callback) => {
@@ -71,6 +73,7 @@ export function createSender(options: SenderOptions): Sender {
   const agents = { "http:": new http.Agent(pooled), "https:": new https.Agent(pooled) };
 
   function send(request: WebhookRequest, key: string): Promise<Outcome> {
+    if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
     const { url, headers, body } = request;
     const startedAt = performance.now();
     const literal = literalOf(url.hostname);
@@ -104,10 +107,10 @@ export function createSender(options: SenderOptions): Sender {
       const cancel = (code: FaultCode): void => finish({ kind: "fault", code });
       attempts.get(key)?.("lock_lost"); // the job was taken up again while we still held it: only one may live
       attempts.set(key, cancel);
-      // After a loop that was blocked, answers that have arrived come before the verdict that none did.
-      const deadline = setTimeout(() => {
-        setImmediate(() => finish(response ?? { kind: "failure", code: "timeout" }));
-      }, timeoutMs);
+      // After a loop that was blocked, answers that have arrived come before the verdict that none did. Bun looks at its
+      // sockets between the two turns, not before the first.
+      const late = (): void => finish(response ?? { kind: "failure", code: "timeout" });
+      const deadline = setTimeout(() => setImmediate(() => setImmediate(late)), timeoutMs);
 
       const attempt = (agent: http.Agent | false): void => {
         let socket: Socket | undefined;
@@ -161,6 +164,7 @@ export function createSender(options: SenderOptions): Sender {
     send,
     cancel: (key, code) => attempts.get(key)?.(code),
     cancelAll: (code) => {
+      ended = code;
       for (const cancel of [...attempts.values()]) cancel(code);
     },
     get inFlight() {

@@ -6,20 +6,24 @@ import type { DeliveryWorker } from "./queue.ts";
 import type { Sender } from "./send.ts";
 import type { Valkey } from "./valkey.ts";
 
-const HAND_BACK_MS = 2 * 1000; // 2 s: a script per job, all at once
+const HAND_BACK_MS = 2 * 1000; // 2 s: a script or two per job, all at once
+
+const ECHO_MS = 400; // a terminal and npm may both pass on one Ctrl-C
+const LAST_WORD_MS = 500; // for Valkey to say that it has heard all the rest
 
 /**
  * Call `stop` on the first SIGTERM or SIGINT and end the process with the code it resolves to. A second signal calls
  * `hurry`: who asks twice does not want to wait.
  */
 export function onSignals(stop: (signal: string) => Promise<number>, hurry: () => void): void {
-  let isStopping = false;
+  let stoppingSince: number | undefined;
   const handle = (signal: string): void => {
-    if (isStopping) {
-      hurry();
+    if (stoppingSince !== undefined) {
+      const isEcho = signal === "SIGINT" && performance.now() - stoppingSince < ECHO_MS;
+      if (!isEcho) hurry();
       return;
     }
-    isStopping = true;
+    stoppingSince = performance.now();
     stop(signal).then(
       (code) => process.exit(code),
       () => process.exit(1),
@@ -32,8 +36,8 @@ export function onSignals(stop: (signal: string) => Promise<number>, hurry: () =
 /**
  * Stop a worker without losing or repeating anything.
  *
- * 1. quiet: no new jobs. 2. wait, at most `timeoutMs` or until `hurried`, for what is in flight. 3. hand back: what is
- * left is aborted, and its job goes to the head of the queue, uncharged. 4. close.
+ * 1. quiet: no new jobs. 2. wait, at most `timeoutMs` or until `hurried`, for the requests in flight. 3. hand back: what
+ * is left is aborted, and its job goes to the head of the queue, uncharged. 4. close.
  *
  * @returns true when every job was acknowledged or handed back; false when Valkey was away: its jobs then run again
  *          elsewhere once their locks expire
@@ -46,15 +50,14 @@ export async function drain(
   hurried: Promise<void>,
 ): Promise<boolean> {
   const closed = worker.close().then(() => true);
-  const done = valkey.status === "ready" ? closed : Promise.race([closed, settled(sender)]);
-  await within(timeoutMs, Promise.race([done, hurried]), undefined);
+  await within(timeoutMs, Promise.race([closed, settled(sender), hurried]), undefined);
   sender.cancelAll("shutdown");
-  const isClean = await within(HAND_BACK_MS, closed, false);
+  const isClosed = await within(HAND_BACK_MS, closed, false);
   sender.close();
-  return isClean;
+  return isClosed && (await within(LAST_WORD_MS, valkey.ping(), undefined)) !== undefined;
 }
 
-/** While Valkey is away no job can be acknowledged: wait for the requests alone. */
+/** The requests alone: what is left then is up to Valkey, which may be away. */
 async function settled(sender: Sender): Promise<void> {
-  while (sender.inFlight > 0) await Bun.sleep(50);
+  while (sender.inFlight > 0) await Bun.sleep(20);
 }

@@ -88,7 +88,8 @@ export function verify(
   const stated = single(headers[standard ? "webhook-timestamp" : "x-fluxdrop-timestamp"]);
   if (stated === undefined || !/^\d{1,12}$/.test(stated)) return { ok: false, reason: "bad_timestamp" };
   const timestamp = Number(stated);
-  if (Math.abs(nowSeconds - timestamp) > toleranceSeconds) return { ok: false, reason: "stale_timestamp" };
+  const isFresh = Math.abs(nowSeconds - timestamp) <= toleranceSeconds; // false when either is not a number
+  if (!isFresh) return { ok: false, reason: "stale_timestamp" };
 
   const right = standard
     ? candidates.some((secret) => {

@@ -1,0 +1,124 @@
+/**
+ * Isolation: what dead, slow and hoarding endpoints do to the others, beside a plain BullMQ worker.
+ *
+ *   bun bench/isolation.ts [--seconds 20] [--only dead-20] [--kinds fluxhook,plain]
+ *
+ * 115 events a second go to 20 healthy endpoints in every scenario; the same number to bad ones in most. Prints for each how many of
+ * the healthy events arrived in time and how long they took from `queue.add` to the receiver.
+ */
+import { parseArgs } from "node:util";
+import { Queue } from "bullmq";
+import { epochMs, percentile } from "./clock.ts";
+import { type Kind, type Rig, startRig } from "./rig.ts";
+
+interface Scenario {
+  readonly name: string;
+  /** Where the other half of the traffic goes; none when absent. */
+  readonly bad?: { readonly kind: "dead" | "slow"; readonly endpoints: number };
+  /** Jobs that wait before the worker starts, and the share of them that one endpoint owns. */
+  readonly backlog?: { readonly jobs: number; readonly share: number; readonly kind: "dead" | "slow" | "fast" };
+}
+
+const SCENARIOS: readonly Scenario[] = [
+  { name: "healthy only" },
+  { name: "20 dead", bad: { kind: "dead", endpoints: 20 } },
+  { name: "50 dead", bad: { kind: "dead", endpoints: 50 } },
+  { name: "20 slow (2 s)", bad: { kind: "slow", endpoints: 20 } },
+  { name: "backlog, healthy tenth", backlog: { jobs: 2_000, share: 0, kind: "fast" } },
+  { name: "backlog, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead" } },
+  { name: "backlog, 90 % one slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow" } },
+];
+const HEALTHY_ENDPOINTS = 20;
+const HEALTHY_PER_SECOND = 115;
+const TICK_MS = 20;
+const WARM_UP_MS = 3 * 1000; // 3 s
+const GRACE_MS = 3 * 1000; // 3 s after the last event
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "20" },
+    only: { type: "string" },
+    kinds: { type: "string", default: "plain,fluxhook" },
+  },
+});
+const seconds = Math.min(120, Number(values.seconds));
+
+const rig = await startRig();
+try {
+  console.log("| scenario | worker | healthy events | arrived | p50 ms | p99 ms | p99 beside healthy only |");
+  console.log("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+  for (const kind of values.kinds.split(",") as Kind[]) {
+    let baseline = Number.NaN;
+    for (const scenario of SCENARIOS) {
+      if (values.only !== undefined && !scenario.name.includes(values.only)) continue;
+      const { sent, latencies } = await measure(rig, kind, scenario);
+      const p99 = percentile(latencies, 0.99);
+      if (scenario.bad === undefined && scenario.backlog === undefined) baseline = p99;
+      const cells = [
+        scenario.name,
+        kind,
+        sent,
+        latencies.length,
+        percentile(latencies, 0.5).toFixed(1),
+        p99.toFixed(1),
+      ];
+      console.log(`| ${cells.join(" | ")} | ${(p99 / baseline).toFixed(2)} |`);
+    }
+  }
+} finally {
+  await rig.stop();
+}
+
+async function measure(
+  { valkeyUrl, receiverUrl, startWorker }: Rig,
+  kind: Kind,
+  { bad, backlog }: Scenario,
+): Promise<{ sent: number; latencies: number[] }> {
+  const run = crypto.randomUUID();
+  const queue = new Queue(run, { connection: { url: valkeyUrl } });
+  let count = 0;
+  const job = (path: "fast" | "dead" | "slow", endpoint: number) => {
+    const url = `${receiverUrl}/${path}/${run}/${endpoint}`;
+    const data = { sentAt: epochMs(), fileId: "file_0123456789", name: "report.pdf", size: 482_113 };
+    return {
+      name: "file.created",
+      data: { userId: `usr_${endpoint}`, endpoint: { url, secret: "bench-secret" }, data },
+    };
+  };
+  const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
+
+  if (backlog !== undefined) {
+    const jobs = Array.from({ length: backlog.jobs }, (_, index) =>
+      index % 100 < backlog.share * 100 ? job(backlog.kind, 1000) : healthy(),
+    );
+    for (let start = 0; start < jobs.length; start += 1000) await queue.addBulk(jobs.slice(start, start + 1000));
+  }
+  const worker = await startWorker(kind, run);
+  await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
+  // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
+  const warmUpMs = backlog === undefined ? WARM_UP_MS : 0;
+  const startedAt = performance.now();
+  let ticks = 0;
+  let badCount = 0;
+  let live = 0;
+  while (performance.now() - startedAt < seconds * 1000 + warmUpMs) {
+    ticks += 1;
+    const due = Math.round((ticks * TICK_MS * HEALTHY_PER_SECOND) / 1000);
+    const jobs = [];
+    while (live < due) {
+      live += 1;
+      jobs.push(healthy());
+      if (bad !== undefined) jobs.push(job(bad.kind, 1000 + (badCount++ % bad.endpoints)));
+    }
+    await queue.addBulk(jobs);
+    await Bun.sleep(Math.max(0, startedAt + ticks * TICK_MS - performance.now()));
+  }
+  await Bun.sleep(GRACE_MS);
+  const noted = (await (await fetch(`${receiverUrl}/latencies/${run}`)).json()) as number[];
+  const skipped = Math.round((warmUpMs * HEALTHY_PER_SECOND) / 1000);
+  worker.kill("SIGKILL");
+  await worker.exited;
+  await queue.obliterate({ force: true });
+  await queue.close();
+  return { sent: count - skipped, latencies: noted.slice(skipped) };
+}

@@ -1,0 +1,41 @@
+/**
+ * The board: `bun src/board.ts`, one is enough. Wiring only.
+ */
+import { createBoardApp } from "./board-app.ts";
+import { loadConfigOrExit } from "./config.ts";
+import { within } from "./deadline.ts";
+import { createLogger } from "./logger.ts";
+import { createBoardMetrics } from "./metrics.ts";
+import { openQueue } from "./queue.ts";
+import { serve } from "./serve.ts";
+import { onSignals } from "./shutdown.ts";
+import { connectValkey } from "./valkey.ts";
+
+const LAST_ANSWERS_MS = 1000; // 1 s for requests under way; idle connections would keep us for ever
+
+const config = loadConfigOrExit(process.env);
+const { logger, flush } = createLogger(config.logLevel);
+const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
+const queue = openQueue(config.queue, valkey);
+queue.on("error", () => {}); // the connection reports it
+const registry = createBoardMetrics(queue);
+
+const app = createBoardApp({ config, valkey, queue, registry, logger });
+const server = serve(app.fetch, { host: config.boardHost, port: config.boardPort, setting: "BOARD_PORT" });
+
+onSignals(
+  async (signal) => {
+    logger.info({ signal }, "board.stopping");
+    await within(LAST_ANSWERS_MS, server.stop(), undefined);
+    await server.stop(true);
+    valkey.disconnect(); // not quit: that would wait while Valkey is away
+    flush();
+    return 0;
+  },
+  () => process.exit(1),
+);
+const { origin } = server.url;
+logger.info(
+  { url: origin, board: `${origin}/board`, queue: config.queue, login: config.boardPassword !== undefined },
+  "board.ready",
+);

@@ -1,0 +1,141 @@
+/**
+ * Bull Board, the operators' window: what they may see and do there. The only file that knows @bull-board.
+ */
+import { createBullBoard } from "@bull-board/api";
+import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
+import { HonoAdapter } from "@bull-board/hono";
+import { Hono } from "hono";
+import { serveStatic } from "hono/bun";
+import type { Logger } from "./logger.ts";
+import { collectSecrets, maskSecrets } from "./mask.ts";
+import type { Queue } from "./queue.ts";
+import { readFacts, type Valkey } from "./valkey.ts";
+
+type BoardOptions = NonNullable<Parameters<typeof createBullBoard>[0]["options"]>;
+type Hooks = NonNullable<BoardOptions["handlerHooks"]>;
+type HookContext = Parameters<NonNullable<Hooks["after"]>>[0];
+
+const STATS = "get /api/redis/stats";
+const CLEAN = "put /api/queues/:queueName/clean/:queueStatus";
+
+/**
+ * What an operator may do: look, retry, promote, pause, resume, remove a job, clear what is finished. A list of what is
+ * allowed, so that a newer Bull Board brings nothing unnoticed. Off, with the reason that events are the backend's and
+ * that the data shown is masked and would be saved so: add, edit, reschedule, schedulers, limits, drain, obliterate.
+ */
+const ALLOWED = new Set([
+  STATS,
+  "get /api/queues",
+  "get /api/job-schedulers",
+  "get /api/queues/:queueName/metrics",
+  "get /api/queues/:queueName/default-job-options",
+  "get /api/queues/:queueName/workers",
+  "get /api/queues/:queueName/rate-limit",
+  "get /api/queues/:queueName/job-data-schema",
+  "get /api/queues/:queueName/:jobId",
+  "get /api/queues/:queueName/:jobId/logs",
+  "get /api/queues/:queueName/:jobId/flow",
+  "put /api/queues/pause",
+  "put /api/queues/resume",
+  "put /api/queues/:queueName/pause",
+  "put /api/queues/:queueName/resume",
+  "put /api/queues/:queueName/promote",
+  "put /api/queues/:queueName/retry/:queueStatus",
+  CLEAN,
+  "put /api/queues/:queueName/:jobId/retry",
+  "put /api/queues/:queueName/:jobId/promote",
+  "put /api/queues/:queueName/:jobId/clean",
+]);
+
+const FINISHED = new Set(["completed", "failed"]); // the rest is not delivered yet
+
+export interface BullBoardOptions {
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+  /** Where the routes will be mounted, without a slash at the end. */
+  readonly basePath: string;
+  /** A label such as `staging`; none when empty. */
+  readonly environment: string;
+  readonly logger: Logger;
+}
+
+/** The page and its API, to be mounted at `basePath`. Every answer is masked, see {@link maskSecrets}. */
+export function createBullBoardRoutes({ queue, valkey, basePath, environment, logger }: BullBoardOptions): Hono {
+  const names = new Set([queue.name]);
+  const adapter = new HonoAdapter(serveStatic);
+  const handlerHooks: Hooks = {
+    before(context) {
+      const refusal = refuse(context);
+      return refusal === undefined ? { allow: true } : { allow: false, status: 403, message: refusal };
+    },
+    async after(context, { status, body }) {
+      if (context.method !== "get") {
+        logger.info({ action: context.route, ...context.request.params, status: status ?? 200 }, "board.action");
+      }
+      if (nameOf(context) === STATS)
+        return { status, body: { ...(body as object), version: (await readFacts(valkey)).server } };
+      const secrets = await readJobSecrets(context);
+      return { status, body: maskSecrets(body, { secrets, names }) as typeof body };
+    },
+  };
+  createBullBoard({
+    queues: [new BullMQAdapter(queue, { description: "Webhook events, one job each" })],
+    serverAdapter: adapter,
+    options: {
+      handlerHooks,
+      uiConfig: {
+        boardTitle: "Fluxhook",
+        hideDocsLink: true,
+        ...(environment === "" ? {} : { environment: { label: environment, color: "#b45309", textColor: "#ffffff" } }),
+      },
+    },
+  });
+  // Bull Board's own handler would answer with the error's message, and a SyntaxError's message quotes the job's data.
+  adapter.setErrorHandler((error) => {
+    if (isRefusal(error)) return { status: 409, body: { error: { key: "ERRORS.FORBIDDEN" }, message: error.message } };
+    logger.error({ error: error.name }, "board.failed");
+    return { status: 500, body: { error: { key: "ERRORS.INTERNAL_SERVER_ERROR" } } };
+  });
+  adapter.setBasePath(basePath);
+
+  const app = new Hono();
+  app.use(async (c, next) => {
+    await next();
+    if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
+    c.res = new Response(removeForeignLinks(await c.res.text()), c.res);
+  });
+  return app.route("/", adapter.registerPlugin());
+}
+
+function nameOf({ method, route }: HookContext): string {
+  return `${method} ${route}`;
+}
+
+/** Why a request is refused; undefined when it is not. */
+function refuse(context: HookContext): string | undefined {
+  const name = nameOf(context);
+  if (!ALLOWED.has(name)) {
+    return "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.";
+  }
+  if (name === CLEAN && !FINISHED.has(context.request.params.queueStatus)) {
+    return "Only completed and failed jobs can be cleaned: the others are not delivered yet.";
+  }
+  return undefined;
+}
+
+/** The secrets of the job that a request is about: an answer such as its logs does not carry its data. */
+async function readJobSecrets({ method, request: { queues, params } }: HookContext): Promise<Set<string>> {
+  if (method !== "get" || params.jobId === undefined) return new Set();
+  const job = await queues.get(params.queueName)?.getJob(params.jobId);
+  return collectSecrets(job?.toJSON().data);
+}
+
+/** BullMQ says with a number why it will not do something, such as promoting a job that is not delayed. */
+function isRefusal(error: Error): boolean {
+  return typeof (error as { code?: unknown }).code === "number";
+}
+
+/** The page asks a foreign host for its fonts; the operator's browser has its own. */
+function removeForeignLinks(html: string): string {
+  return html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
+}

@@ -1,0 +1,85 @@
+/**
+ * The settings under which the demo's worker and board run, and the queue that they share.
+ */
+import { Queue } from "bullmq";
+import { type Config, loadConfig } from "../config.ts";
+import { within } from "../deadline.ts";
+import { freePort } from "./processes.ts";
+
+/** Something the user can do something about: shown without a stack trace. */
+export class DemoError extends Error {
+  override readonly name = "DemoError";
+}
+
+/** The settings, for child processes and for us; and the queue, opened by a plain BullMQ client. */
+export interface Environment {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly config: Config;
+  readonly queue: Queue;
+}
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+const VALKEY_ANSWERS_MS = 3 * 1000; // 3 s
+
+/**
+ * Complete the user's settings with what a demo needs: loopback may be reached, the first retry comes after 1 s, and taken
+ * ports are no obstacle. What the user set stays.
+ *
+ * @param own  the Valkey is the user's: others may use it too
+ * @throws  DemoError when a setting is wrong, or Valkey does not answer
+ */
+export async function prepareEnvironment(base: Env, valkeyUrl: string, own: boolean): Promise<Environment> {
+  const { config } = load({ ...base, VALKEY_URL: valkeyUrl });
+  const queue = own ? await openQuietQueue(config) : openQueue(config.queue, valkeyUrl);
+  const [workerPort, boardPort] = await Promise.all([
+    base.WORKER_PORT || freePort(config.workerPort, config.workerHost),
+    base.BOARD_PORT || freePort(config.boardPort, config.boardHost),
+  ]);
+  return {
+    queue,
+    ...load({
+      ...base,
+      VALKEY_URL: valkeyUrl,
+      WEBHOOK_QUEUE: queue.name,
+      WEBHOOK_ALLOW_NETWORKS: [base.WEBHOOK_ALLOW_NETWORKS, "127.0.0.0/8"].filter(Boolean).join(","),
+      WEBHOOK_RETRY_DELAYS: base.WEBHOOK_RETRY_DELAYS || "1s,5s,30s",
+      WORKER_PORT: String(workerPort),
+      BOARD_PORT: String(boardPort),
+      SHUTDOWN_TIMEOUT: base.SHUTDOWN_TIMEOUT || "5s",
+      LOG_LEVEL: "info", // attempts are read from the log
+    }),
+  };
+}
+
+function load(env: Env): { env: Env; config: Config } {
+  const loaded = loadConfig(env);
+  if (!loaded.ok) throw new DemoError(loaded.problems.join("\n"));
+  return { env, config: loaded.config };
+}
+
+function openQueue(name: string, url: string): Queue {
+  const queue = new Queue(name, { connection: { url } });
+  return queue.on("error", () => {}); // it keeps trying; who waits for it has a deadline
+}
+
+/**
+ * The queue asked for, unless somebody uses it: the demo's worker would deliver their events, with loopback allowed, and
+ * their worker would take the demo's. Then one of its own.
+ */
+async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue> {
+  const queue = openQueue(name, valkeyUrl);
+  const use = Promise.all([
+    queue.getWorkersCount(),
+    queue.getJobCountByTypes("waiting", "active", "delayed", "prioritized"),
+  ]);
+  const counts = await within(VALKEY_ANSWERS_MS, use, undefined);
+  if (counts === undefined) {
+    throw new DemoError(
+      `No Valkey answers at ${new URL(valkeyUrl).host}, where VALKEY_URL points. Start it, or unset VALKEY_URL: npm start then brings its own.`,
+    );
+  }
+  if (counts[0] === 0 && counts[1] === 0) return queue;
+  await queue.close();
+  return openQueue(`${name}-demo`, valkeyUrl);
+}

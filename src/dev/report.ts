@@ -1,0 +1,93 @@
+/**
+ * What `npm start` prints. Pure: values in, text out.
+ */
+import type { Attempt } from "../attempts.ts";
+
+/** Colours a text, or leaves it as it is. */
+export type Paint = (colour: keyof typeof CODES, text: string) => string;
+
+const CODES = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 } as const;
+
+export function createPaint(hasColours: boolean): Paint {
+  return (colour, text) => (hasColours ? `\x1b[${CODES[colour]}m${text}\x1b[0m` : text);
+}
+
+/** One attempt as the worker's `delivery.attempted` line has it, and what the receiver made of it. */
+export interface AttemptRow {
+  readonly event: string;
+  readonly status_code: number | null;
+  readonly duration_ms: number;
+  readonly attempt: number;
+  readonly success: boolean;
+  readonly error: string | null;
+  readonly verdict: string;
+  readonly retry_in_ms?: number;
+  /** Undefined when it went to another receiver than the demo's. */
+  readonly isVerified: boolean | undefined;
+}
+
+const EVENT_WIDTH = 23; // the longest event type and two spaces
+
+/** The heads of the columns of {@link formatAttempt}. */
+export function formatAttemptHead(paint: Paint): string {
+  return paint("dim", `  ${"event".padEnd(EVENT_WIDTH)}status      ms  attempt  signature`);
+}
+
+/** One row: event, status, milliseconds, attempt, signature, and what happens next. */
+export function formatAttempt(row: AttemptRow, paint: Paint): string {
+  const cells = [
+    `  ${row.event.padEnd(EVENT_WIDTH)}`,
+    formatStatus(row, 6, paint),
+    String(row.duration_ms).padStart(8),
+    String(row.attempt).padStart(9),
+    `  ${formatSignature(row.isVerified, paint)}`,
+  ];
+  const next = describeVerdict(row);
+  return next === "" ? cells.join("").trimEnd() : `${cells.join("")}  ${paint("yellow", next)}`;
+}
+
+function formatStatus(row: Pick<Attempt, "status_code" | "success">, width: number, paint: Paint): string {
+  return paint(row.success ? "green" : "yellow", String(row.status_code ?? "none").padEnd(width));
+}
+
+function formatSignature(isVerified: boolean | undefined, paint: Paint): string {
+  if (isVerified === undefined) return paint("dim", "not ours ");
+  return isVerified ? paint("green", "verified ") : paint("red", "WRONG    ");
+}
+
+function describeVerdict({ verdict, retry_in_ms = 0, status_code, error }: AttemptRow): string {
+  const why = status_code === null ? `${error}, ` : ""; // the status says it otherwise
+  if (verdict === "retry") return `${why}retry in ${(retry_in_ms / 1000).toFixed(1)} s`;
+  if (verdict === "defer") return `${why}put back, no attempt used`;
+  return verdict === "give_up" ? `${why}given up` : "";
+}
+
+/** A user's log as the API returns it, newest first. */
+export function formatLog(attempts: readonly Attempt[], paint: Paint): string {
+  const head = paint(
+    "dim",
+    `  ${"timestamp".padEnd(26)}${"event".padEnd(EVENT_WIDTH)}attempt  status_code  success  error`,
+  );
+  const rows = attempts.map((attempt) => {
+    const { timestamp, event, success, error } = attempt;
+    const status = formatStatus(attempt, 13, paint);
+    const number = String(attempt.attempt).padEnd(9);
+    return `  ${timestamp.padEnd(26)}${event.padEnd(EVENT_WIDTH)}${number}${status}${String(success).padEnd(9)}${error}`;
+  });
+  return [head, ...rows].join("\n");
+}
+
+/** Names, what belongs to them and a remark, in columns. */
+export function formatPairs(
+  pairs: readonly (readonly [name: string, value: string, remark?: string])[],
+  paint: Paint,
+): string {
+  const nameWidth = Math.max(...pairs.map(([name]) => name.length)) + 2;
+  const valueWidth = Math.max(...pairs.map(([, value]) => value.length)) + 2;
+  return pairs
+    .map(([name, value, remark = ""]) => {
+      const gap = " ".repeat(remark === "" ? 0 : valueWidth - value.length); // outside of the colour: links are underlined
+      return `  ${name.padEnd(nameWidth)}${paint("cyan", value)}${gap}${remark === "" ? "" : paint("dim", remark)}`;
+    })
+    .join("\n");
+}

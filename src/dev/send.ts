@@ -1,0 +1,36 @@
+/**
+ * Enqueue one sample event, the way a backend does: with a plain BullMQ client, which needs nothing of ours.
+ *
+ *     bun src/dev/send.ts file.created https://example.com/webhooks
+ */
+import { Queue } from "bullmq";
+import { EVENT_TYPES, type EventType } from "../../jobs/event.ts";
+import { loadConfigOrExit } from "../config.ts";
+import { within } from "../deadline.ts";
+import { buildSample } from "./samples.ts";
+
+const ANSWER_MS = 5 * 1000; // 5 s: BullMQ itself would wait for Valkey for ever
+
+const [type = "", url = "", ...rest] = process.argv.slice(2);
+if (!isEventType(type) || !URL.canParse(url) || rest.length > 0) {
+  console.error(`usage: bun src/dev/send.ts EVENT URL
+
+Enqueues one sample event for the endpoint at URL. VALKEY_URL and WEBHOOK_QUEUE say where.
+EVENT is one of ${EVENT_TYPES.join(", ")}.`);
+  process.exit(2);
+}
+
+const config = loadConfigOrExit(process.env);
+const queue = new Queue(config.queue, { connection: { url: config.valkeyUrl } });
+queue.on("error", () => {}); // it keeps trying; we do not
+const job = await within(ANSWER_MS, queue.add(type, buildSample(type, url)), undefined);
+if (job === undefined) {
+  console.error(`No Valkey answers at ${new URL(config.valkeyUrl).host}. Set VALKEY_URL to the one the worker uses.`);
+  process.exit(1);
+}
+console.log(`Enqueued ${type} on "${config.queue}" as job ${job.id}.`);
+await queue.close();
+
+function isEventType(text: string): text is EventType {
+  return (EVENT_TYPES as readonly string[]).includes(text);
+}

@@ -1,0 +1,181 @@
+/**
+ * `npm start`: the whole system on this machine, and a tour through it. Wiring only.
+ */
+import { join } from "node:path";
+import type { Config } from "../config.ts";
+import { within } from "../deadline.ts";
+import { DemoError, prepareEnvironment } from "./environment.ts";
+import { type Child, type LogLine, startChild } from "./processes.ts";
+import { startReceiver } from "./receiver.ts";
+import { createPaint, formatAttempt, formatAttemptHead, formatLog, formatPairs } from "./report.ts";
+import { DEMO_USER } from "./samples.ts";
+import { createTour, enqueueSamples, RETRIED, readLog } from "./tour.ts";
+import { startValkey } from "./valkey.ts";
+
+const USAGE = `usage: npm start [-- OPTION]
+
+Starts Fluxhook on this machine, with a throwaway Valkey and a receiver, sends one event of each type and shows what
+happens. Stays up until Ctrl-C.
+
+  --once  end when all events are delivered; exit code 1 if one is not within 30 s
+  --help  this text
+
+With VALKEY_URL it uses your Valkey instead. All other settings of the worker and the board count as well.`;
+
+const DELIVERED_MS = 30 * 1000; // 30 s for ten events, one of them with a retry after 1 s
+const BEYOND_SHUTDOWN_MS = 5 * 1000; // 5 s more than the worker gives itself, then it is killed
+const ONE_KEYSTROKE_MS = 400; // npm passes on the Ctrl-C that the terminal has sent already: both are one
+const FLUSH_MS = 1000; // 1 s for a slow reader of our output
+const QUIET = new Set<unknown>(["trace", "debug", "info"]);
+
+const options = process.argv.slice(2);
+const unknown = options.filter((option) => !["--once", "--help", "-h"].includes(option));
+if (unknown.length > 0) {
+  console.error(`npm start does not know ${unknown.join(" ")}\n\n${USAGE}`);
+  process.exit(2);
+}
+if (options.includes("--help") || options.includes("-h")) {
+  console.log(USAGE);
+  process.exit(0);
+}
+
+const paint = createPaint(process.stdout.isTTY === true && !process.env.NO_COLOR);
+const say = (text: string) => void process.stdout.write(`${text}\n`);
+const title = (text: string) => say(`\n${paint("bold", text)}`);
+const children: Child[] = [];
+const endings: (() => Promise<unknown>)[] = []; // what was started last ends first
+let shutdownTimeoutMs = 0;
+let isStopping = false;
+
+const died = Promise.withResolvers<never>();
+const interrupted = Promise.withResolvers<number>();
+let interruptedAt = 0;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    if (interruptedAt === 0) {
+      interruptedAt = performance.now();
+      isStopping = true;
+      say("\nStopping.");
+      interrupted.resolve(0);
+    } else if (performance.now() - interruptedAt > ONE_KEYSTROKE_MS) {
+      process.exit(130); // asked twice: at once; exit handlers end what is left
+    }
+  });
+}
+process.stdout.on("error", () => interrupted.resolve(1)); // nobody reads any more: `npm start | head`
+
+let code = 1;
+try {
+  code = await Promise.race([run(options.includes("--once")), died.promise, interrupted.promise]);
+} catch (error) {
+  console.error(`\n${paint("red", error instanceof DemoError ? error.message : String((error as Error).stack))}`);
+}
+isStopping = true;
+await Promise.all(children.map((child) => child.stop(shutdownTimeoutMs + BEYOND_SHUTDOWN_MS)));
+for (const end of endings.reverse()) await within(BEYOND_SHUTDOWN_MS, end(), undefined);
+await within(FLUSH_MS, new Promise((resolve) => process.stdout.write("", resolve)), undefined);
+process.exit(code);
+
+async function run(once: boolean): Promise<number> {
+  const ownValkey = process.env.VALKEY_URL || undefined;
+  const [valkeyUrl, receiver] = await Promise.all([ownValkey ?? startThrowaway(), startReceiver()]);
+  endings.push(() => receiver.stop());
+  const { env, config, queue } = await prepareEnvironment(process.env, valkeyUrl, ownValkey !== undefined);
+  endings.push(() => queue.close());
+  shutdownTimeoutMs = config.shutdownTimeoutMs;
+
+  const tour = createTour(receiver, DELIVERED_MS, (row) => say(formatAttempt(row, paint)));
+  const [worker, board] = await Promise.all([
+    startPart("worker", env, tour.onWorkerLine),
+    startPart("board", env, () => {}),
+  ]);
+  const endpoint = receiver.url("/webhooks");
+  const login = config.boardPassword === undefined ? undefined : `user ${config.boardUser}, your BOARD_PASSWORD`;
+  title("Fluxhook is up");
+  say(
+    formatPairs(
+      [
+        ["Valkey", new URL(valkeyUrl).host, ownValkey ? "yours" : "a throwaway one: gone when this ends"],
+        ["Worker", worker, `takes jobs from the queue "${queue.name}"`],
+        ["Board", board, login],
+        ["Receiver", endpoint, "plays a customer's endpoint"],
+      ],
+      paint,
+    ),
+  );
+
+  title("One event of each type, enqueued with a plain BullMQ client");
+  say(formatAttemptHead(paint));
+  await enqueueSamples(queue, endpoint);
+  const isComplete = await within(DELIVERED_MS, tour.settled, false);
+  if (isComplete) {
+    say(`\n  All ten delivered, every signature verified. The receiver turned ${RETRIED} down once, to show a retry.`);
+  } else {
+    const missing = tour.missing().map((line) => `\n  ${line}`);
+    const message = `Not delivered and verified in time (${DELIVERED_MS / 1000} s):${missing.join("")}`;
+    if (once) throw new DemoError(message);
+    say(`\n${paint("red", message)}`);
+  }
+
+  const logUrl = `${board}/users/${DEMO_USER}/attempts`;
+  title("The customer's log: the last 10 attempts, from the board's API");
+  say(formatLog(await readLog(logUrl, authorize(config), tour.lastDelivery()), paint));
+
+  title("Look around");
+  say(
+    formatPairs(
+      [
+        ["Bull Board", `${board}/board`, login],
+        ["Customer's log", logUrl, login],
+        ["Worker's metrics", `${worker}/metrics`],
+      ],
+      paint,
+    ),
+  );
+  if (once) return 0;
+
+  title("Send another event, from a second terminal in this directory");
+  const settings = buildSettings(valkeyUrl, queue.name);
+  say(`  ${paint("cyan", `${settings}npx bun src/dev/send.ts file.created ${endpoint}`)}`);
+  say(`\n${paint("dim", "Attempts show up here. Ctrl-C ends everything.")}\n`);
+  return await interrupted.promise;
+}
+
+async function startThrowaway(): Promise<string> {
+  const starting = startValkey();
+  // Last of all, whoever comes first; and noted before it is up, since Ctrl-C may come before that.
+  endings.unshift(() => starting.then((valkey) => valkey.stop()));
+  return (await starting).url;
+}
+
+/** Start `src/<name>.ts`, as in production, and show what it complains about. */
+function startPart(
+  name: "worker" | "board",
+  env: Readonly<Record<string, string | undefined>>,
+  onLine: (line: LogLine) => void,
+): Promise<string> {
+  const child = startChild({
+    name,
+    command: [process.execPath, join(import.meta.dir, "..", `${name}.ts`)],
+    env,
+    onLine(line) {
+      onLine(line);
+      if (isStopping || QUIET.has(line.level)) return;
+      say(paint("red", `  The ${name} says ${line.message}: ${line.reason ?? "no reason given"}`));
+    },
+    onDeath: (message) => died.reject(new DemoError(message)),
+  });
+  children.push(child);
+  return child.url;
+}
+
+function authorize({ boardUser, boardPassword }: Config): Record<string, string> {
+  if (boardPassword === undefined) return {};
+  return { authorization: `Basic ${Buffer.from(`${boardUser}:${boardPassword}`).toString("base64")}` };
+}
+
+/** What a command needs in front to reach our queue. A URL with a password is not shown: it is in the user's environment. */
+function buildSettings(valkeyUrl: string, queue: string): string {
+  const url = new URL(valkeyUrl).password === "" ? `VALKEY_URL=${valkeyUrl} ` : "";
+  return queue === "webhooks" ? url : `${url}WEBHOOK_QUEUE=${queue} `;
+}

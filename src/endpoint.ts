@@ -1,0 +1,94 @@
+/**
+ * What a worker knows of one endpoint: how many attempts it can take at once, how long they last, whether it answers.
+ */
+import { Breaker } from "./breaker.ts";
+import type { Line } from "./line.ts";
+import type { Outcome } from "./outcome.ts";
+
+const START_LIMIT = 4; // in flight to an endpoint that has not answered yet
+const SLOW_MS = 1000; // 1 s: an answer that takes longer earns no higher limit
+const SLOW_SHARE = 1 / 4; // of an endpoint's bound: what a slow one shrinks to
+const SLOW_SHRINK = 0.9; // of the limit remains after a slow answer
+const SILENT_SHRINK = 0.5; // of the limit remains after an attempt without an answer
+const SMOOTHING = 0.2; // weight of the newest duration in the average
+const ASSUMED_MS = 20; // duration of an attempt to an endpoint that has not answered yet
+const MAX_PARK_MS = 5 * 60 * 1000; // 5 min: an endpoint may recover long before the end of its line
+
+export class Endpoint {
+  /** How many attempts may be in flight; grows while it answers, shrinks while it is slow or silent (AIMD). */
+  limit = START_LIMIT;
+  inFlight = 0;
+  /** It has answered, and not been silent since. */
+  isProven = false;
+  readonly breaker = new Breaker();
+  #averageMs = 0; // 0 is unknown
+  #progressAt = 0; // when it last answered, or went from idle to busy
+  #lineEndsAt = 0; // when the last of those parked has its turn
+  #frontEndsAt = 0; // the same for those that came at their turn and had to be parked again
+
+  /** An attempt begins. */
+  started(nowMs: number): void {
+    if (this.inFlight === 0) this.#progressAt = nowMs;
+    this.inFlight += 1;
+  }
+
+  /**
+   * How many attempts it is likely to take at once by the time those who wait have their turn: an endpoint that answers
+   * in good time is on its way to its bound, and must not be held to the pace of its first second.
+   */
+  reach(bound: number): number {
+    return this.isProven && this.#averageMs <= SLOW_MS ? bound : Math.max(1, Math.floor(this.limit));
+  }
+
+  /** How long the `position`th in line waits for a turn when `abreast` go at once, ms: Little's law. */
+  waitMs(position: number, abreast: number, nowMs: number): number {
+    // An attempt under way for so long says more than the average of those before.
+    const busyMs = this.inFlight > 0 ? nowMs - this.#progressAt : 0;
+    return (position * Math.max(this.#averageMs || ASSUMED_MS, busyMs)) / abreast;
+  }
+
+  /**
+   * The line of those who wait. Turns are laid out one after the other at the endpoint's own pace, so that a whole backlog
+   * is parked once, not every few seconds.
+   *
+   * @param wasParked  they have had a turn in vain, and go before the rest
+   */
+  line(wasParked: boolean, abreast: number, nowMs: number): Line {
+    const spacingMs = this.waitMs(1, abreast, nowMs);
+    const endsAt = wasParked ? this.#frontEndsAt : this.#lineEndsAt;
+    return { startAt: nowMs, from: Math.max(endsAt, nowMs) + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
+  }
+
+  /** So many joined the line. */
+  joined(count: number, { from, spacingMs }: Line, wasParked: boolean): void {
+    const endsAt = from + (count - 1) * spacingMs;
+    if (wasParked) this.#frontEndsAt = endsAt;
+    else this.#lineEndsAt = endsAt;
+  }
+
+  /** Take an attempt's duration into the average. */
+  took(durationMs: number, nowMs: number): void {
+    this.#progressAt = nowMs;
+    const previousMs = this.#averageMs || durationMs;
+    this.#averageMs = Math.max(1, previousMs + SMOOTHING * (durationMs - previousMs));
+  }
+
+  /**
+   * Adapt the limit and the circuit to an attempt's outcome. A fault of ours, or an address we refuse, says nothing.
+   *
+   * @param bound  what the limit never exceeds
+   */
+  learn(outcome: Outcome, bound: number, nowMs: number): void {
+    if (outcome.kind === "response") {
+      this.breaker.succeeded();
+      if (outcome.durationMs > SLOW_MS) this.limit = Math.max(1, bound * SLOW_SHARE, this.limit * SLOW_SHRINK);
+      else if (outcome.status < 500) this.limit += 1;
+      this.limit = Math.min(this.limit, bound);
+    } else if (outcome.kind === "failure") {
+      this.breaker.failed(nowMs);
+      this.limit = Math.max(1, this.limit * SILENT_SHRINK);
+    } else {
+      this.breaker.undecided();
+    }
+  }
+}

@@ -1,0 +1,19 @@
+/**
+ * A line of jobs that wait for an endpoint, and the turns they get. Pure.
+ */
+
+/** When those who wait have their turns: one every `spacingMs`, epoch ms. */
+export interface Line {
+  /** The first turn. */
+  readonly from: number;
+  readonly spacingMs: number;
+  /** A turn after this one is a guess: such turns are spread over the second half of the time from `startAt` to here. */
+  readonly horizonAt: number;
+  readonly startAt: number;
+}
+
+/** The first turn of a line, give or take a little, epoch ms. */
+export function firstTurn({ from, spacingMs, startAt, horizonAt }: Line, random: () => number): number {
+  const turn = from + random() * spacingMs;
+  return Math.ceil(turn <= horizonAt ? turn : startAt + (horizonAt - startAt) * (0.5 + 0.5 * random()));
+}

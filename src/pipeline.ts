@@ -1,0 +1,96 @@
+/**
+ * The parts of a worker put together: from a queue to deliveries. A process adds settings, signals and health.
+ */
+import { type Completed, createCompletion } from "../jobs/completion.ts";
+import { createDeliver } from "../jobs/deliver.ts";
+import type { Resolve } from "./address.ts";
+import { type AttemptLog, createAttemptLog } from "./attempts.ts";
+import type { Config } from "./config.ts";
+import { createGate, type Gate, JOBS_PER_SLOT } from "./gate.ts";
+import type { Logger } from "./logger.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { DeliveryWorker, queueKey } from "./queue.ts";
+import { JITTER, type RetryPolicy } from "./retry.ts";
+import { createSender, type Sender } from "./send.ts";
+import { createSifter } from "./sift.ts";
+import type { Valkey } from "./valkey.ts";
+
+/** The settings a pipeline reads. */
+export type PipelineConfig = Pick<
+  Config,
+  | "queue"
+  | "concurrency"
+  | "endpointConcurrency"
+  | "timeoutMs"
+  | "retryDelaysMs"
+  | "maxAgeMs"
+  | "maxBodyBytes"
+  | "allowNetworks"
+  | "secretKeys"
+>;
+
+export interface PipelineOptions {
+  readonly config: PipelineConfig;
+  readonly logger: Logger;
+  /** BullMQ's connection. */
+  readonly queueValkey: Valkey;
+  /** The log's own connection, so that it does not wait in line behind the queue's commands. */
+  readonly logValkey: Valkey;
+  /** What tests put in the place of a part. */
+  readonly parts?: {
+    readonly resolve?: Resolve;
+    readonly gate?: Gate;
+    readonly log?: Pick<AttemptLog, "record">;
+    readonly completed?: (completed: Completed) => Completed;
+    readonly random?: () => number;
+    readonly policy?: RetryPolicy;
+  };
+}
+
+export interface Pipeline {
+  /** Takes no jobs before `run()`. */
+  readonly worker: DeliveryWorker;
+  readonly sender: Sender;
+  readonly metrics: Metrics;
+}
+
+export function createPipeline({ config, logger, queueValkey, logValkey, parts = {} }: PipelineOptions): Pipeline {
+  const { random = Math.random } = parts;
+  const sender = createSender({ ...config, resolve: parts.resolve });
+  const gate = parts.gate ?? createGate({ slots: config.concurrency, endpointSlots: config.endpointConcurrency });
+  const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
+  const completed = createCompletion({ log: parts.log ?? createAttemptLog(logValkey), metrics, logger });
+  const sift = createSifter({ valkey: queueValkey, prefix: queueKey(config.queue), gate, logger });
+  const deliver = createDeliver({
+    ...config,
+    gate,
+    sender,
+    random,
+    completed: parts.completed?.(completed) ?? completed,
+    rejected: (job, reason) => {
+      metrics.rejected();
+      logger.warn({ job: job.id, reason }, "job.rejected");
+    },
+    parked: (event, reason) => {
+      metrics.parked(reason);
+      sift(event.endpoint.url);
+    },
+  });
+  const worker = new DeliveryWorker(deliver, {
+    queue: config.queue,
+    valkey: queueValkey,
+    concurrency: config.concurrency * JOBS_PER_SLOT,
+    timeoutMs: config.timeoutMs,
+    policy: parts.policy ?? {
+      attempts: config.retryDelaysMs.length + 1,
+      delaysMs: config.retryDelaysMs,
+      jitter: JITTER,
+    },
+  });
+  worker.on("error", (error) => logger.debug({ reason: error.message }, "worker.error"));
+  worker.on("stalled", (job) => logger.warn({ job }, "job.stalled"));
+  worker.on("lockRenewalFailed", (jobs) => {
+    for (const job of jobs) sender.cancel(job, "lock_lost");
+  });
+  return { worker, sender, metrics };
+}

@@ -1,0 +1,206 @@
+/**
+ * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
+ */
+import { z } from "zod";
+import { type Network, parseNetwork } from "./address.ts";
+
+/** One setting: what it is called, what may stand there, and what it is for. */
+export interface Setting<T> {
+  readonly name: string;
+  /** The default as one would write it; empty when there is none. */
+  readonly default: string;
+  /** Completes "expected NAME to be …". */
+  readonly expected: string;
+  readonly meaning: string;
+  readonly schema: z.ZodType<T, string>;
+  /** A secret's value is never printed. */
+  readonly isSecret: boolean;
+}
+
+const MINUTE_MS = 60 * 1000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
+const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+
+const text = z.string().min(1);
+const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d{1,10}$/)
+    .transform(Number)
+    .pipe(z.number().min(min).max(max));
+const durationMs = (minMs: number, maxMs: number) =>
+  z
+    .string()
+    .transform((value) => parseDuration(value) ?? Number.NaN)
+    .pipe(z.number().min(minMs).max(maxMs));
+const size = (minBytes: number, maxBytes: number) =>
+  z
+    .string()
+    .transform((value) => parseSize(value) ?? Number.NaN)
+    .pipe(z.number().min(minBytes).max(maxBytes));
+const list = <T>(item: z.ZodType<T, string>, max: number) =>
+  z
+    .string()
+    .transform((value) => (value === "" ? [] : value.split(",").map((part) => part.trim())))
+    .pipe(z.array(item).max(max));
+const network = z.string().transform((value, context): Network => {
+  const parsed = parseNetwork(value);
+  if (parsed !== undefined) return parsed;
+  context.addIssue("not a network");
+  return z.NEVER;
+});
+const key = z
+  .string()
+  .regex(/^[A-Za-z0-9+/]{43}=$/)
+  .transform((value) => Buffer.from(value, "base64"));
+const valkeyUrl = z.string().refine((value) => /^rediss?:\/\//.test(value) && !!URL.parse(value)?.hostname);
+
+function setting<T>(
+  name: string,
+  fallback: string,
+  schema: z.ZodType<T, string>,
+  expected: string,
+  meaning: string,
+  { isSecret = false } = {},
+): Setting<T> {
+  return { name, default: fallback, schema, expected, meaning, isSecret };
+}
+
+/** Every setting there is, in the order of the docs. */
+export const SETTINGS = {
+  valkeyUrl: setting(
+    "VALKEY_URL",
+    "redis://127.0.0.1:6379",
+    valkeyUrl,
+    "a redis:// or rediss:// URL",
+    "`rediss://` for TLS; user, password and database in the URL",
+    { isSecret: true },
+  ),
+  queue: setting(
+    "WEBHOOK_QUEUE",
+    "webhooks",
+    z.string().regex(/^[\w.{}-]{1,100}$/),
+    "1 to 100 letters, digits or . _ - { }",
+    "the queue's name, under BullMQ's default key prefix",
+  ),
+  concurrency: setting(
+    "WEBHOOK_CONCURRENCY",
+    "256",
+    integer(1, 10_000),
+    "a whole number from 1 to 10000",
+    "attempts in flight per process",
+  ),
+  endpointConcurrency: setting(
+    "WEBHOOK_ENDPOINT_CONCURRENCY",
+    "",
+    integer(1, 10_000).optional() as z.ZodType<number | undefined, string>,
+    "a whole number from 1 to 10000",
+    "attempts in flight to one endpoint, at most; a quarter of `WEBHOOK_CONCURRENCY` when unset",
+  ),
+  timeoutMs: setting(
+    "WEBHOOK_TIMEOUT",
+    "10s",
+    durationMs(100, MINUTE_MS),
+    "a duration of 100ms to 60s",
+    "deadline of one attempt, from DNS to the last byte",
+  ),
+  retryDelaysMs: setting(
+    "WEBHOOK_RETRY_DELAYS",
+    "5s,1m,5m,30m,2h,5h,10h",
+    list(durationMs(1, DAY_MS), 50),
+    "up to 50 durations of 1ms to 24h, as in 5s,1m,2h",
+    "one delay per retry, each ±20 %; attempts are one more",
+  ),
+  maxAgeMs: setting(
+    "WEBHOOK_MAX_AGE",
+    "3d",
+    durationMs(MINUTE_MS, 30 * DAY_MS),
+    "a duration of 1m to 30d",
+    "how long an event may wait for its endpoint or for us before it fails as `expired`",
+  ),
+  maxBodyBytes: setting(
+    "WEBHOOK_MAX_BODY",
+    "256kb",
+    size(1024, 16 * 1024 * 1024),
+    "a size of 1kb to 16mb",
+    "largest body; an event with more fails at once",
+  ),
+  allowNetworks: setting(
+    "WEBHOOK_ALLOW_NETWORKS",
+    "",
+    list(network, 100),
+    "CIDRs, as in 10.0.0.0/8,fd00::/8",
+    "ranges that may be reached although they are not public",
+  ),
+  secretKeys: setting(
+    "WEBHOOK_SECRET_KEYS",
+    "",
+    list(key, 10),
+    "keys of 32 bytes in base64, comma-separated",
+    "current first: open sealed secrets",
+    { isSecret: true },
+  ),
+  workerHost: setting("WORKER_HOST", "127.0.0.1", text, "a host name or address", "where the worker's health listens"),
+  workerPort: setting(
+    "WORKER_PORT",
+    "9464",
+    integer(0, 65_535),
+    "a port from 0 to 65535",
+    "the worker's `/healthz`, `/readyz`, `/metrics`; 0 takes a free port",
+  ),
+  boardHost: setting("BOARD_HOST", "127.0.0.1", text, "a host name or address", "where the board listens"),
+  boardPort: setting(
+    "BOARD_PORT",
+    "3000",
+    integer(0, 65_535),
+    "a port from 0 to 65535",
+    "the board's pages and API; 0 takes a free port",
+  ),
+  boardUser: setting(
+    "BOARD_USER",
+    "admin",
+    z.string().regex(/^[^:]{1,100}$/),
+    "1 to 100 characters without a colon",
+    "HTTP Basic on everything but `/healthz` and `/readyz`",
+  ),
+  boardPassword: setting(
+    "BOARD_PASSWORD",
+    "",
+    z.string().optional() as z.ZodType<string | undefined, string>,
+    "a password",
+    "required when `BOARD_HOST` is not loopback; no password, no login",
+    { isSecret: true },
+  ),
+  boardEnvironment: setting(
+    "BOARD_ENVIRONMENT",
+    "",
+    z.string().max(40),
+    "at most 40 characters",
+    "a label shown in Bull Board, as in `staging`",
+  ),
+  shutdownTimeoutMs: setting(
+    "SHUTDOWN_TIMEOUT",
+    "20s",
+    durationMs(0, 10 * MINUTE_MS),
+    "a duration of 0s to 10m",
+    "how long SIGTERM waits for what is in flight",
+  ),
+  logLevel: setting(
+    "LOG_LEVEL",
+    "info",
+    z.enum(LOG_LEVELS),
+    `one of ${LOG_LEVELS.join(", ")}`,
+    "the least that is logged",
+  ),
+} satisfies Record<string, Setting<unknown>>;
+
+function parseDuration(value: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value);
+  return match === null ? undefined : Number(match[1]) * (UNIT_MS[match[2] as string] as number);
+}
+
+function parseSize(value: string): number | undefined {
+  const match = /^(\d{1,9})(b|kb|mb)$/.exec(value);
+  return match === null ? undefined : Number(match[1]) * 1024 ** ["b", "kb", "mb"].indexOf(match[2] as string);
+}

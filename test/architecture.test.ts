@@ -1,0 +1,170 @@
+/** The rules of the code's shape. Each test lists what breaks its rule, as `file: what`; the list must be empty. */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+
+const root = join(import.meta.dir, "..");
+
+/** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
+const PURE = ["signature", "payload", "outcome", "retry", "line", "breaker", "endpoint", "mask"];
+/** What starts a process, or is the door to one. */
+const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
+/** The board's pages: what jobs/ is to the worker. */
+const BOARD = ["board-app", "bull-board"];
+
+/** Arrows point down: a file imports from its own layer and those below. */
+const LAYERS = ["pure", "adapters", "jobs and board", "entries", "dev"] as const;
+
+function layerOf(file: string): number {
+  const isOneOf = (names: string[]) => names.some((name) => file === `src/${name}.ts`);
+  if (file.startsWith("src/dev/")) return LAYERS.indexOf("dev");
+  if (isOneOf(ENTRIES)) return LAYERS.indexOf("entries");
+  if (file.startsWith("jobs/") || isOneOf(BOARD)) return LAYERS.indexOf("jobs and board");
+  return isOneOf(PURE) ? LAYERS.indexOf("pure") : LAYERS.indexOf("adapters");
+}
+
+/** One library, one owner. Types may be used by all; stand-ins under src/dev use what they like. */
+const OWNERS: [library: RegExp, owners: RegExp][] = [
+  [/^bullmq$/, /^src\/queue\.ts$/],
+  [/^ioredis$/, /^src\/valkey\.ts$/],
+  [/^@bull-board\//, /^src\/bull-board\.ts$/],
+  [/^hono(\/|$)/, /^src\/(health|board[\w-]*|bull-board)\.tsx?$/],
+  [/^zod$/, /^(src\/settings|jobs\/event)\.ts$/],
+  [/^ipaddr\.js$/, /^src\/address\.ts$/],
+  [/^pino$/, /^src\/logger\.ts$/],
+  [/^prom-client$/, /^src\/metrics\.ts$/],
+  [/^node:(http|https|tls)$/, /^src\/send\.ts$/],
+  [/^node:(dns|dns\/promises|net)$/, /^src\/address\.ts$/],
+];
+
+interface Source {
+  readonly file: string;
+  readonly text: string;
+  /** Without comments and types. */
+  readonly code: string;
+  /** All that is imported or re-exported, types too. */
+  readonly imports: readonly string[];
+  /** What is left of it when the program runs. */
+  readonly valueImports: readonly string[];
+}
+
+const IMPORT = /^\s*(?:import|export)\s(?:[^;"']*?\sfrom\s)?\s*["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']/gm;
+
+const sources: Source[] = [...new Bun.Glob("{src,jobs}/**/*.{ts,tsx}").scanSync(root)].sort().map((file) => {
+  const text = readFileSync(join(root, file), "utf8");
+  const transpiler = new Bun.Transpiler({ loader: file.endsWith("x") ? "tsx" : "ts", target: "bun" });
+  return {
+    file,
+    text,
+    code: transpiler.transformSync(text),
+    imports: [...text.matchAll(IMPORT)].map((match) => (match[1] ?? match[2]) as string),
+    valueImports: transpiler.scanImports(text).map(({ path }) => path),
+  };
+});
+
+const isOurs = (path: string) => path.startsWith(".");
+const resolved = (from: string, path: string) => normalize(join(dirname(from), path));
+
+/** `file: what` for each finding in each source. */
+function findings(find: (source: Source) => Iterable<string>): string[] {
+  return sources.flatMap((source) => [...find(source)].map((what) => `${source.file}: ${what}`));
+}
+
+test("the sources are found, and so are their imports", () => {
+  const deliver = sources.find(({ file }) => file === "jobs/deliver.ts");
+  expect(deliver?.imports).toContain("../src/gate.ts"); // a type
+  expect(deliver?.valueImports).toContain("./event.ts");
+  for (const name of PURE) expect(sources.map(({ file }) => file)).toContain(`src/${name}.ts`);
+});
+
+test("arrows point down only", () => {
+  const upward = findings(({ file, imports }) =>
+    imports.filter(isOurs).filter((path) => layerOf(resolved(file, path)) > layerOf(file)),
+  );
+  expect(upward).toEqual([]);
+});
+
+test("there is no circle of imports", () => {
+  const graph = new Map(
+    sources.map(({ file, imports }) => [file, imports.filter(isOurs).map((path) => resolved(file, path))]),
+  );
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, path: string[]): void => {
+    if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file].join(" → "));
+    if (path.includes(file) || done.has(file)) return;
+    for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
+    done.add(file);
+  };
+  for (const file of graph.keys()) visit(file, []);
+  expect(circles).toEqual([]);
+});
+
+test("pure files import nothing but each other and hashing", () => {
+  const impure = findings(({ file, imports }) => {
+    if (layerOf(file) !== LAYERS.indexOf("pure")) return [];
+    return imports.filter((path) => path !== "node:crypto" && !isOurs(path));
+  });
+  expect(impure).toEqual([]);
+});
+
+test("pure files take clock and chance as parameters, with the real ones as their defaults at the most", () => {
+  const OUTSIDE =
+    /(= )?(Date\.now|Math\.random|performance\.now|new Date\(\)|randomUUID|setTimeout|setInterval|fetch\()/g;
+  const impure = findings(({ file, code }) => {
+    if (layerOf(file) !== LAYERS.indexOf("pure")) return [];
+    return [...code.matchAll(OUTSIDE)].filter((match) => match[1] === undefined).map((match) => match[0]);
+  });
+  expect(impure).toEqual([]);
+});
+
+test("the environment is read by entries alone, to hand it to config.ts", () => {
+  const readers = findings(({ file, code }) => {
+    if (file.startsWith("src/dev/")) return [];
+    const isEntry = layerOf(file) === LAYERS.indexOf("entries");
+    const rest = isEntry ? code.replaceAll(/\bloadConfig\w*\(process\.env\)/g, "") : code;
+    return rest.match(/\b(process|Bun|import\.meta)\.env\b/g) ?? [];
+  });
+  expect(readers).toEqual([]);
+});
+
+test("one library has one owner", () => {
+  const strangers = findings(({ file, valueImports }) => {
+    if (file.startsWith("src/dev/")) return [];
+    return valueImports.filter((path) => OWNERS.some(([library, owners]) => library.test(path) && !owners.test(file)));
+  });
+  expect(strangers).toEqual([]);
+});
+
+test("every library has an owner", () => {
+  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const isOwned = (name: string) => OWNERS.some(([library]) => library.test(name) || library.test(`${name}/`));
+  expect(Object.keys(dependencies).filter((name) => !isOwned(name))).toEqual([]);
+  const unknown = findings(({ imports }) =>
+    imports.filter((path) => !isOurs(path) && !/^(node|bun):/.test(path) && !isOwned(path)),
+  );
+  expect(unknown).toEqual([]);
+});
+
+test("imports of ours name the file with its ending", () => {
+  expect(findings(({ imports }) => imports.filter((path) => isOurs(path) && !/\.(tsx?|json)$/.test(path)))).toEqual([]);
+});
+
+test("there are no default exports", () => {
+  expect(findings(({ code }) => code.match(/^export default\b|\bas default\b/gm) ?? [])).toEqual([]);
+});
+
+test("file names are nouns in kebab-case that say something", () => {
+  const EMPTY = /utils?|helpers?|common|types?|manager|services?|misc|stuff/;
+  const names = sources.map(({ file }) => file.replace(/^.*\//, ""));
+  expect(names.filter((name) => EMPTY.test(name) || !/^[a-z]+(-[a-z]+)*\.tsx?$/.test(name))).toEqual([]);
+});
+
+test("no file is longer than 250 lines", () => {
+  const LIMIT = 250;
+  const lengths = findings(({ text }) => {
+    const lines = text.trimEnd().split("\n").length;
+    return lines > LIMIT ? [`${lines} lines`] : [];
+  });
+  expect(lengths).toEqual([]);
+});

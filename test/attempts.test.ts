@@ -1,0 +1,226 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { Redis } from "ioredis";
+import { type Attempt, type AttemptLog, createAttemptLog } from "../src/attempts.ts";
+import { startReceiver } from "../src/dev/receiver.ts";
+import { jobData, startStack } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+let valkey: Redis;
+let log: AttemptLog;
+
+beforeAll(async () => {
+  valkey = new Redis(await testValkeyUrl());
+  log = createAttemptLog(valkey);
+});
+
+afterAll(() => valkey.disconnect());
+
+const newUser = () => `usr_${crypto.randomUUID()}`;
+const keyOf = (userId: string) => `webhooks:log:${userId}`;
+
+function attemptAt(timeMs: number, overrides: Partial<Attempt> = {}): Attempt {
+  return {
+    id: crypto.randomUUID(),
+    delivery: crypto.randomUUID(),
+    attempt: 1,
+    timestamp: new Date(timeMs).toISOString(),
+    endpoint: "https://customer.example/hook",
+    event: "file.created",
+    status_code: 200,
+    duration_ms: 12,
+    success: true,
+    error: null,
+    ...overrides,
+  };
+}
+
+describe("the log", () => {
+  test("is empty for a user who had no attempt", async () => {
+    expect(await log.list(newUser(), Date.now())).toEqual([]);
+  });
+
+  test("gives back what was written, field by field", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const failed = attemptAt(nowMs, { status_code: null, success: false, error: "timeout", attempt: 3 });
+    await log.record(user, failed, nowMs);
+    expect(await log.list(user, nowMs)).toEqual([failed]);
+  });
+
+  test("keeps the newest 10, newest first", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = Array.from({ length: 12 }, (_, n) => attemptAt(nowMs - (12 - n) * 1000));
+    for (const attempt of all) await log.record(user, attempt, nowMs);
+    expect(await log.list(user, nowMs)).toEqual(all.slice(2).reverse());
+    expect(await valkey.zcard(keyOf(user))).toBe(10);
+  });
+
+  test("is in order of time when it is written out of order", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = Array.from({ length: 12 }, (_, n) => attemptAt(nowMs - (12 - n) * 1000));
+    const shuffled = [5, 11, 0, 7, 2, 9, 4, 1, 10, 3, 8, 6].map((n) => all[n] as Attempt);
+    for (const attempt of shuffled) await log.record(user, attempt, nowMs);
+    expect(await log.list(user, nowMs)).toEqual(all.slice(2).reverse());
+  });
+
+  test("takes many writers at once", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = Array.from({ length: 50 }, (_, n) => attemptAt(nowMs - (50 - n)));
+    await Promise.all(all.map((attempt) => log.record(user, attempt, nowMs)));
+    expect(await log.list(user, nowMs)).toEqual(all.slice(40).reverse());
+  });
+
+  test("expires 7 days after the last write", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    await log.record(user, attemptAt(nowMs), nowMs);
+    await valkey.pexpire(keyOf(user), 1000);
+    await log.record(user, attemptAt(nowMs), nowMs);
+    const leftMs = await valkey.pttl(keyOf(user));
+    expect(leftMs).toBeGreaterThan(7 * DAY_MS - 60_000);
+    expect(leftMs).toBeLessThanOrEqual(7 * DAY_MS);
+  });
+
+  test("does not return what is older than 7 days, and drops it with the next write", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const old = attemptAt(nowMs - 7 * DAY_MS - 1);
+    const recent = attemptAt(nowMs - 7 * DAY_MS + 60_000);
+    await log.record(user, old, nowMs - 7 * DAY_MS);
+    await log.record(user, recent, nowMs - 7 * DAY_MS + 60_000);
+    expect(await valkey.zcard(keyOf(user))).toBe(2);
+    expect(await log.list(user, nowMs)).toEqual([recent]);
+    const fresh = attemptAt(nowMs);
+    await log.record(user, fresh, nowMs);
+    expect(await log.list(user, nowMs)).toEqual([fresh, recent]);
+    expect(await valkey.zcard(keyOf(user))).toBe(2);
+  });
+
+  test("has an attempt once, however often it is written", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const attempt = attemptAt(nowMs);
+    await log.record(user, attempt, nowMs);
+    await log.record(user, attempt, nowMs + 5);
+    expect(await log.list(user, nowMs)).toEqual([attempt]);
+  });
+
+  test("has two attempts of the same moment", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const [one, two] = [attemptAt(nowMs), attemptAt(nowMs)];
+    await log.record(user, one, nowMs);
+    await log.record(user, two, nowMs);
+    const found = await log.list(user, nowMs);
+    expect(new Set(found.map(({ delivery }) => delivery))).toEqual(new Set([one.delivery, two.delivery]));
+  });
+
+  test("is each user's own", async () => {
+    const nowMs = Date.now();
+    const user = newUser();
+    const others = [`${user}:x`, `${user}*`, user.toUpperCase(), `{${user}}`];
+    const mine = attemptAt(nowMs);
+    await log.record(user, mine, nowMs);
+    for (const other of others) expect(await log.list(other, nowMs)).toEqual([]);
+    for (const other of others) await log.record(other, attemptAt(nowMs), nowMs);
+    expect(await log.list(user, nowMs)).toEqual([mine]);
+  });
+
+  test("is read around a member that is no attempt", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const attempt = attemptAt(nowMs);
+    await log.record(user, attempt, nowMs);
+    for (const [n, member] of ["{cut off", "null", "7", "[]", "{}"].entries()) {
+      await valkey.zadd(keyOf(user), nowMs - n, member);
+    }
+    expect(await log.list(user, nowMs)).toEqual([attempt]);
+  });
+
+  test("refuses to write over a key that is something else, and leaves it alone", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    await valkey.set(keyOf(user), "not ours");
+    await expect(log.record(user, attemptAt(nowMs), nowMs)).rejects.toThrow("WRONGTYPE");
+    await expect(log.list(user, nowMs)).rejects.toThrow("WRONGTYPE");
+    expect(await valkey.get(keyOf(user))).toBe("not ours");
+    expect(await valkey.pttl(keyOf(user))).toBe(-1);
+  });
+});
+
+describe("a delivery", () => {
+  test("is logged with exactly the documented fields, and without the query", async () => {
+    const [receiver, stack] = [await startReceiver(), await startStack()];
+    receiver.answer({ status: 503 });
+    const url = receiver.url("/hook/é?token=leak#part");
+    const data = jobData(url);
+    const beganAt = Date.now();
+    const job = await stack.queue.add("org.updated", data, { attempts: 1 });
+    await stack.settled(job);
+    const { headers } = await receiver.next();
+    const found = await stack.attempts(data.userId);
+    expect<unknown>(found).toEqual([
+      {
+        id: headers["webhook-id"] as string,
+        delivery: headers["x-fluxdrop-delivery"] as string,
+        attempt: 1,
+        timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+        endpoint: receiver.url("/hook/%C3%A9"),
+        event: "org.updated",
+        status_code: 503,
+        duration_ms: expect.any(Number),
+        success: false,
+        error: "http_503",
+      },
+    ]);
+    expect(Object.keys(found[0] as Attempt)).toEqual([
+      "id",
+      "delivery",
+      "attempt",
+      "timestamp",
+      "endpoint",
+      "event",
+      "status_code",
+      "duration_ms",
+      "success",
+      "error",
+    ]);
+    const startedAt = Date.parse(found[0]?.timestamp as string);
+    expect(startedAt).toBeGreaterThanOrEqual(beganAt);
+    expect(Math.floor(startedAt / 1000)).toBe(Number(headers["x-fluxdrop-timestamp"]));
+    expect(await valkey.zrange(keyOf(data.userId), "0", "-1")).toEqual([JSON.stringify(found[0])]);
+    expect(await valkey.zscore(keyOf(data.userId), JSON.stringify(found[0]))).toBe(String(startedAt));
+    await Promise.all([stack.stop(), receiver.stop()]);
+  });
+
+  test.each([
+    [200, "completed"],
+    [410, "failed"],
+  ] as const)("keeps its verdict on %i when the log cannot be written, and is counted", async (status, expected) => {
+    const [receiver, stack] = [await startReceiver(), await startStack()];
+    receiver.answer({ status });
+    const data = jobData(receiver.url("/?leak-query"), { endpoint: { url: receiver.url(), secret: "leak-secret" } });
+    await valkey.set(keyOf(data.userId), "not ours");
+    const job = await stack.queue.add("file.created", data);
+    const { state, job: ended } = await stack.settled(job);
+    expect(state).toBe(expected);
+    expect(ended.attemptsMade).toBe(1);
+    expect(receiver.requests.length).toBe(1);
+    expect(await stack.line("attempt.unlogged")).toEqual({
+      level: "error",
+      message: "attempt.unlogged",
+      job: job.id,
+      user: data.userId,
+      delivery: receiver.requests[0]?.headers["x-fluxdrop-delivery"],
+      reason: expect.stringContaining("WRONGTYPE"),
+    });
+    expect(await stack.metrics.registry.metrics()).toContain("fluxhook_unlogged_attempts_total 1");
+    expect(JSON.stringify(stack.lines)).not.toContain("leak");
+    await Promise.all([stack.stop(), receiver.stop()]);
+  });
+});

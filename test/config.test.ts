@@ -1,0 +1,247 @@
+import { describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadConfig } from "../src/config.ts";
+import { SETTINGS } from "../src/settings.ts";
+
+type Env = Record<string, string | undefined>;
+const root = join(import.meta.dir, "..");
+const SECRET = "s3cr3t-that-must-not-leak";
+const KEY = Buffer.alloc(32, 7).toString("base64");
+
+function configOf(env: Env) {
+  const loaded = loadConfig(env);
+  if (!loaded.ok) throw new Error(loaded.problems.join("\n"));
+  return loaded.config;
+}
+
+function problemsOf(env: Env): string[] {
+  const loaded = loadConfig(env);
+  return loaded.ok ? [] : loaded.problems;
+}
+
+describe("the defaults", () => {
+  const defaults = {
+    valkeyUrl: "redis://127.0.0.1:6379",
+    queue: "webhooks",
+    concurrency: 256,
+    endpointConcurrency: 64,
+    timeoutMs: 10_000,
+    retryDelaysMs: [5_000, 60_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000],
+    maxAgeMs: 3 * 24 * 60 * 60 * 1000,
+    maxBodyBytes: 256 * 1024,
+    allowNetworks: [],
+    secretKeys: [],
+    workerHost: "127.0.0.1",
+    workerPort: 9464,
+    boardHost: "127.0.0.1",
+    boardPort: 3000,
+    boardUser: "admin",
+    boardPassword: undefined,
+    boardEnvironment: "",
+    shutdownTimeoutMs: 20_000,
+    logLevel: "info",
+  };
+
+  test("are those of the design", () => {
+    expect(configOf({})).toEqual(defaults as never);
+  });
+
+  test("also stand for empty variables", () => {
+    expect(configOf(Object.fromEntries(Object.values(SETTINGS).map(({ name }) => [name, ""])))).toEqual(
+      defaults as never,
+    );
+  });
+
+  test("leave an endpoint a quarter of the concurrency, at least one", () => {
+    const quarterOf = (concurrency: string) => configOf({ WEBHOOK_CONCURRENCY: concurrency }).endpointConcurrency;
+    expect(["1", "3", "4", "7", "8", "1000"].map(quarterOf)).toEqual([1, 1, 1, 1, 2, 250]);
+  });
+});
+
+describe("takes", () => {
+  test.each<[string, string, keyof ReturnType<typeof configOf>, unknown]>([
+    [
+      "VALKEY_URL",
+      "rediss://user:p%40ss@valkey.internal:6380/3",
+      "valkeyUrl",
+      "rediss://user:p%40ss@valkey.internal:6380/3",
+    ],
+    ["WEBHOOK_QUEUE", "{wh0}", "queue", "{wh0}"],
+    ["WEBHOOK_CONCURRENCY", "1", "concurrency", 1],
+    ["WEBHOOK_CONCURRENCY", "10000", "concurrency", 10_000],
+    ["WEBHOOK_ENDPOINT_CONCURRENCY", "256", "endpointConcurrency", 256],
+    ["WEBHOOK_TIMEOUT", "100ms", "timeoutMs", 100],
+    ["WEBHOOK_TIMEOUT", "60s", "timeoutMs", 60_000],
+    ["WEBHOOK_TIMEOUT", "1m", "timeoutMs", 60_000],
+    ["WEBHOOK_RETRY_DELAYS", "250ms", "retryDelaysMs", [250]],
+    ["WEBHOOK_RETRY_DELAYS", "1ms, 2s ,3m,4h,1d", "retryDelaysMs", [1, 2_000, 180_000, 14_400_000, 86_400_000]],
+    ["WEBHOOK_SECRET_KEYS", `${KEY},${KEY}`, "secretKeys", [Buffer.alloc(32, 7), Buffer.alloc(32, 7)]],
+    ["WORKER_PORT", "0", "workerPort", 0],
+    ["BOARD_PORT", "65535", "boardPort", 65_535],
+    ["BOARD_USER", "ops", "boardUser", "ops"],
+    ["BOARD_PASSWORD", "p:w ü", "boardPassword", "p:w ü"],
+    ["BOARD_ENVIRONMENT", "staging", "boardEnvironment", "staging"],
+    ["SHUTDOWN_TIMEOUT", "0s", "shutdownTimeoutMs", 0],
+    ["SHUTDOWN_TIMEOUT", "10m", "shutdownTimeoutMs", 600_000],
+    ["LOG_LEVEL", "silent", "logLevel", "silent"],
+  ])("%s=%s", (name, value, key, expected) => {
+    expect(configOf({ [name]: value })[key]).toEqual(expected as never);
+  });
+
+  test("networks, one or more", () => {
+    const { allowNetworks } = configOf({ WEBHOOK_ALLOW_NETWORKS: "10.0.0.0/8, fd00::/8,127.0.0.1" });
+    expect(allowNetworks.map(([base, bits]) => `${base}/${bits}`)).toEqual(["10.0.0.0/8", "fd00::/8", "127.0.0.1/32"]);
+  });
+
+  test("a board on another address once there is a password", () => {
+    expect(configOf({ BOARD_HOST: "0.0.0.0", BOARD_PASSWORD: "x" }).boardHost).toBe("0.0.0.0");
+  });
+
+  test.each(["127.0.0.1", "127.8.8.8", "::1", "localhost"])("a board on %s without a password", (host) => {
+    expect(configOf({ BOARD_HOST: host }).boardHost).toBe(host);
+  });
+});
+
+describe("refuses", () => {
+  test.each<[string, string[]]>([
+    ["VALKEY_URL", ["127.0.0.1:6379", "http://h", "redis", "redis:h", "redis:6379", "unix:///tmp/x", "redis://h:x"]],
+    ["WEBHOOK_QUEUE", ["a:b", "a b", "x".repeat(101), "ü", "a\n"]],
+    ["WEBHOOK_CONCURRENCY", ["0", "-1", "1.5", "1e3", "ten", " 8", "10001", "0x10", "99999999999"]],
+    ["WEBHOOK_ENDPOINT_CONCURRENCY", ["0", "-1", "half", "10001"]],
+    ["WEBHOOK_TIMEOUT", ["ten", "10", "99ms", "61s", "2m", "-1s", "1.5s", "10 s", "10S", "1h", "0s", "s"]],
+    [
+      "WEBHOOK_RETRY_DELAYS",
+      [",", "5s,", "5s,,1m", "5s 1m", "0s", "25h", "5s,ten", "5s;1m", Array(51).fill("1s").join()],
+    ],
+    ["WEBHOOK_ALLOW_NETWORKS", ["10/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;fd00::/8", "*", ",", "010.0.0.0/8"]],
+    ["WEBHOOK_SECRET_KEYS", ["short", KEY.slice(1), `${KEY}=`, `${KEY},`, Buffer.alloc(31).toString("base64")]],
+    ["WORKER_PORT", ["-1", "65536", "http", "80.5"]],
+    ["BOARD_PORT", ["-1", "65536", "http", "80.5"]],
+    ["BOARD_USER", ["a:b", "x".repeat(101)]],
+    ["BOARD_ENVIRONMENT", ["x".repeat(41)]],
+    ["SHUTDOWN_TIMEOUT", ["11m", "20", "-1s", "forever"]],
+    ["LOG_LEVEL", ["verbose", "INFO", "30"]],
+  ])("%s=%j", (name, values) => {
+    for (const value of values) {
+      const problems = problemsOf({ [name]: value });
+      expect(problems).toHaveLength(1);
+      expect(problems[0]).toStartWith(`expected ${name} to be `);
+    }
+  });
+
+  test("with the setting, what was expected and what was there", () => {
+    expect(problemsOf({ WEBHOOK_TIMEOUT: "ten" })).toEqual([
+      'expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"',
+    ]);
+    expect(problemsOf({ LOG_LEVEL: 'a"\n' })).toEqual([
+      'expected LOG_LEVEL to be one of fatal, error, warn, info, debug, trace, silent, got "a\\"\\n"',
+    ]);
+  });
+
+  test("all that is wrong at once, in the order of the settings", () => {
+    const problems = problemsOf({
+      LOG_LEVEL: "loud",
+      BOARD_PORT: "http",
+      WEBHOOK_RETRY_DELAYS: "soon",
+      VALKEY_URL: "localhost",
+      BOARD_HOST: "0.0.0.0",
+    });
+    expect(problems.map((problem) => problem.split(" ")[1])).toEqual([
+      "VALKEY_URL",
+      "WEBHOOK_RETRY_DELAYS",
+      "BOARD_PORT",
+      "LOG_LEVEL",
+      "BOARD_PASSWORD",
+    ]);
+  });
+
+  test("every setting at once without throwing", () => {
+    const junk = Object.fromEntries(Object.values(SETTINGS).map(({ name }) => [name, "\u0000 ".repeat(300)]));
+    expect(problemsOf(junk).length).toBeGreaterThan(10);
+  });
+
+  test("an endpoint's share above the whole, and says which setting has it", () => {
+    expect(problemsOf({ WEBHOOK_CONCURRENCY: "8", WEBHOOK_ENDPOINT_CONCURRENCY: "9" })).toEqual([
+      'expected WEBHOOK_ENDPOINT_CONCURRENCY to be at most WEBHOOK_CONCURRENCY (8), got "9"',
+    ]);
+  });
+
+  test.each([
+    "0.0.0.0",
+    "::",
+    "192.168.0.1",
+    "board.internal",
+    "localhost.example.com",
+    "::ffff:10.0.0.1",
+    "127.0.0.1.nip.io",
+  ])("a board on %s without a password", (host) => {
+    expect(problemsOf({ BOARD_HOST: host })).toEqual([
+      `expected BOARD_PASSWORD to be set, since BOARD_HOST ("${host}") is not a loopback address, got nothing`,
+    ]);
+  });
+
+  test("without printing a secret", () => {
+    const problems = problemsOf({
+      VALKEY_URL: `valkey://user:${SECRET}@host`,
+      WEBHOOK_SECRET_KEYS: `${KEY},${SECRET}`,
+      BOARD_HOST: "0.0.0.0",
+    });
+    expect(problems).toEqual([
+      "expected VALKEY_URL to be a redis:// or rediss:// URL, got something else",
+      "expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else",
+      'expected BOARD_PASSWORD to be set, since BOARD_HOST ("0.0.0.0") is not a loopback address, got nothing',
+    ]);
+  });
+});
+
+test("a worker with three bad settings names them on stderr and exits with 78, without a stack trace", () => {
+  const cwd = mkdtempSync(join(tmpdir(), "fluxhook-config-")); // Bun would read a .env of ours
+  const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, join(root, "src/worker.ts")], {
+    cwd,
+    env: { PATH: process.env.PATH, WEBHOOK_TIMEOUT: "ten", WORKER_PORT: "http", VALKEY_URL: `${SECRET}` },
+    timeout: 10_000,
+  });
+  rmSync(cwd, { recursive: true });
+  expect(stderr.toString()).toBe(
+    [
+      "fluxhook: expected VALKEY_URL to be a redis:// or rediss:// URL, got something else",
+      'fluxhook: expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"',
+      'fluxhook: expected WORKER_PORT to be a port from 0 to 65535, got "http"',
+      "",
+    ].join("\n"),
+  );
+  expect(stdout.toString()).toBe("");
+  expect(exitCode).toBe(78);
+});
+
+describe("the settings are told the same way in", () => {
+  const settings = Object.values(SETTINGS);
+
+  test("docs/settings.md: names, defaults, meanings and what is expected, in order", () => {
+    const rows = readFileSync(join(root, "docs/settings.md"), "utf8")
+      .split("\n")
+      .filter((line) => /^\| [A-Z]/.test(line))
+      .map((line) => line.slice(2, -2).split(" | "));
+    expect(rows).toEqual(
+      settings.map((setting) => [
+        setting.name,
+        setting.default === "" ? "(unset)" : `\`${setting.default}\``,
+        setting.meaning,
+        setting.expected,
+      ]),
+    );
+  });
+
+  test(".env.example: each commented out with its default, under its meaning, in order", () => {
+    const text = readFileSync(join(root, ".env.example"), "utf8");
+    const entries = [...text.matchAll(/^# (.+)\n#([A-Z_]+)=(.*)$/gm)].map((match) => match.slice(1));
+    expect(entries).toEqual(settings.map(({ name, default: value, meaning }) => [meaning, name, value]));
+    expect(text.split("\n").filter((line) => /^[^#]/.test(line))).toEqual([]);
+  });
+
+  test("the defaults that the settings themselves accept", () => {
+    expect(problemsOf(Object.fromEntries(settings.map((setting) => [setting.name, setting.default])))).toEqual([]);
+  });
+});

@@ -1,0 +1,699 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { Queue } from "bullmq";
+import { createDeliver } from "../jobs/deliver.ts";
+import { EVENT_TYPES } from "../jobs/event.ts";
+import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import type { Job } from "../src/queue.ts";
+import type { Valkey } from "../src/valkey.ts";
+import {
+  bounded,
+  eventOf,
+  eventually,
+  jobData,
+  LIMITS,
+  OPEN_GATE,
+  QUICK,
+  type Stack,
+  type StackOptions,
+  startStack,
+} from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const HOUR_MS = 60 * 60 * 1000;
+
+const open: { stop(): Promise<void> }[] = [];
+
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+async function receiver(): Promise<Receiver> {
+  const started = await startReceiver();
+  open.push(started);
+  return started;
+}
+
+async function stack(options?: StackOptions): Promise<Stack> {
+  const started = await startStack(options);
+  open.push(started);
+  return started;
+}
+
+/** Statuses in turn, the last one for ever. */
+const inTurn =
+  (...statuses: number[]) =>
+  (_: unknown, index: number) => ({ status: statuses[Math.min(index, statuses.length - 1)] as number });
+
+const delaysUntil = async (queue: Queue, id: string, valkey: Valkey): Promise<number> => {
+  const score = await valkey.zscore(queue.toKey("delayed"), id);
+  return Math.floor(Number(score) / 0x1000) - Date.now(); // BullMQ keeps the time in the upper bits
+};
+
+/** What every retry and every failure leaves behind for others to read. */
+const trail = async (system: Stack, job: { id?: string | undefined }): Promise<string> =>
+  JSON.stringify([
+    { ...(await system.stored(job)), data: undefined },
+    await system.valkey.xrange(system.queue.toKey("events"), "-", "+"),
+    system.lines,
+    await system.metrics.registry.metrics(),
+  ]);
+
+describe("a job", () => {
+  test.each([...EVENT_TYPES])("of type %s is delivered with name and data alone", async (type) => {
+    const customer = await receiver();
+    const system = await stack();
+    const data = jobData(customer.url("/hook"), { data: { n: 1 } });
+    const job = await system.queue.add(type, data);
+    const request = await customer.next();
+    expect((await system.settled(job)).state).toBe("completed");
+    expect(request.method).toBe("POST");
+    expect(request.path).toBe("/hook");
+    expect(request.headers["x-fluxdrop-event"]).toBe(type);
+    expect(request.json).toEqual({
+      id: expect.stringMatching(UUID),
+      event: type,
+      timestamp: new Date(job.timestamp).toISOString(),
+      data: { n: 1 },
+    });
+    expect(await system.attempts(data.userId)).toMatchObject([{ event: type, attempt: 1, status_code: 200 }]);
+  });
+
+  test("is sent with the documented headers in order, and a body of compact JSON", async () => {
+    const customer = await receiver();
+    const system = await stack();
+    const id = "0192F0C1-7B6A-4D5E-8F00-ABCDEFABCDEF";
+    const data = jobData(customer.url("/hook?token=abc"), {
+      id,
+      data: { z: "ü \u2028 😀 </script>", a: [1, 2.5, null, true], "2": { nested: {} } },
+    });
+    const timestamp = Date.UTC(2026, 0, 2, 3, 4, 5, 6);
+    await system.queue.add("share.linked", data, { timestamp });
+    const { rawHeaders, body, receivedAt, path } = await customer.next();
+    expect(path).toBe("/hook?token=abc");
+    const expected = `{"id":"${id.toLowerCase()}","event":"share.linked","timestamp":"2026-01-02T03:04:05.006Z","data":{"2":{"nested":{}},"z":"ü \u2028 😀 </script>","a":[1,2.5,null,true]}}`;
+    expect(body.toString()).toBe(expected);
+    const names = rawHeaders.filter((_, index) => index % 2 === 0);
+    expect(names).toEqual([
+      "Host",
+      "User-Agent",
+      "Content-Type",
+      "Content-Length",
+      "Accept-Encoding",
+      "X-Fluxdrop-Event",
+      "X-Fluxdrop-Delivery",
+      "X-Fluxdrop-Timestamp",
+      "X-Fluxdrop-Signature",
+      "webhook-id",
+      "webhook-timestamp",
+      "webhook-signature",
+      "Connection",
+    ]);
+    const value = (name: string) => rawHeaders[rawHeaders.indexOf(name) + 1] as string;
+    expect(value("Host")).toBe(`127.0.0.1:${customer.port}`);
+    expect(value("User-Agent")).toBe("Fluxhook/1.0");
+    expect(value("Content-Type")).toBe("application/json");
+    expect(value("Content-Length")).toBe(String(Buffer.byteLength(expected)));
+    expect(value("X-Fluxdrop-Event")).toBe("share.linked");
+    expect(value("X-Fluxdrop-Delivery")).toMatch(UUID);
+    expect(value("X-Fluxdrop-Timestamp")).toMatch(/^\d{10}$/);
+    expect(Math.abs(Number(value("X-Fluxdrop-Timestamp")) * 1000 - receivedAt)).toBeLessThan(5_000);
+    expect(value("X-Fluxdrop-Signature")).toMatch(/^[0-9a-f]{64}$/);
+    expect(value("webhook-id")).toBe(id.toLowerCase());
+    expect(value("webhook-timestamp")).toBe(value("X-Fluxdrop-Timestamp"));
+    expect(value("webhook-signature")).toMatch(/^v1,[A-Za-z0-9+/]{43}=$/);
+  });
+
+  test("keeps every byte of its body over retries and a retry by hand, and changes its delivery id", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 503, 404, 200));
+    const system = await stack();
+    const job = await system.queue.add("file.deleted", jobData(customer.url()));
+    expect((await system.settled(job)).state).toBe("failed");
+    const [first, second, third] = await customer.waitFor(3);
+    const again = system.settled(job);
+    await job.retry();
+    expect((await again).state).toBe("completed");
+    const requests = [first, second, third, (await customer.waitFor(4))[3]];
+    const bodies = new Set(requests.map((request) => request?.body.toString("hex")));
+    expect(bodies.size).toBe(1);
+    expect(first?.body).toEqual(eventOf(system.queue, job).body);
+    expect(new Set(requests.map((request) => request?.headers["x-fluxdrop-delivery"])).size).toBe(4);
+    expect(new Set(requests.map((request) => request?.headers["x-fluxdrop-signature"])).size).toBe(1);
+    expect(new Set(requests.map((request) => request?.headers["webhook-id"])).size).toBe(1);
+  });
+
+  test("without an id gets one of its own", async () => {
+    const customer = await receiver();
+    const system = await stack();
+    const data = jobData(customer.url());
+    await system.queue.addBulk([
+      { name: "file.created", data },
+      { name: "file.created", data },
+      { name: "file.created", data, opts: { jobId: "my-own" } },
+    ]);
+    const requests = await customer.waitFor(3);
+    expect(new Set(requests.map(({ headers }) => headers["webhook-id"])).size).toBe(3);
+  });
+
+  test("leaves no stack trace in Valkey, delivered or not", async () => {
+    const customer = await receiver();
+    customer.answer((request) => ({ status: request.path === "/good" ? 200 : 500 }));
+    const system = await stack();
+    const bad = await system.queue.add("file.created", jobData(customer.url("/bad")));
+    const good = await system.queue.add("file.created", jobData(customer.url("/good")));
+    const broken = await system.queue.add("file.created", {});
+    for (const job of [bad, good, broken]) {
+      await system.settled(job);
+      const stored = await system.stored(job);
+      expect(stored.stacktrace ?? "[]").toBe("[]");
+      expect(JSON.stringify({ ...stored, data: "" })).not.toContain(".ts:");
+    }
+  });
+
+  test("leaves small results and reasons, without query or secret", async () => {
+    const customer = await receiver();
+    customer.answer((request) => ({
+      status: request.path.startsWith("/good") ? 204 : 500,
+      body: "leak-body".repeat(99),
+    }));
+    const system = await stack();
+    const endpoint = (path: string) => ({
+      endpoint: { url: customer.url(`${path}?leak-query=1#leak-fragment`), secret: "leak-secret" },
+    });
+    const good = await system.queue.add("file.created", jobData("", endpoint("/good")));
+    const bad = await system.queue.add("file.created", jobData("", endpoint("/bad")));
+    await system.settled(good);
+    await system.settled(bad);
+    expect((await system.stored(good)).returnvalue).toMatch(/^"HTTP 204 in \d+ ms"$/);
+    expect((await system.stored(bad)).failedReason).toMatch(/^HTTP 500 in \d+ ms, no attempts left$/);
+    expect((await trail(system, good)) + (await trail(system, bad))).not.toContain("leak-");
+  });
+
+  test("is kept for a while: the last 1,000 delivered or a day, the last 10,000 failed or a week", async () => {
+    const customer = await receiver();
+    const system = await stack({ concurrency: 64 });
+    expect(system.worker.opts.removeOnComplete).toEqual({ count: 1_000, age: 24 * 60 * 60 });
+    expect(system.worker.opts.removeOnFail).toEqual({ count: 10_000, age: 7 * 24 * 60 * 60 });
+    // One too many of each kind of producer: with its own wish, and without.
+    const data = jobData(customer.url());
+    const mine = await system.queue.add("file.created", data, { removeOnComplete: true });
+    await system.settled(mine);
+    expect(await system.stored(mine)).toEqual({});
+    const jobs = await system.queue.addBulk(Array.from({ length: 1_005 }, () => ({ name: "file.created", data })));
+    await Promise.all(jobs.map((job) => system.settled(job)));
+    expect(await system.queue.getCompletedCount()).toBe(1_000);
+  });
+});
+
+/**
+ * Put a job into Valkey as other clients do it (addStandardJob: HMSET, LPUSH, a marker), with the options that they store.
+ */
+async function addRaw(
+  { queue, valkey }: Pick<Stack, "queue" | "valkey">,
+  name: string,
+  data: string,
+  opts: string,
+): Promise<{ id: string }> {
+  const timestamp = Date.now();
+  const id = String(await valkey.incr(queue.toKey("id")));
+  const fields = { name, data, opts, timestamp: String(timestamp), delay: "0", priority: "0" };
+  await valkey
+    .multi()
+    .hset(queue.toKey(id), fields)
+    .xadd(queue.toKey("events"), "*", "event", "added", "jobId", id, "name", name)
+    .lpush(queue.toKey("wait"), id)
+    .zadd(queue.toKey("marker"), 0, "0")
+    .exec();
+  return { id };
+}
+
+describe("a job of another language's client", () => {
+  test.each([
+    ["Python", '{"attempts":0,"delay":0}'],
+    ["PHP", '{"delay":0,"attempts":0}'],
+    ["Elixir", "{}"],
+    [
+      "one that stores null",
+      '{"attempts":0,"delay":0,"backoff":null,"removeOnComplete":null,"removeOnFail":null,"stackTraceLimit":null,"priority":null,"kl":null,"de":null}',
+    ],
+    ["one that stores floats", '{"attempts":0.0,"delay":0.0,"timestamp":1.7e12}'],
+  ])("of %s follows the worker's policy", async (_, opts) => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 500, 500, 200));
+    const system = await stack();
+    // Python and PHP escape what is not ASCII; the body that is signed does not.
+    const data = JSON.stringify(jobData(customer.url("/raw"), { data: { name: "ü" } })).replace("ü", "\\u00fc");
+    const job = await addRaw(system, "file.created", data, opts);
+    const { state, job: ended } = await system.settled(job);
+    expect(state).toBe("failed");
+    expect(ended.attemptsMade).toBe(3);
+    const requests = await customer.waitFor(3);
+    expect(requests.length).toBe(3);
+    expect(requests[0]?.body.toString()).toContain('"data":{"name":"ü"}');
+    expect(requests[2]?.body).toEqual(requests[0]?.body as Buffer);
+    expect(await system.queue.getFailedCount()).toBe(1); // kept, as the worker's retention has it
+
+    const good = await addRaw(system, "file.created", data, opts);
+    expect((await system.settled(good)).state).toBe("completed");
+    expect(await system.queue.getCompletedCount()).toBe(1);
+  });
+
+  test("whose data is no JSON fails at once, and the worker goes on", async () => {
+    const customer = await receiver();
+    const system = await stack();
+    const broken = await Promise.all(
+      ["", "not json leak-secret", '"text"', "[]", "null", "7"].map((data) =>
+        addRaw(system, "file.created", data, '{"attempts":0}'),
+      ),
+    );
+    for (const job of broken) {
+      const { state, job: ended } = await system.settled(job);
+      expect(state).toBe("failed");
+      expect(ended.attemptsMade).toBe(1);
+      expect(ended.failedReason).toContain("data");
+      expect(await trail(system, job)).not.toContain("leak-secret");
+    }
+    const good = await system.queue.add("file.created", jobData(customer.url()));
+    expect((await system.settled(good)).state).toBe("completed");
+  });
+});
+
+describe("retries", () => {
+  test("go on until a receiver accepts", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 429, 200));
+    const system = await stack();
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data);
+    const { state, job: ended } = await system.settled(job);
+    expect(state).toBe("completed");
+    expect(ended.attemptsMade).toBe(3);
+    expect(await system.attempts(data.userId)).toMatchObject([
+      { attempt: 3, status_code: 200, success: true, error: null },
+      { attempt: 2, status_code: 429, success: false, error: "http_429" },
+      { attempt: 1, status_code: 500, success: false, error: "http_500" },
+    ]);
+  });
+
+  test("end when the attempts are used up", async () => {
+    const customer = await receiver();
+    customer.answer({ status: 500 });
+    const system = await stack();
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data);
+    const { state, job: ended } = await system.settled(job);
+    expect(state).toBe("failed");
+    expect(ended.attemptsMade).toBe(3);
+    expect(customer.requests.length).toBe(3);
+    expect(system.lines.map(({ verdict }) => verdict).filter(Boolean)).toEqual(["retry", "retry", "give_up"]);
+    expect((await system.attempts(data.userId)).map(({ attempt }) => attempt)).toEqual([3, 2, 1]);
+  });
+
+  test("follow the producer's attempts and backoff", async () => {
+    const customer = await receiver();
+    customer.answer({ status: 500 });
+    const system = await stack({ policy: { attempts: 9, delaysMs: [HOUR_MS], jitter: 0 } });
+    const quick = await system.queue.add("file.created", jobData(customer.url()), { attempts: 2, backoff: 1 });
+    expect((await system.settled(quick)).job.attemptsMade).toBe(2);
+
+    const backoff = { type: "exponential", delay: 20 * 60_000 };
+    const slow = await system.queue.add("file.created", jobData(customer.url()), { attempts: 3, backoff });
+    const line = await system.line("delivery.attempted", 3);
+    expect(line).toMatchObject({ job: slow.id, verdict: "retry", retry_in_ms: 20 * 60_000 });
+
+    const once = await system.queue.add("file.created", jobData(customer.url()), { attempts: 1 });
+    expect((await system.settled(once)).job.attemptsMade).toBe(1);
+  });
+
+  test.each([
+    '{"attempts":-1,"backoff":{"type":"fixed","delay":-5}}',
+    '{"attempts":"many","backoff":"often"}',
+    '{"attempts":1.5,"backoff":{"type":"mine","delay":5}}',
+    '{"attempts":null,"backoff":{"type":"exponential"}}',
+    '{"attempts":true,"backoff":[]}',
+  ])("follow the worker's policy where the producer's makes no sense: %s", async (opts) => {
+    const customer = await receiver();
+    customer.answer({ status: 500 });
+    const system = await stack();
+    const job = await addRaw(system, "file.created", JSON.stringify(jobData(customer.url())), opts);
+    expect((await system.settled(job)).job.attemptsMade).toBe(3);
+    expect(customer.requests.length).toBe(3);
+  });
+
+  test("wait as the schedule says", async () => {
+    const customer = await receiver();
+    customer.answer({ status: 500 });
+    const system = await stack({
+      policy: { attempts: 3, delaysMs: [HOUR_MS, 2 * HOUR_MS], jitter: 0.2 },
+      random: () => 1,
+    });
+    const job = await system.queue.add("file.created", jobData(customer.url()));
+    await system.line("delivery.attempted");
+    await eventually(
+      () => job.getState(),
+      (state) => state === "delayed",
+    );
+    const first = await delaysUntil(system.queue, job.id as string, system.valkey);
+    expect(first).toBeGreaterThan(1.2 * HOUR_MS - 5_000);
+    expect(first).toBeLessThanOrEqual(1.2 * HOUR_MS);
+    await job.promote();
+    await system.line("delivery.attempted", 2);
+    await eventually(
+      () => job.getState(),
+      (state) => state === "delayed",
+    );
+    const second = await delaysUntil(system.queue, job.id as string, system.valkey);
+    expect(second).toBeGreaterThan(2.4 * HOUR_MS - 5_000);
+    expect(second).toBeLessThanOrEqual(2.4 * HOUR_MS);
+  });
+
+  test("end at once on 410", async () => {
+    const customer = await receiver();
+    customer.answer({ status: 410 });
+    const system = await stack();
+    const data = jobData(customer.url());
+    const { state, job } = await system.settled(await system.queue.add("file.created", data));
+    expect(state).toBe("failed");
+    expect(job.attemptsMade).toBe(1);
+    expect(job.failedReason).toMatch(/^HTTP 410 in \d+ ms$/);
+    expect(await system.attempts(data.userId)).toMatchObject([{ error: "http_410", success: false }]);
+    expect(customer.requests.length).toBe(1);
+  });
+
+  test("never follow a redirect", async () => {
+    const target = await receiver();
+    for (const status of [301, 302, 303, 307, 308]) {
+      const customer = await receiver();
+      customer.answer({ status, headers: { location: target.url("/elsewhere") } });
+      const system = await stack({ policy: { attempts: 1, delaysMs: [1], jitter: 0 } });
+      const data = jobData(customer.url());
+      expect((await system.settled(await system.queue.add("file.created", data))).state).toBe("failed");
+      expect(await system.attempts(data.userId)).toMatchObject([{ status_code: status, error: `http_${status}` }]);
+    }
+    expect(target.connections).toBe(0);
+  });
+
+  test.each([
+    ["seconds", 503, () => "7200", 7_200_000],
+    ["an HTTP date", 429, () => new Date(Date.now() + 7_200_000).toUTCString(), 7_200_000],
+    ["seconds beyond a day", 503, () => "999999", 24 * HOUR_MS],
+  ])("wait for Retry-After in %s", async (_, status, retryAfter, expectedMs) => {
+    const customer = await receiver();
+    customer.answer(() => ({ status, headers: { "Retry-After": retryAfter() } }));
+    const system = await stack();
+    const job = await system.queue.add("file.created", jobData(customer.url()));
+    await system.line("delivery.attempted");
+    await eventually(
+      () => job.getState(),
+      (state) => state === "delayed",
+    );
+    const delayMs = await delaysUntil(system.queue, job.id as string, system.valkey);
+    expect(delayMs).toBeGreaterThan(expectedMs - 5_000);
+    expect(delayMs).toBeLessThanOrEqual(expectedMs);
+    expect(customer.requests.length).toBe(1);
+  });
+
+  test.each([
+    ["on a status of its own", 404, "7200"],
+    ["that is nonsense", 503, "soon"],
+    ["that is past", 503, "Thu, 01 Jan 1970 00:00:00 GMT"],
+    ["below the schedule", 503, "0"],
+  ])("ignore a Retry-After %s", async (_, status, retryAfter) => {
+    const customer = await receiver();
+    customer.answer((__, index) => (index === 0 ? { status, headers: { "Retry-After": retryAfter } } : {}));
+    const system = await stack();
+    const { state } = await system.settled(await system.queue.add("file.created", jobData(customer.url())));
+    expect(state).toBe("completed");
+  });
+
+  test("by hand give an exhausted job exactly one more attempt", async () => {
+    const customer = await receiver();
+    customer.answer({ status: 500 });
+    const system = await stack();
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data);
+    await system.settled(job);
+    expect(customer.requests.length).toBe(3);
+    for (const attempt of [4, 5]) {
+      const again = system.settled(job);
+      const found = await system.queue.getJob(job.id as string); // as Bull Board has it: the job as stored, not as added
+      await found?.retry("failed");
+      const { state, job: ended } = await again;
+      expect(state).toBe("failed");
+      expect(ended.attemptsMade).toBe(attempt);
+      expect(customer.requests.length).toBe(attempt);
+    }
+    expect((await system.attempts(data.userId)).map(({ attempt }) => attempt)).toEqual([5, 4, 3, 2, 1]);
+  });
+});
+
+describe("an attempt", () => {
+  const once = { attempts: 1, delaysMs: [1], jitter: 0 };
+
+  test.each([
+    ["sends nothing", "hang" as const],
+    ["sends a head that never ends", { raw: "HTTP/1.1 200 OK\r\nX-Slow: ", hang: true }],
+  ])("times out when the receiver %s", async (_, answer) => {
+    const customer = await receiver();
+    customer.answer(answer);
+    const system = await stack({ timeoutMs: 150, policy: once });
+    const data = jobData(customer.url());
+    const { state, job } = await system.settled(await system.queue.add("file.created", data));
+    expect(state).toBe("failed");
+    expect(job.failedReason).toMatch(/^timeout after \d+ ms, no attempts left$/);
+    const [entry] = await system.attempts(data.userId);
+    expect(entry).toMatchObject({ status_code: null, error: "timeout", success: false });
+    expect(entry?.duration_ms).toBeGreaterThanOrEqual(149);
+    expect(entry?.duration_ms).toBeLessThan(1_000);
+    expect(await (await customer.next()).ended).toBe("aborted");
+  });
+
+  test.each([
+    ["is cut off", { raw: "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf" }],
+    ["never ends", { raw: "HTTP/1.1 202 Accepted\r\nContent-Length: 1000\r\n\r\nhalf", hang: true }],
+    ["has a broken chunk", { raw: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nnope" }],
+    ["is far too long", { status: 201, body: "x".repeat(1024 * 1024) }],
+  ])("is delivered when the body of a 2xx %s", async (_, answer) => {
+    const customer = await receiver();
+    customer.answer(answer);
+    const system = await stack({ timeoutMs: 300, policy: once });
+    const data = jobData(customer.url());
+    expect((await system.settled(await system.queue.add("file.created", data))).state).toBe("completed");
+    expect(await system.attempts(data.userId)).toMatchObject([{ success: true, error: null }]);
+    expect(customer.requests.length).toBe(1);
+  });
+
+  test.each([
+    ["is closed", "close" as const, "connection_reset"],
+    ["is reset", "reset" as const, "connection_reset"],
+    ["speaks something else", { raw: "SSH-2.0-OpenSSH_9.9\r\n" }, "invalid_response"],
+  ])("fails with a code when the connection %s", async (_, answer, code) => {
+    const customer = await receiver();
+    customer.answer(answer);
+    const system = await stack({ policy: once });
+    const data = jobData(customer.url());
+    expect((await system.settled(await system.queue.add("file.created", data))).state).toBe("failed");
+    expect(await system.attempts(data.userId)).toMatchObject([{ status_code: null, error: code }]);
+    expect(customer.requests.length).toBe(1);
+  });
+
+  test("fails with connection_refused when nobody listens", async () => {
+    const gone = await startReceiver();
+    await gone.stop();
+    const system = await stack({ policy: once });
+    const data = jobData(gone.url());
+    expect((await system.settled(await system.queue.add("file.created", data))).state).toBe("failed");
+    expect(await system.attempts(data.userId)).toMatchObject([{ status_code: null, error: "connection_refused" }]);
+  });
+
+  test.each([
+    ["a literal", (port: number) => `http://127.0.0.1:${port}/`, "loopback"],
+    ["a literal in disguise", (port: number) => `http://0x7f.1:${port}/`, "loopback"],
+    ["a mapped literal", (port: number) => `http://[::ffff:127.0.0.1]:${port}/`, "loopback"],
+    ["a name", (port: number) => `http://internal.example:${port}/`, "private"],
+  ])("to a blocked address (%s) is logged, makes no connection and is not retried", async (_, urlOf, range) => {
+    const inside = await receiver();
+    const resolve = async () => [
+      { address: "93.184.216.34", family: 4 as const },
+      { address: "10.0.0.1", family: 4 as const },
+    ];
+    const system = await stack({ allowNetworks: [], resolve });
+    const data = jobData(urlOf(inside.port));
+    const { state, job } = await system.settled(await system.queue.add("file.created", data));
+    expect(state).toBe("failed");
+    expect(job.attemptsMade).toBe(1);
+    expect(job.failedReason).toBe(`blocked_address (${range})`);
+    expect(await system.attempts(data.userId)).toMatchObject([
+      { attempt: 1, status_code: null, success: false, error: "blocked_address" },
+    ]);
+    expect(await system.metrics.registry.metrics()).toContain(`fluxhook_blocked_total{range="${range}"} 1`);
+    expect(inside.connections).toBe(0);
+  });
+
+  test("that fails through a fault of ours uses nothing up and stays out of the user's log", async () => {
+    const customer = await receiver();
+    let asked = 0;
+    const resolve = async () => {
+      asked += 1;
+      if (asked <= 4) throw Object.assign(new Error("no resolver"), { code: "EAI_AGAIN" });
+      return [{ address: "127.0.0.1", family: 4 as const }];
+    };
+    const system = await stack({ resolve });
+    const data = jobData(`http://customer.example:${customer.port}/`);
+    const job = await system.queue.add("file.created", data);
+    for (const count of [1, 2, 3, 4]) {
+      const line = await system.line("delivery.attempted", count);
+      expect(line).toMatchObject({ attempt: 1, error: "resolver", verdict: "defer" });
+      await eventually(
+        () => job.getState(),
+        (state) => state === "delayed",
+      );
+      expect(await delaysUntil(system.queue, job.id as string, system.valkey)).toBeGreaterThan(1_000);
+      expect((await system.queue.getJob(job.id as string))?.attemptsMade).toBe(0);
+      await job.promote();
+    }
+    const { state, job: ended } = await system.settled(job);
+    expect(state).toBe("completed");
+    expect(ended.attemptsMade).toBe(1);
+    expect((await customer.next()).headers.host).toBe(`customer.example:${customer.port}`);
+    expect(await system.attempts(data.userId)).toMatchObject([{ attempt: 1, success: true }]);
+  });
+
+  test("to a name that does not exist is the endpoint's failure", async () => {
+    const resolve = () => Promise.reject(Object.assign(new Error("no such name"), { code: "ENOTFOUND" }));
+    const system = await stack({ resolve });
+    const data = jobData("http://nowhere.example/");
+    const { job } = await system.settled(await system.queue.add("file.created", data));
+    expect(job.attemptsMade).toBe(3);
+    expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["dns", "dns", "dns"]);
+  });
+});
+
+describe("a broken contract", () => {
+  const url = "https://customer.example/?leak-query=1";
+  const secret = "leak-secret";
+  const good = { userId: "usr_1", endpoint: { url, secret }, data: {} };
+
+  test.each([
+    ["an unknown event type", "file.renamed", good, ["name"]],
+    ["no data", "file.created", {}, ["data.userId", "data.endpoint", "data.data"]],
+    ["a user id with a space", "file.created", { ...good, userId: "usr leak-user" }, ["data.userId"]],
+    ["a user id that is too long", "file.created", { ...good, userId: "u".repeat(129) }, ["data.userId"]],
+    ["no URL", "file.created", { ...good, endpoint: { url: "leak-url", secret } }, ["data.endpoint.url"]],
+    ["a file URL", "file.created", { ...good, endpoint: { url: "file:///leak-url", secret } }, ["data.endpoint.url"]],
+    [
+      "a URL with a password",
+      "file.created",
+      { ...good, endpoint: { url: "https://user:leak-password@customer.example/", secret } },
+      ["data.endpoint.url"],
+    ],
+    ["an empty secret", "file.created", { ...good, endpoint: { url, secret: "" } }, ["data.endpoint.secret"]],
+    ["no secret at all", "file.created", { ...good, endpoint: { url, secret: [] } }, ["data.endpoint.secret"]],
+    [
+      "a secret that is not base64",
+      "file.created",
+      { ...good, endpoint: { url, secret: [secret, "whsec_leak-base64!"] } },
+      ["data.endpoint.secret"],
+    ],
+    ["a secret in an object", "file.created", { ...good, endpoint: { url, secret: { leak: "leak" } } }, ["secret"]],
+    ["a list for data", "file.created", { ...good, data: ["leak-data"] }, ["data.data"]],
+    ["an id that is no UUID", "file.created", { ...good, id: "leak-id" }, ["data.id"]],
+    [
+      "everything wrong at once",
+      "leak-name",
+      { userId: 7, endpoint: { url: 7, secret: 7 }, data: null, id: 7 },
+      ["name", "data.userId", "data.endpoint.url", "data.endpoint.secret", "data.data", "data.id"],
+    ],
+  ])("(%s) fails at once, names the fields and shows no value", async (_, name, data, fields) => {
+    const system = await stack();
+    const job = await system.queue.add(name, data);
+    const { state, job: ended } = await system.settled(job);
+    expect(state).toBe("failed");
+    expect(ended.attemptsMade).toBe(1);
+    for (const field of fields) expect(ended.failedReason).toContain(field);
+    expect(`${ended.failedReason}${JSON.stringify(system.lines)}`).not.toContain("leak");
+    expect(system.lines).toMatchObject([{ message: "job.rejected", job: job.id, reason: ended.failedReason }]);
+    expect(await system.queue.getFailedCount()).toBe(1);
+    expect(await system.metrics.registry.metrics()).toContain("fluxhook_rejected_jobs_total 1");
+  });
+
+  test("does not keep the worker from the next job", async () => {
+    const customer = await receiver();
+    const system = await stack({ concurrency: 1 });
+    const bad = await system.queue.add("file.created", { userId: "" }, { attempts: 5, backoff: 1 });
+    const fine = await system.queue.add("file.created", jobData(customer.url()));
+    expect((await system.settled(bad)).job.attemptsMade).toBe(1);
+    expect((await system.settled(fine)).state).toBe("completed");
+  });
+});
+
+test("a sender that throws gives its endpoint's turn back", async () => {
+  const calls: string[] = [];
+  const deliver = createDeliver({
+    ...LIMITS,
+    maxAgeMs: 1000,
+    gate: { ...OPEN_GATE, release: (endpoint, outcome) => void calls.push(`${endpoint} ${outcome.kind}`) },
+    sender: { send: () => Promise.reject(new Error("unforeseen")) },
+    completed: async () => void calls.push("completed"),
+    rejected: () => {},
+    parked: () => {},
+  });
+  const job = {
+    id: "1",
+    name: "file.created",
+    data: jobData("https://customer.example/hook?x"),
+    timestamp: 0,
+    queueName: "test",
+    attemptsMade: 0,
+    attemptsStarted: 1,
+    opts: {},
+  };
+  await expect(deliver(job as unknown as Job, "token", QUICK)).rejects.toThrow("unforeseen");
+  expect(calls).toEqual(["https://customer.example/hook fault"]);
+});
+
+describe("two workers", () => {
+  test("share the jobs, and deliver each one once", async () => {
+    const customer = await receiver();
+    // Nobody is answered before both have had their hands full.
+    const full = Promise.withResolvers<void>();
+    customer.answer(async () => {
+      await full.promise;
+      return {};
+    });
+    const one = await stack({ concurrency: 5, gate: OPEN_GATE, isIdle: true });
+    const two = await stack({ concurrency: 5, gate: OPEN_GATE, queue: one.queue.name, isIdle: true });
+    const jobs = await one.queue.addBulk(
+      Array.from({ length: 60 }, () => ({ name: "file.created", data: jobData(customer.url()) })),
+    );
+    one.worker.run();
+    two.worker.run();
+    await customer.waitFor(20);
+    expect([one.sender.inFlight, two.sender.inFlight]).toEqual([10, 10]); // two jobs a slot
+    full.resolve();
+    await Promise.all(jobs.map((job) => Promise.race([one.settled(job), two.settled(job)])));
+    expect(customer.requests.length).toBe(60);
+    expect(new Set(customer.requests.map(({ headers }) => headers["webhook-id"])).size).toBe(60);
+    expect(await one.queue.getJobCounts("completed", "failed", "active", "waiting", "delayed")).toEqual({
+      completed: 60,
+      failed: 0,
+      active: 0,
+      waiting: 0,
+      delayed: 0,
+    });
+  });
+});
+
+test("a plain BullMQ queue, opened by name and URL alone, is all a backend needs", async () => {
+  const customer = await receiver();
+  const system = await stack();
+  const { hostname: host, port } = new URL(await testValkeyUrl());
+  const backend = new Queue(system.queue.name, { connection: { host, port: Number(port) } });
+  open.push({ stop: () => backend.close() });
+  const job = await backend.add("org.userAdded", jobData(customer.url()));
+  const request = await bounded(customer.next(), () => "a delivery");
+  expect(request.headers["x-fluxdrop-event"]).toBe("org.userAdded");
+  expect((await system.settled(job)).state).toBe("completed");
+  expect(await backend.getJobState(job.id as string)).toBe("completed");
+});
