@@ -46,6 +46,7 @@ export interface Sender {
 
 const MAX_RESPONSE_BYTES = 16 * 1024; // 16 KiB: the most of a response that is read; the status has said all we need
 const MAX_HEADER_BYTES = 16 * 1024; // 16 KiB of response headers
+const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
 const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
 
 /** Looking up a host ended without an address that may be used. */
@@ -71,6 +72,15 @@ export function createSender(options: SenderOptions): Sender {
   const connection = { lookup, maxHeaderSize: MAX_HEADER_BYTES, ...(ca === undefined ? {} : { ca }) };
   const pooled = { ...connection, keepAlive: true, timeout: IDLE_MS };
   const agents = { "http:": new http.Agent(pooled), "https:": new https.Agent(pooled) };
+  const idle = new Set<Socket>(); // oldest first
+  for (const agent of Object.values(agents)) {
+    agent.on("free", (socket: Socket) => {
+      idle.add(socket);
+      if (idle.size <= MAX_IDLE) return;
+      const [oldest] = idle;
+      oldest?.destroy();
+    });
+  }
 
   function send(request: WebhookRequest, key: string): Promise<Outcome> {
     if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
@@ -119,6 +129,7 @@ export function createSender(options: SenderOptions): Sender {
         const self = current;
         self.on("socket", (assigned) => {
           socket = assigned;
+          if (!idle.delete(assigned)) assigned.once("close", () => idle.delete(assigned));
           bytesBefore = assigned.bytesRead ?? 0;
         });
         self.on("response", (incoming) => {
