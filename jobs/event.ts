@@ -79,6 +79,26 @@ export class ContractError extends Error {
   override readonly name = "ContractError";
 }
 
+/**
+ * Hold a job's name, data and time against the contract.
+ *
+ * @param timestampMs  epoch ms
+ * @throws  ContractError, with every breach in it
+ */
+export function checkEvent(name: unknown, data: unknown, timestampMs: number): { type: EventType; data: JobData } {
+  const type = eventType.safeParse(name);
+  const parsed = jobData.safeParse(data);
+  const isDated = Math.abs(timestampMs) <= MAX_TIMESTAMP_MS;
+  if (type.success && parsed.success && isDated) return { type: type.data, data: parsed.data };
+  throw new ContractError(
+    [
+      ...describeIssues("name", type.error),
+      ...describeIssues("data", parsed.error),
+      ...(isDated ? [] : ["timestamp: expected epoch milliseconds"]),
+    ].join("; "),
+  );
+}
+
 /** What {@link parseEvent} needs to know of the settings. */
 export interface ContractOptions {
   /** Largest body, in bytes. */
@@ -96,29 +116,17 @@ export interface ContractOptions {
  * @throws  ContractError, for whatever is not an event
  */
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
-  const name = eventType.safeParse(job.name);
-  const parsed = jobData.safeParse(job.data);
-  const isDated = Math.abs(job.timestamp) <= MAX_TIMESTAMP_MS;
-  if (!name.success || !parsed.success || !isDated) {
-    throw new ContractError(
-      [
-        ...describeIssues("name", name.error),
-        ...describeIssues("data", parsed.error),
-        ...(isDated ? [] : ["timestamp: expected epoch milliseconds"]),
-      ].join("; "),
-    );
-  }
-  const { userId, endpoint, data } = parsed.data;
-  const id =
-    parsed.data.id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
+  const { userId, endpoint, data } = parsed;
+  const id = parsed.id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
   const secrets = [endpoint.secret].flat().map((text) => openSecret(text, secretKeys, userId));
   return {
     id,
-    type: name.data,
+    type,
     timestampMs: job.timestamp,
     userId,
     endpoint: { url: new URL(endpoint.url), secrets: secrets as [string, ...string[]] },
-    body: writeBody(id, name.data, job.timestamp, data, maxBodyBytes),
+    body: writeBody(id, type, job.timestamp, data, maxBodyBytes),
   };
 }
 

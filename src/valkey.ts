@@ -15,7 +15,7 @@ const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return 
  * @param url   as `VALKEY_URL`
  * @param name  shown in CLIENT LIST and in the log
  */
-export function connectValkey(url: string, name: string, logger: Logger): Valkey {
+export function connectValkey(url: string, name: string, logger: Pick<Logger, "info" | "warn">): Valkey {
   const valkey = new Redis(url, {
     connectionName: name,
     maxRetriesPerRequest: null,
