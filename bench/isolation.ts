@@ -30,7 +30,7 @@ const SCENARIOS: readonly Scenario[] = [
 ];
 const HEALTHY_ENDPOINTS = 20;
 const HEALTHY_PER_SECOND = 115;
-const TICK_MS = 20;
+const TICK_MS = 5; // events come one by one, not in batches
 const WARM_UP_MS = 3 * 1000; // 3 s
 const GRACE_MS = 3 * 1000; // 3 s after the last event
 
