@@ -81,7 +81,7 @@ async function measure(
   const run = crypto.randomUUID();
   const queue = new Queue(run, { connection: { url: valkeyUrl } });
   let count = 0;
-  const job = (path: "fast" | "dead" | "slow", endpoint: number, group = run) => {
+  const job = (path: "fast" | "dead" | "slow", endpoint: number, group: string = run) => {
     const url = `${receiverUrl}/${path}/${group}/${endpoint}`;
     const data = { sentAt: epochMs(), fileId: "file_0123456789", name: "report.pdf", size: 482_113 };
     return {
