@@ -3,10 +3,12 @@
  * since most of their time is waiting for locks to expire.
  */
 import { expect, test } from "bun:test";
-import { type Chaos, CONCURRENCY, kill, startChaos, untilReadyIs } from "./support/outage.ts";
+import { type Chaos, HELD, kill, startChaos, untilReadyIs } from "./support/outage.ts";
+import { bounded } from "./support/stack.ts";
 
 const LIMIT_MS = 90_000; // of a test; Bun would end our processes, so what is awaited in it gives up before
 const RECOVERY_MS = 30_000; // within which a dead worker's jobs run again
+const EXIT_MS = 10_000; // for a worker whose attempts take 100 ms
 const BEYOND_LOCK_MS = 17_000; // the lock is 15 s
 
 async function withChaos(options: { answerMs?: number }, run: (chaos: Chaos) => Promise<void>): Promise<void> {
@@ -34,7 +36,7 @@ test.concurrent(
       await chaos.settled(RECOVERY_MS);
       const { lost, duplicates, unlogged } = await chaos.account();
       expect({ lost, unlogged }).toEqual({ lost: [], unlogged: [] });
-      expect(duplicates).toBeLessThanOrEqual(3 * CONCURRENCY);
+      expect(duplicates).toBeLessThanOrEqual(3 * HELD);
     }),
   LIMIT_MS,
 );
@@ -54,7 +56,7 @@ test.concurrent(
       await chaos.settled(RECOVERY_MS);
       const { lost, duplicates, unlogged } = await chaos.account();
       expect({ lost, unlogged }).toEqual({ lost: [], unlogged: [] });
-      expect(duplicates).toBeLessThanOrEqual(2 * CONCURRENCY);
+      expect(duplicates).toBeLessThanOrEqual(2 * HELD);
     }),
   LIMIT_MS,
 );
@@ -75,7 +77,7 @@ test.concurrent(
       await chaos.settled(RECOVERY_MS);
       const { lost, duplicates, unlogged } = await chaos.account();
       expect({ lost, unlogged }).toEqual({ lost: [], unlogged: [] });
-      expect(duplicates).toBeLessThanOrEqual(2 * CONCURRENCY);
+      expect(duplicates).toBeLessThanOrEqual(2 * HELD);
     }),
   LIMIT_MS,
 );
@@ -94,7 +96,7 @@ test.concurrent(
       await chaos.settled(RECOVERY_MS);
       const { lost, duplicates, unlogged } = await chaos.account();
       expect({ lost, unlogged }).toEqual({ lost: [], unlogged: [] });
-      expect(duplicates).toBeLessThanOrEqual(4 * 2 * CONCURRENCY);
+      expect(duplicates).toBeLessThanOrEqual(4 * 2 * HELD);
     }),
   LIMIT_MS,
 );
@@ -108,7 +110,9 @@ test.concurrent(
       await chaos.startWorker();
       await chaos.receiver.waitFor(100);
       await chaos.client.call("REPLICAOF", "127.0.0.1", "1"); // nobody there: it keeps its data
-      await expect(chaos.client.set("a", "b")).rejects.toThrow("READONLY");
+      // Not `expect().rejects`: in Bun it holds up the loop, and with it all the tests beside this one.
+      const refusal = await chaos.client.set("a", "b").catch((error: Error) => error.message);
+      expect(refusal).toStartWith("READONLY");
       await Bun.sleep(2_000);
       await chaos.client.call("REPLICAOF", "NO", "ONE");
       await chaos.settled(RECOVERY_MS);
@@ -135,7 +139,7 @@ test.concurrent(
       expect(await chaos.queue.getFailedCount()).toBe(0);
       const { lost, duplicates, unlogged } = await chaos.account();
       expect({ lost, unlogged }).toEqual({ lost: [], unlogged: [] });
-      expect(duplicates).toBeLessThanOrEqual(2 * CONCURRENCY);
+      expect(duplicates).toBeLessThanOrEqual(2 * HELD);
     }),
   LIMIT_MS,
 );
@@ -150,7 +154,7 @@ test.concurrent(
       for (let replaced = 1; replaced <= 4; replaced += 1) {
         await chaos.receiver.waitFor(replaced * 80);
         oldest.signal("SIGTERM");
-        expect(await oldest.exited).toBe(0);
+        expect(await bounded(oldest.exited, () => `an exit, got ${oldest.output().slice(-600)}`, EXIT_MS)).toBe(0);
         oldest = newest;
         newest = await chaos.startWorker();
       }

@@ -6,6 +6,7 @@ import { Redis } from "ioredis";
 import { type Attempt, createAttemptLog } from "../../src/attempts.ts";
 import { type Receiver, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../../src/dev/valkey.ts";
+import { JOBS_PER_SLOT } from "../../src/gate.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";
 
 export interface Chaos {
@@ -32,8 +33,11 @@ export interface Account {
   readonly unlogged: string[];
 }
 
-export const CONCURRENCY = 16; // attempts in flight in each worker: what one crash may repeat
+const CONCURRENCY = 16; // attempts in flight in each worker
+/** Jobs that a worker holds: what one crash, or an outage longer than the lock, may repeat. */
+export const HELD = CONCURRENCY * JOBS_PER_SLOT;
 const EVENTS_PER_USER = 3; // with their repeats well below the 10 that a log keeps
+const START_MS = 20_000; // a dozen processes start at once, on two cores
 const SAMPLE_MS = 50;
 
 export async function startChaos({ answerMs = 40 } = {}): Promise<Chaos> {
@@ -62,7 +66,7 @@ export async function startChaos({ answerMs = 40 } = {}): Promise<Chaos> {
         ...env,
       });
       workers.push(worker);
-      await worker.line("worker.ready");
+      await eventually(() => worker.lines.some(({ message }) => message === "worker.ready"), START_MS, worker.output);
       return worker;
     },
     async enqueue(count) {
@@ -109,6 +113,14 @@ export async function startChaos({ answerMs = 40 } = {}): Promise<Chaos> {
       await valkey.stop();
     },
   };
+}
+
+async function eventually(isSo: () => boolean, withinMs: number, otherwise: () => string): Promise<void> {
+  const until = performance.now() + withinMs;
+  while (!isSo()) {
+    if (performance.now() > until) throw new Error(`expected a worker within ${withinMs} ms, got ${otherwise()}`);
+    await Bun.sleep(SAMPLE_MS);
+  }
 }
 
 /** Send a signal to a process that may have ended already. */
