@@ -24,13 +24,18 @@ export type EventType = (typeof EVENT_TYPES)[number];
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
 const MAX_SECRETS = 10;
+const MAX_SECRET = 1024; // characters, sealed or not
+const MAX_SEALED = 4_200; // characters: 1,024 of three bytes each, and what sealing adds, in base64
+const MAX_LEVELS = 2_000; // of nesting: from some 30,000 on, writing a body takes more than a second in which nothing else goes
 const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
 
 const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.join(", ")}` });
 const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
 const secret = z
   .string({ error: "expected a string" })
-  .max(1024, { error: "expected at most 1024 characters" })
+  .refine((text) => text.length <= (isSealed(text) ? MAX_SEALED : MAX_SECRET), {
+    error: `expected at most ${MAX_SECRET} characters`,
+  })
   .refine(isSecret, { error: "expected a non-empty string, base64 after a whsec_ prefix" });
 
 /** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
@@ -137,21 +142,23 @@ function openSecret(text: string, keys: readonly Uint8Array[], userId: string): 
   if (secret === undefined) {
     throw new ContractError("data.endpoint.secret: sealed with another key or for another user, or damaged");
   }
-  if (isSecret(secret)) return secret;
+  if (isSecret(secret) && secret.length <= MAX_SECRET) return secret;
   throw new ContractError(
-    "data.endpoint.secret: expected a non-empty string, base64 after a whsec_ prefix, to be sealed",
+    `data.endpoint.secret: expected a non-empty string of at most ${MAX_SECRET} characters, base64 after a whsec_ prefix, to be sealed`,
   );
 }
 
 function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
-  let body: Buffer;
-  try {
-    body = buildBody(id, type, timestampMs, data);
-  } catch {
-    throw new ContractError("data.data: nested too deeply to be written as JSON");
-  }
+  if (isDeeper(data, MAX_LEVELS))
+    throw new ContractError(`data.data: expected at most ${MAX_LEVELS} levels of nesting`);
+  const body = buildBody(id, type, timestampMs, data);
   if (body.length <= maxBytes) return body;
   throw new ContractError(`data.data: expected a body of at most ${maxBytes} bytes, got ${body.length}`);
+}
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return levels === 0 || Object.values(value).some((child) => isDeeper(child, levels - 1));
 }
 
 function describeIssues(root: string, error: z.ZodError | undefined): string[] {

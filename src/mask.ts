@@ -47,6 +47,9 @@ const ASSIGNMENT = new RegExp(
   "gi",
 );
 
+/** User name and password of a URL in the middle of a text, its slashes escaped or not. */
+const USERINFO = /([a-z][a-z\d+.-]*:(?:\\*\/){2})[^\s"'\\/?#]*@/gi;
+
 /** What else to know about an answer. */
 export interface MaskOptions {
   /** Secrets that are not in the answer itself, such as those of the job whose logs it has. */
@@ -59,7 +62,7 @@ export interface MaskOptions {
  * Copy a JSON value without its secrets.
  *
  * Replaced are: the value of every property named `secret` or `secrets`, at any depth, also of JSON in a string; user
- * name and password in `url`s; and the text of all these, and of `secrets`, wherever else it occurs. What is nested
+ * name and password of URLs; and the text of all these, and of `secrets`, wherever else it occurs. What is nested
  * deeper than 100 levels is replaced as a whole.
  *
  * @throws  never, for what JSON.parse returns
@@ -160,7 +163,7 @@ class Copy {
       (_match, name: string, slashes = "") => `${name}${slashes}"${MASK}${slashes}"`,
     );
     const url = URL_KEY.test(key) ? splitUserinfo(shown) : undefined;
-    if (url !== undefined) shown = `${url.before}${MASK}@${url.after}`;
+    shown = url === undefined ? shown.replace(USERINFO, `$1${MASK}@`) : `${url.before}${MASK}@${url.after}`;
     shown = this.search(shown);
     if (shown !== text) this.#masked++;
     return shown;

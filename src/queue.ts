@@ -1,7 +1,19 @@
 /**
  * Everything about BullMQ that is a constant, and the worker that applies the retry policy to jobs of any client.
  */
-import { DelayedError, type Job, type JobJson, type KeepJobs, Queue, Worker, type WorkerOptions } from "bullmq";
+import {
+  type BackendFactory,
+  createRedisBackend,
+  DelayedError,
+  type Job,
+  type JobJson,
+  type KeepJobs,
+  Queue,
+  type RedisClient,
+  type RedisQueueBackend,
+  Worker,
+  type WorkerOptions,
+} from "bullmq";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import type { Valkey } from "./valkey.ts";
 
@@ -17,6 +29,7 @@ const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
 const STRATEGY = "fluxhook";
+const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // the scripts that may answer with a job
 
 /**
  * A failed attempt, for BullMQ: it reads the message as the job's failure reason and asks {@link backoff} for the delay.
@@ -40,6 +53,43 @@ function backoff(_attempt: number, _type?: string, error?: Error): number {
   return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : UNFORESEEN_DELAY_MS;
 }
 
+/**
+ * BullMQ parses parts of a job's hash before anybody can look at it, and a throw there, or later in its scripts, would
+ * leave the job active, stalling for ever. What is unreadable is taken out first, here and in Valkey.
+ */
+const createTolerantBackend: BackendFactory<RedisQueueBackend> = (...given) => {
+  const backend = createRedisBackend(...given);
+  const execute = backend.execCommand.bind(backend);
+  backend.execCommand = (client, command, args) => {
+    const replied = execute(client, command, args);
+    if (!PICK_UPS.has(command)) return replied;
+    return replied.then((reply: [string[], string] | number) => {
+      const [hash, id] = Array.isArray(reply) ? reply : [];
+      for (let i = 0; hash && i < hash.length; i += 2) {
+        if (isReadable(hash[i] as string, hash[i + 1] as string)) continue;
+        (client as RedisClient).hdel(backend.toKey(id as string), hash[i] as string).catch(() => {});
+        hash[i + 1] = "";
+      }
+      return reply;
+    });
+  };
+  return backend;
+};
+
+function isReadable(field: string, text: string): boolean {
+  if (field === "parentKey") return /.:./.test(text);
+  if (text === "" || (field !== "opts" && field !== "progress" && field !== "parent")) return true;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (field === "progress") return true;
+    if (typeof value !== "object" || value === null) return false;
+    const { id, queueKey } = value as { id?: unknown; queueKey?: unknown };
+    return field === "opts" || (typeof id === "string" && typeof queueKey === "string");
+  } catch {
+    return false;
+  }
+}
+
 /** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
@@ -58,7 +108,7 @@ export interface DeliveryWorkerOptions {
  * Clients of other languages store `attempts: 0` and `backoff: null`, plain ones nothing; what a producer did set stays.
  * Nothing of it is stored, so a new `WEBHOOK_RETRY_DELAYS` counts for waiting jobs too.
  */
-export class DeliveryWorker extends Worker<unknown, string> {
+export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBackend> {
   /** Epoch ms at which this worker last took a job, or was made. */
   lastPickUpAt = Date.now();
   /** How many jobs are being processed. */
@@ -90,7 +140,7 @@ export class DeliveryWorker extends Worker<unknown, string> {
         this.active -= 1;
       }
     };
-    super(queue, processJob, options);
+    super(queue, processJob, options, createTolerantBackend);
     this.#policies = policies;
     this.#policy = policy;
   }
@@ -103,20 +153,38 @@ export class DeliveryWorker extends Worker<unknown, string> {
     job.opts.attempts = policy.attempts;
     job.opts.backoff = { type: STRATEGY };
     job.opts.stackTraceLimit = 0;
-    // null, as some clients store, would reach BullMQ's script as "keep nothing we understand".
-    if (job.opts.removeOnComplete === null) delete job.opts.removeOnComplete;
-    if (job.opts.removeOnFail === null) delete job.opts.removeOnFail;
+    // null, as some clients store, and nonsense would make BullMQ's script fail halfway, after the request was sent.
+    if (!isRetention(job.opts.removeOnComplete)) delete job.opts.removeOnComplete;
+    if (!isRetention(job.opts.removeOnFail)) delete job.opts.removeOnFail;
     return job;
   }
 
-  /** Data that is not JSON breaks the contract like any other; a throw here would leave the job active, stalling for ever. */
+  /** BullMQ drops a job whose schedule cannot go on, and so leaves it active, stalling for ever: it goes without one. */
+  protected override async nextJobFromJobData(stored?: JobJson, jobId?: string, token?: string): Promise<Job> {
+    const job = await super.nextJobFromJobData(stored, jobId, token);
+    if (job !== undefined || !stored) return job;
+    const opts = { ...stored.opts, repeatJobKey: undefined };
+    return await super.nextJobFromJobData({ ...stored, opts, repeatJobKey: undefined }, jobId, token);
+  }
+
+  /** Data that is not JSON breaks the contract like any other: it becomes a text, in Valkey too, or the board could not list it. */
   #read(stored: JobJson, jobId: string): Job<unknown, string> {
     try {
       return super.createJob(stored, jobId);
     } catch {
-      return super.createJob({ ...stored, data: "null" }, jobId);
+      const job = super.createJob({ ...stored, data: JSON.stringify(stored.data) }, jobId);
+      job.updateData(stored.data).catch(() => {});
+      return job;
     }
   }
+}
+
+/** How many finished jobs to keep: a boolean, a count, or counts. */
+function isRetention(value: unknown): boolean {
+  const isCount = (count: unknown) => Number.isSafeInteger(count) && (count as number) >= 0;
+  if (typeof value !== "object" || value === null) return typeof value === "boolean" || isCount(value);
+  const { age, count, limit } = value as Record<string, unknown>;
+  return [age, count, limit].every((part) => part === undefined || isCount(part));
 }
 
 /** The prefix of a queue's keys in Valkey. */

@@ -46,6 +46,7 @@ export interface Sender {
 
 const MAX_RESPONSE_BYTES = 16 * 1024; // 16 KiB: the most of a response that is read; the status has said all we need
 const MAX_HEADER_BYTES = 16 * 1024; // 16 KiB of response headers
+const MAX_INTERIM = 1_000; // 1xx before the answer: parsing a flood of them would leave no time for anything else
 const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
 const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
 
@@ -77,8 +78,9 @@ export function createSender(options: SenderOptions): Sender {
     agent.on("free", (socket: Socket) => {
       idle.add(socket);
       if (idle.size <= MAX_IDLE) return;
-      const [oldest] = idle;
-      oldest?.destroy();
+      const oldest = idle.values().next().value as Socket;
+      idle.delete(oldest); // at once: its close comes later, and many connections may fall idle until then
+      oldest.destroy();
     });
   }
 
@@ -125,12 +127,17 @@ export function createSender(options: SenderOptions): Sender {
       const attempt = (agent: http.Agent | false): void => {
         let socket: Socket | undefined;
         let bytesBefore = 0;
+        let interim = 0;
         current = open({ ...target, agent } as http.RequestOptions);
         const self = current;
         self.on("socket", (assigned) => {
           socket = assigned;
           if (!idle.delete(assigned)) assigned.once("close", () => idle.delete(assigned));
           bytesBefore = assigned.bytesRead ?? 0;
+        });
+        self.on("information", () => {
+          interim += 1;
+          if (interim > MAX_INTERIM) finish({ kind: "failure", code: "invalid_response" });
         });
         self.on("response", (incoming) => {
           let bytes = 0;

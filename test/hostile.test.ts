@@ -1,0 +1,329 @@
+/** Receivers that mean no good, all at once, through the whole pipeline. What each of them does alone: send.test.ts. */
+import { afterEach, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import type { Address } from "../src/address.ts";
+import type { Attempt } from "../src/attempts.ts";
+import { errorCode } from "../src/outcome.ts";
+import { type Exchange, http, type ListenerOptions, listen } from "./support/listener.ts";
+import { bounded, eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+
+const TIMEOUT_MS = 1000; // of an attempt
+const LATE_MS = 500; // by how much a busy loop may make a deadline late
+const ATTEMPTS = 2;
+const MIB = 1024 * 1024;
+const ENDLESS = 100_000; // pieces: nobody takes as many
+
+const open: { stop(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+async function stack(options: StackOptions): Promise<Stack> {
+  const started = await startStack(options);
+  open.push(started);
+  return started;
+}
+
+const pem = (name: string) => readFileSync(join(import.meta.dir, "support", `${name}.pem`), "utf8");
+const loopback: Address[] = [{ address: "127.0.0.1", family: 4 }];
+const failing = (code: string) => Promise.reject(Object.assign(new Error("the resolver's words"), { code }));
+
+/** Names that hosts of this file go by, and what a resolver makes of them. */
+const NAMES: Record<string, () => Promise<Address[]>> = {
+  "late.test": () => Bun.sleep(300).then(() => loopback),
+  "never.test": () => new Promise(() => {}),
+  "nxdomain.test": () => failing("ENOTFOUND"),
+  "servfail.test": () => failing("ESERVFAIL"),
+};
+const resolve = (name: string) => NAMES[name]?.() ?? Promise.resolve(loopback);
+
+/** Collect garbage, and say what is left, in bytes. */
+function residentBytes(): number {
+  Bun.gc(true);
+  return process.memoryUsage.rss();
+}
+
+/** Write again and again, as fast as it is taken, or every so many ms. */
+function pour({ socket }: { socket: Socket }, start: string, piece: string, everyMs = 0): void {
+  let left = ENDLESS;
+  const more = (): void => {
+    while (left > 0 && !socket.destroyed) {
+      left -= 1;
+      if (!socket.write(piece) || everyMs > 0) return;
+    }
+  };
+  socket.write(start);
+  if (everyMs === 0) {
+    socket.on("drain", more);
+    more();
+  } else {
+    const timer = setInterval(more, everyMs);
+    socket.on("close", () => clearInterval(timer));
+  }
+}
+
+const chunked = http(200, "", ["Transfer-Encoding: chunked"]);
+const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`;
+const bomb = gzipSync(Buffer.alloc(15 * MIB)); // some 15 KB, within what is read of an answer
+const bombHead = http(200, "", ["Content-Encoding: gzip", `Content-Length: ${bomb.length}`]);
+const bombAnswer = Buffer.concat([Buffer.from(bombHead), bomb]);
+
+interface Hostile {
+  /** What it does to each request. */
+  readonly answer?: string | ((exchange: Exchange, index: number) => void);
+  readonly listen?: ListenerOptions;
+  readonly scheme?: "https";
+  /** In place of 127.0.0.1. */
+  readonly host?: string;
+  /** The code in the user's log, `null` for delivered. */
+  readonly code: string | null;
+  /** It uses the deadline up. */
+  readonly isSlow?: true;
+  /** Of the event, in bytes. */
+  readonly bytes?: number;
+}
+
+const certified = (name: string): ListenerOptions => ({ tls: pem(name) });
+const raw = (onConnection: (socket: Socket) => void): ListenerOptions => ({ onConnection });
+
+const HOSTILE: Record<string, Hostile> = {
+  "headers that drip": { answer: (e) => pour(e, "HTTP/1.1 200 OK\r\nX: ", "x", 20), code: "timeout", isSlow: true },
+  "a body that drips": { answer: (e) => pour(e, chunked, chunk("x"), 20), code: null, isSlow: true },
+  "a body without end": { answer: (e) => pour(e, chunked, chunk("x".repeat(8192))), code: null },
+  "2 MB of headers": { answer: http(200, "", [`X: ${"x".repeat(2_000_000)}`]), code: "invalid_response" },
+  "headers without end": { answer: (e) => pour(e, "HTTP/1.1 200 OK\r\n", "X: y\r\n"), code: "invalid_response" },
+  "another protocol": { answer: "SSH-2.0-OpenSSH_9.2\r\n", code: "invalid_response" },
+  "a reset": { answer: ({ socket }) => void socket.resetAndDestroy(), code: "connection_reset" },
+  "a reset at once": { listen: raw((socket) => void socket.resetAndDestroy()), code: "connection_reset" },
+  "a close": { answer: ({ socket }) => void socket.end(), code: "connection_reset" },
+  silence: { answer: () => {}, code: "timeout", isSlow: true },
+  "a length and chunks": {
+    answer: http(200, "0\r\n\r\n", ["Content-Length: 5", "Transfer-Encoding: chunked"]),
+    code: "invalid_response",
+  },
+  "a gzip bomb": { answer: ({ socket }) => void socket.write(bombAnswer), code: null },
+  "status 199": { answer: http(199), code: "timeout", isSlow: true }, // 1xx: the answer is still to come
+  "status 299": { answer: http(299), code: null },
+  "status 600": { answer: http(600), code: "http_600" },
+  "status 999": { answer: http(999), code: "http_999" },
+  "status 099": { answer: "HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", code: "http_99" },
+  "status 2000": { answer: "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", code: "invalid_response" },
+  "status -200": { answer: "HTTP/1.1 -200 OK\r\nContent-Length: 0\r\n\r\n", code: "invalid_response" },
+  "a status of letters": { answer: "HTTP/1.1 OK 200\r\nContent-Length: 0\r\n\r\n", code: "invalid_response" },
+  "100 without end, slowly": { answer: (e) => pour(e, "", http(100, "", []), 20), code: "timeout", isSlow: true },
+  "100 without end": { answer: (e) => pour(e, "", http(100, "", []).repeat(2000)), code: "invalid_response" },
+  "a redirect to itself": { answer: http(307, "", ["Location: /", "Content-Length: 0"]), code: "http_307" },
+  "an expired certificate": { listen: certified("expired"), scheme: "https", host: "receiver.test", code: "tls" },
+  "a self-signed certificate": {
+    listen: certified("self-signed"),
+    scheme: "https",
+    host: "receiver.test",
+    code: "tls",
+  },
+  "another's certificate": { listen: certified("right"), scheme: "https", host: "other.test", code: "tls" },
+  "a handshake that stalls": {
+    listen: raw((socket) => void socket.resume()),
+    scheme: "https",
+    code: "timeout",
+    isSlow: true,
+  },
+  "a handshake of nonsense": { listen: raw((socket) => void socket.end("nonsense")), scheme: "https", code: "tls" },
+  "a slow name": { answer: http(200), host: "late.test", code: null },
+  "a name that takes for ever": { host: "never.test", code: "timeout", isSlow: true },
+  "a name that does not exist": { host: "nxdomain.test", code: "dns" },
+  "an answer before the body is read": {
+    listen: raw((socket) => {
+      socket.pause();
+      socket.write(http(413, "too large"));
+    }),
+    code: "http_413",
+    bytes: 8 * MIB,
+  },
+};
+
+test("receivers that mean no good get what they deserve, all at once, and the healthy one notices nothing", async () => {
+  const system = await stack({
+    resolve,
+    concurrency: 128,
+    timeoutMs: TIMEOUT_MS,
+    policy: { attempts: ATTEMPTS, delaysMs: [1], jitter: 0 },
+    maxBodyBytes: 10 * MIB,
+  });
+  const receiver = async (answer: Hostile["answer"], options?: ListenerOptions) => {
+    const script =
+      typeof answer === "string" ? ({ socket }: Exchange) => void socket.write(answer) : (answer ?? (() => {}));
+    const listener = await listen(script, options);
+    open.push(listener);
+    return listener;
+  };
+
+  // One that is well, one that nobody listens at, one that closes its idle connections as they are used again.
+  const healthy = await receiver(http(200));
+  const refusing = await receiver(undefined);
+  await refusing.stop();
+  const seen = new Set<number>();
+  const fickle = await receiver(({ socket, connection }) => {
+    if (seen.has(connection)) return void socket.resetAndDestroy();
+    seen.add(connection);
+    socket.write(http(200));
+  });
+  const cases: Record<string, Hostile & { url: string }> = {
+    "a port that is closed": { code: "connection_refused", url: `http://127.0.0.1:${refusing.port}/` },
+  };
+  for (const [name, hostile] of Object.entries(HOSTILE)) {
+    const { scheme = "http", host = "127.0.0.1" } = hostile;
+    const { port } = await receiver(hostile.answer, hostile.listen);
+    cases[name] = { ...hostile, url: `${scheme}://${host}:${port}/` };
+  }
+  const bytesBefore = residentBytes();
+  const startedAt = performance.now();
+
+  /** Enqueue for the healthy one until told otherwise, each with a user of its own. */
+  let isOver = false;
+  const well = (async () => {
+    const delaysMs: number[] = [];
+    while (!isOver) {
+      const data = jobData(`http://127.0.0.1:${healthy.port}/`);
+      const enqueuedAt = performance.now();
+      const { state } = await system.settled(await system.queue.add("file.created", data));
+      expect(state).toBe("completed");
+      delaysMs.push(performance.now() - enqueuedAt);
+      await Bun.sleep(2);
+    }
+    return delaysMs.sort((a, b) => a - b);
+  })();
+  const again = (async () => {
+    const data = jobData(`http://127.0.0.1:${fickle.port}/`);
+    for (let i = 0; i < 5; i++) await system.settled(await system.queue.add("file.created", data));
+    return await system.attempts(data.userId);
+  })();
+  const unresolved = jobData("http://servfail.test/");
+  const ours = await system.queue.add("file.created", unresolved);
+
+  const ends = Object.entries(cases).map(async ([name, { url, bytes = 10 }]): Promise<[string, string, Attempt[]]> => {
+    const data = jobData(url, { data: { text: "x".repeat(bytes) } });
+    const { state } = await system.settled(await system.queue.add("file.created", data));
+    return [name, state, await system.attempts(data.userId)];
+  });
+  const logs = await Promise.all(ends);
+  const tookMs = performance.now() - startedAt;
+  isOver = true;
+  const delaysMs = await well;
+  const bytesAfter = residentBytes();
+
+  for (const [name, state, attempts] of logs) {
+    const { code, isSlow } = cases[name] as Hostile;
+    const found = { name, state, codes: attempts.map(({ error }) => error) };
+    const expected = code === null ? ["completed", [null]] : ["failed", Array(ATTEMPTS).fill(code)];
+    expect(found).toEqual({ name, state: expected[0] as string, codes: expected[1] as string[] });
+    for (const { duration_ms } of attempts) {
+      expect([name, duration_ms < TIMEOUT_MS + LATE_MS]).toEqual([name, true]);
+      expect([name, duration_ms >= TIMEOUT_MS - 1]).toEqual([name, isSlow ?? false]);
+    }
+  }
+  expect((await again).map(({ error, attempt }) => [error, attempt])).toEqual(Array(5).fill([null, 1]));
+
+  // A resolver that fails is our fault: it costs the event nothing, and the user hears nothing of it.
+  expect(await ours.getState()).toBe("delayed");
+  expect((await system.stored(ours)).atm ?? "0").toBe("0");
+  expect(await system.attempts(unresolved.userId)).toEqual([]);
+  expect(system.lines).toContainEqual(
+    expect.objectContaining({ job: ours.id, error: "resolver", verdict: "defer", attempt: 1 }),
+  );
+
+  const worstMs = delaysMs.at(-1) as number;
+  const medianMs = delaysMs[delaysMs.length >> 1] as number;
+  const grownMiB = (bytesAfter - bytesBefore) / MIB;
+  if (process.env.HOSTILE_FIGURES) console.error({ tookMs, events: delaysMs.length, medianMs, worstMs, grownMiB });
+  expect(tookMs).toBeLessThan(ATTEMPTS * (TIMEOUT_MS + LATE_MS));
+  expect(delaysMs.length).toBeGreaterThan(50);
+  expect(medianMs).toBeLessThan(50);
+  expect(worstMs).toBeLessThan(TIMEOUT_MS); // it never waits for one of the others to run into its deadline
+  expect(grownMiB).toBeLessThan(150);
+  await eventually(
+    () => system.sender.inFlight,
+    (inFlight) => inFlight === 0,
+  );
+}, 20_000);
+
+test("ten thousand endpoints leave no more than 2,048 idle connections, which end, and their memory is used again", async () => {
+  const ENDPOINTS = 10_000;
+  const MAX_IDLE = 2_048;
+  const SLOTS = 256;
+  const system = await stack({ resolve: async () => loopback, concurrency: SLOTS });
+
+  const sockets = new Set<Socket>();
+  let most = 0;
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    most = Math.max(most, sockets.size);
+    socket.on("close", () => sockets.delete(socket));
+    socket.on("error", () => {});
+    socket.on("data", () => socket.write(http(200)));
+  });
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  open.push({
+    async stop() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise<void>((closed) => server.close(() => closed()));
+    },
+  });
+  const { port } = server.address() as { port: number };
+
+  let made = 0;
+  const nextUrl = () => `http://h${++made}.example:${port}/`;
+
+  // First as events. One user for all: the log is not what this is about.
+  const userId = `usr_${crypto.randomUUID()}`;
+  const all = Promise.withResolvers<void>();
+  let delivered = 0;
+  system.worker.on("completed", () => {
+    delivered += 1;
+    if (delivered === ENDPOINTS) all.resolve();
+  });
+  const bytesAtStart = residentBytes();
+  const startedAt = performance.now();
+  while (made < ENDPOINTS) {
+    const data = () => jobData(nextUrl(), { userId });
+    await system.queue.addBulk(Array.from({ length: 1000 }, () => ({ name: "file.created", data: data() })));
+  }
+  await bounded(all.promise, () => `${ENDPOINTS} deliveries, got ${delivered}`, 20_000);
+  const eventsMs = performance.now() - startedAt;
+  expect((residentBytes() - bytesAtStart) / MIB).toBeLessThan(400); // the events and their log lines are kept for tests
+
+  // Then as many others through the same connections alone, since this process keeps every job for the tests.
+  const bytesBefore = residentBytes();
+  const outcomes = new Set<string>();
+  const send = async (): Promise<void> => {
+    while (made < 2 * ENDPOINTS) {
+      const url = new URL(nextUrl());
+      const headers = ["Host", url.host, "Content-Length", "2"];
+      outcomes.add(
+        errorCode(await system.sender.send({ url, headers, body: Buffer.from("{}") }, url.host)) ?? "delivered",
+      );
+    }
+  };
+  await Promise.all(Array.from({ length: SLOTS }, send));
+  const grownMiB = (residentBytes() - bytesBefore) / MIB;
+  expect([...outcomes]).toEqual(["delivered"]);
+  // Above the idle ones: those in use, and those whose closing the server has yet to see.
+  expect(most).toBeLessThanOrEqual(MAX_IDLE + 4 * SLOTS);
+  await eventually(
+    () => sockets.size,
+    (size) => size <= MAX_IDLE,
+    1000,
+  );
+  const idleAt = performance.now();
+  await eventually(
+    () => sockets.size,
+    (size) => size === 0,
+    8_000,
+  );
+  const endedMs = performance.now() - idleAt;
+  if (process.env.HOSTILE_FIGURES) console.error({ eventsMs, most, endedMs, grownMiB, rssMiB: bytesBefore / MIB });
+  expect(grownMiB).toBeLessThan(100); // 10 KiB for each further endpoint would be over it
+  expect(await system.queue.getFailedCount()).toBe(0);
+}, 50_000);

@@ -1,0 +1,203 @@
+/** How long an event may be put off, and what becomes of it then. */
+import { afterEach, expect, test } from "bun:test";
+import type { Address } from "../src/address.ts";
+import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { eventually, jobData, OPEN_GATE, QUICK, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+
+const HOUR_MS = 60 * 60 * 1000;
+const REASON = /^(\S+ after \d+ ms|expired), older than WEBHOOK_MAX_AGE$/;
+
+const open: { stop(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+async function receiver(): Promise<Receiver> {
+  const started = await startReceiver();
+  open.push(started);
+  return started;
+}
+
+async function stack(options: StackOptions): Promise<Stack> {
+  const started = await startStack(options);
+  open.push(started);
+  return started;
+}
+
+const noResolver = () => Promise.reject(Object.assign(new Error("no resolver"), { code: "EAI_AGAIN" }));
+const loopback: Address[] = [{ address: "127.0.0.1", family: 4 }];
+
+/** Open the circuit of an endpoint, with five attempts that nobody answers. */
+async function openCircuit(system: Stack, url: string): Promise<void> {
+  const jobs = await system.queue.addBulk(
+    Array.from({ length: 5 }, () => ({ name: "file.created", data: jobData(url), opts: { attempts: 1 } })),
+  );
+  await Promise.all(jobs.map((job) => system.settled(job)));
+  expect(await system.metrics.registry.metrics()).toContain("fluxhook_open_circuits 1");
+}
+
+/** What the user and the operator are left with. */
+async function expectExpired(system: Stack, job: { id?: string | undefined }, userId: string, error: string) {
+  const { state, job: ended } = await system.settled(job);
+  expect(state).toBe("failed");
+  expect(ended.failedReason).toMatch(REASON);
+  const attempts = await system.attempts(userId);
+  expect(attempts).toMatchObject([{ attempt: 1, success: false, status_code: null, error }]);
+  const line = system.lines.findLast(({ message, job: id }) => message === "delivery.attempted" && id === job.id);
+  expect(line).toMatchObject({ verdict: "give_up", error });
+  return ended;
+}
+
+test("an event too old for an open circuit expires, unsent, and is in the user's log", async () => {
+  const customer = await receiver();
+  customer.answer("reset");
+  const system = await stack({ maxAgeMs: HOUR_MS });
+  await openCircuit(system, customer.url());
+  const { length: sent } = customer.requests;
+
+  const data = jobData(customer.url());
+  const old = await system.queue.add("file.created", data, { timestamp: Date.now() - HOUR_MS - 1 });
+  const ended = await expectExpired(system, old, data.userId, "expired");
+  expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
+  expect(ended.attemptsMade).toBe(1);
+  expect(customer.requests.length).toBe(sent);
+
+  // One that is as good as new waits.
+  const young = await system.queue.add("file.created", jobData(customer.url()));
+  await eventually(
+    () => young.getState(),
+    (state) => state === "delayed",
+  );
+  expect((await system.stored(young)).failedReason).toBeUndefined();
+});
+
+test("an event that grows old while its circuit is open expires when its turn comes", async () => {
+  const customer = await receiver();
+  customer.answer("reset");
+  const system = await stack({ maxAgeMs: 1_000 });
+  await openCircuit(system, customer.url());
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data);
+  await eventually(
+    () => job.getState(),
+    (state) => state === "delayed",
+  );
+  expect(await system.attempts(data.userId)).toEqual([]);
+  await Bun.sleep(Math.max(0, job.timestamp + 1_001 - Date.now())); // until it is too old
+  await job.promote();
+  await expectExpired(system, job, data.userId, "expired");
+});
+
+test("an event whose name no resolver answers for expires, and its one line in the user's log says why", async () => {
+  const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: HOUR_MS });
+  const data = jobData("http://customer.example/");
+  const old = await system.queue.add("file.created", data, { timestamp: Date.now() - HOUR_MS - 1 });
+  const ended = await expectExpired(system, old, data.userId, "resolver");
+  expect(ended.failedReason).toMatch(/^resolver after \d+ ms, older than WEBHOOK_MAX_AGE$/);
+});
+
+test("an event that is deferred again and again costs nothing until the pause would outlast it", async () => {
+  const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: 7_000, random: () => 0.5 }); // pauses of 5 s
+  const data = jobData("http://customer.example/");
+  const job = await system.queue.add("file.created", data);
+  expect(await system.line("delivery.attempted")).toMatchObject({ verdict: "defer", retry_in_ms: 5_000 });
+  await eventually(
+    () => job.getState(),
+    (state) => state === "delayed",
+  );
+  expect((await system.stored(job)).atm ?? "0").toBe("0");
+  expect(await system.attempts(data.userId)).toEqual([]);
+  await Bun.sleep(Math.max(0, job.timestamp + 2_010 - Date.now())); // less than a pause is left
+  await job.promote();
+  await expectExpired(system, job, data.userId, "resolver");
+}, 10_000);
+
+test("an attempt that fails expires when its next one would come too late, with what happened", async () => {
+  const customer = await receiver();
+  customer.answer({ status: 503 });
+  const policy = { attempts: 5, delaysMs: [HOUR_MS], jitter: 0 };
+  const system = await stack({ maxAgeMs: HOUR_MS - 1, policy });
+  const data = jobData(customer.url());
+  const { state, job } = await system.settled(await system.queue.add("file.created", data));
+  expect(state).toBe("failed");
+  expect(job.failedReason).toMatch(/^HTTP 503 in \d+ ms, older than WEBHOOK_MAX_AGE$/);
+  expect(await system.attempts(data.userId)).toMatchObject([{ attempt: 1, status_code: 503, error: "http_503" }]);
+  expect(customer.requests.length).toBe(1);
+});
+
+test("an old event goes out as any other does while its endpoint takes it", async () => {
+  const customer = await receiver();
+  const system = await stack({ maxAgeMs: 60_000 });
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 30 * 24 * HOUR_MS });
+  expect((await system.settled(job)).state).toBe("completed");
+  expect(await system.attempts(data.userId)).toMatchObject([{ success: true, attempt: 1 }]);
+});
+
+test("an expired event, retried by hand once its endpoint is well, is delivered, with the bytes it always had", async () => {
+  const customer = await receiver();
+  let isUp = false;
+  const resolve = async () => (isUp ? loopback : await noResolver());
+  const system = await stack({ resolve, maxAgeMs: HOUR_MS });
+  const timestamp = Date.now() - 2 * HOUR_MS;
+  const data = jobData(`http://customer.example:${customer.port}/`);
+  const job = await system.queue.add("file.created", data, { timestamp });
+  await expectExpired(system, job, data.userId, "resolver");
+
+  isUp = true;
+  const again = system.settled(job);
+  await (await system.queue.getJob(job.id as string))?.retry("failed"); // as Bull Board does it
+  expect((await again).state).toBe("completed");
+  expect((await customer.next()).json).toMatchObject({ timestamp: new Date(timestamp).toISOString() });
+  expect(await system.attempts(data.userId)).toMatchObject([
+    { attempt: 2, success: true },
+    { attempt: 1, success: false, error: "resolver" },
+  ]);
+});
+
+test("an expired event, retried by hand while its circuit is still open, expires again", async () => {
+  const customer = await receiver();
+  customer.answer("reset");
+  const system = await stack({ maxAgeMs: HOUR_MS });
+  await openCircuit(system, customer.url());
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+  await expectExpired(system, job, data.userId, "expired");
+  const again = system.settled(job);
+  await (await system.queue.getJob(job.id as string))?.retry("failed");
+  expect((await again).job.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
+  expect((await system.attempts(data.userId)).map(({ attempt, error }) => [attempt, error])).toEqual([
+    [2, "expired"],
+    [1, "expired"],
+  ]);
+});
+
+test("a delay of the producer's own does not count as age", async () => {
+  const customer = await receiver();
+  customer.answer((_, index) => ({ status: index === 0 ? 503 : 200 }));
+  const policy = { ...QUICK, delaysMs: [100] };
+  const system = await stack({ maxAgeMs: 60_000, policy });
+  const data = jobData(customer.url());
+  // Enqueued two hours ago, to be sent now.
+  const opts = { timestamp: Date.now() - 2 * HOUR_MS, delay: 2 * HOUR_MS };
+  const job = await system.queue.add("file.created", data, opts);
+  expect((await system.settled(job)).state).toBe("completed");
+  expect((await system.attempts(data.userId)).map(({ attempt, error }) => [attempt, error])).toEqual([
+    [2, null],
+    [1, "http_503"],
+  ]);
+
+  // The same without the delay does not see its second attempt.
+  customer.answer({ status: 503 });
+  const old = await system.queue.add("file.created", jobData(customer.url()), { timestamp: opts.timestamp });
+  expect((await system.settled(old)).job.failedReason).toMatch(/^HTTP 503 in \d+ ms, older than WEBHOOK_MAX_AGE$/);
+});
+
+test("a delay of the producer's own does not keep an event for ever", async () => {
+  const customer = await receiver();
+  customer.answer({ status: 503 });
+  const system = await stack({ maxAgeMs: 60_000, policy: { ...QUICK, delaysMs: [100] } });
+  const opts = { timestamp: Date.now() - 2 * HOUR_MS, delay: 2 * HOUR_MS - 60_001 };
+  const job = await system.queue.add("file.created", jobData(customer.url()), opts);
+  expect((await system.settled(job)).job.failedReason).toMatch(/^HTTP 503 in \d+ ms, older than WEBHOOK_MAX_AGE$/);
+});
