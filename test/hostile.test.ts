@@ -137,7 +137,7 @@ const HOSTILE: Record<string, Hostile> = {
   "an answer before the body is read": {
     listen: raw((socket) => {
       socket.pause();
-      socket.write(http(413, "too large"));
+      socket.write(http(413, "", ["Connection: close", "Content-Length: 0"]));
     }),
     code: "http_413",
     bytes: 8 * MIB,

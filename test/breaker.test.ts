@@ -1,0 +1,116 @@
+import { describe, expect, test } from "bun:test";
+import { Breaker } from "../src/breaker.ts";
+import { firstTurn } from "../src/line.ts";
+
+const MINUTE_MS = 60 * 1000;
+const HOUR_MS = 60 * MINUTE_MS;
+
+/** An open circuit, and when it opened. */
+function opened(nowMs = 1_000_000): { breaker: Breaker; failures: number } {
+  const breaker = new Breaker();
+  let failures = 0;
+  for (; !breaker.isOpen && failures < 100; failures++) breaker.failed(nowMs);
+  return { breaker, failures };
+}
+
+/** When the next probe may go, found by the first of the line. */
+const probeAt = (breaker: Breaker, nowMs: number) => breaker.line(nowMs).startAt;
+
+describe("a circuit", () => {
+  test("is closed at first, and opens after a few failures in a row", () => {
+    expect(new Breaker().isOpen).toBe(false);
+    const { failures } = opened();
+    expect(failures).toBeGreaterThan(1);
+    expect(failures).toBeLessThan(20);
+  });
+
+  test("does not open while answers come between the failures", () => {
+    const { failures } = opened();
+    const breaker = new Breaker();
+    for (let i = 0; i < 50; i++) {
+      for (let j = 1; j < failures; j++) breaker.failed(i);
+      breaker.succeeded();
+    }
+    expect(breaker.isOpen).toBe(false);
+  });
+
+  test("does not open by attempts that say nothing about the endpoint", () => {
+    const breaker = new Breaker();
+    for (let i = 0; i < 1_000; i++) breaker.undecided();
+    expect(breaker.isOpen).toBe(false);
+  });
+
+  test("that is open lets nobody go until the probe is due, and then exactly one", () => {
+    const nowMs = 1_000_000;
+    const { breaker } = opened(nowMs);
+    const dueAt = probeAt(breaker, nowMs);
+    expect(dueAt).toBeGreaterThan(nowMs);
+    expect([nowMs, dueAt - 1].map((at) => breaker.admit(at))).toEqual([false, false]);
+    expect([dueAt, dueAt, dueAt + HOUR_MS].map((at) => breaker.admit(at))).toEqual([true, false, false]);
+  });
+
+  test("is closed by one answer, also of an attempt that went before it opened", () => {
+    for (const isProbing of [true, false]) {
+      const { breaker } = opened();
+      if (isProbing) expect(breaker.admit(HOUR_MS)).toBe(true);
+      breaker.succeeded();
+      expect(breaker.isOpen).toBe(false);
+      breaker.failed(0);
+      expect(breaker.isOpen).toBe(false); // it counts from nothing again
+    }
+  });
+
+  test("stays open for longer after each probe in vain, but not beyond a few minutes", () => {
+    let nowMs = 1_000_000;
+    const { breaker } = opened(nowMs);
+    const pauses: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      const dueAt = probeAt(breaker, nowMs);
+      pauses.push(dueAt - nowMs);
+      nowMs = dueAt;
+      expect(breaker.admit(nowMs)).toBe(true);
+      breaker.failed(nowMs);
+      expect(breaker.isOpen).toBe(true);
+    }
+    expect(pauses).toEqual(pauses.toSorted((a, b) => a - b));
+    expect(pauses[1]).toBeGreaterThan(pauses[0] as number);
+    expect(pauses.at(-1)).toBeLessThanOrEqual(5 * MINUTE_MS);
+  });
+
+  test("lets another probe go at once after one that said nothing about the endpoint", () => {
+    const { breaker } = opened(0);
+    expect(breaker.admit(HOUR_MS)).toBe(true);
+    breaker.undecided();
+    expect([HOUR_MS, HOUR_MS].map((at) => breaker.admit(at))).toEqual([true, false]);
+  });
+
+  test("is not held open for longer by attempts that went before it opened", () => {
+    const { breaker } = opened(0);
+    const dueAt = probeAt(breaker, 0);
+    for (let i = 0; i < 50; i++) breaker.failed(dueAt - 1);
+    expect(breaker.admit(dueAt)).toBe(true);
+  });
+});
+
+describe("those who wait for an open circuit", () => {
+  test("come back one by one: the first as the probe is due, nobody before", () => {
+    const nowMs = 1_000_000;
+    const { breaker } = opened(nowMs);
+    const dueAt = probeAt(opened(nowMs).breaker, nowMs);
+    const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(nowMs), Math.random));
+    expect(Math.min(...turns)).toBeGreaterThanOrEqual(dueAt);
+    expect(turns.every((turn) => turn > nowMs)).toBe(true);
+  });
+
+  test("are spread out further the longer the endpoint is away, 15 min at the most", () => {
+    const widths: number[] = [];
+    const { breaker } = opened(0);
+    for (const awayMs of [1, 10, 60, 600, 6_000].map((minutes) => minutes * MINUTE_MS)) {
+      breaker.line(awayMs); // the prober
+      const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(awayMs), Math.random));
+      widths.push(Math.max(...turns) - awayMs);
+    }
+    expect(widths[2]).toBeGreaterThan(widths[0] as number);
+    expect(Math.max(...widths)).toBeLessThanOrEqual(15 * MINUTE_MS);
+  });
+});

@@ -1,0 +1,114 @@
+import { describe, expect, test } from "bun:test";
+import { Endpoint } from "../src/endpoint.ts";
+import type { Outcome } from "../src/outcome.ts";
+
+const BOUND = 64;
+const answer = (durationMs: number, status = 200): Outcome => ({
+  kind: "response",
+  status,
+  retryAfter: undefined,
+  durationMs,
+});
+const silence: Outcome = { kind: "failure", code: "timeout", durationMs: 10_000 };
+
+/** What is left of an endpoint's limit after these, one after the other. */
+function limitAfter(outcomes: readonly Outcome[], endpoint = new Endpoint()): number {
+  for (const outcome of outcomes) endpoint.learn(outcome, BOUND, 0);
+  return endpoint.limit;
+}
+const times = (count: number, outcome: Outcome): Outcome[] => Array(count).fill(outcome);
+
+describe("the limit of an endpoint", () => {
+  test("starts small, grows with each quick answer, and ends at its bound", () => {
+    const start = limitAfter([]);
+    expect(start).toBeGreaterThanOrEqual(1);
+    expect(start).toBeLessThan(BOUND / 2);
+    expect(limitAfter([answer(5)])).toBeGreaterThan(start);
+    expect(limitAfter(times(1_000, answer(5)))).toBe(BOUND);
+  });
+
+  test.each([400, 401, 404, 410, 429, 301, 799])("grows with an answer of %p too: it came quickly", (status) => {
+    expect(limitAfter([answer(5, status)])).toBeGreaterThan(limitAfter([]));
+  });
+
+  test("does not grow with quick errors of the receiver's own", () => {
+    expect(limitAfter(times(100, answer(5, 503)))).toBeLessThanOrEqual(limitAfter([]));
+  });
+
+  test("shrinks to a share of the bound with slow answers, and no further", () => {
+    const grown = times(1_000, answer(5));
+    const limits = [1, 10, 100, 1_000].map((count) => limitAfter([...grown, ...times(count, answer(9_000))]));
+    expect(limits).toEqual(limits.toSorted((a, b) => b - a));
+    expect(limits[0]).toBeLessThan(BOUND);
+    expect(limits.at(-1)).toBeLessThanOrEqual(BOUND / 2);
+    expect(limits.at(-1)).toBeGreaterThanOrEqual(1);
+  });
+
+  test("shrinks faster with silence, down to one", () => {
+    const grown = times(1_000, answer(5));
+    expect(limitAfter([...grown, silence])).toBeLessThan(limitAfter([...grown, answer(9_000)]));
+    expect(limitAfter([...grown, ...times(100, silence)])).toBe(1);
+  });
+
+  test("is the same after what says nothing about the endpoint", () => {
+    const nothing: Outcome[] = [
+      { kind: "fault", code: "resolver", durationMs: 9_000 },
+      { kind: "fault", code: "shutdown", durationMs: 9_000 },
+      { kind: "blocked", range: "private", durationMs: 0 },
+    ];
+    expect(limitAfter(nothing)).toBe(limitAfter([]));
+  });
+
+  test("stays between one and its bound, whatever comes", () => {
+    const all = [answer(1), answer(9_000), answer(1, 500), answer(9_000, 500), silence];
+    for (const bound of [1, 2, 5, 64, 10_000]) {
+      const endpoint = new Endpoint();
+      for (let i = 0; i < 5_000; i++) {
+        endpoint.learn(all[Math.floor(Math.random() * all.length)] as Outcome, bound, i);
+        expect(endpoint.limit).toBeGreaterThanOrEqual(1);
+        expect(endpoint.limit).toBeLessThanOrEqual(Math.max(bound, 4)); // 4: what an unknown one starts with
+      }
+    }
+  });
+});
+
+describe("the line of an endpoint", () => {
+  test("has turns one after the other, none before its time", () => {
+    const endpoint = new Endpoint();
+    endpoint.took(100, 0);
+    let last = 0;
+    for (let i = 0; i < 100; i++) {
+      const line = endpoint.line(false, 4, 1_000);
+      expect(line.from).toBeGreaterThanOrEqual(1_000);
+      expect(line.from).toBeGreaterThan(last);
+      last = line.from;
+      endpoint.joined(1, line, false);
+    }
+    // Little's law: 100 attempts of 100 ms, four at a time, take 2.5 s.
+    expect(last - 1_000).toBeCloseTo(2_500, 0);
+  });
+
+  test("is as long for many at once as for as many one by one", () => {
+    const [one, many] = [new Endpoint(), new Endpoint()];
+    for (let i = 0; i < 50; i++) one.joined(1, one.line(false, 4, 0), false);
+    many.joined(50, many.line(false, 4, 0), false);
+    expect(many.line(false, 4, 0).from).toBeCloseTo(one.line(false, 4, 0).from, 3);
+  });
+
+  test("has those in front that have had a turn in vain", () => {
+    const endpoint = new Endpoint();
+    endpoint.joined(1_000, endpoint.line(false, 4, 0), false);
+    expect(endpoint.line(true, 4, 0).from).toBeLessThan(endpoint.line(false, 4, 0).from / 10);
+  });
+
+  test("goes at the endpoint's pace: slower after slow answers, and while one is outstanding for long", () => {
+    const [quick, slow, stuck] = [new Endpoint(), new Endpoint(), new Endpoint()];
+    for (let i = 0; i < 50; i++) quick.took(10, 0);
+    for (let i = 0; i < 50; i++) slow.took(2_000, 0);
+    stuck.started(0);
+    const spacings = [quick, slow, stuck].map((endpoint) => endpoint.line(false, 1, 5_000).spacingMs);
+    expect(spacings[0]).toBeLessThan(20);
+    expect(spacings[1]).toBeGreaterThan(1_500);
+    expect(spacings[2]).toBeGreaterThanOrEqual(5_000);
+  });
+});

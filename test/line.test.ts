@@ -1,0 +1,38 @@
+import { describe, expect, test } from "bun:test";
+import { firstTurn } from "../src/line.ts";
+
+const line = { startAt: 1_000, from: 2_000, spacingMs: 100, horizonAt: 10_000 };
+
+describe("the first turn of a line", () => {
+  test.each([
+    [0, 2_000],
+    [0.5, 2_050],
+    [0.999, 2_100],
+  ])("is the next one, give or take a spacing (random %p)", (random, expected) => {
+    expect(firstTurn(line, () => random)).toBe(expected);
+  });
+
+  test("may be the horizon itself", () => {
+    expect(firstTurn({ ...line, from: 10_000, spacingMs: 0 }, () => 0.9)).toBe(10_000);
+  });
+
+  test.each([
+    [0, 5_500],
+    [0.5, 7_750],
+    [0.999, 9_996],
+  ])("after the horizon is one in the second half of the way there (random %p)", (random, expected) => {
+    expect(firstTurn({ ...line, from: 10_001 }, () => random)).toBe(expected);
+  });
+
+  test("is a whole number of milliseconds, and never before the line begins", () => {
+    for (let i = 0; i < 1_000; i++) {
+      const startAt = Math.random() * 1e12;
+      const from = startAt + Math.random() * 1e6;
+      const horizonAt = startAt + Math.random() * 1e6;
+      const turn = firstTurn({ startAt, from, horizonAt, spacingMs: Math.random() * 1e4 }, Math.random);
+      expect(Number.isInteger(turn)).toBe(true);
+      expect(turn).toBeGreaterThanOrEqual(startAt);
+      expect(turn).toBeLessThanOrEqual(Math.ceil(horizonAt));
+    }
+  });
+});
