@@ -82,7 +82,7 @@ export class Endpoint {
     if (outcome.kind === "response") {
       this.breaker.succeeded();
       if (outcome.durationMs > SLOW_MS) this.limit = Math.max(1, bound * SLOW_SHARE, this.limit * SLOW_SHRINK);
-      else if (outcome.status < 500) this.limit += 1;
+      else if (Math.floor(outcome.status / 100) !== 5) this.limit += 1;
       this.limit = Math.min(this.limit, bound);
     } else if (outcome.kind === "failure") {
       this.breaker.failed(nowMs);

@@ -86,7 +86,7 @@ describe("a circuit", () => {
 
   test("is not held open for longer by attempts that went before it opened", () => {
     const { breaker } = opened(0);
-    const dueAt = probeAt(breaker, 0);
+    const dueAt = probeAt(opened(0).breaker, 0);
     for (let i = 0; i < 50; i++) breaker.failed(dueAt - 1);
     expect(breaker.admit(dueAt)).toBe(true);
   });
