@@ -13,15 +13,15 @@ const MAX_PARK_MS = 10 * 60 * 1000; // 10 min
 
 export class Breaker {
   #failures = 0;
-  /** 0 while the circuit is closed. */
   #openedAt = 0;
+  /** 0 while the circuit is closed. */
   #openUntil = 0;
   #openMs = 0;
   #isProbing = false;
   #hasProber = false;
 
   get isOpen(): boolean {
-    return this.#openedAt > 0;
+    return this.#openUntil > 0;
   }
 
   /** Ask for the probe of an open circuit: true to go. */
@@ -45,7 +45,7 @@ export class Breaker {
 
   succeeded(): void {
     this.#failures = 0;
-    this.#openedAt = 0;
+    this.#openUntil = 0;
     this.#isProbing = false;
   }
 

@@ -12,6 +12,7 @@ const STUCK_MS = 15 * 1000; // 15 s: a worker with free slots picks up a waiting
 export async function checkValkey(valkey: Valkey): Promise<string[]> {
   const facts = await within(PROBE_MS, readFacts(valkey), undefined);
   if (facts === undefined) return ["Valkey does not answer"];
+  if (!facts.isPrimary) return ["Valkey takes no writes: it is a replica"];
   if (facts.evictionPolicy === "noeviction") return [];
   return [`Valkey may drop queued events: expected maxmemory-policy noeviction, got ${facts.evictionPolicy}`];
 }

@@ -7,6 +7,7 @@ import type { Logger } from "./logger.ts";
 export type Valkey = Redis;
 
 const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
+const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
  * Open a connection that never gives up: commands wait while Valkey is away and are sent again when it is back, so that
@@ -19,6 +20,8 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
   const valkey = new Redis(url, {
     connectionName: name,
     maxRetriesPerRequest: null,
+    // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
+    socketTimeout: SILENCE_MS,
     retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), MAX_RECONNECT_DELAY_MS),
     // A primary that became a replica answers READONLY (an error code, not prose): go and find the new one, then resend.
     reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 2 : false),
@@ -44,6 +47,8 @@ export interface ValkeyFacts {
   readonly evictionPolicy: string;
   /** Whether the append-only file is on. */
   readonly appendOnly: boolean;
+  /** Whether it takes writes: a replica does not. */
+  readonly isPrimary: boolean;
   readonly usedMemoryBytes: number;
 }
 
@@ -55,6 +60,7 @@ export async function readFacts(valkey: Valkey): Promise<ValkeyFacts> {
     server: version === undefined ? `Redis ${info.get("redis_version")}` : `Valkey ${version}`,
     evictionPolicy: info.get("maxmemory_policy") ?? "unknown",
     appendOnly: info.get("aof_enabled") === "1",
+    isPrimary: info.get("role") === "master",
     usedMemoryBytes: Number(info.get("used_memory")),
   };
 }

@@ -10,8 +10,8 @@ import { errorCode } from "../src/outcome.ts";
 import { type Exchange, http, type ListenerOptions, listen } from "./support/listener.ts";
 import { bounded, eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
-const TIMEOUT_MS = 1000; // of an attempt
-const LATE_MS = 500; // by how much a busy loop may make a deadline late
+const TIMEOUT_MS = 1500; // of an attempt
+const LATE_MS = 1000; // by how much a busy loop may make a deadline late
 const ATTEMPTS = 2;
 const MIB = 1024 * 1024;
 const ENDLESS = 100_000; // pieces: nobody takes as many
@@ -240,7 +240,7 @@ test("receivers that mean no good get what they deserve, all at once, and the he
   if (process.env.HOSTILE_FIGURES) console.error({ tookMs, events: delaysMs.length, medianMs, worstMs, grownMiB });
   expect(tookMs).toBeLessThan(ATTEMPTS * (TIMEOUT_MS + LATE_MS));
   expect(delaysMs.length).toBeGreaterThan(50);
-  expect(medianMs).toBeLessThan(50);
+  expect(medianMs).toBeLessThan(100);
   expect(worstMs).toBeLessThan(TIMEOUT_MS); // it never waits for one of the others to run into its deadline
   expect(grownMiB).toBeLessThan(150);
   await eventually(
@@ -249,8 +249,9 @@ test("receivers that mean no good get what they deserve, all at once, and the he
   );
 }, 20_000);
 
-test("ten thousand endpoints leave no more than 2,048 idle connections, which end, and their memory is used again", async () => {
-  const ENDPOINTS = 10_000;
+test("13,000 endpoints leave no more than 2,048 idle connections, which end, and their memory is used again", async () => {
+  const ENDPOINTS = 13_000;
+  const EVENTS = 3_000;
   const MAX_IDLE = 2_048;
   const SLOTS = 256;
   const system = await stack({ resolve: async () => loopback, concurrency: SLOTS });
@@ -276,29 +277,28 @@ test("ten thousand endpoints leave no more than 2,048 idle connections, which en
   let made = 0;
   const nextUrl = () => `http://h${++made}.example:${port}/`;
 
-  // First as events. One user for all: the log is not what this is about.
+  // First as events, more than may be idle. One user for all: the log is not what this is about.
   const userId = `usr_${crypto.randomUUID()}`;
   const all = Promise.withResolvers<void>();
   let delivered = 0;
   system.worker.on("completed", () => {
     delivered += 1;
-    if (delivered === ENDPOINTS) all.resolve();
+    if (delivered === EVENTS) all.resolve();
   });
   const bytesAtStart = residentBytes();
   const startedAt = performance.now();
-  while (made < ENDPOINTS) {
+  while (made < EVENTS) {
     const data = () => jobData(nextUrl(), { userId });
     await system.queue.addBulk(Array.from({ length: 1000 }, () => ({ name: "file.created", data: data() })));
   }
-  await bounded(all.promise, () => `${ENDPOINTS} deliveries, got ${delivered}`, 20_000);
+  await bounded(all.promise, () => `${EVENTS} deliveries, got ${delivered}`, 20_000);
   const eventsMs = performance.now() - startedAt;
   expect((residentBytes() - bytesAtStart) / MIB).toBeLessThan(400); // the events and their log lines are kept for tests
 
-  // Then as many others through the same connections alone, since this process keeps every job for the tests.
-  const bytesBefore = residentBytes();
+  // Then 10,000 others through the same sender alone, since this process keeps every job for the tests.
   const outcomes = new Set<string>();
-  const send = async (): Promise<void> => {
-    while (made < 2 * ENDPOINTS) {
+  const send = async (upTo: number): Promise<void> => {
+    while (made < upTo) {
       const url = new URL(nextUrl());
       const headers = ["Host", url.host, "Content-Length", "2"];
       outcomes.add(
@@ -306,7 +306,10 @@ test("ten thousand endpoints leave no more than 2,048 idle connections, which en
       );
     }
   };
-  await Promise.all(Array.from({ length: SLOTS }, send));
+  const sendAll = (upTo: number) => Promise.all(Array.from({ length: SLOTS }, () => send(upTo)));
+  await sendAll((EVENTS + ENDPOINTS) / 2);
+  const bytesBefore = residentBytes();
+  await sendAll(ENDPOINTS);
   const grownMiB = (residentBytes() - bytesBefore) / MIB;
   expect([...outcomes]).toEqual(["delivered"]);
   // Above the idle ones: those in use, and those whose closing the server has yet to see.
@@ -324,6 +327,6 @@ test("ten thousand endpoints leave no more than 2,048 idle connections, which en
   );
   const endedMs = performance.now() - idleAt;
   if (process.env.HOSTILE_FIGURES) console.error({ eventsMs, most, endedMs, grownMiB, rssMiB: bytesBefore / MIB });
-  expect(grownMiB).toBeLessThan(100); // 10 KiB for each further endpoint would be over it
+  expect(grownMiB).toBeLessThan(64); // 13 KiB for each of the last 5,000 would be over it
   expect(await system.queue.getFailedCount()).toBe(0);
 }, 50_000);
