@@ -81,13 +81,13 @@ export function createGate({
     const endpoint = endpoints.get(name) ?? new Endpoint();
     endpoints.delete(name);
     endpoints.set(name, endpoint);
-    if (endpoints.size > capacity) forgetOldest();
+    if (endpoints.size > capacity) forgetOldest(endpoint);
     return endpoint;
   }
 
-  function forgetOldest(): void {
+  function forgetOldest(but: Endpoint): void {
     for (const [name, endpoint] of endpoints) {
-      if (endpoint.inFlight > 0) continue;
+      if (endpoint.inFlight > 0 || endpoint === but) continue;
       if (endpoint.breaker.isOpen) openCircuits -= 1;
       endpoints.delete(name);
       return;
@@ -160,7 +160,7 @@ export function createGate({
     admit(name, wasParked) {
       const endpoint = recall(name);
       if (endpoint.breaker.isOpen) {
-        if (endpoint.breaker.admit(now())) return start(endpoint);
+        if (inFlight < slots && endpoint.breaker.admit(now())) return start(endpoint);
         return { kind: "park", retryAt: firstTurn(endpoint.breaker.line(now()), random), reason: "circuit" };
       }
       const reason = whyNot(endpoint);
