@@ -12,8 +12,10 @@ export interface Line {
   readonly startAt: number;
 }
 
+const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when the probe is due
+
 /** The first turn of a line, give or take a little, epoch ms. */
 export function firstTurn({ from, spacingMs, startAt, horizonAt }: Line, random: () => number): number {
-  const turn = from + random() * spacingMs;
+  const turn = from + random() * Math.min(spacingMs, MAX_JITTER_MS);
   return Math.ceil(turn <= horizonAt ? turn : startAt + (horizonAt - startAt) * (0.5 + 0.5 * random()));
 }
