@@ -54,12 +54,10 @@ export function createCompletion({
       duration_ms: outcome.durationMs,
       success: isDelivered(outcome),
       error: errorCode(outcome),
+      job,
     };
     metrics.attempted(event.type, outcome);
-    logger.info(
-      { job, user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) },
-      "delivery.attempted",
-    );
+    logger.info({ user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) }, "delivery.attempted");
     if (verdict.kind === "defer") return;
     try {
       await log.record(event.userId, entry, startedAt + outcome.durationMs);

@@ -23,6 +23,8 @@ export interface Attempt {
   readonly success: boolean;
   /** `null` when delivered, else a short code: `timeout`, `dns`, `http_503`, … */
   readonly error: string | null;
+  /** The job's id: where an operator finds the event, and has it delivered again, while it is kept. */
+  readonly job: string;
 }
 
 const KEPT = 10;

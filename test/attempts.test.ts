@@ -32,6 +32,7 @@ function attemptAt(timeMs: number, overrides: Partial<Attempt> = {}): Attempt {
     duration_ms: 12,
     success: true,
     error: null,
+    job: "1",
     ...overrides,
   };
 }
@@ -176,6 +177,7 @@ describe("a delivery", () => {
         duration_ms: expect.any(Number),
         success: false,
         error: "http_503",
+        job: job.id,
       },
     ]);
     expect(Object.keys(found[0] as Attempt)).toEqual([
@@ -189,6 +191,7 @@ describe("a delivery", () => {
       "duration_ms",
       "success",
       "error",
+      "job",
     ]);
     const startedAt = Date.parse(found[0]?.timestamp as string);
     expect(startedAt).toBeGreaterThanOrEqual(beganAt);

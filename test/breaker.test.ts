@@ -4,9 +4,11 @@ import { firstTurn } from "../src/line.ts";
 
 const MINUTE_MS = 60 * 1000;
 const HOUR_MS = 60 * MINUTE_MS;
+const EPOCH_MS = 1_760_000_000_000;
+const LATER_MS = EPOCH_MS + HOUR_MS;
 
 /** An open circuit, and when it opened. */
-function opened(nowMs = 1_000_000): { breaker: Breaker; failures: number } {
+function opened(nowMs = EPOCH_MS): { breaker: Breaker; failures: number } {
   const breaker = new Breaker();
   let failures = 0;
   for (; !breaker.isOpen && failures < 100; failures++) breaker.failed(nowMs);
@@ -28,7 +30,7 @@ describe("a circuit", () => {
     const { failures } = opened();
     const breaker = new Breaker();
     for (let i = 0; i < 50; i++) {
-      for (let j = 1; j < failures; j++) breaker.failed(i);
+      for (let j = 1; j < failures; j++) breaker.failed(EPOCH_MS + i);
       breaker.succeeded();
     }
     expect(breaker.isOpen).toBe(false);
@@ -41,7 +43,7 @@ describe("a circuit", () => {
   });
 
   test("that is open lets nobody go until the probe is due, and then exactly one", () => {
-    const nowMs = 1_000_000;
+    const nowMs = EPOCH_MS;
     const { breaker } = opened(nowMs);
     const dueAt = probeAt(breaker, nowMs);
     expect(dueAt).toBeGreaterThan(nowMs);
@@ -52,16 +54,16 @@ describe("a circuit", () => {
   test("is closed by one answer, also of an attempt that went before it opened", () => {
     for (const isProbing of [true, false]) {
       const { breaker } = opened();
-      if (isProbing) expect(breaker.admit(HOUR_MS)).toBe(true);
+      if (isProbing) expect(breaker.admit(LATER_MS)).toBe(true);
       breaker.succeeded();
       expect(breaker.isOpen).toBe(false);
-      breaker.failed(0);
+      breaker.failed(LATER_MS);
       expect(breaker.isOpen).toBe(false); // it counts from nothing again
     }
   });
 
   test("stays open for longer after each probe in vain, but not beyond a few minutes", () => {
-    let nowMs = 1_000_000;
+    let nowMs = EPOCH_MS;
     const { breaker } = opened(nowMs);
     const pauses: number[] = [];
     for (let i = 0; i < 20; i++) {
@@ -78,15 +80,15 @@ describe("a circuit", () => {
   });
 
   test("lets another probe go at once after one that said nothing about the endpoint", () => {
-    const { breaker } = opened(0);
-    expect(breaker.admit(HOUR_MS)).toBe(true);
+    const { breaker } = opened();
+    expect(breaker.admit(LATER_MS)).toBe(true);
     breaker.undecided();
-    expect([HOUR_MS, HOUR_MS].map((at) => breaker.admit(at))).toEqual([true, false]);
+    expect([LATER_MS, LATER_MS].map((at) => breaker.admit(at))).toEqual([true, false]);
   });
 
   test("is not held open for longer by attempts that went before it opened", () => {
-    const { breaker } = opened(0);
-    const dueAt = probeAt(opened(0).breaker, 0);
+    const { breaker } = opened();
+    const dueAt = probeAt(opened().breaker, EPOCH_MS);
     for (let i = 0; i < 50; i++) breaker.failed(dueAt - 1);
     expect(breaker.admit(dueAt)).toBe(true);
   });
@@ -94,7 +96,7 @@ describe("a circuit", () => {
 
 describe("those who wait for an open circuit", () => {
   test("come back one by one: the first as the probe is due, nobody before", () => {
-    const nowMs = 1_000_000;
+    const nowMs = EPOCH_MS;
     const { breaker } = opened(nowMs);
     const dueAt = probeAt(opened(nowMs).breaker, nowMs);
     const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(nowMs), Math.random));
@@ -104,8 +106,8 @@ describe("those who wait for an open circuit", () => {
 
   test("are spread out further the longer the endpoint is away, 15 min at the most", () => {
     const widths: number[] = [];
-    const { breaker } = opened(0);
-    for (const awayMs of [1, 10, 60, 600, 6_000].map((minutes) => minutes * MINUTE_MS)) {
+    const { breaker } = opened();
+    for (const awayMs of [1, 10, 60, 600, 6_000].map((minutes) => EPOCH_MS + minutes * MINUTE_MS)) {
       breaker.line(awayMs); // the prober
       const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(awayMs), Math.random));
       widths.push(Math.max(...turns) - awayMs);

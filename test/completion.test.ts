@@ -123,6 +123,7 @@ describe("the hook", () => {
     timestamp: "2026-01-02T03:04:05.006Z",
     endpoint: "https://customer.example/hook",
     event: "file.created",
+    job: "7",
   };
 
   test.each<[string, Outcome, Verdict, object, object]>([
@@ -169,7 +170,7 @@ describe("the hook", () => {
       ["usr_1", { ...entry, ...expectedEntry }, given.startedAt + outcome.durationMs],
     ]);
     expect(printed).toEqual([
-      [{ job: "7", user: "usr_1", ...entry, ...expectedEntry, ...expectedLine }, "delivery.attempted"],
+      [{ user: "usr_1", ...entry, ...expectedEntry, ...expectedLine }, "delivery.attempted"],
     ]);
     expect(JSON.stringify([written, printed])).not.toContain("leak");
   });

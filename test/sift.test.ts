@@ -1,0 +1,330 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { Queue } from "bullmq";
+import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import type { Line } from "../src/line.ts";
+import { queueKey } from "../src/queue.ts";
+import { createSifter } from "../src/sift.ts";
+import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { bounded, eventually, jobData, startStack } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const THEIRS = "https://customer.example/in";
+const ENOUGH = 100; // calls after which a sifter has long begun
+const EPOCH_MS = 1_760_000_000_000;
+
+const open: { stop(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+/** A queue that nobody works on, and a sifter for it with a line of the test's own. */
+async function setUp(given: Partial<Line> = {}) {
+  const name = `sift-${crypto.randomUUID()}`;
+  const valkey: Valkey = connectValkey(await testValkeyUrl(), "test:sift", { info() {}, warn() {} } as never);
+  const queue = new Queue(name, { connection: valkey });
+  open.push({
+    async stop() {
+      await queue.close();
+      valkey.disconnect();
+    },
+  });
+
+  const joined: number[] = [];
+  const sifted: { moved: number; seen: number }[] = [];
+  let line: Line = {
+    startAt: EPOCH_MS,
+    from: EPOCH_MS + 1_000,
+    spacingMs: 10,
+    horizonAt: EPOCH_MS + 1e9,
+    ...given,
+  };
+  let asked = 0;
+  let pieces = Number.POSITIVE_INFINITY;
+  const sift = createSifter({
+    valkey,
+    prefix: queueKey(name),
+    gate: {
+      line: () => {
+        asked += 1;
+        return asked > pieces ? undefined : line;
+      },
+      joined(_, count, { from, spacingMs, ...rest }) {
+        joined.push(count);
+        line = { ...rest, spacingMs, from: from + count * spacingMs };
+      },
+    },
+    logger: { debug: (fields: { moved: number; seen: number }) => void sifted.push(fields) } as never,
+    now: () => EPOCH_MS,
+  });
+  return {
+    queue,
+    valkey,
+    joined,
+    sifted,
+    /** Call the sifter as for so many jobs that were parked one by one. */
+    call: (times = ENOUGH, url = THEIRS) => {
+      for (let i = 0; i < times; i++) sift(new URL(url));
+    },
+    /** The endpoint may go again after so many pieces. */
+    closeLineAfter: (count: number) => {
+      pieces = count;
+    },
+    /** How often it asked for the line. */
+    timesAsked: () => asked,
+    /** Sift until nothing moves any more. */
+    async sift(url = THEIRS) {
+      const before = sifted.length;
+      for (let i = 0; i < ENOUGH; i++) sift(new URL(url));
+      await eventually(
+        () => sifted.slice(before).at(-1),
+        (last) => last !== undefined && (last.seen < 1_000 || last.moved < 100),
+      );
+      await valkey.ping();
+    },
+    /** The ids in wait, the next one first. */
+    waiting: async () => (await valkey.lrange(queue.toKey("wait"), 0, -1)).reverse(),
+    /** The ids in delayed and their turns, in order. */
+    async delayed() {
+      const flat = await valkey.zrange(queue.toKey("delayed"), 0, -1, "WITHSCORES");
+      return Array.from({ length: flat.length / 2 }, (_, index) => ({
+        id: flat[2 * index] as string,
+        turnAt: Math.floor(Number(flat[2 * index + 1]) / 0x1000),
+      }));
+    },
+    async add(...datas: unknown[]) {
+      const jobs = await queue.addBulk(datas.map((data) => ({ name: "file.created", data })));
+      return jobs.map(({ id }) => id as string);
+    },
+    /** Put a job into wait with data that no BullMQ client would write. */
+    async addRaw(id: string, data: string) {
+      await valkey.hset(queue.toKey(id), { name: "file.created", data, opts: "{}", timestamp: String(EPOCH_MS) });
+      await valkey.lpush(queue.toKey("wait"), id);
+      return id;
+    },
+  };
+}
+
+const theirs = (count: number) => Array.from({ length: count }, () => jobData(THEIRS));
+const others = (count: number) =>
+  Array.from({ length: count }, (_, index) => jobData(`https://other-${index}.example/in`));
+
+describe("sifting", () => {
+  test("moves one endpoint's jobs to delayed at their turns, and leaves the others in their exact order", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(
+      ...Array.from({ length: 300 }, (_, index) => (index % 3 === 0 ? others(1) : theirs(1))[0]),
+    );
+    const kept = ids.filter((_, index) => index % 3 === 0);
+    const moved = ids.filter((_, index) => index % 3 !== 0);
+    await rig.sift();
+    expect(await rig.waiting()).toEqual(kept);
+    expect(await rig.delayed()).toEqual(moved.map((id, index) => ({ id, turnAt: EPOCH_MS + 1_000 + index * 10 })));
+    expect(rig.joined).toEqual([200]);
+  });
+
+  test("counts as a pick-up, so that they go before fresh ones, and leaves the rest of a job alone", async () => {
+    const rig = await setUp();
+    const [mine, other] = (await rig.add(...theirs(1), ...others(1))) as [string, string];
+    const stored = (id: string) => rig.valkey.hgetall(rig.queue.toKey(id));
+    const [before, untouched] = [await stored(mine), await stored(other)];
+    await rig.sift();
+    expect(await stored(mine)).toEqual({ ...before, ats: "1", delay: "1000" });
+    expect(await stored(other)).toEqual(untouched);
+    await rig.valkey.hset(rig.queue.toKey(mine), "ats", "7");
+    await (await rig.queue.getJob(mine))?.promote();
+    await rig.sift();
+    expect((await stored(mine)).ats).toBe("8");
+  });
+
+  test("wakes the workers for the first turn", async () => {
+    const rig = await setUp();
+    await rig.add(...theirs(50), ...others(1));
+    await rig.valkey.del(rig.queue.toKey("marker"));
+    await rig.sift();
+    const [first] = await rig.delayed();
+    const marker = await rig.valkey.zrange(rig.queue.toKey("marker"), 0, -1, "WITHSCORES");
+    expect(marker[0]).toBe("1");
+    expect(Math.floor(Number(marker[1]))).toBe(first?.turnAt as number);
+  });
+
+  test("gives those beyond the horizon turns in the second half of the way there", async () => {
+    const rig = await setUp({ spacingMs: 1_000, horizonAt: EPOCH_MS + 11_000 });
+    await rig.add(...theirs(500));
+    await rig.sift();
+    const turns = (await rig.delayed()).map(({ turnAt }) => turnAt - EPOCH_MS);
+    expect(turns).toHaveLength(500);
+    expect(turns.filter((turn) => turn < 5_500).length).toBeLessThanOrEqual(5);
+    expect(Math.max(...turns)).toBeLessThanOrEqual(11_000);
+    expect(turns.filter((turn) => turn >= 8_000).length).toBeGreaterThan(200); // spread out, not heaped
+  });
+
+  test("goes through a queue of many thousands, a piece at a time, as long as it is worth it", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...Array.from({ length: 5_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
+    await rig.sift();
+    // Each piece begins with what the one before it left.
+    expect(rig.sifted.length).toBeGreaterThan(1);
+    const waiting = await rig.waiting();
+    const delayed = (await rig.delayed()).map(({ id }) => id);
+    expect(waiting.length + delayed.length).toBe(5_000);
+    expect(new Set([...waiting, ...delayed])).toEqual(new Set(ids));
+    expect(waiting).toEqual(ids.filter((id) => waiting.includes(id))); // in order
+    expect(delayed).toEqual(ids.filter((_, index) => index % 2 === 0).slice(0, delayed.length));
+    expect(rig.joined.reduce((sum, count) => sum + count)).toBe(delayed.length);
+  });
+
+  test("twice does no harm", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(20), ...others(20), ...theirs(20));
+    await rig.sift();
+    const after = [await rig.waiting(), await rig.delayed()];
+    await rig.sift();
+    expect([await rig.waiting(), await rig.delayed()]).toEqual(after);
+    expect(await rig.waiting()).toEqual(ids.slice(20, 40));
+  });
+
+  test("of an empty queue, or of one without such jobs, changes nothing", async () => {
+    const rig = await setUp();
+    await rig.sift();
+    expect(await rig.valkey.exists(rig.queue.toKey("wait"), rig.queue.toKey("delayed"))).toBe(0);
+    const ids = await rig.add(...others(30));
+    await rig.sift();
+    expect(await rig.waiting()).toEqual(ids);
+    expect(await rig.delayed()).toEqual([]);
+  });
+
+  test("ends when the endpoint may go again", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(2_500));
+    rig.closeLineAfter(1);
+    rig.call();
+    await eventually(
+      () => rig.timesAsked(),
+      (asked) => asked === 2, // and the second time there was no line any more
+    );
+    expect(rig.sifted).toMatchObject([{ moved: 1_000, seen: 1_000 }]);
+    expect(await rig.waiting()).toEqual(ids.slice(1_000));
+  });
+
+  test("does not begin for a job now and then", async () => {
+    const rig = await setUp();
+    await rig.add(...theirs(50));
+    for (let i = 0; i < 10; i++) rig.call(1);
+    for (let i = 0; i < 20; i++) rig.call(1, `https://other-${i}.example/`);
+    expect(rig.timesAsked()).toBe(0);
+    expect(await rig.delayed()).toEqual([]);
+  });
+});
+
+describe("a job of the endpoint is found", () => {
+  test.each([
+    ["as JavaScript writes it", (url: string) => JSON.stringify(jobData(url))],
+    ["as PHP does, with its slashes escaped", (url: string) => JSON.stringify(jobData(url)).replaceAll("/", "\\/")],
+    [
+      "as Python does, with spaces",
+      (url: string) => JSON.stringify(jobData(url)).replaceAll('":', '": ').replaceAll(',"', ', "'),
+    ],
+    ["with a query", (url: string) => JSON.stringify(jobData(`${url}?token=1#top`))],
+  ])("%s", async (_, write) => {
+    const rig = await setUp();
+    const id = await rig.addRaw("raw-1", write(THEIRS));
+    await rig.sift();
+    expect((await rig.delayed()).map((job) => job.id)).toEqual([id]);
+  });
+
+  test("without a path, which is the same as /", async () => {
+    const rig = await setUp();
+    await rig.addRaw("raw-1", JSON.stringify(jobData("https://customer.example")));
+    await rig.addRaw("raw-2", JSON.stringify(jobData("https://customer.example/")));
+    await rig.sift("https://customer.example/");
+    expect((await rig.delayed()).map(({ id }) => id)).toEqual(["raw-1", "raw-2"]);
+  });
+});
+
+describe("a job is left alone", () => {
+  const text = JSON.stringify(jobData(THEIRS));
+  test.each([
+    ["that is another endpoint's at the same host", JSON.stringify(jobData("https://customer.example/in/deeper"))],
+    ["whose path begins alike", JSON.stringify(jobData(`${THEIRS}side`))],
+    ["of the same host by http", JSON.stringify(jobData("http://customer.example/in"))],
+    ["of another port", JSON.stringify(jobData("https://customer.example:8443/in"))],
+    ["of a host that ends alike", JSON.stringify(jobData("https://evil-customer.example/in"))],
+    [
+      "whose own data names the URL",
+      JSON.stringify(jobData("https://o.example/", { data: { endpoint: { url: THEIRS } } })),
+    ],
+    ["whose data is too large to be decoded", JSON.stringify(jobData(THEIRS, { data: { text: "x".repeat(20_000) } }))],
+    ["whose data is cut off", text.slice(0, -1)],
+    [
+      "whose data is nested too deeply for Valkey",
+      text.replace('"data":{', `"x":${"[".repeat(2_000)}${"]".repeat(2_000)},"data":{`),
+    ],
+    ["whose data is a text", JSON.stringify(text)],
+    ["whose data is a list", `[${text}]`],
+    ["whose endpoint is a text", JSON.stringify({ endpoint: THEIRS })],
+    ["whose URL is a number", '{"endpoint":{"url":7},"x":"customer.example"}'],
+    ["whose URL is in a list", JSON.stringify({ endpoint: { url: [THEIRS] } })],
+    ["whose endpoint is null", '{"endpoint":null,"x":"customer.example"}'],
+    ["with a magic pattern for data", "%customer.example%([^"],
+  ])("%s", async (_, data) => {
+    const rig = await setUp();
+    const id = await rig.addRaw("raw-1", data);
+    const [good] = await rig.add(...theirs(1));
+    await rig.sift();
+    expect(await rig.waiting()).toEqual([id]);
+    expect((await rig.delayed()).map((job) => job.id)).toEqual([good as string]);
+    expect(await rig.valkey.hget(rig.queue.toKey(id), "data")).toBe(data);
+  });
+
+  test("that has no data, or is no job any more", async () => {
+    const rig = await setUp();
+    await rig.valkey.lpush(rig.queue.toKey("wait"), "gone");
+    await rig.valkey.hset(rig.queue.toKey("bare"), { name: "file.created" });
+    await rig.valkey.lpush(rig.queue.toKey("wait"), "bare");
+    await rig.sift();
+    expect(await rig.waiting()).toEqual(["gone", "bare"]);
+  });
+});
+
+test("a backlog of one endpoint is sifted while the worker runs, and everything is delivered, once", async () => {
+  const receiver = async (delayMs: number): Promise<Receiver> => {
+    const started = await startReceiver();
+    open.push(started);
+    started.answer({ delayMs });
+    return started;
+  };
+  const [slow, quick] = [await receiver(60), await receiver(0)];
+  const system = await startStack({ concurrency: 32, isIdle: true });
+  open.push(system);
+  const SLOW = 700;
+  const QUICK = 100;
+  const job = (url: string) => ({ name: "file.created", data: jobData(url) });
+  await system.queue.addBulk(Array.from({ length: SLOW }, () => job(slow.url("/in"))));
+  await system.queue.addBulk(Array.from({ length: QUICK }, () => job(quick.url("/in"))));
+  let mostDelayed = 0;
+  const watch = setInterval(async () => {
+    mostDelayed = Math.max(mostDelayed, await system.valkey.zcard(system.queue.toKey("delayed")));
+  }, 10);
+  open.push({ stop: async () => clearInterval(watch) });
+
+  system.worker.run();
+  await bounded(quick.waitFor(QUICK, 10_000), () => "the quick ones", 10_000);
+  const slowAtThatTime = slow.requests.length;
+  await bounded(slow.waitFor(SLOW, 15_000), () => `the slow ones, got ${slow.requests.length}`, 15_000);
+  await eventually(
+    () => system.queue.getCompletedCount(),
+    (count) => count === SLOW + QUICK,
+  );
+  expect(slowAtThatTime).toBeLessThan(SLOW / 2); // they did not wait behind the backlog
+  expect(mostDelayed).toBeGreaterThan(SLOW / 4);
+  expect(slow.requests).toHaveLength(SLOW);
+  expect(new Set([...slow.requests, ...quick.requests].map(({ headers }) => headers["webhook-id"])).size).toBe(
+    SLOW + QUICK,
+  );
+  expect(await system.queue.getJobCounts("wait", "active", "delayed", "failed")).toEqual({
+    wait: 0,
+    active: 0,
+    delayed: 0,
+    failed: 0,
+  });
+}, 30_000);
