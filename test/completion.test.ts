@@ -169,9 +169,7 @@ describe("the hook", () => {
       ["file.created", outcome],
       ["usr_1", { ...entry, ...expectedEntry }, given.startedAt + outcome.durationMs],
     ]);
-    expect(printed).toEqual([
-      [{ user: "usr_1", ...entry, ...expectedEntry, ...expectedLine }, "delivery.attempted"],
-    ]);
+    expect(printed).toEqual([[{ user: "usr_1", ...entry, ...expectedEntry, ...expectedLine }, "delivery.attempted"]]);
     expect(JSON.stringify([written, printed])).not.toContain("leak");
   });
 
