@@ -371,6 +371,7 @@ describe("GET /users/:userId/attempts", () => {
     duration_ms: 12,
     success: true,
     error: null,
+    job: "1",
   });
 
   test("answers the last ten, newest first", async () => {

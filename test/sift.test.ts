@@ -85,7 +85,7 @@ async function setUp(given: Partial<Line> = {}) {
     waiting: async () => (await valkey.lrange(queue.toKey("wait"), 0, -1)).reverse(),
     /** The ids in delayed and their turns, in order. */
     async delayed() {
-      const flat = await valkey.zrange(queue.toKey("delayed"), 0, -1, "WITHSCORES");
+      const flat = await valkey.zrange(queue.toKey("delayed"), "0", "-1", "WITHSCORES");
       return Array.from({ length: flat.length / 2 }, (_, index) => ({
         id: flat[2 * index] as string,
         turnAt: Math.floor(Number(flat[2 * index + 1]) / 0x1000),
@@ -142,7 +142,7 @@ describe("sifting", () => {
     await rig.valkey.del(rig.queue.toKey("marker"));
     await rig.sift();
     const [first] = await rig.delayed();
-    const marker = await rig.valkey.zrange(rig.queue.toKey("marker"), 0, -1, "WITHSCORES");
+    const marker = await rig.valkey.zrange(rig.queue.toKey("marker"), "0", "-1", "WITHSCORES");
     expect(marker[0]).toBe("1");
     expect(Math.floor(Number(marker[1]))).toBe(first?.turnAt as number);
   });
