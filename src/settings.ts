@@ -179,6 +179,13 @@ export const SETTINGS = {
     "at most 40 characters",
     "a label shown in Bull Board, as in `staging`",
   ),
+  boardReadonly: setting(
+    "BOARD_READONLY",
+    "0",
+    z.enum(["0", "1"]).transform((value) => value === "1"),
+    "0 or 1",
+    "1 turns off every action, on the pages and in Bull Board",
+  ),
   shutdownTimeoutMs: setting(
     "SHUTDOWN_TIMEOUT",
     "20s",

@@ -40,6 +40,7 @@ describe("the defaults", () => {
     boardUser: "admin",
     boardPassword: undefined,
     boardEnvironment: "",
+    boardReadonly: false,
     shutdownTimeoutMs: 20_000,
     logLevel: "info",
   };
@@ -83,6 +84,8 @@ describe("takes", () => {
     ["BOARD_USER", "ops", "boardUser", "ops"],
     ["BOARD_PASSWORD", "p:w ü", "boardPassword", "p:w ü"],
     ["BOARD_ENVIRONMENT", "staging", "boardEnvironment", "staging"],
+    ["BOARD_READONLY", "1", "boardReadonly", true],
+    ["BOARD_READONLY", "0", "boardReadonly", false],
     ["SHUTDOWN_TIMEOUT", "0s", "shutdownTimeoutMs", 0],
     ["SHUTDOWN_TIMEOUT", "10m", "shutdownTimeoutMs", 600_000],
     ["LOG_LEVEL", "silent", "logLevel", "silent"],
@@ -121,6 +124,7 @@ describe("refuses", () => {
     ["BOARD_PORT", ["-1", "65536", "http", "80.5"]],
     ["BOARD_USER", ["a:b", "x".repeat(101)]],
     ["BOARD_ENVIRONMENT", ["x".repeat(41)]],
+    ["BOARD_READONLY", ["2", "yes", "on", "01", "TRUE"]],
     ["SHUTDOWN_TIMEOUT", ["11m", "20", "-1s", "forever"]],
     ["LOG_LEVEL", ["verbose", "INFO", "30"]],
   ])("%s=%j", (name, values) => {
