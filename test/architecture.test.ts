@@ -6,7 +6,7 @@ import { dirname, join, normalize } from "node:path";
 const root = join(import.meta.dir, "..");
 
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
-const PURE = ["signature", "payload", "outcome", "retry", "line", "breaker", "endpoint", "mask"];
+const PURE = ["signature", "payload", "outcome", "retry", "line", "breaker", "endpoint", "mask", "advice", "moments"];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */

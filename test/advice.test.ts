@@ -1,0 +1,56 @@
+import { describe, expect, test } from "bun:test";
+import { type Advice, adviceFor } from "../src/advice.ts";
+import { errorCode, type FailureCode, type FaultCode, type Outcome } from "../src/outcome.ts";
+
+// Typed, so that a new code without words does not compile here.
+const FAILURES: Record<FailureCode, true> = {
+  timeout: true,
+  dns: true,
+  connection_refused: true,
+  connection_reset: true,
+  unreachable: true,
+  tls: true,
+  invalid_response: true,
+  network: true,
+};
+const FAULTS: Record<FaultCode, true> = { resolver: true, resources: true, shutdown: true, lock_lost: true };
+const UNKNOWN = adviceFor("from_the_future");
+
+const outcomes: Outcome[] = [
+  ...Object.keys(FAILURES).map((code) => ({ kind: "failure", code: code as FailureCode, durationMs: 1 }) as const),
+  ...Object.keys(FAULTS).map((code) => ({ kind: "fault", code: code as FaultCode, durationMs: 1 }) as const),
+  { kind: "blocked", range: "private", durationMs: 1 },
+  { kind: "expired", durationMs: 0 },
+];
+
+describe("there are words for", () => {
+  test.each(outcomes.map((outcome) => errorCode(outcome) as string))("%s, and for nothing else the same", (code) => {
+    const advice = adviceFor(code);
+    expect(advice).not.toEqual(UNKNOWN);
+    const others = outcomes.map((outcome) => errorCode(outcome) as string).filter((other) => other !== code);
+    expect(others.map((other) => adviceFor(other).what)).not.toContain(advice.what);
+  });
+
+  test("every status that is not delivered, the usual ones in words of their own", () => {
+    const all: Advice[] = [];
+    for (let status = 100; status < 600; status++) {
+      if (status >= 200 && status < 300) continue;
+      all.push(adviceFor(`http_${status}`));
+    }
+    expect(all).not.toContainEqual(UNKNOWN);
+    expect(adviceFor("http_302").todo).toContain("not followed");
+    expect(adviceFor("http_410").todo).toContain("not tried again");
+    expect(adviceFor("http_429").todo).toContain("Retry-After");
+    expect(adviceFor("http_418").what).toContain("418");
+    expect(adviceFor("http_503").what).not.toBe(adviceFor("http_500").what);
+  });
+});
+
+test("a timeout names the deadline that is set", () => {
+  expect(adviceFor("timeout").what).toBe("No answer within 10 s");
+  expect(adviceFor("timeout", 2_500).what).toBe("No answer within 2.5 s");
+});
+
+test.each(["", "constructor", "__proto__", "http_", "http_99", "http_999x", "<script>"])("%j gets none", (code) => {
+  expect(adviceFor(code)).toEqual(UNKNOWN);
+});
