@@ -31,6 +31,8 @@ export interface Gate {
   joined(endpoint: string, count: number, line: Line): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
+  /** Their names. Looks at every endpoint there is: for a slow timer. */
+  listOpen(): string[];
   /** Endpoints remembered. */
   readonly size: number;
 }
@@ -201,6 +203,10 @@ export function createGate({
     },
     get openCircuits() {
       return openCircuits;
+    },
+    listOpen() {
+      if (openCircuits === 0) return [];
+      return [...endpoints].filter(([, { breaker }]) => breaker.isOpen).map(([name]) => name);
     },
     get size() {
       return endpoints.size;

@@ -51,6 +51,7 @@ export interface Pipeline {
   /** Takes no jobs before `run()`. */
   readonly worker: DeliveryWorker;
   readonly sender: Sender;
+  readonly gate: Gate;
   readonly metrics: Metrics;
 }
 
@@ -92,5 +93,5 @@ export function createPipeline({ config, logger, queueValkey, logValkey, parts =
   worker.on("lockRenewalFailed", (jobs) => {
     for (const job of jobs) sender.cancel(job, "lock_lost");
   });
-  return { worker, sender, metrics };
+  return { worker, sender, gate, metrics };
 }

@@ -1,6 +1,7 @@
 /**
  * The worker: `bun src/worker.ts`, as many side by side as there are cores. Wiring only.
  */
+import { publishCircuits } from "./circuits.ts";
 import { loadConfigOrExit } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
@@ -18,10 +19,11 @@ const queueValkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 const logValkey = connectValkey(config.valkeyUrl, "fluxhook:log", logger);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
 
-const { worker, sender, metrics } = createPipeline({ config, logger, queueValkey, logValkey });
+const { worker, sender, gate, metrics } = createPipeline({ config, logger, queueValkey, logValkey });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue);
+publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
 
 let isStopping = false;
 const routes = createHealthRoutes(async () => {
