@@ -10,7 +10,7 @@
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import { epochMs, percentile } from "./clock.ts";
-import { type Kind, type Rig, startRig } from "./rig.ts";
+import { type Kind, type Rig, startRig, untilPrinted } from "./rig.ts";
 
 interface Scenario {
   readonly name: string;
@@ -74,10 +74,11 @@ try {
 }
 
 async function measure(
-  { valkeyUrl, receiverUrl, startWorker }: Rig,
+  { valkeyUrl, receiverLine, startWorker }: Rig,
   kind: Kind,
   { others, backlog }: Scenario,
 ): Promise<{ sent: number; latencies: number[] }> {
+  const receiverUrl = receiverLine.trim();
   const run = crypto.randomUUID();
   const queue = new Queue(run, { connection: { url: valkeyUrl } });
   let count = 0;
@@ -97,7 +98,8 @@ async function measure(
     );
     for (let start = 0; start < jobs.length; start += 1000) await queue.addBulk(jobs.slice(start, start + 1000));
   }
-  const worker = await startWorker(kind, run);
+  const worker = startWorker(kind, run);
+  await untilPrinted(worker, "worker.ready");
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
   // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
   const warmUpMs = backlog === undefined ? WARM_UP_MS : 0;
@@ -120,8 +122,7 @@ async function measure(
   await Bun.sleep(GRACE_MS);
   const noted = (await (await fetch(`${receiverUrl}/latencies/${run}`)).json()) as number[];
   const skipped = Math.round((warmUpMs * HEALTHY_PER_SECOND) / 1000);
-  worker.kill("SIGKILL");
-  await worker.exited;
+  await worker.stop();
   await queue.obliterate({ force: true });
   await queue.close();
   return { sent: count - skipped, latencies: noted.slice(skipped) };

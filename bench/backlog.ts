@@ -1,0 +1,172 @@
+/**
+ * A backlog, and its drain: how fast workers get through jobs that wait, and what it costs.
+ */
+import { Queue } from "bullmq";
+import { cpuMicros, peakBytes } from "./proc.ts";
+import { type Child, type Kind, type Rig, readSink } from "./rig.ts";
+
+export interface Drain {
+  readonly kind: Kind;
+  /** Jobs that are measured, and those before them that are not: code that has not run yet is slow, in every worker. */
+  readonly jobs: number;
+  readonly warmUpJobs: number;
+  readonly urls: readonly string[];
+  /** Of each worker. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Processes side by side; 1 unless told otherwise. */
+  readonly workers?: number;
+}
+
+/** What was measured between the end of the warm-up and the last job. */
+export interface Drained {
+  readonly jobs: number;
+  readonly seconds: number;
+  /** µs of CPU, all workers together. */
+  readonly workerMicros: number;
+  readonly valkeyMicros: number;
+  readonly receiverMicros: number;
+  /** Of the largest worker, from its start. */
+  readonly peakBytes: number;
+}
+
+export const USERS = 1_000; // events belong to so many users in turn
+const SECRET = "bench-secret-of-32-characters-xx";
+const CHUNK = 1_000;
+const POLL_MS = 10;
+const STUCK_MS = 60 * 1000; // 60 s without a job done: give up
+
+/** An event's own data, some 150 bytes. */
+export function buildEventData(index: number): object {
+  return {
+    fileId: `file_${index}`,
+    name: "Quarterly report.pdf",
+    size: 482_113,
+    path: "/Shared/Finance/2026/Q3",
+    owner: { id: "usr_1842", email: "owner@example.com" },
+  };
+}
+
+export function buildJob(index: number, urls: readonly string[]) {
+  const url = urls[index % urls.length] as string;
+  const endpoint = { url, secret: SECRET };
+  return {
+    name: "file.created",
+    data: { userId: `usr_${index % USERS}`, endpoint, data: buildEventData(index) },
+  };
+}
+
+/** Addresses of so many endpoints of the sink, spread over so many loopback hosts. */
+export function buildUrls({ receiverLine }: Rig, endpoints: number, hosts: number): string[] {
+  const { port } = JSON.parse(receiverLine);
+  return Array.from({ length: endpoints }, (_, index) => {
+    const host = index % hosts;
+    return `http://127.0.${Math.floor(host / 250)}.${(host % 250) + 1}:${port}/hooks/${index}`;
+  });
+}
+
+/**
+ * Fill a queue, start workers on it, and measure from when the warm-up jobs are done to the last acknowledgement.
+ *
+ * @throws  when a worker ends, nothing moves, a job failed, or the receiver has not seen every delivery
+ */
+export async function drain(rig: Rig, run: Drain): Promise<Drained> {
+  const { kind, jobs, warmUpJobs, urls, workers: count = 1 } = run;
+  const name = crypto.randomUUID();
+  const total = jobs + warmUpJobs;
+  const seenBefore = (await readSink(rig)).requests;
+  if (kind !== "raw") await fill(rig, name, total, urls);
+  const env = { LOG_LEVEL: "info", ...run.env };
+  const rawEnv: Record<string, string> =
+    kind === "raw" ? { BENCH_URLS: JSON.stringify(urls), BENCH_JOBS: String(total) } : {};
+  const workers = Array.from({ length: count }, () => rig.startWorker(kind, name, { ...env, ...rawEnv }));
+  const remaining = async (): Promise<number> =>
+    kind === "raw" ? total - ((await readSink(rig)).requests - seenBefore) : await countOpen(rig, name);
+
+  const first = await until(remaining, jobs, workers);
+  const before = await readMeters(rig, workers);
+  const startedAt = performance.now();
+  let peak = 0;
+  const done = await until(remaining, 0, workers, () => {
+    peak = Math.max(peak, ...workers.filter((worker) => !worker.hasEnded()).map(({ pid }) => peakBytes(pid)));
+  });
+  const seconds = (performance.now() - startedAt) / 1000;
+  const after = await readMeters(rig, workers);
+
+  if (kind !== "noop") await checkAll(rig, name, total, seenBefore);
+  await Promise.all(workers.map((worker) => worker.stop()));
+  return {
+    jobs: first - done,
+    seconds,
+    workerMicros: after.worker - before.worker,
+    valkeyMicros: after.valkey - before.valkey,
+    receiverMicros: after.receiver - before.receiver,
+    peakBytes: peak,
+  };
+}
+
+async function fill({ valkeyUrl }: Rig, name: string, total: number, urls: readonly string[]): Promise<void> {
+  const queue = new Queue(name, { connection: { url: valkeyUrl } });
+  for (let start = 0; start < total; start += CHUNK) {
+    const length = Math.min(CHUNK, total - start);
+    await queue.addBulk(Array.from({ length }, (_, index) => buildJob(start + index, urls)));
+  }
+  await queue.close();
+}
+
+/** Jobs that are not finished. */
+export async function countOpen({ client }: Rig, name: string): Promise<number> {
+  const counting = client.multi();
+  for (const state of ["wait", "active", "paused"]) counting.llen(`bull:${name}:${state}`);
+  for (const state of ["delayed", "prioritized"]) counting.zcard(`bull:${name}:${state}`);
+  const replies = (await counting.exec()) ?? [];
+  return replies.reduce((sum, [, length]) => sum + Number(length), 0);
+}
+
+async function until(
+  remaining: () => Promise<number>,
+  target: number,
+  workers: readonly Child[],
+  onPoll = () => {},
+): Promise<number> {
+  let last = Number.POSITIVE_INFINITY;
+  let movedAt = performance.now();
+  for (;;) {
+    onPoll();
+    const left = await remaining();
+    if (left <= target) return left;
+    if (left < last) movedAt = performance.now();
+    last = left;
+    const ended = workers.find((worker) => worker.hasEnded());
+    if (ended !== undefined || performance.now() - movedAt > STUCK_MS) {
+      throw new Error(`${ended ? "a worker ended" : "nothing moves"} with ${left} jobs left: ${tail(workers)}`);
+    }
+    await Bun.sleep(POLL_MS);
+  }
+}
+
+const tail = (workers: readonly Child[]): string => workers.map((worker) => worker.output().slice(-1000)).join("\n");
+
+async function readMeters(rig: Rig, workers: readonly Child[]) {
+  return {
+    worker: workers.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
+    valkey: await readValkeyMicros(rig),
+    receiver: cpuMicros(rig.receiver.pid),
+  };
+}
+
+/** CPU that Valkey used so far, user and system, in µs. */
+export async function readValkeyMicros({ client }: Rig): Promise<number> {
+  const info = await client.info("cpu");
+  const seconds = ["used_cpu_user", "used_cpu_sys"].map((key) =>
+    Number(new RegExp(`^${key}:(.+)$`, "m").exec(info)?.[1]),
+  );
+  return seconds.reduce((sum, value) => sum + value * 1e6, 0);
+}
+
+/** A figure counts when every job was delivered. */
+async function checkAll(rig: Rig, name: string, total: number, seenBefore: number): Promise<void> {
+  const seen = (await readSink(rig)).requests - seenBefore;
+  const failed = await rig.client.zcard(`bull:${name}:failed`);
+  if (seen < total || failed > 0)
+    throw new Error(`expected ${total} deliveries, got ${seen}, and ${failed} failed jobs`);
+}

@@ -1,0 +1,128 @@
+/**
+ * Throughput: the drain of a backlog with everything on (guard, gate, both signatures, log, metrics, a line of output per
+ * attempt), against three baselines that run in turns with it.
+ *
+ *   bun bench/deliver.ts [--jobs 20000] [--concurrency 64,256] [--endpoints 1,40,1000] [--rounds 3]
+ *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 5000] [--set NAME=value …]
+ *
+ * - noop: BullMQ with a processor that does nothing: the ceiling
+ * - plain: a BullMQ worker with fetch, a signature and no log: what people write
+ * - raw: the signed POSTs from a loop, no queue: the physical limit
+ *
+ * `--hosts` spreads the endpoints over so many loopback addresses; `--set` gives every worker a setting.
+ */
+import { parseArgs } from "node:util";
+import { readFacts } from "../src/valkey.ts";
+import { buildUrls, type Drained, drain } from "./backlog.ts";
+import { median } from "./clock.ts";
+import { buildTable, describeMachine, formatMegabytes, formatNumber, parseNumber, parseNumbers } from "./report.ts";
+import { type Kind, startRig } from "./rig.ts";
+
+const { values } = parseArgs({
+  options: {
+    jobs: { type: "string", default: "20000" },
+    concurrency: { type: "string", default: "64,256" },
+    endpoints: { type: "string", default: "1,40,1000" },
+    rounds: { type: "string", default: "3" },
+    kinds: { type: "string", default: "noop,plain,raw,fluxhook" },
+    hosts: { type: "string", default: "1" },
+    "warm-up": { type: "string", default: "5000" },
+    set: { type: "string", multiple: true, default: [] },
+  },
+});
+const jobs = parseNumber("jobs", values.jobs, 1_000_000);
+const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);
+const rounds = parseNumber("rounds", values.rounds, 20);
+const hosts = parseNumber("hosts", values.hosts, 1_000);
+const kinds = values.kinds.split(",") as Kind[];
+const settings = Object.fromEntries(values.set.map((pair) => pair.split(/=(.*)/s, 2) as [string, string]));
+
+interface Row {
+  readonly kind: Kind;
+  readonly concurrency: number;
+  readonly endpoints: number;
+  readonly runs: Drained[];
+}
+
+const rows: Row[] = [];
+let server = "";
+for (const concurrency of parseNumbers("concurrency", values.concurrency, 10_000)) {
+  for (const endpoints of parseNumbers("endpoints", values.endpoints, 100_000)) {
+    const group = kinds.map((kind): Row => ({ kind, concurrency, endpoints, runs: [] }));
+    rows.push(...group);
+    for (let round = 0; round < rounds; round++) for (const row of group) row.runs.push(await measure(row));
+  }
+}
+
+/** A Valkey, a receiver and a worker of its own for each run. */
+async function measure({ kind, concurrency, endpoints }: Row): Promise<Drained> {
+  const rig = await startRig({ receiver: ["bench/sink.ts", "--hosts", String(hosts)] });
+  try {
+    ({ server } = await readFacts(rig.client));
+    const env = {
+      WEBHOOK_CONCURRENCY: String(concurrency),
+      // A quarter by default: with a single endpoint that would be what is measured.
+      ...(endpoints === 1 ? { WEBHOOK_ENDPOINT_CONCURRENCY: String(concurrency) } : {}),
+      ...settings,
+    };
+    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), env });
+  } finally {
+    await rig.stop();
+  }
+}
+
+const rate = (run: Drained): number => run.jobs / run.seconds;
+const rates = (row: Row): number[] => row.runs.map(rate);
+const perJob = (row: Row, figure: (run: Drained) => number): string =>
+  formatNumber(median(row.runs.map((run) => figure(run) / run.jobs)));
+
+/** How the medians of two rows compare; NaN when there is none of the other kind. */
+function ratio(row: Row, kind: Kind): number {
+  const other = rows.find(
+    (one) => one.kind === kind && one.concurrency === row.concurrency && one.endpoints === row.endpoints,
+  );
+  return other === undefined ? Number.NaN : median(rates(row)) / median(rates(other));
+}
+
+const table = buildTable(
+  [
+    "worker",
+    "concurrency",
+    "endpoints",
+    "deliveries/s",
+    "lowest–highest",
+    "÷ no-op",
+    "÷ plain",
+    "worker µs",
+    "Valkey µs",
+    "receiver µs",
+    "peak MB",
+  ],
+  rows.map((row) => [
+    row.kind,
+    row.concurrency,
+    row.endpoints,
+    formatNumber(median(rates(row))),
+    `${formatNumber(Math.min(...rates(row)))}–${formatNumber(Math.max(...rates(row)))}`,
+    formatNumber(ratio(row, "noop")),
+    formatNumber(ratio(row, "plain")),
+    perJob(row, (run) => run.workerMicros),
+    row.kind === "raw" ? "–" : perJob(row, (run) => run.valkeyMicros),
+    row.kind === "noop" ? "–" : perJob(row, (run) => run.receiverMicros),
+    formatMegabytes(Math.max(...row.runs.map((run) => run.peakBytes))),
+  ]),
+);
+console.log(`## Throughput\n\n${describeMachine(server)}\n`);
+console.log(
+  `Backlogs of ${formatNumber(jobs)} after ${formatNumber(warmUpJobs)} that do not count, endpoints on ${hosts} host(s), ` +
+    `medians of ${rounds} round(s) in turns; µs of CPU per delivery. ` +
+    "WEBHOOK_ENDPOINT_CONCURRENCY is all of them with one endpoint, else its default. Output goes to a file.\n",
+);
+console.log(table);
+const headline = rows.find((row) => row.kind === "fluxhook" && row.concurrency === 64 && row.endpoints === 40);
+if (headline !== undefined) {
+  console.log(
+    `\nfluxhook at 64 in flight, 40 endpoints: **${formatNumber(ratio(headline, "noop"))}** of the no-op worker, ` +
+      `**${formatNumber(ratio(headline, "plain"))}** of the plain worker.`,
+  );
+}
