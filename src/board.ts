@@ -2,7 +2,8 @@
  * The board: `bun src/board.ts`, one is enough. Wiring only.
  */
 import { createBoardApp } from "./board-app.ts";
-import { loadConfigOrExit } from "./config.ts";
+import { loadConfigOrAnswer } from "./check.ts";
+import { findMisspelt } from "./config.ts";
 import { within } from "./deadline.ts";
 import { createLogger } from "./logger.ts";
 import { createBoardMetrics } from "./metrics.ts";
@@ -13,8 +14,12 @@ import { connectValkey } from "./valkey.ts";
 
 const LAST_ANSWERS_MS = 1000; // 1 s for requests under way; idle connections would keep us for ever
 
-const config = loadConfigOrExit(process.env);
+const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
+  name: "board",
+  purpose: "The board: Bull Board, the attempts of users, health and metrics. One is enough.",
+});
 const { logger, flush } = createLogger(config.logLevel);
+for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // the connection reports it

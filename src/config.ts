@@ -3,6 +3,7 @@
  */
 import { blockedRange, literalOf } from "./address.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
+import { findUnknownSettings, type UnknownSetting } from "./unknown-settings.ts";
 
 type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
 
@@ -41,6 +42,14 @@ export function loadConfig(
     );
   }
   return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...parsed, endpointConcurrency } };
+}
+
+/** Variables that look like settings and are none: for a warning. */
+export function findMisspelt(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
+  return findUnknownSettings(
+    env,
+    Object.values(SETTINGS).map(({ name }) => name),
+  );
 }
 
 /** Read the settings, or list every problem on stderr and end the process with 78 (EX_CONFIG of sysexits.h). */

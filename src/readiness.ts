@@ -3,7 +3,7 @@
  */
 import { within } from "./deadline.ts";
 import type { DeliveryWorker, Queue } from "./queue.ts";
-import { readFacts, type Valkey } from "./valkey.ts";
+import { readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
 
 const PROBE_MS = 2 * 1000; // 2 s: probes give up after a few seconds, and must get the reason before
 const STUCK_MS = 15 * 1000; // 15 s: a worker with free slots picks up a waiting job within milliseconds
@@ -11,10 +11,17 @@ const STUCK_MS = 15 * 1000; // 15 s: a worker with free slots picks up a waiting
 /** What keeps Valkey from being good for a queue; empty when it is. Answers within 2 s. */
 export async function checkValkey(valkey: Valkey): Promise<string[]> {
   const facts = await within(PROBE_MS, readFacts(valkey), undefined);
-  if (facts === undefined) return ["Valkey does not answer"];
-  if (!facts.isPrimary) return ["Valkey takes no writes: it is a replica"];
-  if (facts.evictionPolicy === "noeviction") return [];
-  return [`Valkey may drop queued events: expected maxmemory-policy noeviction, got ${facts.evictionPolicy}`];
+  return facts === undefined ? ["Valkey does not answer"] : valkeyProblems(facts);
+}
+
+/** What in a Valkey's facts keeps it from being good for a queue; empty when nothing does. */
+export function valkeyProblems({ isPrimary, evictionPolicy }: ValkeyFacts): string[] {
+  return [
+    ...(isPrimary ? [] : ["Valkey takes no writes: it is a replica"]),
+    ...(evictionPolicy === "noeviction"
+      ? []
+      : [`Valkey may drop queued events: expected maxmemory-policy noeviction, got ${evictionPolicy}`]),
+  ];
 }
 
 /**

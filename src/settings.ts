@@ -54,7 +54,9 @@ const key = z
   .string()
   .regex(/^[A-Za-z0-9+/]{43}=$/)
   .transform((value) => Buffer.from(value, "base64"));
-const valkeyUrl = z.string().refine((value) => /^rediss?:\/\//.test(value) && !!URL.parse(value)?.hostname);
+const valkeyUrl = z
+  .string()
+  .refine((value) => /^rediss?:\/\//.test(value) && URL.canParse(value) && new URL(value).hostname !== "");
 
 function setting<T>(
   name: string,

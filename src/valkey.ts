@@ -2,6 +2,7 @@
  * Connections to Valkey, and what it says about itself.
  */
 import { Redis } from "ioredis";
+import { within } from "./deadline.ts";
 import type { Logger } from "./logger.ts";
 
 export type Valkey = Redis;
@@ -37,6 +38,52 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     isAway = true;
   });
   return valkey;
+}
+
+const REACH_MS = 2 * 1000; // 2 s: somebody waits at a terminal
+
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nothing listens there",
+  ENOTFOUND: "the host is not known",
+  EAI_AGAIN: "the host cannot be looked up",
+  ETIMEDOUT: "no answer",
+  ECONNRESET: "it cut the connection",
+};
+
+/**
+ * Open a connection that gives up: for what runs once and must not hang. It never reconnects, and a command fails that
+ * has no answer within 2 s.
+ *
+ * @param url  as `VALKEY_URL`
+ * @returns the connection, ready; or why there is none, in words, within 2 s
+ * @throws  never
+ */
+export async function reachValkey(
+  url: string,
+  name: string,
+): Promise<{ readonly ok: true; readonly valkey: Valkey } | { readonly ok: false; readonly reason: string }> {
+  const valkey = new Redis(url, {
+    connectionName: name,
+    lazyConnect: true,
+    retryStrategy: () => null,
+    connectTimeout: REACH_MS,
+    socketTimeout: REACH_MS,
+    maxRetriesPerRequest: 0,
+  });
+  // A database that does not exist is told here alone: the connection would go on, with another one.
+  let complaint: NodeJS.ErrnoException | undefined;
+  valkey.on("error", (error: NodeJS.ErrnoException) => {
+    complaint ??= error;
+  });
+  const isReady = await within(
+    REACH_MS,
+    valkey.connect().then(() => valkey.ping()),
+    undefined,
+  );
+  if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
+  valkey.disconnect();
+  if (complaint === undefined) return { ok: false, reason: "no answer" };
+  return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message };
 }
 
 /** What a Valkey (or Redis) server says about itself. */

@@ -1,8 +1,9 @@
 /**
  * The worker: `bun src/worker.ts`, as many side by side as there are cores. Wiring only.
  */
+import { loadConfigOrAnswer } from "./check.ts";
 import { publishCircuits } from "./circuits.ts";
-import { loadConfigOrExit } from "./config.ts";
+import { findMisspelt } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
 import { watchQueue } from "./metrics.ts";
@@ -13,8 +14,12 @@ import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
 import { connectValkey } from "./valkey.ts";
 
-const config = loadConfigOrExit(process.env);
+const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
+  name: "worker",
+  purpose: "The worker: takes events from the queue and delivers them. Run one per core, as many as you like.",
+});
 const { logger, flush } = createLogger(config.logLevel);
+for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const queueValkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 const logValkey = connectValkey(config.valkeyUrl, "fluxhook:log", logger);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);

@@ -1,0 +1,158 @@
+/**
+ * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
+ */
+import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
+import { valkeyProblems } from "./readiness.ts";
+import { SETTINGS, type Setting } from "./settings.ts";
+import { nearest } from "./unknown-settings.ts";
+import { reachValkey, readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** A program that is started with settings and nothing else. */
+export interface Program {
+  /** `worker` or `board`: its file is `src/<name>.ts`. */
+  readonly name: string;
+  /** One sentence for `--help`. */
+  readonly purpose: string;
+}
+
+const OK = 0;
+const FAILED = 1;
+const USAGE = 2;
+const UNAVAILABLE = 69; // EX_UNAVAILABLE of sysexits.h
+const BAD_SETTINGS = 78; // EX_CONFIG
+const OPTIONS = ["--help", "--check"];
+const NAME_WIDTH = Math.max(...Object.values(SETTINGS).map(({ name }) => name.length)) + 2;
+
+/**
+ * What a program does first: answer `--help` or `--check` and end the process, or read the settings.
+ *
+ * Ends the process with 2 on any other argument, and with 78 when a setting is wrong.
+ *
+ * @param args  what stands behind the program's name
+ */
+export async function loadConfigOrAnswer(env: Env, args: readonly string[], program: Program) {
+  const unknown = args.find((arg) => !OPTIONS.includes(arg) && arg !== "-h");
+  if (unknown !== undefined) {
+    const meant = nearest(unknown, OPTIONS);
+    end(USAGE, `fluxhook: ${unknown} is not an option${meant ? `; did you mean ${meant}?` : "."} Try --help.\n`);
+  }
+  if (args.includes("--help") || args.includes("-h")) {
+    process.stdout.write(describeProgram(program));
+    process.exit(OK);
+  }
+  if (args.includes("--check")) {
+    const { code, text } = await checkSettings(env);
+    process.stdout.write(text);
+    process.exit(code);
+  }
+  return loadConfigOrExit(env);
+}
+
+function end(code: number, reason: string): never {
+  process.stderr.write(reason);
+  process.exit(code);
+}
+
+/** The text of `--help`: the program, and every setting from the table. */
+export function describeProgram({ name, purpose }: Program): string {
+  const settings = Object.values(SETTINGS).map(
+    ({ name, default: value, meaning, expected }) =>
+      `  ${name.padEnd(NAME_WIDTH)}${value || "(unset)"}\n      ${meaning}\n      expected: ${expected}`,
+  );
+  return `Usage: bun src/${name}.ts [--check | --help]
+
+${purpose}
+
+  --check  print the settings as understood, ask Valkey about itself, and end: 0 all is well, 1 Valkey is
+           not fit for a queue, 69 Valkey cannot be reached, 78 a setting is wrong or misspelt
+  --help   print this
+
+Settings are environment variables; Bun also reads them from .env. With their defaults:
+
+${settings.join("\n\n")}
+`;
+}
+
+/** The text of `--check`, and the exit code: every problem there is, none of the secrets. */
+export async function checkSettings(env: Env): Promise<{ readonly code: number; readonly text: string }> {
+  const loaded = loadConfig(env);
+  const misspelt = findMisspelt(env);
+  const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
+  const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
+  const facts = reached?.ok ? await askFacts(reached.valkey) : undefined;
+
+  const settingProblems = [...(loaded.ok ? [] : loaded.problems), ...misspelt.map(({ hint }) => hint)];
+  const reachProblems =
+    reached === undefined || typeof facts === "object"
+      ? []
+      : [`Valkey cannot be used at ${hostOf(url.data)}: ${reached.ok ? facts : reached.reason}`];
+  const factProblems = typeof facts === "object" ? valkeyProblems(facts) : [];
+  const problems = [...settingProblems, ...reachProblems, ...factProblems];
+
+  const codes = [
+    settingProblems.length && BAD_SETTINGS,
+    reachProblems.length && UNAVAILABLE,
+    factProblems.length && FAILED,
+  ];
+  const sections = [
+    `Settings\n${Object.entries(SETTINGS)
+      .map(([key, setting]) => describeSetting(key, setting, env))
+      .join("")}`,
+    typeof facts === "object" ? `Valkey at ${hostOf(url.data)}\n${describeFacts(facts)}` : "",
+    problems.length > 0 ? `Problems\n${problems.map((problem) => `  ${problem}\n`).join("")}` : "All is well.\n",
+  ];
+  return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
+}
+
+/** Its facts, or why it does not tell them. */
+async function askFacts(valkey: Valkey): Promise<ValkeyFacts | string> {
+  try {
+    return await readFacts(valkey);
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    valkey.disconnect();
+  }
+}
+
+function describeSetting(key: string, { name, default: fallback, schema, isSecret }: Setting<unknown>, env: Env) {
+  const given = env[name] || undefined;
+  const value = given ?? fallback;
+  const loaded = key === "endpointConcurrency" && given === undefined ? loadConfig(env) : undefined;
+  let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
+  if (key === "valkeyUrl") shown = maskUrl(value);
+  else if (isSecret && value !== "") shown = "***";
+  else if (loaded?.ok) shown = `${loaded.config.endpointConcurrency}`;
+  const isDefault = given === undefined && shown !== "(unset)";
+  const isUnderstood = given === undefined || schema.safeParse(given).success;
+  return `  ${name.padEnd(NAME_WIDTH)}${shown}${isDefault ? "  (default)" : ""}${isUnderstood ? "" : "  (not understood)"}\n`;
+}
+
+function describeFacts({ server, evictionPolicy, appendOnly, isPrimary }: ValkeyFacts): string {
+  const rows = [
+    ["version", server],
+    ["eviction", evictionPolicy],
+    ["persistence", appendOnly ? "append-only file" : "no append-only file: a restart may lose what is queued"],
+    ["role", isPrimary ? "primary" : "replica"],
+  ] as const;
+  return rows.map(([name, value]) => `  ${name.padEnd(NAME_WIDTH)}${value}\n`).join("");
+}
+
+/**
+ * A Valkey URL without its password, which may also stand in the query.
+ *
+ * @returns `***` when it is no URL: there is no telling what is secret in it
+ */
+export function maskUrl(text: string): string {
+  if (!SETTINGS.valkeyUrl.schema.safeParse(text).success) return "***";
+  const url = new URL(text);
+  const user = url.password === "" ? url.username : `${url.username}:***`;
+  return `${url.protocol}//${user === "" ? "" : `${user}@`}${url.host}${url.pathname}${url.search === "" ? "" : "?***"}`;
+}
+
+/** Where a Valkey URL points: host and port. */
+export function hostOf(url: string | undefined): string {
+  return url === undefined ? "" : new URL(url).host;
+}

@@ -1,0 +1,207 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Redis } from "ioredis";
+import { maskUrl } from "../src/check.ts";
+import { startValkey } from "../src/dev/valkey.ts";
+import { SETTINGS } from "../src/settings.ts";
+import { findUnknownSettings } from "../src/unknown-settings.ts";
+import { startWorkerProcess } from "./support/process.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const root = join(import.meta.dir, "..");
+const SECRET = "s3cr3t-that-must-not-leak";
+const KEY = Buffer.alloc(32, 7).toString("base64");
+const cwd = mkdtempSync(join(tmpdir(), "fluxhook-check-")); // Bun would read a .env of ours
+const valkey = await startValkey(); // of its own: its eviction policy changes
+const admin = new Redis(valkey.url);
+afterAll(async () => {
+  admin.disconnect();
+  await valkey.stop();
+  rmSync(cwd, { recursive: true });
+});
+
+async function run(program: string, args: string[], env: Record<string, string> = {}) {
+  const child = Bun.spawn([process.execPath, join(root, `src/${program}.ts`), ...args], {
+    cwd,
+    env: { PATH: process.env.PATH ?? "", VALKEY_URL: valkey.url, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const [out, err, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { out, err, code };
+}
+
+describe.each(["worker", "board"])("the %s", (program) => {
+  test("tells every setting with its default, meaning and what may stand there", async () => {
+    const { out, err, code } = await run(program, ["--help"], { WEBHOOK_TIMEOUT: "wrong" });
+    expect([err, code]).toEqual(["", 0]);
+    expect(out).toStartWith(`Usage: bun src/${program}.ts [--check | --help]\n`);
+    for (const { name, default: value, meaning, expected } of Object.values(SETTINGS)) {
+      const text = `  ${name} ${value || "(unset)"}\n      ${meaning}\n      expected: ${expected}\n`;
+      expect(out.replaceAll(/(?<=[A-Z]) +/g, " ")).toContain(text);
+    }
+  });
+
+  test("names an option that it does not have", async () => {
+    expect(await run(program, ["--chek"])).toEqual({
+      out: "",
+      err: "fluxhook: --chek is not an option; did you mean --check? Try --help.\n",
+      code: 2,
+    });
+    expect((await run(program, ["--check", "start"])).err).toBe("fluxhook: start is not an option. Try --help.\n");
+  });
+
+  test("finds nothing wrong with what is right, and says what it took for what", async () => {
+    const { out, err, code } = await run(program, ["--check"], { WEBHOOK_CONCURRENCY: "8", BOARD_PASSWORD: SECRET });
+    expect([err, code]).toEqual(["", 0]);
+    const rows = Object.fromEntries(
+      [...out.matchAll(/^ {2}(\S+) +(.+)$/gm)].map((match) => match.slice(1) as [string, string]),
+    );
+    expect(rows).toMatchObject({
+      VALKEY_URL: valkey.url,
+      WEBHOOK_CONCURRENCY: "8",
+      WEBHOOK_ENDPOINT_CONCURRENCY: "2  (default)",
+      WEBHOOK_TIMEOUT: "10s  (default)",
+      WEBHOOK_SECRET_KEYS: "(unset)",
+      BOARD_PASSWORD: "***",
+      version: expect.stringMatching(/^(Valkey|Redis) \d+\.\d+\.\d+$/),
+      eviction: "noeviction",
+      role: "primary",
+    });
+    for (const { name } of Object.values(SETTINGS)) expect(rows).toHaveProperty(name);
+    expect(out).toEndWith("All is well.\n");
+  });
+});
+
+describe("--check ends with", () => {
+  test("1 when Valkey may drop what is queued", async () => {
+    await admin.config("SET", "maxmemory-policy", "allkeys-lru");
+    const { out, code } = await run("worker", ["--check"]);
+    await admin.config("SET", "maxmemory-policy", "noeviction");
+    expect(out).toEndWith(
+      "Problems\n  Valkey may drop queued events: expected maxmemory-policy noeviction, got allkeys-lru\n",
+    );
+    expect(code).toBe(1);
+  });
+
+  test("1 when Valkey is a replica", async () => {
+    await admin.replicaof("127.0.0.1", 1);
+    const { out, code } = await run("worker", ["--check"]);
+    await admin.replicaof("NO", "ONE");
+    expect(out).toContain("  role                          replica\n");
+    expect(out).toEndWith("Problems\n  Valkey takes no writes: it is a replica\n");
+    expect(code).toBe(1);
+  });
+
+  test("69 when nothing listens, within 3 s also when what listens says nothing", async () => {
+    const refused = await run("worker", ["--check"], { VALKEY_URL: `redis://u:${SECRET}@127.0.0.1:1` });
+    expect(refused.out).toEndWith("Problems\n  Valkey cannot be used at 127.0.0.1:1: nothing listens there\n");
+    expect([refused.code, refused.out.includes(SECRET)]).toEqual([69, false]);
+
+    const silent: Server = createServer().listen(0, "127.0.0.1");
+    const { port } = silent.address() as { port: number };
+    const startedAt = performance.now();
+    const { out, code } = await run("worker", ["--check"], { VALKEY_URL: `redis://127.0.0.1:${port}` });
+    silent.close();
+    expect(out).toContain(`Valkey cannot be used at 127.0.0.1:${port}: no answer\n`);
+    expect(code).toBe(69);
+    expect(performance.now() - startedAt).toBeLessThan(4_000); // 2 s to give up, the rest is the start
+  });
+
+  test("69 when Valkey does not let us in, or has no such database", async () => {
+    const VALKEY_URL = valkey.url.replace("//", `//nobody:${SECRET}@`);
+    const { out, code } = await run("worker", ["--check"], { VALKEY_URL });
+    expect(out).toContain(": WRONGPASS ");
+    expect([code, out.includes(SECRET)]).toEqual([69, false]);
+    expect((await run("worker", ["--check"], { VALKEY_URL: `${valkey.url}/99` })).out).toContain("out of range");
+  });
+
+  test("78 when a setting is wrong, and still looks at all the rest", async () => {
+    const { out, code } = await run("worker", ["--check"], {
+      VALKEY_URL: "redis://127.0.0.1:1",
+      WEBHOOK_TIMEOUT: "ten",
+      WEBHOOK_SECRET_KEYS: `${KEY},${SECRET}`,
+      WEBHOOK_TIMOUT: "1s",
+    });
+    expect(out).toContain("  WEBHOOK_TIMEOUT               ten  (not understood)\n");
+    expect(out).toContain("  WEBHOOK_SECRET_KEYS           ***  (not understood)\n");
+    expect(out).toEndWith(`Problems
+  expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"
+  expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else
+  WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?
+  Valkey cannot be used at 127.0.0.1:1: nothing listens there
+`);
+    expect([code, out.includes(SECRET), out.includes(KEY)]).toEqual([78, false, false]);
+  });
+
+  test("78 when VALKEY_URL is none, without printing it", async () => {
+    const { out, code } = await run("board", ["--check"], { VALKEY_URL: `valkey://x:${SECRET}@h` });
+    expect(out).toContain("expected VALKEY_URL to be a redis:// or rediss:// URL, got something else");
+    expect([code, out.includes(SECRET)]).toEqual([78, false]);
+  });
+});
+
+test.each([
+  ["redis://127.0.0.1:6379", "redis://127.0.0.1:6379"],
+  ["rediss://user:p%40ss@v.internal:6380/3", "rediss://user:***@v.internal:6380/3"],
+  ["redis://:secret@h", "redis://:***@h"],
+  ["redis://h/?password=secret", "redis://h/?***"],
+  ["secret", "***"],
+])("%s is shown as %s", (url, shown) => {
+  expect(maskUrl(url)).toBe(shown);
+});
+
+describe("a variable that is no setting", () => {
+  const known = Object.values(SETTINGS).map(({ name }) => name);
+  const hints = (names: string[]) =>
+    findUnknownSettings(Object.fromEntries(names.map((name) => [name, "1"])), known).map(({ hint }) => hint);
+
+  test.each([
+    ["WEBHOOK_TIMOUT", "WEBHOOK_TIMEOUT"],
+    ["WEBHOOK_TIMEOTU", "WEBHOOK_TIMEOUT"],
+    ["WEBHOOK_RETRYDELAYS", "WEBHOOK_RETRY_DELAYS"],
+    ["WEBHOOK_ALLOWED_NETWORK", "WEBHOOK_ALLOW_NETWORKS"],
+    ["WEBHOOK_SECRET_KEY", "WEBHOOK_SECRET_KEYS"],
+    ["WORKER_CONCURRENCY", "WEBHOOK_CONCURRENCY"],
+    ["BOARD_PASSWROD", "BOARD_PASSWORD"],
+    ["WORKER_PROT", "WORKER_PORT"],
+  ])("%s is named, with %s as what was meant", (name, meant) => {
+    expect(hints([name])).toEqual([`${name} is not a setting; did you mean ${meant}?`]);
+  });
+
+  test("that is like none is named without a guess", () => {
+    expect(hints(["WEBHOOK_COLOUR", "BOARD_GAMES"])).toEqual([
+      "WEBHOOK_COLOUR is not a setting",
+      "BOARD_GAMES is not a setting",
+    ]);
+  });
+
+  test("is not looked for among settings, other prefixes, empty variables and the service links of Kubernetes", () => {
+    expect(hints([...known, "HOOK_TIMEOUT", "PATH", "VALKEY_URI"])).toEqual([]);
+    expect(findUnknownSettings({ WEBHOOK_TIMOUT: "" }, known)).toEqual([]);
+    const links = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_3000_TCP", "PORT_3000_TCP_ADDR"];
+    expect(hints(links.map((link) => `BOARD_${link}`))).toEqual([]);
+  });
+
+  test("is a warning of a worker, which starts all the same", async () => {
+    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_TIMOUT: "5s", BOARD_GAMES: "chess" };
+    const worker = startWorkerProcess(env);
+    await worker.line("worker.ready");
+    const warnings = worker.lines.filter(({ message }) => message === "setting.unknown");
+    await worker.stop();
+    expect(warnings).toEqual([
+      expect.objectContaining({
+        level: "warn",
+        setting: "WEBHOOK_TIMOUT",
+        hint: "WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?",
+      }),
+      expect.objectContaining({ level: "warn", setting: "BOARD_GAMES", hint: "BOARD_GAMES is not a setting" }),
+    ]);
+  });
+});
