@@ -13,6 +13,7 @@ import { DeliveryWorker, queueKey } from "./queue.ts";
 import { JITTER, type RetryPolicy } from "./retry.ts";
 import { createSender, type Sender } from "./send.ts";
 import { createSifter } from "./sift.ts";
+import type { Tracing } from "./tracing.ts";
 import type { Valkey } from "./valkey.ts";
 
 /** The settings a pipeline reads. */
@@ -36,6 +37,7 @@ export interface PipelineOptions {
   readonly queueValkey: Valkey;
   /** The log's own connection, so that it does not wait in line behind the queue's commands. */
   readonly logValkey: Valkey;
+  readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
   /** What tests put in the place of a part. */
   readonly parts?: {
     readonly resolve?: Resolve;
@@ -55,7 +57,8 @@ export interface Pipeline {
   readonly metrics: Metrics;
 }
 
-export function createPipeline({ config, logger, queueValkey, logValkey, parts = {} }: PipelineOptions): Pipeline {
+export function createPipeline(options: PipelineOptions): Pipeline {
+  const { config, logger, queueValkey, logValkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const sender = createSender({ ...config, resolve: parts.resolve });
   const gate = parts.gate ?? createGate({ slots: config.concurrency, endpointSlots: config.endpointConcurrency });
@@ -65,7 +68,7 @@ export function createPipeline({ config, logger, queueValkey, logValkey, parts =
   const deliver = createDeliver({
     ...config,
     gate,
-    sender,
+    sender: tracing?.trace(sender) ?? sender,
     random,
     completed: parts.completed?.(completed) ?? completed,
     rejected: (job, reason) => {
@@ -81,6 +84,7 @@ export function createPipeline({ config, logger, queueValkey, logValkey, parts =
     queue: config.queue,
     valkey: queueValkey,
     concurrency: config.concurrency * JOBS_PER_SLOT,
+    telemetry: tracing?.telemetry,
     timeoutMs: config.timeoutMs,
     policy: parts.policy ?? {
       attempts: config.retryDelaysMs.length + 1,

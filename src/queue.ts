@@ -100,6 +100,8 @@ export interface DeliveryWorkerOptions {
   /** Deadline of one attempt, in ms; the job lock outlasts it, so that an attempt never outlives its lock. */
   readonly timeoutMs: number;
   readonly policy: RetryPolicy;
+  /** Tracing, when it is on. */
+  readonly telemetry?: WorkerOptions["telemetry"] | undefined;
 }
 
 /**
@@ -116,7 +118,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   readonly #policies: WeakMap<Job, RetryPolicy>;
   readonly #policy: RetryPolicy;
 
-  constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy }: DeliveryWorkerOptions) {
+  constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
     const policies = new WeakMap<Job, RetryPolicy>();
     const options: WorkerOptions = {
       connection: valkey,
@@ -130,6 +132,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
       removeOnComplete: COMPLETED,
       removeOnFail: FAILED,
       settings: { backoffStrategy: backoff },
+      telemetry,
     };
     // Two parameters, on purpose: BullMQ makes an AbortController for every job of a processor with three.
     const processJob = async (job: Job, token?: string): Promise<string> => {

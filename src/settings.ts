@@ -188,6 +188,16 @@ export const SETTINGS = {
     "0 or 1",
     "1 turns off every action, on the pages and in Bull Board",
   ),
+  tracingShare: setting(
+    "WEBHOOK_TRACING",
+    "0",
+    z
+      .string()
+      .regex(/^(0|1|0?\.\d{1,9})$/)
+      .transform(Number),
+    "a share from 0 to 1, as in 0.01",
+    "share of deliveries to trace with OpenTelemetry; where the backend traces, it decides; 0 loads none of it",
+  ),
   shutdownTimeoutMs: setting(
     "SHUTDOWN_TIMEOUT",
     "20s",

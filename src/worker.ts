@@ -24,7 +24,10 @@ const queueValkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 const logValkey = connectValkey(config.valkeyUrl, "fluxhook:log", logger);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
 
-const { worker, sender, gate, metrics } = createPipeline({ config, logger, queueValkey, logValkey });
+// Loaded only when it is on: off, it costs nothing.
+const tracing =
+  config.tracingShare > 0 ? (await import("./tracing.ts")).startTracing(config.tracingShare, logger) : undefined;
+const { worker, sender, gate, metrics } = createPipeline({ config, logger, queueValkey, logValkey, tracing });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue);
@@ -43,6 +46,7 @@ onSignals(async (signal) => {
   isStopping = true;
   logger.info({ signal, in_flight: sender.inFlight }, "worker.stopping");
   const isClean = await drain(worker, sender, queueValkey, config.shutdownTimeoutMs, hurried.promise);
+  await tracing?.close();
   logger.info({ clean: isClean }, "worker.stopped");
   await server.stop(true);
   flush();

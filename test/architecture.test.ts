@@ -33,6 +33,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^ipaddr\.js$/, /^src\/address\.ts$/],
   [/^pino$/, /^src\/logger\.ts$/],
   [/^prom-client$/, /^src\/metrics\.ts$/],
+  [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^node:(http|https|tls)$/, /^src\/send\.ts$/],
   [/^node:(dns|dns\/promises|net)$/, /^src\/address\.ts$/],
 ];

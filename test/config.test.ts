@@ -41,6 +41,7 @@ describe("the defaults", () => {
     boardPassword: undefined,
     boardEnvironment: "",
     boardReadonly: false,
+    tracingShare: 0,
     shutdownTimeoutMs: 20_000,
     logLevel: "info",
   };
@@ -86,6 +87,8 @@ describe("takes", () => {
     ["BOARD_ENVIRONMENT", "staging", "boardEnvironment", "staging"],
     ["BOARD_READONLY", "1", "boardReadonly", true],
     ["BOARD_READONLY", "0", "boardReadonly", false],
+    ["WEBHOOK_TRACING", "1", "tracingShare", 1],
+    ["WEBHOOK_TRACING", "0.01", "tracingShare", 0.01],
     ["SHUTDOWN_TIMEOUT", "0s", "shutdownTimeoutMs", 0],
     ["SHUTDOWN_TIMEOUT", "10m", "shutdownTimeoutMs", 600_000],
     ["LOG_LEVEL", "silent", "logLevel", "silent"],
@@ -125,6 +128,7 @@ describe("refuses", () => {
     ["BOARD_USER", ["a:b", "x".repeat(101)]],
     ["BOARD_ENVIRONMENT", ["x".repeat(41)]],
     ["BOARD_READONLY", ["2", "yes", "on", "01", "TRUE"]],
+    ["WEBHOOK_TRACING", ["2", "1.5", "-1", "yes", "1e-3", ".", "0.", "10%"]],
     ["SHUTDOWN_TIMEOUT", ["11m", "20", "-1s", "forever"]],
     ["LOG_LEVEL", ["verbose", "INFO", "30"]],
   ])("%s=%j", (name, values) => {
