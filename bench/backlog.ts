@@ -2,8 +2,10 @@
  * A backlog, and its drain: how fast workers get through jobs that wait, and what it costs.
  */
 import { Queue } from "bullmq";
-import { cpuMicros, peakBytes } from "./proc.ts";
-import { type Child, type Kind, type Rig, readSink } from "./rig.ts";
+import { hostOf } from "./hosts.ts";
+import { cpuMicros, peakBytes, readValkeyMeters } from "./meters.ts";
+import type { Child } from "./processes.ts";
+import { type Kind, type Rig, readSink } from "./rig.ts";
 
 export interface Drain {
   readonly kind: Kind;
@@ -15,6 +17,8 @@ export interface Drain {
   readonly env: Readonly<Record<string, string>>;
   /** Processes side by side; 1 unless told otherwise. */
   readonly workers?: number;
+  /** For Bun, in front of the program. */
+  readonly flags?: readonly string[];
 }
 
 /** What was measured between the end of the warm-up and the last job. */
@@ -24,6 +28,9 @@ export interface Drained {
   /** µs of CPU, all workers together. */
   readonly workerMicros: number;
   readonly valkeyMicros: number;
+  /** µs that Valkey's thread spent in scripts, and how many those were. */
+  readonly scriptMicros: number;
+  readonly scripts: number;
   readonly receiverMicros: number;
   /** Of the largest worker, from its start. */
   readonly peakBytes: number;
@@ -58,10 +65,7 @@ export function buildJob(index: number, urls: readonly string[]) {
 /** Addresses of so many endpoints of the sink, spread over so many loopback hosts. */
 export function buildUrls({ receiverLine }: Rig, endpoints: number, hosts: number): string[] {
   const { port } = JSON.parse(receiverLine);
-  return Array.from({ length: endpoints }, (_, index) => {
-    const host = index % hosts;
-    return `http://127.0.${Math.floor(host / 250)}.${(host % 250) + 1}:${port}/hooks/${index}`;
-  });
+  return Array.from({ length: endpoints }, (_, index) => `http://${hostOf(index % hosts)}:${port}/hooks/${index}`);
 }
 
 /**
@@ -75,10 +79,11 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   const total = jobs + warmUpJobs;
   const seenBefore = (await readSink(rig)).requests;
   if (kind !== "raw") await fill(rig, name, total, urls);
-  const env = { LOG_LEVEL: "info", ...run.env };
   const rawEnv: Record<string, string> =
     kind === "raw" ? { BENCH_URLS: JSON.stringify(urls), BENCH_JOBS: String(total) } : {};
-  const workers = Array.from({ length: count }, () => rig.startWorker(kind, name, { ...env, ...rawEnv }));
+  const workers = Array.from({ length: count }, () =>
+    rig.startWorker(kind, name, { ...run.env, ...rawEnv }, run.flags),
+  );
   const remaining = async (): Promise<number> =>
     kind === "raw" ? total - ((await readSink(rig)).requests - seenBefore) : await countOpen(rig, name);
 
@@ -98,7 +103,9 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
     jobs: first - done,
     seconds,
     workerMicros: after.worker - before.worker,
-    valkeyMicros: after.valkey - before.valkey,
+    valkeyMicros: after.valkey.cpuMicros - before.valkey.cpuMicros,
+    scriptMicros: after.valkey.scriptMicros - before.valkey.scriptMicros,
+    scripts: after.valkey.scripts - before.valkey.scripts,
     receiverMicros: after.receiver - before.receiver,
     peakBytes: peak,
   };
@@ -149,18 +156,9 @@ const tail = (workers: readonly Child[]): string => workers.map((worker) => work
 async function readMeters(rig: Rig, workers: readonly Child[]) {
   return {
     worker: workers.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
-    valkey: await readValkeyMicros(rig),
+    valkey: await readValkeyMeters(rig),
     receiver: cpuMicros(rig.receiver.pid),
   };
-}
-
-/** CPU that Valkey used so far, user and system, in µs. */
-export async function readValkeyMicros({ client }: Rig): Promise<number> {
-  const info = await client.info("cpu");
-  const seconds = ["used_cpu_user", "used_cpu_sys"].map((key) =>
-    Number(new RegExp(`^${key}:(.+)$`, "m").exec(info)?.[1]),
-  );
-  return seconds.reduce((sum, value) => sum + value * 1e6, 0);
 }
 
 /** A figure counts when every job was delivered. */

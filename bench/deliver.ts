@@ -4,18 +4,21 @@
  *
  *   bun bench/deliver.ts [--jobs 20000] [--concurrency 64,256] [--endpoints 1,40,1000] [--rounds 3]
  *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 5000] [--set NAME=value …]
+ *                        [--profile directory]
  *
  * - noop: BullMQ with a processor that does nothing: the ceiling
  * - plain: a BullMQ worker with fetch, a signature and no log: what people write
  * - raw: the signed POSTs from a loop, no queue: the physical limit
  *
- * `--hosts` spreads the endpoints over so many loopback addresses; `--set` gives every worker a setting.
+ * `--hosts` spreads the endpoints over so many loopback addresses; `--set` gives every worker a setting;
+ * `--profile` leaves a CPU profile of each fluxhook worker (Markdown), which slows it down.
  */
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { readFacts } from "../src/valkey.ts";
 import { buildUrls, type Drained, drain } from "./backlog.ts";
 import { median } from "./clock.ts";
-import { buildTable, describeMachine, formatMegabytes, formatNumber, parseNumber, parseNumbers } from "./report.ts";
+import { parseKinds, parseNumber, parseNumbers, parseSettings } from "./options.ts";
+import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
 import { type Kind, startRig } from "./rig.ts";
 
 const { values } = parseArgs({
@@ -28,14 +31,16 @@ const { values } = parseArgs({
     hosts: { type: "string", default: "1" },
     "warm-up": { type: "string", default: "5000" },
     set: { type: "string", multiple: true, default: [] },
+    profile: { type: "string" },
   },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
 const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);
 const rounds = parseNumber("rounds", values.rounds, 20);
 const hosts = parseNumber("hosts", values.hosts, 1_000);
-const kinds = values.kinds.split(",") as Kind[];
-const settings = Object.fromEntries(values.set.map((pair) => pair.split(/=(.*)/s, 2) as [string, string]));
+const kinds = parseKinds("kinds", values.kinds, ["noop", "plain", "raw", "fluxhook"]);
+const settings = parseSettings(values.set);
+const profiling = values.profile === undefined ? [] : ["--cpu-prof-md", `--cpu-prof-dir=${resolve(values.profile)}`];
 
 interface Row {
   readonly kind: Kind;
@@ -58,14 +63,15 @@ for (const concurrency of parseNumbers("concurrency", values.concurrency, 10_000
 async function measure({ kind, concurrency, endpoints }: Row): Promise<Drained> {
   const rig = await startRig({ receiver: ["bench/sink.ts", "--hosts", String(hosts)] });
   try {
-    ({ server } = await readFacts(rig.client));
+    ({ server } = rig.facts);
     const env = {
       WEBHOOK_CONCURRENCY: String(concurrency),
       // A quarter by default: with a single endpoint that would be what is measured.
       ...(endpoints === 1 ? { WEBHOOK_ENDPOINT_CONCURRENCY: String(concurrency) } : {}),
       ...settings,
     };
-    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), env });
+    const flags = kind === "fluxhook" ? profiling : [];
+    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), env, flags });
   } finally {
     await rig.stop();
   }

@@ -10,7 +10,8 @@
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import { epochMs, percentile } from "./clock.ts";
-import { type Kind, type Rig, startRig, untilPrinted } from "./rig.ts";
+import { untilPrinted } from "./processes.ts";
+import { type Kind, type Rig, startRig } from "./rig.ts";
 
 interface Scenario {
   readonly name: string;
@@ -47,7 +48,7 @@ const { values } = parseArgs({
 });
 const seconds = Math.min(120, Number(values.seconds));
 
-const rig = await startRig();
+const rig = await startRig({ receiver: ["bench/receiver.ts"] });
 try {
   console.log("| scenario | worker | healthy events | arrived | p50 ms | p99 ms | p99 ÷ baseline |");
   console.log("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
@@ -74,11 +75,10 @@ try {
 }
 
 async function measure(
-  { valkeyUrl, receiverLine, startWorker }: Rig,
+  { valkeyUrl, receiverLine: receiverUrl, startWorker }: Rig,
   kind: Kind,
   { others, backlog }: Scenario,
 ): Promise<{ sent: number; latencies: number[] }> {
-  const receiverUrl = receiverLine.trim();
   const run = crypto.randomUUID();
   const queue = new Queue(run, { connection: { url: valkeyUrl } });
   let count = 0;

@@ -15,14 +15,14 @@ export function buildTable(head: readonly string[], rows: readonly (readonly Cel
 }
 
 /** One line: versions, machine, date. No names of hosts, no paths. */
-export function describeMachine(valkey: string): string {
+export function describeMachine(valkey?: string): string {
   const [cpu] = cpus();
   const gib = Math.round(totalmem() / 1024 ** 3);
   const date = new Date().toISOString().slice(0, 10);
   return (
     `${date}; ${cpus().length} cores (${cpu?.model.trim()}), ${gib} GiB, Linux ${release()} ${process.arch}; ` +
-    `Bun ${Bun.version}, BullMQ ${bullmq.version}, ioredis ${ioredis.version}, ${valkey}. ` +
-    "Worker, Valkey, receiver and load share the cores: compare rows of one run."
+    `Bun ${Bun.version}, BullMQ ${bullmq.version}, ioredis ${ioredis.version}${valkey ? `, ${valkey}` : ""}. ` +
+    "All processes share the cores: compare rows of one run."
   );
 }
 
@@ -35,15 +35,3 @@ export function formatNumber(value: number): string {
 
 /** Bytes as MB, 10^6. */
 export const formatMegabytes = (bytes: number): string => formatNumber(bytes / 1e6);
-
-/** A list of numbers from the command line, each at least 1 and at most `max`. Ends the program when it is none. */
-export function parseNumbers(name: string, text: string, max: number): number[] {
-  const values = text.split(",").map(Number);
-  if (values.every((value) => Number.isInteger(value) && value >= 1 && value <= max)) return values;
-  console.error(`expected --${name} to be whole numbers from 1 to ${max}, comma-separated, got "${text}"`);
-  process.exit(2);
-}
-
-/** One number from the command line, see {@link parseNumbers}. */
-export const parseNumber = (name: string, text: string, max: number): number =>
-  parseNumbers(name, text, max)[0] as number;

@@ -1,9 +1,10 @@
 /**
  * The receiver of the benches that measure others: bare TCP, a constant answer, so that it costs a few µs a request.
  *
- *   bun bench/sink.ts [--hosts 1] [--times] [--tls <file with key and certificate, PEM>]
+ *   bun bench/sink.ts [--hosts 1] [--times] [--tls <file>[,<file> …]]
  *
- * Listens on as many loopback addresses, 127.0.0.1 first, all on one port. Reads requests by their Content-Length. With
+ * Listens on as many loopback addresses, 127.0.0.1 first, all on one port; with `--tls` each 250 of them on the key and
+ * certificate (PEM) of one file. Reads requests by their Content-Length. With
  * `--times` it notes how long each event took: arrival minus the `sentAt` (epoch ms) in its body.
  *
  * Prints `{"port","control"}` as the first line. `GET <control>` tells {@link SinkCounts}, `GET <control>/times` the noted
@@ -12,6 +13,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { epochMs } from "./clock.ts";
+import { HOSTS_PER_NET, hostOf } from "./hosts.ts";
 
 export interface SinkCounts {
   readonly requests: number;
@@ -19,6 +21,8 @@ export interface SinkCounts {
   readonly connections: number;
   /** Open now. */
   readonly open: number;
+  /** µs of CPU that the sink has used. */
+  readonly cpuMicros: number;
 }
 
 const { values } = parseArgs({
@@ -43,7 +47,7 @@ interface State {
   rest?: Buffer;
 }
 
-const pem = values.tls === undefined ? undefined : readFileSync(values.tls, "utf8");
+const pems = values.tls?.split(",").map((file) => readFileSync(file, "utf8"));
 const socket: Bun.SocketHandler<State> = {
   open(socket) {
     socket.data = {};
@@ -85,9 +89,9 @@ function note(bytes: Buffer, start: number): void {
 
 let port = 0;
 for (let index = 0; index < Number(values.hosts); index++) {
-  const hostname = `127.0.${Math.floor(index / 250)}.${(index % 250) + 1}`;
+  const pem = pems?.[Math.floor(index / HOSTS_PER_NET)];
   const tls = pem === undefined ? {} : { tls: { key: pem, cert: pem } };
-  ({ port } = Bun.listen<State>({ hostname, port, socket, ...tls }));
+  ({ port } = Bun.listen<State>({ hostname: hostOf(index), port, socket, ...tls }));
 }
 const control = Bun.serve({
   hostname: "127.0.0.1",
@@ -99,7 +103,8 @@ const control = Bun.serve({
       times = [];
     }
     if (new URL(request.url).pathname === "/times") return Response.json(times);
-    return Response.json({ requests, connections, open } satisfies SinkCounts);
+    const { user, system } = process.cpuUsage();
+    return Response.json({ requests, connections, open, cpuMicros: user + system } satisfies SinkCounts);
   },
 });
 console.log(JSON.stringify({ port, control: control.url.origin }));

@@ -1,0 +1,37 @@
+/**
+ * What stands on a bench's command line. What is not as expected ends the program with 2, before anything is started.
+ */
+import type { Kind } from "./rig.ts";
+
+/** Whole numbers, comma-separated, each from 1 to `max`. */
+export function parseNumbers(name: string, text: string, max: number): number[] {
+  const values = text.split(",").map(Number);
+  if (values.every((value) => Number.isInteger(value) && value >= 1 && value <= max)) return values;
+  return refuse(`--${name} to be whole numbers from 1 to ${max}, comma-separated`, text);
+}
+
+/** One whole number from `min` to `max`. */
+export function parseNumber(name: string, text: string, max: number, min = 1): number {
+  const value = text === "" ? Number.NaN : Number(text);
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  return refuse(`--${name} to be a whole number from ${min} to ${max}`, text);
+}
+
+/** Some of the known kinds, of workers for example, comma-separated. */
+export function parseKinds<K extends string = Kind>(name: string, text: string, known: readonly K[]): K[] {
+  const kinds = text.split(",") as K[];
+  if (kinds.every((kind) => known.includes(kind))) return kinds;
+  return refuse(`--${name} to be some of ${known.join(",")}`, text);
+}
+
+/** Settings for the workers, as `NAME=value`. */
+export function parseSettings(pairs: readonly string[]): Record<string, string> {
+  const unlike = pairs.find((pair) => !/^[A-Z_]+=/.test(pair));
+  if (unlike !== undefined) return refuse("--set to be NAME=value", unlike);
+  return Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s, 2)));
+}
+
+function refuse(expected: string, got: string): never {
+  console.error(`expected ${expected}, got "${got}"`);
+  process.exit(2);
+}
