@@ -48,7 +48,10 @@ export function createDeliver(options: DeliverOptions): Process {
     const startedAt = now();
     const outcome = turn.kind === "go" ? await send(buildRequest(event, delivery, startedAt)) : EXPIRED;
 
-    const verdict = withinLifetime(judge(outcome, attempt, policy, random, now()), expiresAt - now());
+    const verdict = withinLifetime(
+      judge(outcome, attempt, policy, random, now(), now() - expiresAt + maxAgeMs),
+      expiresAt - now(),
+    );
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 
@@ -58,7 +61,7 @@ export function createDeliver(options: DeliverOptions): Process {
         result = await sender.send(request, job.id as string);
         return result;
       } finally {
-        gate.release(endpoint, result); // whatever happened, or the endpoint would lose the turn for good
+        gate.release(endpoint, result, turn); // whatever happened, or the endpoint would lose the turn for good
       }
     }
   };

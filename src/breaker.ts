@@ -17,18 +17,25 @@ export class Breaker {
   /** 0 while the circuit is closed. */
   #openUntil = 0;
   #openMs = 0;
-  #isProbing = false;
+  /** The probe under way; 0 when there is none. */
+  #probe = 0;
+  #probes = 0; // so far
   #hasProber = false;
 
   get isOpen(): boolean {
     return this.#openUntil > 0;
   }
 
-  /** Ask for the probe of an open circuit: true to go. */
-  admit(nowMs: number): boolean {
-    if (nowMs < this.#openUntil || this.#isProbing) return false;
-    this.#isProbing = true;
-    return true;
+  /**
+   * Ask for the probe of an open circuit.
+   *
+   * @returns the probe's number, to be given back with what came of it; 0 when none may go
+   */
+  admit(nowMs: number): number {
+    if (nowMs < this.#openUntil || this.#probe > 0) return 0;
+    this.#probes += 1;
+    this.#probe = this.#probes;
+    return this.#probe;
   }
 
   /**
@@ -38,21 +45,27 @@ export class Breaker {
   line(nowMs: number): Line {
     const startAt = Math.max(this.#openUntil, nowMs);
     const horizonAt = startAt + Math.min(MAX_PARK_MS, Math.max(this.#openMs, nowMs - this.#openedAt));
-    const from = this.#hasProber || this.#isProbing ? horizonAt + 1 : startAt;
-    this.#hasProber = true;
+    const from = this.#hasProber || this.#probe > 0 ? horizonAt + 1 : startAt;
     return { startAt, from, spacingMs: horizonAt - startAt, horizonAt };
   }
 
+  /** Somebody joined this line: its first is the prober, unless the circuit has opened anew since. */
+  joined({ startAt }: Line): void {
+    if (startAt >= this.#openUntil) this.#hasProber = true;
+  }
+
+  /** An answer, of whichever attempt: the endpoint is back. */
   succeeded(): void {
     this.#failures = 0;
     this.#openUntil = 0;
-    this.#isProbing = false;
+    this.#probe = 0;
   }
 
-  failed(nowMs: number): void {
+  /** @param probe  the attempt's number as a probe; 0 when it was none */
+  failed(nowMs: number, probe = 0): void {
     this.#failures += 1;
     if (this.isOpen) {
-      if (!this.#isProbing) return; // sent before the circuit opened
+      if (probe === 0 || probe !== this.#probe) return; // sent before the circuit opened
       this.#openMs = Math.min(this.#openMs * 2, MAX_OPEN_MS);
     } else {
       if (this.#failures < FAILURES_TO_OPEN) return;
@@ -60,12 +73,12 @@ export class Breaker {
       this.#openMs = FIRST_OPEN_MS;
     }
     this.#openUntil = nowMs + this.#openMs;
-    this.#isProbing = false;
+    this.#probe = 0;
     this.#hasProber = false;
   }
 
   /** The attempt ended without saying anything about the endpoint. */
-  undecided(): void {
-    this.#isProbing = false;
+  undecided(probe = 0): void {
+    if (probe === this.#probe) this.#probe = 0;
   }
 }

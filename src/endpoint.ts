@@ -77,18 +77,19 @@ export class Endpoint {
    * Adapt the limit and the circuit to an attempt's outcome. A fault of ours, or an address we refuse, says nothing.
    *
    * @param bound  what the limit never exceeds
+   * @param probe  the attempt's number as a probe of the circuit; 0 when it was none
    */
-  learn(outcome: Outcome, bound: number, nowMs: number): void {
+  learn(outcome: Outcome, bound: number, nowMs: number, probe = 0): void {
     if (outcome.kind === "response") {
       this.breaker.succeeded();
       if (outcome.durationMs > SLOW_MS) this.limit = Math.max(1, bound * SLOW_SHARE, this.limit * SLOW_SHRINK);
       else if (Math.floor(outcome.status / 100) !== 5) this.limit += 1;
       this.limit = Math.min(this.limit, bound);
     } else if (outcome.kind === "failure") {
-      this.breaker.failed(nowMs);
+      this.breaker.failed(nowMs, probe);
       this.limit = Math.max(1, this.limit * SILENT_SHRINK);
     } else {
-      this.breaker.undecided();
+      this.breaker.undecided(probe);
     }
   }
 }

@@ -11,9 +11,9 @@ import type { Outcome } from "./outcome.ts";
 /** Why a job was parked: its endpoint's circuit, its endpoint's limit, or the share of all slots it may have. */
 export type ParkReason = "circuit" | "limit" | "share";
 
-/** `go`, or not before `retryAt` (epoch ms). */
+/** `go` (as the circuit's n-th probe, or as none: 0), or not before `retryAt` (epoch ms). */
 export type Turn =
-  | { readonly kind: "go" }
+  | { readonly kind: "go"; readonly probe: number }
   | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
 
 export interface Gate {
@@ -23,8 +23,8 @@ export interface Gate {
    * @param wasParked  the job has waited for this turn; it goes before those that come fresh from the queue
    */
   admit(endpoint: string, wasParked: boolean): Turn | Promise<Turn>;
-  /** Give a turn back, with what came of it. */
-  release(endpoint: string, outcome: Outcome): void;
+  /** Give a turn back, with what came of it. An old attempt's silence must not pass for that of the probe. */
+  release(endpoint: string, outcome: Outcome, turn: Turn): void;
   /** The line of an endpoint that may not take more now, for those who would join it; undefined when it may. */
   line(endpoint: string): Line | undefined;
   /** So many have joined a line that {@link Gate.line} gave. */
@@ -57,6 +57,8 @@ const SUSPECT_SHARE = 1 / 2; // of all slots, for endpoints that have not answer
 const BUSY_SHARE = 3 / 4; // of all slots; beyond it an endpoint keeps to its fair share, and the rest is for the others
 const MAX_WAIT_MS = 250; // what is worth waiting for here; a turn further off is worth two scripts in Valkey
 const CAPACITY = 10_000; // endpoints; a few hundred bytes each
+
+const GO: Turn = { kind: "go", probe: 0 }; // one for all: the hot path makes enough garbage
 
 interface Waiter {
   readonly goes: () => void;
@@ -108,12 +110,12 @@ export function createGate({
     return inFlight >= busySlots && endpoint.inFlight >= fairShare(busySlots) ? "share" : undefined;
   }
 
-  function start(endpoint: Endpoint): Turn {
+  function start(endpoint: Endpoint, probe = 0): Turn {
     if (endpoint.inFlight === 0) busyEndpoints += 1;
     inFlight += 1;
     endpoint.started(now());
     if (!endpoint.isProven) suspects.started(now());
-    return { kind: "go" };
+    return probe === 0 ? GO : { kind: "go", probe };
   }
 
   /** How many attempts to an endpoint go at once when it is at its best. */
@@ -162,13 +164,16 @@ export function createGate({
     admit(name, wasParked) {
       const endpoint = recall(name);
       if (endpoint.breaker.isOpen) {
-        if (inFlight < slots && endpoint.breaker.admit(now())) return start(endpoint);
-        return { kind: "park", retryAt: firstTurn(endpoint.breaker.line(now()), random), reason: "circuit" };
+        const probe = inFlight < slots ? endpoint.breaker.admit(now()) : 0;
+        if (probe > 0) return start(endpoint, probe);
+        const line = endpoint.breaker.line(now());
+        endpoint.breaker.joined(line);
+        return { kind: "park", retryAt: firstTurn(line, random), reason: "circuit" };
       }
       const reason = whyNot(endpoint);
       return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
     },
-    release(name, outcome) {
+    release(name, outcome, turn) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined) return; // never: what is in flight is not forgotten
       const { isOpen } = endpoint.breaker;
@@ -184,7 +189,7 @@ export function createGate({
         if (endpoint.isProven !== isAnswer) suspects.inFlight += isAnswer ? -endpoint.inFlight : endpoint.inFlight;
         endpoint.isProven = isAnswer;
       }
-      endpoint.learn(outcome, endpointSlots, now());
+      endpoint.learn(outcome, endpointSlots, now(), turn.kind === "go" ? turn.probe : 0);
       openCircuits += Number(endpoint.breaker.isOpen) - Number(isOpen);
       for (const waiter of waiters.get(endpoint) ?? []) {
         if (whyNot(endpoint) !== undefined || endpoint.breaker.isOpen) break;
@@ -199,7 +204,9 @@ export function createGate({
     },
     joined(name, count, line) {
       const endpoint = endpoints.get(name);
-      if (endpoint !== undefined && !endpoint.breaker.isOpen) endpoint.joined(count, line, false);
+      if (endpoint === undefined || count === 0) return;
+      if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
+      else endpoint.joined(count, line, false);
     },
     get openCircuits() {
       return openCircuits;

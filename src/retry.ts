@@ -33,7 +33,9 @@ export type Verdict =
 export const JITTER = 0.2; // ±20 %, so that a recovering receiver is not hit by all its backlog at one moment
 const MAX_DELAY_MS = 24 * 60 * 60 * 1000; // 24 h: what no schedule, backoff or Retry-After may exceed
 const MAX_ATTEMPTS = 100;
-const FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver that is down) may usually last
+const MIN_FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver that is down) may usually last
+const MAX_FAULT_DELAY_MS = 5 * 60 * 1000; // 5 min: how late we may notice that it is over
+const FAULT_DELAY_SHARE = 1 / 4; // of an event's age: what has lasted for long will last, as a domain whose DNS is broken for good
 
 /**
  * Decide what to do after one attempt.
@@ -44,6 +46,7 @@ const FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver th
  * @param attempt  1-based; 1 is the first try. Beyond `policy.attempts` after a manual retry: one attempt, then give up
  * @param random   in [0, 1); injected so that tests pin the jitter
  * @param nowMs    epoch ms; what an HTTP date in `Retry-After` is compared with
+ * @param ageMs    how long the event has been due, in ms; the older it is, the longer it waits after a fault of ours
  * @throws  never
  * @see     Retry-After: RFC 9110 section 10.2.3
  */
@@ -53,11 +56,12 @@ export function judge(
   policy: RetryPolicy,
   random: () => number,
   nowMs: number,
+  ageMs = 0,
 ): Verdict {
   if (isDelivered(outcome)) return { kind: "delivered" };
   if (outcome.kind === "fault") {
     const atOnce = outcome.code === "shutdown" || outcome.code === "lock_lost";
-    return { kind: "defer", delayMs: atOnce ? 0 : jittered(FAULT_DELAY_MS, JITTER, random) };
+    return { kind: "defer", delayMs: atOnce ? 0 : jittered(faultDelayMs(ageMs), JITTER, random) };
   }
   if (outcome.kind === "blocked") return { kind: "give_up", cause: "blocked" };
   if (outcome.kind === "expired") return { kind: "give_up", cause: "expired" };
@@ -78,6 +82,10 @@ export function judge(
 export function withinLifetime(verdict: Verdict, leftMs: number): Verdict {
   const isPutOff = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
   return isPutOff && verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
+}
+
+function faultDelayMs(ageMs: number): number {
+  return Math.min(Math.max(ageMs * FAULT_DELAY_SHARE, MIN_FAULT_DELAY_MS), MAX_FAULT_DELAY_MS);
 }
 
 /** At least 1 ms, since BullMQ reads a delay of 0 as "skip the delayed set". */

@@ -21,14 +21,15 @@ const MAX_DATA_BYTES = 16 * 1024; // 16 KiB: a job with more is parked by itself
  * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, and the line's from,
  * spacingMs, startAt, horizonAt. Returns how many jobs it moved and how many it looked at.
  *
- * The host is looked for in the text first: most jobs are somebody else's, and need no decoding.
+ * The host is looked for in the text first: most jobs are somebody else's, and need no decoding. What a job's key holds
+ * cannot stop it (pcall) between its writes to `delayed` and to `wait`, which would leave an id in both.
  */
 const SIFT = `
 local ids = redis.call("LRANGE", KEYS[1], -ARGV[2], -1)
 local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local kept, moved = {}, 0
 local function isTheirs(data)
-  if not data or #data > ${MAX_DATA_BYTES} or not string.find(data, ARGV[3], 1, true) then return false end
+  if #data > ${MAX_DATA_BYTES} or not string.find(data, ARGV[3], 1, true) then return false end
   local ok, job = pcall(cjson.decode, data)
   if not ok or type(job) ~= "table" or type(job.endpoint) ~= "table" or type(job.endpoint.url) ~= "string" then
     return false
@@ -39,13 +40,14 @@ end
 for i = #ids, 1, -1 do
   local id = ids[i]
   local key = ARGV[1] .. id
-  if isTheirs(redis.call("HGET", key, "data")) then
+  local data = redis.pcall("HGET", key, "data")
+  if type(data) == "string" and isTheirs(data) then
     local turn = from + moved * spacing
     if turn > horizon then turn = start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1)) end
     turn = math.floor(turn)
     redis.call("ZADD", KEYS[2], turn * 4096 + moved % 4096, id)
-    redis.call("HSET", key, "delay", turn - math.floor(start))
-    redis.call("HINCRBY", key, "ats", 1)
+    redis.pcall("HSET", key, "delay", turn - math.floor(start))
+    redis.pcall("HINCRBY", key, "ats", 1)
     moved = moved + 1
   else
     table.insert(kept, id)

@@ -18,6 +18,13 @@ function opened(nowMs = EPOCH_MS): { breaker: Breaker; failures: number } {
 /** When the next probe may go, found by the first of the line. */
 const probeAt = (breaker: Breaker, nowMs: number) => breaker.line(nowMs).startAt;
 
+/** Join the line; the turn there, epoch ms. */
+function join(breaker: Breaker, nowMs: number): number {
+  const line = breaker.line(nowMs);
+  breaker.joined(line);
+  return firstTurn(line, Math.random);
+}
+
 describe("a circuit", () => {
   test("is closed at first, and opens after a few failures in a row", () => {
     expect(new Breaker().isOpen).toBe(false);
@@ -47,14 +54,14 @@ describe("a circuit", () => {
     const { breaker } = opened(nowMs);
     const dueAt = probeAt(breaker, nowMs);
     expect(dueAt).toBeGreaterThan(nowMs);
-    expect([nowMs, dueAt - 1].map((at) => breaker.admit(at))).toEqual([false, false]);
-    expect([dueAt, dueAt, dueAt + HOUR_MS].map((at) => breaker.admit(at))).toEqual([true, false, false]);
+    expect([nowMs, dueAt - 1].map((at) => breaker.admit(at) > 0)).toEqual([false, false]);
+    expect([dueAt, dueAt, dueAt + HOUR_MS].map((at) => breaker.admit(at) > 0)).toEqual([true, false, false]);
   });
 
   test("is closed by one answer, also of an attempt that went before it opened", () => {
     for (const isProbing of [true, false]) {
       const { breaker } = opened();
-      if (isProbing) expect(breaker.admit(LATER_MS)).toBe(true);
+      if (isProbing) expect(breaker.admit(LATER_MS)).toBeGreaterThan(0);
       breaker.succeeded();
       expect(breaker.isOpen).toBe(false);
       breaker.failed(LATER_MS);
@@ -70,8 +77,9 @@ describe("a circuit", () => {
       const dueAt = probeAt(breaker, nowMs);
       pauses.push(dueAt - nowMs);
       nowMs = dueAt;
-      expect(breaker.admit(nowMs)).toBe(true);
-      breaker.failed(nowMs);
+      const probe = breaker.admit(nowMs);
+      expect(probe).toBeGreaterThan(0);
+      breaker.failed(nowMs, probe);
       expect(breaker.isOpen).toBe(true);
     }
     expect(pauses).toEqual(pauses.toSorted((a, b) => a - b));
@@ -81,16 +89,41 @@ describe("a circuit", () => {
 
   test("lets another probe go at once after one that said nothing about the endpoint", () => {
     const { breaker } = opened();
-    expect(breaker.admit(LATER_MS)).toBe(true);
-    breaker.undecided();
-    expect([LATER_MS, LATER_MS].map((at) => breaker.admit(at))).toEqual([true, false]);
+    const probe = breaker.admit(LATER_MS);
+    expect(probe).toBeGreaterThan(0);
+    breaker.undecided(probe);
+    expect([LATER_MS, LATER_MS].map((at) => breaker.admit(at) > 0)).toEqual([true, false]);
   });
 
   test("is not held open for longer by attempts that went before it opened", () => {
     const { breaker } = opened();
     const dueAt = probeAt(opened().breaker, EPOCH_MS);
     for (let i = 0; i < 50; i++) breaker.failed(dueAt - 1);
-    expect(breaker.admit(dueAt)).toBe(true);
+    expect(breaker.admit(dueAt)).toBeGreaterThan(0);
+  });
+
+  test("does not take an old attempt's end for that of the probe under way", () => {
+    const { breaker } = opened();
+    const dueAt = probeAt(breaker, EPOCH_MS);
+    const probe = breaker.admit(dueAt);
+    breaker.failed(dueAt + 1);
+    expect(breaker.admit(LATER_MS)).toBe(0); // the probe is still out
+    breaker.undecided();
+    expect(breaker.admit(LATER_MS)).toBe(0);
+    expect(probeAt(breaker, EPOCH_MS)).toBe(dueAt);
+    breaker.failed(LATER_MS, probe);
+    expect(probeAt(breaker, LATER_MS)).toBeGreaterThan(LATER_MS);
+  });
+
+  test("does not take the probe of an earlier outage for its own", () => {
+    const { breaker, failures } = opened();
+    const earlier = breaker.admit(LATER_MS);
+    breaker.succeeded();
+    for (let i = 0; i < failures; i++) breaker.failed(LATER_MS);
+    const dueAt = probeAt(breaker, LATER_MS);
+    expect(breaker.admit(dueAt)).not.toBe(earlier);
+    breaker.failed(dueAt, earlier);
+    expect(probeAt(breaker, LATER_MS)).toBe(dueAt);
   });
 });
 
@@ -99,17 +132,35 @@ describe("those who wait for an open circuit", () => {
     const nowMs = EPOCH_MS;
     const { breaker } = opened(nowMs);
     const dueAt = probeAt(opened(nowMs).breaker, nowMs);
-    const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(nowMs), Math.random));
+    const turns = Array.from({ length: 200 }, () => join(breaker, nowMs));
     expect(Math.min(...turns)).toBeGreaterThanOrEqual(dueAt);
-    expect(turns.every((turn) => turn > nowMs)).toBe(true);
+    expect(turns[0]).toBeLessThanOrEqual(dueAt + 1_000);
+    expect(turns.slice(1).every((turn) => turn > dueAt + 1_000)).toBe(true);
+  });
+
+  test("have a prober among them however often somebody asked for the line and then did not join it", () => {
+    const nowMs = EPOCH_MS;
+    const { breaker } = opened(nowMs);
+    const dueAt = probeAt(breaker, nowMs);
+    for (let i = 0; i < 10; i++) breaker.line(nowMs);
+    expect(join(breaker, nowMs)).toBeLessThanOrEqual(dueAt + 1_000);
+  });
+
+  test("have a prober among them when others joined a line of the outage before", () => {
+    const { breaker, failures } = opened();
+    const old = breaker.line(EPOCH_MS);
+    breaker.succeeded();
+    for (let i = 0; i < failures; i++) breaker.failed(LATER_MS);
+    breaker.joined(old);
+    expect(join(breaker, LATER_MS)).toBeLessThanOrEqual(probeAt(breaker, LATER_MS) + 1_000);
   });
 
   test("are spread out further the longer the endpoint is away, 15 min at the most", () => {
     const widths: number[] = [];
     const { breaker } = opened();
     for (const awayMs of [1, 10, 60, 600, 6_000].map((minutes) => EPOCH_MS + minutes * MINUTE_MS)) {
-      breaker.line(awayMs); // the prober
-      const turns = Array.from({ length: 200 }, () => firstTurn(breaker.line(awayMs), Math.random));
+      join(breaker, awayMs); // the prober
+      const turns = Array.from({ length: 200 }, () => join(breaker, awayMs));
       widths.push(Math.max(...turns) - awayMs);
     }
     expect(widths[2]).toBeGreaterThan(widths[0] as number);

@@ -1,6 +1,7 @@
 /** The gate's behaviour, on a clock of the tests' own. How large its limits are is not looked at more closely than it must be. */
 import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import { createGate, type Gate, JOBS_PER_SLOT, type Turn } from "../src/gate.ts";
+import type { Line } from "../src/line.ts";
 import type { Outcome } from "../src/outcome.ts";
 
 const SEED = Number(process.env.GATE_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -13,6 +14,7 @@ const OK = (durationMs = 5): Outcome => ({ kind: "response", status: 200, retryA
 const SILENCE: Outcome = { kind: "failure", code: "timeout", durationMs: 10_000 };
 const REFUSED: Outcome = { kind: "failure", code: "connection_refused", durationMs: 1 };
 const FAULT: Outcome = { kind: "fault", code: "lock_lost", durationMs: 1 };
+const GO: Turn = { kind: "go", probe: 0 };
 const BLOCKED: Outcome = { kind: "blocked", range: "private", durationMs: 0 };
 
 /** In [0, 1), the same for the same seed (mulberry32). */
@@ -62,7 +64,7 @@ function fill(gate: Gate, endpoint: string): number {
 }
 
 function release(gate: Gate, endpoint: string, outcome: Outcome, count = 1): void {
-  for (let i = 0; i < count; i++) gate.release(endpoint, outcome);
+  for (let i = 0; i < count; i++) gate.release(endpoint, outcome, GO);
 }
 
 /** Have an endpoint answer until it takes as many at once as it ever will. */
@@ -80,7 +82,7 @@ function silence(gate: Gate, endpoint: string): void {
   for (let i = 0; i < 100; i++) {
     const before = gate.openCircuits;
     if (!isGo(ask(gate, endpoint))) return;
-    gate.release(endpoint, SILENCE);
+    gate.release(endpoint, SILENCE, GO);
     if (gate.openCircuits > before) return;
   }
 }
@@ -107,15 +109,15 @@ describe("one endpoint", () => {
     const gate = gateOf();
     grow(gate, "a");
     const width = fill(gate, "a");
-    gate.release("a", SILENCE);
-    gate.release("a", OK());
+    gate.release("a", SILENCE, GO);
+    gate.release("a", OK(), GO);
     release(gate, "a", FAULT, width - 2);
     const narrower = fill(gate, "a");
     expect(narrower).toBeLessThan(width);
     release(gate, "a", FAULT, narrower);
     for (let i = 0; i < 30; i++) {
       ask(gate, "a");
-      gate.release("a", i % 3 === 0 ? OK(9_000) : SILENCE); // never enough silence in a row to open its circuit
+      gate.release("a", i % 3 === 0 ? OK(9_000) : SILENCE, GO); // never enough silence in a row to open its circuit
     }
     expect(fill(gate, "a")).toBeLessThanOrEqual(ENDPOINT_SLOTS / 4);
   });
@@ -125,7 +127,7 @@ describe("one endpoint", () => {
     grow(gate, "a");
     for (let i = 0; i < 3; i++) {
       ask(gate, "a");
-      gate.release("a", SILENCE);
+      gate.release("a", SILENCE, GO);
     }
     expect(grow(gate, "a")).toBe(ENDPOINT_SLOTS);
   });
@@ -134,7 +136,7 @@ describe("one endpoint", () => {
     const gate = gateOf({ slots: 1, endpointSlots: 1 });
     for (let i = 0; i < 20; i++) {
       expect(fill(gate, "a")).toBe(1);
-      gate.release("a", OK());
+      gate.release("a", OK(), GO);
     }
   });
 
@@ -145,7 +147,7 @@ describe("one endpoint", () => {
     for (const outcome of [FAULT, BLOCKED]) {
       for (let i = 0; i < 100; i++) {
         expect(isGo(ask(gate, "a"))).toBe(true);
-        gate.release("a", outcome);
+        gate.release("a", outcome, GO);
       }
     }
     expect(gate.openCircuits).toBe(0);
@@ -181,7 +183,7 @@ describe("endpoints that do not answer", () => {
     for (const name of names) grow(gate, name);
     for (const name of names) {
       expect(isGo(ask(gate, name))).toBe(true);
-      gate.release(name, SILENCE);
+      gate.release(name, SILENCE, GO);
     }
     const again = names.reduce((sum, name) => sum + fill(gate, name), 0);
     expect(again).toBeLessThanOrEqual(SLOTS / 2);
@@ -226,7 +228,7 @@ describe("a healthy endpoint's events", () => {
       for (const attempt of underWay.filter(({ endsAt }) => endsAt <= nowMs)) {
         underWay.splice(underWay.indexOf(attempt), 1);
         taken -= 1;
-        gate.release(attempt.name, attempt.outcome);
+        gate.release(attempt.name, attempt.outcome, GO);
       }
       for (const job of parked.filter(({ retryAt = 0 }) => retryAt <= nowMs)) {
         parked.splice(parked.indexOf(job), 1);
@@ -269,13 +271,13 @@ describe("a circuit", () => {
     for (const outcome of [OK(), OK(30_000), FAULT, BLOCKED, { ...OK(), status: 500 }, { ...OK(), status: 410 }]) {
       for (let i = 0; i < 50; i++) {
         ask(gate, "a");
-        gate.release("a", outcome as Outcome);
+        gate.release("a", outcome as Outcome, GO);
       }
       expect(gate.openCircuits).toBe(0);
     }
     for (const outcome of [SILENCE, REFUSED]) {
       const name = JSON.stringify(outcome);
-      for (let i = 0; i < 20 && isGo(ask(gate, name)); i++) gate.release(name, outcome);
+      for (let i = 0; i < 20 && isGo(ask(gate, name)); i++) gate.release(name, outcome, GO);
     }
     expect(gate.openCircuits).toBe(2);
   });
@@ -284,7 +286,7 @@ describe("a circuit", () => {
     const gate = gateOf();
     for (let i = 0; i < 200; i++) {
       ask(gate, "a");
-      gate.release("a", i % 3 === 0 ? OK() : SILENCE);
+      gate.release("a", i % 3 === 0 ? OK() : SILENCE, GO);
     }
     expect(gate.openCircuits).toBe(0);
   });
@@ -317,7 +319,7 @@ describe("a circuit", () => {
       silence(gate, "a");
       await pass(MINUTE_MS);
       ask(gate, "a");
-      gate.release("a", { ...OK(), status } as Outcome);
+      gate.release("a", { ...OK(), status } as Outcome, GO);
       expect(gate.openCircuits).toBe(0);
       expect(isGo(ask(gate, "a"))).toBe(true);
     }
@@ -331,8 +333,9 @@ describe("a circuit", () => {
       const { retryAt } = ask(gate, "a") as { retryAt: number };
       pauses.push(retryAt - nowMs);
       await pass(retryAt - nowMs);
-      expect(isGo(ask(gate, "a"))).toBe(true);
-      gate.release("a", SILENCE);
+      const probe = ask(gate, "a") as Turn;
+      expect(isGo(probe)).toBe(true);
+      gate.release("a", SILENCE, probe);
       expect(gate.openCircuits).toBe(1);
     }
     expect(pauses).toEqual(pauses.toSorted((a, b) => a - b));
@@ -344,11 +347,45 @@ describe("a circuit", () => {
     const gate = gateOf();
     silence(gate, "a");
     await pass(MINUTE_MS);
-    expect(isGo(ask(gate, "a"))).toBe(true);
-    gate.release("a", FAULT);
+    const probe = ask(gate, "a") as Turn;
+    expect(isGo(probe)).toBe(true);
+    gate.release("a", FAULT, probe);
     expect(gate.openCircuits).toBe(1);
     expect(isGo(ask(gate, "a"))).toBe(true);
     expect(isGo(ask(gate, "a"))).toBe(false);
+  });
+
+  test("does not take the end of an attempt that went before it opened for that of its probe", async () => {
+    const gate = gateOf();
+    grow(gate, "a");
+    const old = ask(gate, "a") as Turn;
+    for (let i = 0; i < 20 && isGo(ask(gate, "a")); i++); // all of them before the first is known to be in vain
+    while (gate.openCircuits === 0) gate.release("a", SILENCE, GO);
+    await pass(MINUTE_MS);
+    const probe = ask(gate, "a") as Turn;
+    expect(isGo(probe)).toBe(true);
+    gate.release("a", SILENCE, old);
+    expect(gate.line("a")?.startAt).toBe(nowMs); // open, and no longer than before
+    expect(isGo(ask(gate, "a"))).toBe(false); // the probe is still out
+    gate.release("a", SILENCE, probe);
+    expect(gate.line("a")?.startAt).toBeGreaterThan(nowMs);
+  });
+
+  test("keeps its first place for a job that takes it: a line that nobody joined has no prober", () => {
+    const gate = gateOf({ random: () => 0 });
+    silence(gate, "a");
+    const line = gate.line("a") as Line;
+    gate.joined("a", 0, line);
+    expect(ask(gate, "a")).toMatchObject({ kind: "park", retryAt: line.startAt });
+    expect((ask(gate, "a") as { retryAt: number }).retryAt).toBeGreaterThan(line.startAt);
+  });
+
+  test("gives its first place away once, also to those who are sifted", () => {
+    const gate = gateOf({ random: () => 0 });
+    silence(gate, "a");
+    const line = gate.line("a") as Line;
+    gate.joined("a", 300, line);
+    expect((ask(gate, "a") as { retryAt: number }).retryAt).toBeGreaterThan(line.startAt);
   });
 
   test("of one endpoint is nothing to another", () => {
@@ -447,12 +484,12 @@ describe("who has to wait for a moment", () => {
     const [first, second, third] = [waiting(gate), waiting(gate), waiting(gate)];
     await pass(0);
     expect([first, second, third]).toEqual([[], [], []]);
-    gate.release("a", OK());
+    gate.release("a", OK(), GO);
     await pass(0);
-    expect([first, second, third]).toEqual([[{ kind: "go" }], [], []]);
+    expect([first, second, third]).toEqual([[GO], [], []]);
     release(gate, "a", OK(), 2);
     await pass(0);
-    expect([second, third]).toEqual([[{ kind: "go" }], [{ kind: "go" }]]);
+    expect([second, third]).toEqual([[GO], [GO]]);
   });
 
   test("is parked when no answer comes, after a second at the latest", async () => {
@@ -462,7 +499,7 @@ describe("who has to wait for a moment", () => {
     await pass(1_000);
     expect(seen).toMatchObject([{ kind: "park", reason: "limit" }]);
     expect((seen[0] as { retryAt: number }).retryAt).toBeGreaterThan(nowMs);
-    gate.release("a", OK()); // nobody is there to be let go
+    gate.release("a", OK(), GO); // nobody is there to be let go
     expect(fill(gate, "a")).toBe(1);
   });
 
@@ -480,7 +517,7 @@ describe("who has to wait for a moment", () => {
     const gate = gateOf();
     for (let i = 0; i < 5; i++) {
       ask(gate, "slow");
-      gate.release("slow", OK(9_000));
+      gate.release("slow", OK(9_000), GO);
     }
     fill(gate, "slow");
     expect(ask(gate, "slow")).toMatchObject({ kind: "park" });
@@ -510,7 +547,7 @@ describe("what is remembered", () => {
     for (let i = 0; i < 30_000; i++) {
       const name = `https://h${i}.example/`;
       ask(gate, name);
-      gate.release(name, OK());
+      gate.release(name, OK(), GO);
     }
     expect(gate.size).toBe(10_000);
   });
@@ -522,7 +559,7 @@ describe("what is remembered", () => {
     for (let i = 0; i < 25_000; i++) {
       const name = `https://h${i}.example/`;
       ask(gate, name);
-      gate.release(name, OK());
+      gate.release(name, OK(), GO);
     }
     Bun.gc(true);
     expect(gate.size).toBe(10_000);
@@ -535,7 +572,7 @@ describe("what is remembered", () => {
     const width = fill(gate, "busy");
     for (let i = 0; i < 1_000; i++) {
       const name = `passing-${i}`;
-      if (isGo(ask(gate, name))) gate.release(name, OK());
+      if (isGo(ask(gate, name))) gate.release(name, OK(), GO);
     }
     expect(gate.size).toBe(100);
     expect(gate.line("busy")).toBeDefined(); // still full
@@ -549,7 +586,7 @@ describe("what is remembered", () => {
     expect(gate.openCircuits).toBe(50);
     for (let i = 0; i < 50; i++) {
       ask(gate, `h${i}`);
-      gate.release(`h${i}`, OK());
+      gate.release(`h${i}`, OK(), GO);
     }
     expect(gate.openCircuits).toBe(0);
     expect(gate.size).toBe(50);
@@ -587,7 +624,7 @@ describe(`whatever comes in whatever order (GATE_SEED=${SEED})`, () => {
       const giveBack = (name: string, outcome: Outcome): void => {
         total -= 1;
         inFlight.set(name, (inFlight.get(name) as number) - 1);
-        gate.release(name, outcome);
+        gate.release(name, outcome, GO);
       };
       const outcomes = [OK(), OK(), OK(1), OK(2), OK(3), OK(5_000), SILENCE, REFUSED, FAULT, BLOCKED];
 
@@ -620,11 +657,11 @@ describe(`whatever comes in whatever order (GATE_SEED=${SEED})`, () => {
       const many = Array.from({ length: slots }, (_, index) => `last-${index}`);
       for (const name of many) {
         expect(isGo(ask(gate, name))).toBe(true);
-        gate.release(name, OK());
+        gate.release(name, OK(), GO);
       }
       expect(many.map((name) => isGo(ask(gate, name)))).toEqual(many.map(() => true));
       expect(isGo(ask(gate, "one-more"))).toBe(false);
-      for (const name of many) gate.release(name, OK());
+      for (const name of many) gate.release(name, OK(), GO);
       const unknown = Array.from({ length: slots }, (_, index) => fill(gate, `unknown-${index}`));
       expect(unknown.reduce((sum, width) => sum + width)).toBe(Math.max(1, Math.floor(slots / 2)));
     },

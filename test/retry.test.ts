@@ -86,6 +86,36 @@ describe("judge", () => {
     }
   });
 
+  test.each([
+    [0, 5],
+    [20 * SECOND, 5],
+    [60 * SECOND, 15],
+    [10 * 60 * SECOND, 150],
+    [HOUR, 300],
+    [30 * DAY, 300],
+    [-HOUR, 5],
+  ])("waits longer for a resolver the older the event is: %p ms, then %p s", (ageMs, seconds) => {
+    const fault: Outcome = { kind: "fault", code: "resolver", durationMs: 1 };
+    const delayAt = (random: () => number) => judge(fault, 1, policy, random, NOW, ageMs);
+    expect(delayAt(middle)).toEqual({ kind: "defer", delayMs: seconds * SECOND });
+    expect(delayAt(() => 0)).toEqual({ kind: "defer", delayMs: seconds * SECOND * 0.8 });
+    expect(delayAt(highest)).toEqual({ kind: "defer", delayMs: seconds * SECOND * 1.2 });
+    const stop: Outcome = { kind: "fault", code: "shutdown", durationMs: 1 };
+    expect(judge(stop, 1, policy, middle, NOW, ageMs)).toEqual({ kind: "defer", delayMs: 0 });
+  });
+
+  test("looks for a resolver some hundred times in three days, not every few seconds", () => {
+    const fault: Outcome = { kind: "fault", code: "resolver", durationMs: 1 };
+    let ageMs = 0;
+    let tries = 0;
+    for (; ageMs < 3 * DAY; tries++) {
+      const verdict = judge(fault, 1, policy, Math.random, NOW + ageMs, ageMs);
+      ageMs += verdict.kind === "defer" ? verdict.delayMs : Number.NaN;
+    }
+    expect(tries).toBeGreaterThan(3 * 24);
+    expect(tries).toBeLessThan(1_200);
+  });
+
   test("keeps every delay within 20 % of the schedule, and uses all of that", () => {
     for (const [index, scheduled] of policy.delaysMs.entries()) {
       const delayAt = (random: number) => {

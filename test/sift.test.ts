@@ -276,6 +276,29 @@ describe("a job is left alone", () => {
     expect(await rig.valkey.hget(rig.queue.toKey(id), "data")).toBe(data);
   });
 
+  test.each<[string, (key: string, valkey: Valkey) => Promise<unknown>]>([
+    ["whose key is no job", (key, valkey) => valkey.set(key, text)],
+    ["whose key is a list", (key, valkey) => valkey.rpush(key, text)],
+  ])("%s, and those around it are sifted none the less", async (_, harm) => {
+    const rig = await setUp();
+    const before = await rig.add(...theirs(3));
+    await harm(rig.queue.toKey("odd"), rig.valkey);
+    await rig.valkey.lpush(rig.queue.toKey("wait"), "odd");
+    const after = await rig.add(...theirs(3));
+    await rig.sift();
+    expect(await rig.waiting()).toEqual(["odd"]);
+    expect((await rig.delayed()).map(({ id }) => id)).toEqual([...before, ...after]);
+  });
+
+  test("in no list but one, also when its count of pick-ups is no number", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(3), ...others(1), ...theirs(3));
+    await rig.valkey.hset(rig.queue.toKey(ids[1] as string), "ats", "many");
+    await rig.sift();
+    expect(await rig.waiting()).toEqual([ids[3] as string]);
+    expect((await rig.delayed()).map(({ id }) => id)).toEqual(ids.toSpliced(3, 1));
+  });
+
   test("that has no data, or is no job any more", async () => {
     const rig = await setUp();
     await rig.valkey.lpush(rig.queue.toKey("wait"), "gone");

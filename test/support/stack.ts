@@ -77,7 +77,7 @@ const WAIT_MS = 4 * 1000; // 4 s, below a test's 5: Bun answers a test's timeout
 /** Lets every job go: for tests that are not about the gate. */
 export const OPEN_GATE: Gate = {
   ...createGate({ slots: 1, endpointSlots: 1 }),
-  admit: () => ({ kind: "go" }),
+  admit: () => ({ kind: "go", probe: 0 }),
   release: () => {},
 };
 
