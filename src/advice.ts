@@ -10,7 +10,6 @@ export interface Advice {
   readonly todo: string;
 }
 
-const RETRIED = "It is tried again on the schedule.";
 const OURS = "Nothing to do at the endpoint: this one is ours, and used up no attempt.";
 
 /** Every code of `outcome.ts` that is no HTTP status. */
@@ -97,14 +96,14 @@ const STATUSES: Readonly<Record<number, Advice>> = {
     what: "The endpoint asked us to slow down",
     todo: "Its Retry-After is honoured, up to 24 h. Raise its limit if events come too late.",
   },
-  500: { what: "The endpoint failed inside", todo: `Look for the exception in its own log. ${RETRIED}` },
+  500: { what: "The endpoint failed inside", todo: "Look for the exception in its own log." },
   502: {
     what: "The endpoint's proxy got no good answer from the server behind it",
     todo: "Look at the server behind the proxy: down, restarting, or crashing on this request.",
   },
   503: {
     what: "The endpoint is not available for now",
-    todo: `Down for maintenance, or overloaded: look at its load and health. ${RETRIED}`,
+    todo: "Down for maintenance, or overloaded: look at its load and health.",
   },
   504: {
     what: "The endpoint's proxy waited too long for the server behind it",
@@ -123,7 +122,7 @@ const CLASSES: Readonly<Record<string, (status: string) => Advice>> = {
     what: `The endpoint refused the request (${status})`,
     todo: "Look in its log for the reason. Only a 2xx counts as delivered.",
   }),
-  "5": (status) => ({ what: `The endpoint failed (${status})`, todo: `Look in its own log. ${RETRIED}` }),
+  "5": (status) => ({ what: `The endpoint failed (${status})`, todo: "Look in its own log for the reason." }),
 };
 
 /**

@@ -12,35 +12,45 @@ import { jobData } from "../jobs/event.ts";
 import { createAttemptLog } from "./attempts.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
 import type { Config } from "./config.ts";
-import { within } from "./deadline.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
+import type { Site } from "./layout.tsx";
 import type { Logger } from "./logger.ts";
+import { createPageRoutes } from "./page-routes.tsx";
 import type { Queue } from "./queue.ts";
 import { checkValkey } from "./readiness.ts";
+import { needsValkey, refuse } from "./refusal.tsx";
 import type { Valkey } from "./valkey.ts";
 
 const BOARD = "/board";
-const VALKEY_ANSWERS_MS = 1500; // 1.5 s: whoever asks gets its 503 within 2
+const buildHeaders = (styles: string[]) =>
+  secureHeaders({
+    contentSecurityPolicy: {
+      defaultSrc: ["'self'"],
+      styleSrc: ["'self'", ...styles],
+      imgSrc: ["'self'", "data:"],
+      fontSrc: ["'self'", "data:"],
+      objectSrc: ["'none'"],
+      baseUri: ["'self'"],
+      formAction: ["'self'"],
+      frameAncestors: ["'none'"],
+    },
+    xFrameOptions: "DENY",
+    // With none at all, browsers send `Origin: null` with our own forms, which csrf() has to refuse.
+    referrerPolicy: "same-origin",
+    // TLS is the proxy's, and so is a promise about a whole domain.
+    strictTransportSecurity: false,
+  });
+const headers = buildHeaders([]);
+const bullBoardHeaders = buildHeaders(["'unsafe-inline'"]); // its page sets styles inline; its scripts are files
 
-const headers = secureHeaders({
-  contentSecurityPolicy: {
-    defaultSrc: ["'self'"],
-    // Bull Board's page sets styles inline; its scripts are files.
-    styleSrc: ["'self'", "'unsafe-inline'"],
-    imgSrc: ["'self'", "data:"],
-    fontSrc: ["'self'", "data:"],
-    objectSrc: ["'none'"],
-    baseUri: ["'self'"],
-    formAction: ["'self'"],
-    frameAncestors: ["'none'"],
-  },
-  xFrameOptions: "DENY",
-  // TLS is the proxy's, and so is a promise about a whole domain.
-  strictTransportSecurity: false,
-});
+/** The settings that the board's app reads. */
+export type BoardConfig = Pick<
+  Config,
+  "boardUser" | "boardPassword" | "boardEnvironment" | "boardReadonly" | "timeoutMs"
+>;
 
 export interface BoardAppOptions {
-  readonly config: Pick<Config, "boardUser" | "boardPassword" | "boardEnvironment">;
+  readonly config: BoardConfig;
   readonly valkey: Valkey;
   readonly queue: Queue;
   readonly registry: Registry;
@@ -51,8 +61,15 @@ export interface BoardAppOptions {
 
 export function createBoardApp({ config, valkey, queue, registry, logger, now = Date.now }: BoardAppOptions): Hono {
   const log = createAttemptLog(valkey);
+  const site: Site = {
+    environment: config.boardEnvironment,
+    isReadonly: config.boardReadonly,
+    bullBoard: BOARD,
+    queue: queue.name,
+    timeoutMs: config.timeoutMs,
+  };
   const app = new Hono();
-  app.use(headers);
+  app.use((c, next) => (`${c.req.path}/`.startsWith(`${BOARD}/`) ? bullBoardHeaders : headers)(c, next));
   app.route(
     "/",
     createHealthRoutes(() => checkValkey(valkey)),
@@ -61,34 +78,54 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
   // From here on behind the login.
   if (config.boardPassword !== undefined) app.use(login(config.boardUser, config.boardPassword));
   app.use(csrf());
-  app.get("/", (c) => c.redirect(BOARD));
   app.route("/", createMetricsRoutes(registry));
+  app.route("/", createPageRoutes({ site, queue, valkey, log, logger, now }));
 
-  app.get("/users/:userId/attempts", needsValkey(valkey), async (c) => {
+  app.get("/users/:userId/attempts", needsValkey(valkey, site), async (c) => {
     const userId = jobData.shape.userId.safeParse(c.req.param("userId"));
     if (!userId.success) return c.json({ error: `userId: ${userId.error.issues[0]?.message}` }, 400);
     return c.json({ attempts: await log.list(userId.data, now()) });
   });
 
   app.get(`${BOARD}/`, (c) => c.redirect(BOARD));
-  app.use(`${BOARD}/api/*`, needsValkey(valkey));
+  app.use(`${BOARD}/api/*`, needsValkey(valkey, site));
   app.route(
     BOARD,
-    createBullBoardRoutes({ queue, valkey, basePath: BOARD, environment: config.boardEnvironment, logger }),
+    createBullBoardRoutes({
+      queue,
+      valkey,
+      basePath: BOARD,
+      environment: config.boardEnvironment,
+      isReadonly: config.boardReadonly,
+      logger,
+    }),
   );
 
-  app.notFound((c) => c.json({ error: "not found" }, 404));
+  app.notFound((c) =>
+    refuse(c, site, {
+      status: 404,
+      error: "not found",
+      title: "Nothing here",
+      text: "There is no page at this address.",
+    }),
+  );
   app.onError((error, c) => {
     if (error instanceof HTTPException) {
-      if (error.status === 403)
-        return c.json(
-          { error: "refused: not from this site (a script has to send content-type: application/json)" },
-          403,
-        );
-      return error.getResponse();
+      if (error.status !== 403) return error.getResponse();
+      return refuse(c, site, {
+        status: 403,
+        error: "refused: not from this site (a script has to send content-type: application/json)",
+        title: "Refused",
+        text: "The request came from another site, or from a browser that does not say where from. Nothing was changed.",
+      });
     }
     logger.error({ error: error.name, reason: error.message }, "board.failed");
-    return c.json({ error: "internal error" }, 500);
+    return refuse(c, site, {
+      status: 500,
+      error: "internal error",
+      title: "That went wrong",
+      text: "An error of the board's own: its log, board.failed, has the reason.",
+    });
   });
   return app;
 }
@@ -110,15 +147,4 @@ function login(user: string, password: string): MiddlewareHandler {
 
 function digest(text: string): Buffer {
   return createHash("sha256").update(text).digest();
-}
-
-/**
- * 503 while Valkey does not answer. Asked first, not found out on the way: a command sent while it is away waits, and an
- * operator's click would take effect long after being told that it failed.
- */
-function needsValkey(valkey: Valkey): MiddlewareHandler {
-  return async (c, next) => {
-    if ((await within(VALKEY_ANSWERS_MS, valkey.ping(), undefined)) !== undefined) return await next();
-    return c.json({ error: "Valkey does not answer" }, 503);
-  };
 }

@@ -56,16 +56,19 @@ export interface BullBoardOptions {
   readonly basePath: string;
   /** A label such as `staging`; none when empty. */
   readonly environment: string;
+  /** Look, and change nothing. */
+  readonly isReadonly: boolean;
   readonly logger: Logger;
 }
 
 /** The page and its API, to be mounted at `basePath`. Every answer is masked, see {@link maskSecrets}. */
-export function createBullBoardRoutes({ queue, valkey, basePath, environment, logger }: BullBoardOptions): Hono {
+export function createBullBoardRoutes(options: BullBoardOptions): Hono {
+  const { queue, valkey, basePath, environment, isReadonly, logger } = options;
   const names = new Set([queue.name]);
   const adapter = new HonoAdapter(serveStatic);
   const handlerHooks: Hooks = {
     before(context) {
-      const refusal = refuse(context);
+      const refusal = refuse(context, isReadonly);
       return refusal === undefined ? { allow: true } : { allow: false, status: 403, message: refusal };
     },
     async after(context, { status, body }) {
@@ -79,13 +82,14 @@ export function createBullBoardRoutes({ queue, valkey, basePath, environment, lo
     },
   };
   createBullBoard({
-    queues: [new BullMQAdapter(queue, { description: "Webhook events, one job each" })],
+    queues: [new BullMQAdapter(queue, { description: "Webhook events, one job each", readOnlyMode: isReadonly })],
     serverAdapter: adapter,
     options: {
       handlerHooks,
       uiConfig: {
         boardTitle: "Fluxhook",
         hideDocsLink: true,
+        miscLinks: [{ text: "Users and overview", url: "/" }],
         ...(environment === "" ? {} : { environment: { label: environment, color: "#b45309", textColor: "#ffffff" } }),
       },
     },
@@ -112,8 +116,9 @@ function nameOf({ method, route }: HookContext): string {
 }
 
 /** Why a request is refused; undefined when it is not. */
-function refuse(context: HookContext): string | undefined {
+function refuse(context: HookContext, isReadonly: boolean): string | undefined {
   const name = nameOf(context);
+  if (isReadonly && context.method !== "get") return "BOARD_READONLY is set: this board is for looking only.";
   if (!ALLOWED.has(name)) {
     return "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.";
   }

@@ -21,8 +21,8 @@ export type { Job, Queue };
 export { DelayedError };
 
 const HOUR_SECONDS = 60 * 60;
-const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
-const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
+export const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
+export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
 
 const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed worker's jobs run again within 25 s
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice

@@ -10,13 +10,16 @@ const PURE = ["signature", "payload", "outcome", "retry", "line", "breaker", "en
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
-const BOARD = ["board-app", "bull-board"];
+const BOARD = [
+  ...["board-app", "bull-board", "page-routes", "refusal", "layout", "home-page", "minutes-chart"],
+  ...["user-page", "user-empty", "test-form", "test-event", "summary"],
+];
 
 /** Arrows point down: a file imports from its own layer and those below. */
 const LAYERS = ["pure", "adapters", "jobs and board", "entries", "dev"] as const;
 
 function layerOf(file: string): number {
-  const isOneOf = (names: string[]) => names.some((name) => file === `src/${name}.ts`);
+  const isOneOf = (names: string[]) => names.some((name) => file.replace(/\.tsx?$/, "") === `src/${name}`);
   if (file.startsWith("src/dev/")) return LAYERS.indexOf("dev");
   if (isOneOf(ENTRIES)) return LAYERS.indexOf("entries");
   if (file.startsWith("jobs/") || isOneOf(BOARD)) return LAYERS.indexOf("jobs and board");
@@ -28,7 +31,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^bullmq$/, /^src\/queue\.ts$/],
   [/^ioredis$/, /^src\/valkey\.ts$/],
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
-  [/^hono(\/|$)/, /^src\/(health|board[\w-]*|bull-board)\.tsx?$/],
+  [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
   [/^zod$/, /^(src\/settings|jobs\/event)\.ts$/],
   [/^ipaddr\.js$/, /^src\/address\.ts$/],
   [/^pino$/, /^src\/logger\.ts$/],

@@ -402,7 +402,13 @@ describe("a job whose stored", () => {
     const stored = () => system.valkey.hget(system.queue.toKey("j0"), "data");
     await eventually(stored, (text) => text?.startsWith('"') === true);
     const app = createBoardApp({
-      config: { boardUser: "admin", boardPassword: undefined, boardEnvironment: "" },
+      config: {
+        boardUser: "admin",
+        boardPassword: undefined,
+        boardEnvironment: "",
+        boardReadonly: false,
+        timeoutMs: 10_000,
+      },
       valkey: system.valkey,
       queue: system.queue,
       registry: new Registry(),

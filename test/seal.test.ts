@@ -128,7 +128,13 @@ describe("a delivery with a sealed secret", () => {
   /** Everything that is kept of a job, and everything that anybody is shown. */
   async function trail({ valkey, queue, lines, metrics }: Stack, id: string, userId: string): Promise<string> {
     const app = createBoardApp({
-      config: { boardUser: "admin", boardPassword: undefined, boardEnvironment: "" },
+      config: {
+        boardUser: "admin",
+        boardPassword: undefined,
+        boardEnvironment: "",
+        boardReadonly: false,
+        timeoutMs: 10_000,
+      },
       valkey,
       queue,
       registry: new Registry(),
