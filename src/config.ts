@@ -44,6 +44,16 @@ export function loadConfig(
   return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...parsed, endpointConcurrency } };
 }
 
+/** Read `.env` in the directory in which the process was started, where the runtime has not done so, as Bun has. */
+export function loadConfigFile(process: { versions: { bun?: string }; loadEnvFile?: () => void }): void {
+  if (process.versions.bun !== undefined) return;
+  try {
+    process.loadEnvFile?.(); // Node 20.12; what is set already stays
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}
+
 /** Variables that look like settings and are none: for a warning. */
 export function findMisspelt(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
   return findUnknownSettings(

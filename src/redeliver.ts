@@ -21,6 +21,7 @@ export interface FailedFilter {
   readonly event?: string | undefined;
 }
 
+const IN_FLIGHT = 16; // redeliveries asked for at once: enough to hide the way to Valkey, too few to hold up its workers
 const PAGE = 200; // jobs read at once, with their data: up to some 50 MB when all are as large as may be
 
 /**
@@ -33,14 +34,47 @@ const PAGE = 200; // jobs read at once, with their data: up to some 50 MB when a
 export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery> {
   const job = await queue.getJob(jobId);
   const state = await job?.getState();
-  if (job === undefined || state === "unknown") return "gone";
-  if (state === "completed" || state === "failed") {
-    await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
+  if (job === undefined || state === undefined || state === "unknown") return "gone";
+  if (state !== "completed" && state !== "failed" && state !== "delayed") return "pending";
+  try {
+    if (state === "delayed") await job.promote();
+    else await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
     return "queued";
+  } catch (error) {
+    // Somebody else was faster: a worker, another operator, or the end of its time.
+    const now = await job.getState();
+    if (now === state) throw error;
+    return now === "unknown" ? "gone" : "pending";
   }
-  if (state !== "delayed") return "pending";
-  await job.promote();
-  return "queued";
+}
+
+/**
+ * Deliver many events again, some at a time, in the given order.
+ *
+ * @param onDone  called after each, in the order in which they are done
+ * @throws  like {@link redeliver}, for the first that fails; those before it are done, and none after it is begun
+ */
+export async function redeliverAll(
+  queue: Queue,
+  jobIds: readonly string[],
+  onDone: (jobId: string, redelivery: Redelivery) => void,
+): Promise<void> {
+  const rest = jobIds[Symbol.iterator](); // one, shared by all lanes
+  let hasFailed = false;
+  const lane = async (): Promise<void> => {
+    for (const jobId of rest) {
+      if (hasFailed) return;
+      try {
+        onDone(jobId, await redeliver(queue, jobId));
+      } catch (error) {
+        hasFailed = true;
+        throw error;
+      }
+    }
+  };
+  const lanes = await Promise.allSettled(Array.from({ length: IN_FLIGHT }, lane));
+  const failure = lanes.find((result) => result.status === "rejected");
+  if (failure !== undefined) throw failure.reason;
 }
 
 /**

@@ -214,7 +214,8 @@ export const SETTINGS = {
   ),
 } satisfies Record<string, Setting<unknown>>;
 
-function parseDuration(value: string): number | undefined {
+/** `250ms`, `5s`, `1m`, `2h`, `1d` as ms; undefined for anything else. */
+export function parseDuration(value: string): number | undefined {
   const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value);
   return match === null ? undefined : Number(match[1]) * (UNIT_MS[match[2] as string] as number);
 }

@@ -98,8 +98,11 @@ describe("a sealing key", () => {
     expect(() => openSealed(seal(SECRET, KEY, USER), [key], USER)).toThrow(RangeError);
   });
 
-  test("is printed by `bun src/dev/key.ts`", async () => {
-    const child = Bun.spawn([process.execPath, "src/dev/key.ts"], { cwd: join(import.meta.dir, ".."), timeout: 5_000 });
+  test("is printed by `bun src/cli.ts key`", async () => {
+    const child = Bun.spawn([process.execPath, "src/cli.ts", "key"], {
+      cwd: join(import.meta.dir, ".."),
+      timeout: 5_000,
+    });
     const key = (await new Response(child.stdout).text()).trimEnd();
     expect(await child.exited).toBe(0);
     expect(openSealed(seal(SECRET, key, USER), [key], USER)).toBe(SECRET);

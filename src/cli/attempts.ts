@@ -1,0 +1,67 @@
+/**
+ * `fluxhook attempts`: a user's last attempts.
+ */
+import type { Command } from "commander";
+import { adviceFor } from "../advice.ts";
+import type { Attempt } from "../attempts.ts";
+import { formatAgo } from "../moments.ts";
+import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { readUser } from "./input.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+export function addAttempts(program: Command, context: Context): void {
+  program
+    .command("attempts")
+    .description("list a user's last attempts: at most 10, of the last 7 days, newest first")
+    .argument("<user>", "the event's userId")
+    .option("--json", "an array, as the board's API answers it")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ fluxhook attempts usr_42
+  $ fluxhook attempts usr_42 --json | jq '.[] | select(.success | not) | .job'`,
+    )
+    .action(
+      act<JsonOption, [string]>(context, async (terminal, _options, user) => {
+        const userId = readUser(user);
+        const config = readConfig(context.env, terminal);
+        const attempts = await withValkey(config, ({ log }) => log.list(userId, Date.now()));
+        terminal.printJson(attempts);
+        if (attempts.length === 0) terminal.print(`No attempts for ${userId} in the last 7 days.`);
+        else printAttempts(terminal, attempts, config.timeoutMs, Date.now());
+        return EXIT.ok;
+      }),
+    );
+}
+
+/** A table, and what to do about each error in it. */
+function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeoutMs: number, nowMs: number): void {
+  const heading = ["status", "attempt", "ms", "age", "event", "job", "endpoint", "error"];
+  terminal.printTable([
+    heading.map((name) => terminal.paint(name, "dim")),
+    ...attempts.map((attempt) => [
+      describeStatus(terminal, attempt),
+      String(attempt.attempt),
+      String(attempt.duration_ms),
+      formatAgo(nowMs - Date.parse(attempt.timestamp)),
+      printable(attempt.event),
+      printable(attempt.job ?? "-"),
+      printable(attempt.endpoint),
+      attempt.error === null ? "" : describeError(attempt.error, timeoutMs),
+    ]),
+  ]);
+  const errors = new Set(attempts.flatMap(({ error }) => error ?? []));
+  if (errors.size > 0) terminal.print();
+  for (const error of errors) terminal.print(`${printable(error)}: ${adviceFor(error, timeoutMs).todo}`);
+}
+
+/** The status, or a dash when there was no response; green, or red. */
+export function describeStatus(terminal: Terminal, { status_code, success }: Attempt): string {
+  return terminal.paint(String(status_code ?? "-"), success ? "green" : "red");
+}
+
+/** An error code, and what it means. */
+export function describeError(error: string, timeoutMs: number): string {
+  return `${printable(error)}: ${adviceFor(error, timeoutMs).what}`;
+}

@@ -1,0 +1,103 @@
+/**
+ * What commands are given: secrets that do not land in the shell's history, durations, files, stdin.
+ */
+import { readFileSync } from "node:fs";
+import { parseDuration } from "../settings.ts";
+import { CommandError } from "./context.ts";
+
+/** Where a secret may stand. */
+export interface SecretOptions {
+  readonly secret?: readonly string[];
+  readonly secretEnv?: readonly string[];
+  readonly secretFile?: readonly string[];
+}
+
+/** What of commander's `Command` is needed to add options. */
+interface Optionable {
+  option(flags: string, description: string, collect: (value: string, before?: string[]) => string[]): unknown;
+}
+
+const collect = (value: string, before: string[] = []) => [...before, value];
+
+/** Add `--secret-env`, `--secret-file` and `--secret`. */
+export function addSecretOptions(command: Optionable): void {
+  command.option("--secret-env <name>", "environment variable that holds a secret; repeat it while rotating", collect);
+  command.option("--secret-file <path>", "file with a secret a line, current first; - is stdin", collect);
+  command.option("--secret <text>", "the secret itself; it then stands in the shell's history", collect);
+}
+
+/**
+ * The secrets that were given, current first; empty when none was.
+ *
+ * @throws  CommandError when a variable or a file holds none
+ */
+export function readSecrets(options: SecretOptions, env: Readonly<Record<string, string | undefined>>): string[] {
+  const { secret = [], secretEnv = [], secretFile = [] } = options;
+  const fromEnv = secretEnv.map((name) => {
+    const value = env[name];
+    if (!value) throw new CommandError("usage", `--secret-env: the variable ${name} is not set`);
+    return value;
+  });
+  const fromFiles = secretFile.flatMap((path) => {
+    const lines = readInput(path, "--secret-file").toString("utf8").split(/\r?\n/).filter(Boolean);
+    if (lines.length === 0) throw new CommandError("usage", `--secret-file: there is no secret in ${path}`);
+    return lines;
+  });
+  return [...fromEnv, ...fromFiles, ...secret];
+}
+
+/** The same for commands that cannot do without. */
+export function requireSecrets(options: SecretOptions, env: Readonly<Record<string, string | undefined>>): string[] {
+  const secrets = readSecrets(options, env);
+  if (secrets.length > 0) return secrets;
+  throw new CommandError("usage", "expected a secret: --secret-env NAME, --secret-file PATH, or --secret TEXT");
+}
+
+/** A file's bytes, or those of stdin when the path is `-`. */
+export function readInput(path: string, option: string): Buffer {
+  try {
+    return readFileSync(path === "-" ? 0 : path);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code === "ENOENT" ? "there is no such file" : message;
+    throw new CommandError("usage", `${option}: cannot read ${path === "-" ? "stdin" : path}: ${reason}`);
+  }
+}
+
+/** Say which options are missing, all at once. The parser would do so before it names those that it does not know. */
+export function requireOptions(given: Readonly<Record<string, unknown>>): void {
+  const missing = Object.keys(given).filter((name) => given[name] === undefined);
+  if (missing.length > 0) throw new CommandError("usage", `expected ${missing.join(", ")}`);
+}
+
+/** A duration in ms. */
+export function readDuration(text: string, option: string): number {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return ms;
+  throw new CommandError("usage", `expected ${option} to be a duration, as in 30s, 5m or 2h, got "${text}"`);
+}
+
+/** A moment, epoch ms: that long ago, or ISO 8601. */
+export function readMoment(text: string, option: string, nowMs: number): number {
+  const ago = parseDuration(text);
+  if (ago !== undefined) return nowMs - ago;
+  const moment = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+  if (!Number.isNaN(moment)) return moment;
+  throw new CommandError(
+    "usage",
+    `expected ${option} to be a duration, as in 2h, or a time, as in 2026-11-24T08:00:00Z, got "${text}"`,
+  );
+}
+
+/** A whole number in a range. */
+export function readInteger(text: string, option: string, min: number, max: number): number {
+  const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= min && value <= max) return value;
+  throw new CommandError("usage", `expected ${option} to be a whole number from ${min} to ${max}, got "${text}"`);
+}
+
+/** A user's id, as the contract has it. */
+export function readUser(text: string): string {
+  if (/^[\x21-\x7e]{1,128}$/.test(text)) return text;
+  throw new CommandError("usage", "expected the user to be 1 to 128 visible ASCII characters");
+}

@@ -1,0 +1,80 @@
+/**
+ * `fluxhook key` and `fluxhook seal`: sealed secrets.
+ */
+import type { Command } from "commander";
+import { createKey, seal } from "../seal.ts";
+import { isSecret } from "../signature.ts";
+import { act, CommandError, type Context, EXIT, type JsonOption, readConfig } from "./context.ts";
+import { addSecretOptions, readSecrets, readUser, requireOptions, type SecretOptions } from "./input.ts";
+
+const MAX_SECRET = 1024; // characters, as the contract has it
+
+export function addKey(program: Command, context: Context): void {
+  program
+    .command("key")
+    .description("print a new key for WEBHOOK_SECRET_KEYS")
+    .option("--json", "as a JSON document")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ fluxhook key
+  $ WEBHOOK_SECRET_KEYS="$(fluxhook key),$WEBHOOK_SECRET_KEYS"   # a new one in front of the old`,
+    )
+    .action(
+      act<JsonOption>(context, (terminal) => {
+        const key = createKey();
+        terminal.print(key);
+        terminal.printJson({ key });
+        return EXIT.ok;
+      }),
+    );
+}
+
+interface SealOptions extends JsonOption, SecretOptions {
+  readonly user: string;
+}
+
+export function addSeal(program: Command, context: Context): void {
+  const command = program
+    .command("seal")
+    .description("seal a secret for a user, with the first of WEBHOOK_SECRET_KEYS")
+    .option("--user <id>", "whose events it signs: the sealed secret opens for no other");
+  addSecretOptions(command);
+  command
+    .option("--json", "as a JSON document")
+    .addHelpText(
+      "after",
+      `
+Reads the secret from stdin unless an option says otherwise.
+
+Examples:
+  $ fluxhook seal --user usr_42 < secret.txt
+  $ fluxhook seal --user usr_42 --secret-env CUSTOMER_SECRET`,
+    )
+    .action(
+      act<SealOptions>(context, (terminal, options) => {
+        requireOptions({ "--user": options.user });
+        const userId = readUser(options.user);
+        const [key] = readConfig(context.env, terminal).secretKeys;
+        if (key === undefined) {
+          throw new CommandError(
+            "settings",
+            "expected WEBHOOK_SECRET_KEYS to be set; fluxhook key prints a key for it",
+          );
+        }
+        const given = readSecrets(options, context.env);
+        const secrets = given.length > 0 ? given : readSecrets({ secretFile: ["-"] }, context.env);
+        if (secrets.some((secret) => !isSecret(secret) || secret.length > MAX_SECRET)) {
+          throw new CommandError(
+            "usage",
+            `expected a non-empty secret of at most ${MAX_SECRET} characters, base64 after a whsec_ prefix`,
+          );
+        }
+        const sealed = secrets.map((secret) => seal(secret, key, userId));
+        for (const text of sealed) terminal.print(text);
+        terminal.printJson({ user: userId, sealed });
+        return EXIT.ok;
+      }),
+    );
+}

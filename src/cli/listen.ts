@@ -1,0 +1,168 @@
+/**
+ * `fluxhook listen`: a receiver on this machine that prints and verifies what arrives.
+ */
+import { writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { act, CommandError, type Context, EXIT, type JsonOption } from "./context.ts";
+import { addSecretOptions, readInteger, readSecrets, type SecretOptions } from "./input.ts";
+import { checkRequest, type RequestReport } from "./request-check.ts";
+import { type SavedRequest, writeRequest } from "./saved-request.ts";
+import { printable, type Terminal } from "./terminal.ts";
+import { printReport } from "./verify.ts";
+
+const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MB: the most that WEBHOOK_MAX_BODY can allow
+const TOLERANCE_MS = 5 * 60 * 1000; // 5 min
+const SHOWN_CHARACTERS = 2_000; // of a body, unless as JSON
+
+interface ListenOptions extends JsonOption, SecretOptions {
+  readonly host: string;
+  readonly port: string;
+  readonly status?: string;
+  readonly retryAfter?: string;
+  readonly count?: string;
+  readonly save?: string;
+}
+
+export function addListen(program: Command, context: Context): void {
+  const command = program
+    .command("listen")
+    .description("receive on this machine: print what arrives, and verify it if given a secret")
+    .option("--host <address>", "where to listen", "127.0.0.1")
+    .option("--port <number>", "0 takes a free port", "8080");
+  addSecretOptions(command);
+  command
+    .option("--status <code>", "answer with this one; otherwise 204, or 401 to what is not verified")
+    .option("--retry-after <value>", "answer with this Retry-After: seconds, or an HTTP date")
+    .option("--count <number>", "end after so many requests: 1 when one of them was not verified")
+    .option("--save <directory>", "write each request to a file, for fluxhook verify")
+    .option("--json", "a JSON document a line: first where it listens, then one per request")
+    .addHelpText(
+      "after",
+      `
+A worker reaches this machine only with WEBHOOK_ALLOW_NETWORKS=127.0.0.0/8.
+
+Examples:
+  $ fluxhook listen --secret-env SECRET
+  $ fluxhook listen --port 9000 --status 503 --retry-after 30
+  $ fluxhook listen --count 1 --save requests --json`,
+    )
+    .action(
+      act<ListenOptions>(context, async (terminal, options) => {
+        const secrets = readSecrets(options, context.env);
+        return await listen(terminal, options, secrets);
+      }),
+    );
+}
+
+interface Arrival extends SavedRequest {
+  readonly method: string;
+  readonly target: string;
+  readonly rawHeaders: readonly string[];
+}
+
+async function listen(terminal: Terminal, options: ListenOptions, secrets: readonly string[]) {
+  const port = readInteger(options.port, "--port", 0, 65_535);
+  const count = options.count === undefined ? Number.POSITIVE_INFINITY : readInteger(options.count, "--count", 1, 1e9);
+  const status = options.status === undefined ? undefined : readInteger(options.status, "--status", 200, 599);
+  let arrived = 0;
+  let isAllVerified = true;
+
+  const onRequest = async (incoming: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const arrival = await read(incoming);
+    if (arrival === undefined) return void response.writeHead(413, { Connection: "close" }).end();
+    arrived += 1;
+    const report =
+      secrets.length === 0
+        ? undefined
+        : checkRequest(arrival, secrets, { nowMs: Date.now(), toleranceMs: TOLERANCE_MS });
+    if (report?.ok === false) isAllVerified = false;
+    const answer = status ?? (report?.ok === false ? 401 : 204);
+    const saved = options.save === undefined ? undefined : save(options.save, arrived, arrival);
+    show(terminal, arrival, { number: arrived, report, answer, saved });
+    response.writeHead(answer, options.retryAfter === undefined ? {} : { "Retry-After": options.retryAfter }).end();
+    if (arrived >= count) response.once("close", () => stop.resolve());
+  };
+
+  const server = createServer({ requestTimeout: 30_000 }, (incoming, response) => {
+    onRequest(incoming, response).catch((error) => stop.reject(error));
+  });
+  const stop = createStop();
+  server.once("error", ({ code, message }: NodeJS.ErrnoException) => {
+    const reason = code === "EADDRINUSE" ? "another process listens there" : message;
+    stop.reject(
+      new CommandError("failed", `cannot listen on ${options.host}:${port}: ${reason}. --port 0 takes a free one.`),
+    );
+  });
+  server.listen(port, options.host, () => {
+    const { address, port: taken, family } = server.address() as { address: string; port: number; family: string };
+    const url = `http://${family === "IPv6" ? `[${address}]` : address}:${taken}/`;
+    terminal.printJson({ url });
+    terminal.print(`Listening on ${url}${secrets.length === 0 ? ", verifying nothing: no secret was given" : ""}`);
+  });
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.resolve());
+  try {
+    await stop.promise;
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
+  return isAllVerified ? EXIT.ok : EXIT.failed;
+}
+
+/** A promise to settle from elsewhere; Node 20 has no Promise.withResolvers. */
+function createStop() {
+  let resolve!: () => void;
+  let reject!: (reason: unknown) => void;
+  const promise = new Promise<void>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  return { promise, resolve, reject };
+}
+
+/** @returns undefined when the body is larger than any of ours */
+async function read(incoming: IncomingMessage): Promise<Arrival | undefined> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of incoming as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY_BYTES) return undefined;
+    chunks.push(chunk);
+  }
+  const headers = Object.fromEntries(
+    Object.entries(incoming.headers).map(([name, value]) => [name, String([value].flat()[0])]),
+  );
+  const { method = "", url = "", rawHeaders } = incoming;
+  return { method, target: url, rawHeaders, headers, body: Buffer.concat(chunks) };
+}
+
+/** @returns the file's name: `1-file.created.http` */
+function save(directory: string, number: number, { target, rawHeaders, headers, body }: Arrival): string {
+  const event = (headers["x-fluxdrop-event"] ?? "request").replace(/[^\w.-]/g, "_").slice(0, 50);
+  const path = join(directory, `${number}-${event}.http`);
+  writeFileSync(path, writeRequest(target, rawHeaders, body), { mode: 0o600 });
+  return path;
+}
+
+interface Seen {
+  readonly number: number;
+  readonly report: RequestReport | undefined;
+  readonly answer: number;
+  readonly saved: string | undefined;
+}
+
+function show(terminal: Terminal, arrival: Arrival, { number, report, answer, saved }: Seen): void {
+  const { method, target, headers, body } = arrival;
+  const text = body.toString("utf8");
+  terminal.printJson({ number, method, target, headers, body: text, answer, ...report, ...(saved && { saved }) });
+  const event = printable(headers["x-fluxdrop-event"] ?? "");
+  terminal.print(
+    `${terminal.paint(`#${number} ${method} ${printable(target)}`, "bold")}  ${event}  answered ${answer}`,
+  );
+  const rest = text.length - SHOWN_CHARACTERS;
+  terminal.print(`  ${printable(text.slice(0, SHOWN_CHARACTERS))}${rest > 0 ? ` … and ${rest} characters more` : ""}`);
+  if (report !== undefined) printReport(terminal, report);
+  if (saved !== undefined) terminal.print(`  saved as ${printable(saved)}`);
+}

@@ -1,0 +1,90 @@
+/**
+ * The command's tree: its parser, its commands, and how it ends.
+ */
+import { Command, CommanderError } from "commander";
+import { ContractError } from "../../jobs/event.ts";
+import { addAttempts } from "./attempts.ts";
+import { addCompletion } from "./completion.ts";
+import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
+import { addKey, addSeal } from "./key.ts";
+import { addListen } from "./listen.ts";
+import { addRedeliver } from "./redeliver.ts";
+import { addSend } from "./send.ts";
+import { addStatus } from "./status.ts";
+import { addVerify } from "./verify.ts";
+
+const EXIT_CODES = `
+Exit codes:
+  0  done   1  failed   2  wrong usage   69  Valkey unavailable   78  wrong settings
+
+Settings are environment variables: VALKEY_URL, WEBHOOK_QUEUE, WEBHOOK_SECRET_KEYS and the rest of the worker's.
+`;
+
+/** Build the parser with all commands. What it complains about goes to `complain`. */
+export function buildProgram(context: Context, version: string, complain: (text: string) => void): Command {
+  const program = new Command("fluxhook")
+    .description("Send events, see what became of them, and deliver them again.")
+    .version(version)
+    .addHelpText("after", EXIT_CODES)
+    .exitOverride()
+    .configureOutput({ outputError: complain })
+    .configureHelp({ styleTitle: (title) => `\x1b[1m${title}\x1b[0m` });
+  for (const add of [
+    addSend,
+    addAttempts,
+    addStatus,
+    addRedeliver,
+    addVerify,
+    addListen,
+    addSeal,
+    addKey,
+    addCompletion,
+  ]) {
+    add(program, context);
+  }
+  return program;
+}
+
+/**
+ * Run the command.
+ *
+ * @param args  what stands behind its name
+ * @returns the exit code
+ * @throws  never
+ */
+export async function runCommand(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  version: string,
+): Promise<ExitCode> {
+  const context: Context = { env, exitCode: EXIT.ok };
+  const isJson = args.includes("--json");
+  const report = (code: string, exit: ExitCode, message: string): ExitCode => {
+    const text = isJson
+      ? JSON.stringify({ error: { code, message, exit_code: exit } })
+      : message.replaceAll(/^/gm, "fluxhook: ");
+    process.stderr.write(`${text}\n`);
+    return exit;
+  };
+  const complain = (text: string) => {
+    const message = text
+      .trim()
+      .replace(/^error: /, "")
+      .replaceAll("\n", " ");
+    report("usage", EXIT.usage, isJson ? message : `${message}\nTry fluxhook ${commandOf(program, args)}--help.`);
+  };
+  const program = buildProgram(context, version, complain);
+  try {
+    await program.parseAsync(args, { from: "user" });
+    return context.exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    if (error instanceof CommandError) return report(error.code, EXIT[error.code], error.message);
+    if (error instanceof ContractError) return report("contract", EXIT.usage, error.message.replaceAll("; ", "\n"));
+    return report("failed", EXIT.failed, error instanceof Error ? error.message : String(error));
+  }
+}
+
+function commandOf(program: Command, [first]: readonly string[]): string {
+  return program.commands.some((command) => command.name() === first) ? `${first} ` : "";
+}

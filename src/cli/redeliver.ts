@@ -1,0 +1,174 @@
+/**
+ * `fluxhook redeliver`: deliver events again, by their jobs or all that failed.
+ */
+import type { Command } from "commander";
+import { EVENT_TYPES } from "../../jobs/event.ts";
+import { formatAgo } from "../moments.ts";
+import { endpointName } from "../payload.ts";
+import type { Job, Queue } from "../queue.ts";
+import { findFailed, type Redelivery, redeliverAll } from "../redeliver.ts";
+import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { readMoment, readUser } from "./input.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+interface RedeliverOptions extends JsonOption {
+  readonly failed?: boolean;
+  readonly since?: string;
+  readonly user?: string;
+  readonly event?: string;
+  readonly dryRun?: boolean;
+  readonly yes?: boolean;
+}
+
+/** One event to deliver again, as it is shown. */
+interface Candidate {
+  readonly job: string;
+  readonly event: string;
+  readonly user: string | null;
+  readonly endpoint: string | null;
+  /** ISO 8601. */
+  readonly failed_at: string | null;
+  readonly reason: string | null;
+}
+
+export function addRedeliver(program: Command, context: Context): void {
+  program
+    .command("redeliver")
+    .description("deliver events again: the same id, the same body, the whole schedule from its start")
+    .argument("[job...]", "ids of jobs, as attempts and the board show them")
+    .option("--failed", "all that failed and are kept: the last 10,000, of the last 7 days")
+    .option("--since <when>", "with --failed: since that long ago, as in 2h, or since a time in ISO 8601")
+    .option("--user <id>", "with --failed: of this user")
+    .option("--event <type>", "with --failed: of this type")
+    .option("--dry-run", "list what would go, and change nothing")
+    .option("--yes", "do not ask; needed with --failed where nobody can be asked")
+    .option("--json", "as a JSON document")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ fluxhook redeliver 4711
+  $ fluxhook redeliver --failed --since 2h --user usr_42 --dry-run
+  $ fluxhook redeliver --failed --since 2026-11-24T08:00:00Z --event file.created --yes`,
+    )
+    .action(
+      act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
+        const filter = readFilter(options, jobs);
+        return await withValkey(readConfig(context.env, terminal), async ({ queue }) => {
+          const found = options.failed ? await collect(findFailed(queue, filter)) : await lookUp(queue, jobs);
+          if (options.dryRun) return showCandidates(terminal, found);
+          if (options.failed && !(await isWanted(terminal, options, found.length))) return EXIT.failed;
+          return await redeliverShown(terminal, queue, found);
+        });
+      }),
+    );
+}
+
+function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOptions, jobs: readonly string[]) {
+  if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either ids of jobs, or --failed");
+  if (!failed && (since ?? user ?? event) !== undefined) {
+    throw new CommandError("usage", "--since, --user and --event go with --failed");
+  }
+  if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
+    throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
+  }
+  if (failed && !yes && !dryRun && !(process.stdin.isTTY && process.stderr.isTTY)) {
+    throw new CommandError(
+      "usage",
+      "nobody can be asked here: --yes redelivers without asking, --dry-run lists what would go",
+    );
+  }
+  return {
+    sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
+    userId: user === undefined ? undefined : readUser(user),
+    event,
+  };
+}
+
+async function isWanted(terminal: Terminal, { yes }: RedeliverOptions, count: number): Promise<boolean> {
+  if (yes || count === 0) return true;
+  if (await terminal.confirm(`Redeliver ${count} failed ${count === 1 ? "event" : "events"}?`)) return true;
+  terminal.warn("nothing was changed");
+  return false;
+}
+
+/** Only what is shown is kept: with their data, 10,000 jobs may be 2 GB. */
+async function collect(jobs: AsyncIterable<Job>): Promise<Candidate[]> {
+  const found: Candidate[] = [];
+  for await (const job of jobs) found.push(describeJob(job));
+  return found;
+}
+
+/** One after the other: ids come from a command line, and are few. */
+async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]> {
+  const found: Candidate[] = [];
+  for (const id of new Set(ids)) {
+    const job = await queue.getJob(id);
+    found.push(
+      job === undefined
+        ? { job: id, event: "-", user: null, endpoint: null, failed_at: null, reason: "the job is not kept any more" }
+        : describeJob(job),
+    );
+  }
+  return found;
+}
+
+/** Nothing but what may be seen: no secret, and no query of a URL. The data is whatever a producer put there. */
+function describeJob(job: Job): Candidate {
+  const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
+  const url = String(endpoint?.url);
+  return {
+    job: job.id as string,
+    event: job.name,
+    user: typeof userId === "string" ? userId : null,
+    endpoint: URL.canParse(url) ? endpointName(new URL(url)) : null,
+    failed_at: job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString(),
+    reason: job.failedReason ?? null,
+  };
+}
+
+function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
+  terminal.printJson({ dry_run: true, count: found.length, jobs: found });
+  if (found.length > 0) {
+    const heading = ["job", "failed", "event", "user", "endpoint", "reason"];
+    terminal.printTable([
+      heading.map((name) => terminal.paint(name, "dim")),
+      ...found.map(({ job, failed_at, event, user, endpoint, reason }) => [
+        printable(job),
+        failed_at === null ? "-" : formatAgo(Date.now() - Date.parse(failed_at)),
+        ...[event, user, endpoint, reason].map((text) => printable(text ?? "-")),
+      ]),
+    ]);
+  }
+  terminal.print(`${found.length} would be redelivered. Nothing was changed.`);
+  return EXIT.ok;
+}
+
+async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly Candidate[]) {
+  const counts: Record<Redelivery, number> = { queued: 0, pending: 0, gone: 0 };
+  const jobs: { job: string; redelivery: Redelivery }[] = [];
+  const bar = terminal.progress(found.length);
+  try {
+    await redeliverAll(
+      queue,
+      found.map(({ job }) => job),
+      (job, redelivery) => {
+        counts[redelivery] += 1;
+        jobs.push({ job, redelivery });
+        bar.step();
+      },
+    );
+  } catch (error) {
+    bar.done();
+    terminal.warn(`stopped after ${jobs.length} of ${found.length}, ${counts.queued} of them queued`);
+    throw error;
+  }
+  bar.done();
+  terminal.printJson({ ...counts, jobs });
+  terminal.print(`${counts.queued} queued, ${counts.pending} pending already, ${counts.gone} gone.`);
+  if (found.length <= 20) {
+    for (const { job, redelivery } of jobs)
+      if (redelivery !== "queued") terminal.print(`  ${printable(job)} ${redelivery}`);
+  }
+  return counts.gone > 0 ? EXIT.failed : EXIT.ok;
+}

@@ -1,0 +1,147 @@
+/**
+ * What is right and what is wrong about a received request: every check by itself, for whoever debugs a receiver.
+ */
+import { formatAgo, formatExact, formatIn, formatSpan } from "../moments.ts";
+import { verify } from "../signature.ts";
+import type { SavedRequest } from "./saved-request.ts";
+
+/** One check: passed, failed, or beside the point. */
+export interface Check {
+  readonly check: string;
+  readonly ok: boolean | null;
+  readonly detail: string;
+}
+
+/** All checks of one request. */
+export interface RequestReport {
+  /** Whether a receiver should take it. */
+  readonly ok: boolean;
+  readonly checks: readonly Check[];
+  /** What to do about it, when that can be told. */
+  readonly hint: string | null;
+}
+
+const STANDARD = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"];
+const EMPTY = { ok: null, detail: "absent" } as const;
+
+/**
+ * Check a request against the secrets of its endpoint.
+ *
+ * Either signature will do, the Standard Webhooks one first, which covers id and time. `X-Fluxdrop-Signature` is made with
+ * the current secret alone: with an older one it may fail while the other passes.
+ *
+ * @param toleranceMs  how far its time may lie from `nowMs`; Infinity checks no time
+ * @throws  never
+ */
+export function checkRequest(
+  request: SavedRequest,
+  secrets: readonly string[],
+  { nowMs, toleranceMs }: { readonly nowMs: number; readonly toleranceMs: number },
+): RequestReport {
+  const { headers, body } = request;
+  const standard = checkSignature("webhook-signature", pick(headers, STANDARD), body, secrets);
+  const fluxdrop = checkSignature("x-fluxdrop-signature", pick(headers, FLUXDROP), body, secrets);
+  const isStandard = standard.ok !== null;
+  const stated = headers[isStandard ? "webhook-timestamp" : "x-fluxdrop-timestamp"];
+  const time = checkTime(stated, nowMs, toleranceMs);
+  const event = checkBody(headers, body);
+  const signature = isStandard ? standard : fluxdrop;
+  return {
+    ok: [signature, time, event].every(({ ok }) => ok === true),
+    checks: [standard, fluxdrop, time, event],
+    hint: signature.ok === false ? explain(request, secrets) : null,
+  };
+}
+
+function pick(headers: SavedRequest["headers"], names: readonly string[]): Record<string, string | undefined> {
+  return Object.fromEntries(names.map((name) => [name, headers[name]]));
+}
+
+/** The signature alone, whatever its time. */
+function checkSignature(
+  check: string,
+  headers: Record<string, string | undefined>,
+  body: Buffer,
+  secrets: readonly string[],
+): Check {
+  if (headers[check] === undefined) return { check, ...EMPTY };
+  const missing = Object.keys(headers).filter((name) => headers[name] === undefined);
+  if (missing.length > 0) return { check, ok: false, detail: `without ${missing.join(" and ")}` };
+  const options = { nowSeconds: 0, toleranceSeconds: Number.POSITIVE_INFINITY };
+  const fits = secrets.findIndex((secret) => verify(body, headers, secret, options).ok);
+  if (fits < 0)
+    return { check, ok: false, detail: `made with another secret, or for another body (${body.length} bytes here)` };
+  return { check, ok: true, detail: secrets.length === 1 ? "fits" : `fits secret ${fits + 1} of ${secrets.length}` };
+}
+
+function checkTime(stated: string | undefined, nowMs: number, toleranceMs: number): Check {
+  const check = "timestamp";
+  if (stated === undefined) return { check, ok: false, detail: "absent" };
+  if (!/^\d{1,12}$/.test(stated)) return { check, ok: false, detail: "expected Unix time in whole seconds" };
+  const ageMs = nowMs - Number(stated) * 1000;
+  const detail = `${formatExact(Number(stated) * 1000)}, ${ageMs < 0 ? formatIn(-ageMs) : formatAgo(ageMs)}`;
+  if (toleranceMs === Number.POSITIVE_INFINITY)
+    return { check, ok: true, detail: `${detail}; not held against the clock` };
+  const isFresh = Math.abs(ageMs) <= toleranceMs;
+  return { check, ok: isFresh, detail: `${detail}; ${isFresh ? "within" : "more than"} ${formatSpan(toleranceMs)}` };
+}
+
+function checkBody(headers: SavedRequest["headers"], body: Buffer): Check {
+  const check = "body";
+  const payload = parse(body);
+  if (payload === undefined)
+    return { check, ok: false, detail: "expected a JSON object with id, event, timestamp and data" };
+  const { id, event } = payload;
+  const standardId = headers["webhook-id"];
+  const eventName = headers["x-fluxdrop-event"];
+  if (standardId !== undefined && standardId !== id)
+    return { check, ok: false, detail: "its id is not that of webhook-id" };
+  if (eventName !== undefined && eventName !== event) {
+    return { check, ok: false, detail: "its event is not that of X-Fluxdrop-Event" };
+  }
+  return { check, ok: true, detail: `${event} ${id}, ${body.length} bytes` };
+}
+
+function parse(body: Buffer): { id: string; event: string } | undefined {
+  try {
+    const { id, event, timestamp, data } = JSON.parse(body.toString("utf8"));
+    const isText = [id, event, timestamp].every((field) => typeof field === "string");
+    return isText && typeof data === "object" && data !== null ? { id, event } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The mistakes that are made most: a body that an editor ended with a line, one that was parsed and written anew, a secret with a space. */
+function explain({ headers, body }: SavedRequest, secrets: readonly string[]): string | null {
+  const fits = (candidate: Buffer, candidates: readonly string[]) =>
+    [STANDARD, FLUXDROP].some(
+      (names) => checkSignature(names.at(-1) as string, pick(headers, names), candidate, candidates).ok === true,
+    );
+  const ended = body.toString("latin1").replace(/\r?\n$/, "");
+  if (ended.length < body.length && fits(Buffer.from(ended, "latin1"), secrets)) {
+    return "The signature fits without the line break at the end of the body: save the body without it.";
+  }
+  if (
+    fits(
+      body,
+      secrets.map((secret) => secret.trim()),
+    )
+  ) {
+    return "The signature fits without the spaces around the secret.";
+  }
+  const compact = recompact(body);
+  if (compact !== undefined && fits(compact, secrets)) {
+    return "The signature fits the body as compact JSON: it was parsed and written anew on its way. Keep the raw bytes.";
+  }
+  return null;
+}
+
+function recompact(body: Buffer): Buffer | undefined {
+  try {
+    return Buffer.from(JSON.stringify(JSON.parse(body.toString("utf8"))));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * `fluxhook send`: put an event on the queue, and see what becomes of it.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import type { Command } from "commander";
+import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../../jobs/event.ts";
+import type { Attempt } from "../attempts.ts";
+import { formatDuration } from "../moments.ts";
+import type { Job } from "../queue.ts";
+import { isSealed } from "../seal.ts";
+import { nearest } from "../unknown-settings.ts";
+import { describeError, describeStatus } from "./attempts.ts";
+import {
+  act,
+  CommandError,
+  type Context,
+  EXIT,
+  type JsonOption,
+  readConfig,
+  type Session,
+  withValkey,
+} from "./context.ts";
+import {
+  addSecretOptions,
+  readDuration,
+  readInput,
+  requireOptions,
+  requireSecrets,
+  type SecretOptions,
+} from "./input.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+const DEFAULT_WAIT = "30s";
+const LOOK_MS = 200; // between two looks at a job
+const ANY_ID = "00000000-0000-4000-8000-000000000000"; // for the check: as long as any other
+
+interface SendOptions extends JsonOption, SecretOptions {
+  readonly event: string;
+  readonly url: string;
+  readonly user: string;
+  readonly data: string;
+  readonly id?: string;
+  readonly delay?: string;
+  readonly wait?: string | true;
+}
+
+export function addSend(program: Command, context: Context): void {
+  const command = program
+    .command("send")
+    .description("put an event on the queue")
+    .option("--event <type>", `one of ${EVENT_TYPES.join(", ")}`)
+    .option("--url <url>", "the endpoint's http or https URL")
+    .option("--user <id>", "whose log its attempts go to");
+  addSecretOptions(command);
+  command
+    .option("--data <json>", "the event's data: a JSON object, @file, or - for stdin", "{}")
+    .option("--id <uuid>", "the event's id: twice the same is one delivery, while its job is kept")
+    .option("--delay <duration>", "do not deliver it before, as in 5m")
+    .option("--wait [duration]", `wait for the outcome, ${DEFAULT_WAIT} unless said: 1 when it was not delivered`)
+    .option("--json", "as a JSON document")
+    .addHelpText(
+      "after",
+      `
+Checks the event as the worker does before it queues anything.
+
+Examples:
+  $ fluxhook send --event file.created --url https://example.com/webhooks --user usr_42 --secret-env SECRET
+  $ fluxhook send --event org.updated --url http://127.0.0.1:8080 --user usr_42 --secret-file secret.txt \\
+      --data '{"plan":"team"}' --wait
+  $ fluxhook send --event file.created --url "$URL" --user usr_42 --secret-env SECRET --data @event.json --delay 5m`,
+    )
+    .action(
+      act<SendOptions>(context, async (terminal, options) => {
+        requireOptions({ "--event": options.event, "--url": options.url, "--user": options.user });
+        const data = buildJobData(options, context.env);
+        const delay = options.delay === undefined ? 0 : readDuration(options.delay, "--delay");
+        const wait = options.wait === true ? DEFAULT_WAIT : options.wait;
+        const waitMs = wait === undefined ? undefined : readDuration(wait, "--wait");
+        const config = readConfig(context.env, terminal);
+        checkContract(options.event, data, config);
+        return await withValkey(config, async (session) => {
+          const isKnown = data.id !== undefined && (await session.queue.getJob(data.id)) !== undefined;
+          const job = await session.queue.add(
+            options.event,
+            data,
+            data.id === undefined ? { delay } : { delay, jobId: data.id },
+          );
+          const when = delay > 0 ? `, in ${options.delay}` : "";
+          terminal.print(
+            isKnown
+              ? `An event with this id is there already, as job ${job.id}: nothing was queued.`
+              : `Queued ${options.event} for ${data.userId} as job ${job.id}${when}.`,
+          );
+          const told = { job: job.id, event: options.event, user: data.userId, new: !isKnown };
+          if (waitMs === undefined) {
+            terminal.printJson({ ...told, state: await job.getState() });
+            return EXIT.ok;
+          }
+          const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
+          terminal.printJson({ ...told, state, attempts });
+          return state === "delivered" ? EXIT.ok : EXIT.failed;
+        });
+      }),
+    );
+}
+
+function buildJobData(options: SendOptions, env: Context["env"]): JobData {
+  const secrets = requireSecrets(options, env);
+  return {
+    userId: options.user,
+    endpoint: { url: options.url, secret: secrets.length === 1 ? (secrets[0] as string) : secrets },
+    data: readData(options.data) as JobData["data"],
+    ...(options.id !== undefined && { id: options.id }),
+  };
+}
+
+function readData(text: string): unknown {
+  const isFile = text.startsWith("@") || text === "-";
+  const json = isFile ? readInput(text.replace(/^@/, ""), "--data").toString("utf8") : text;
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new CommandError("usage", `--data: expected JSON: ${(error as Error).message}`);
+  }
+}
+
+/** What the worker would say. A sealed secret that only the worker can open is left to it. */
+function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys }: ContractOptions): void {
+  const meant = (EVENT_TYPES as readonly string[]).includes(event) ? undefined : nearest(event, EVENT_TYPES);
+  if (meant !== undefined) throw new CommandError("usage", `${event} is not an event type; did you mean ${meant}?`);
+  const { secret: given } = data.endpoint;
+  const openable = (text: string) => (isSealed(text) && secretKeys.length === 0 ? "left to the worker" : text);
+  const secret = Array.isArray(given) ? given.map(openable) : openable(given);
+  const checked = { id: ANY_ID, ...data, endpoint: { ...data.endpoint, secret } };
+  parseEvent({ name: event, data: checked, timestamp: Date.now(), queueName: "" }, { maxBodyBytes, secretKeys });
+}
+
+/** Tell each attempt of a job as it ends, until the last one, or until the time is up. */
+async function watch({ queue, log, config }: Session, job: Job, userId: string, waitMs: number, terminal: Terminal) {
+  const giveUpAt = Date.now() + waitMs;
+  const told = new Set<string>();
+  for (;;) {
+    const state = await job.getState();
+    const attempts = (await log.list(userId, Date.now())).filter((attempt) => attempt.job === job.id).reverse();
+    for (const attempt of attempts.filter(({ delivery }) => !told.has(delivery))) {
+      told.add(attempt.delivery);
+      terminal.print(describeAttempt(terminal, attempt, config.timeoutMs));
+    }
+    const last = attempts.at(-1);
+    // A finished job may be gone before we look: then its log has the outcome.
+    const isOver = state === "completed" || state === "failed" || state === "unknown";
+    if (isOver) {
+      const isDelivered = state === "completed" || (state === "unknown" && last?.success === true);
+      const reason = state === "failed" ? (await queue.getJob(job.id as string))?.failedReason : undefined;
+      terminal.print(isDelivered ? "Delivered." : `Failed: ${printable(reason ?? "the job is gone")}`);
+      return { state: isDelivered ? "delivered" : "failed", attempts };
+    }
+    if (Date.now() >= giveUpAt) {
+      terminal.print(`Not delivered yet, ${formatDuration(waitMs)} later: the job is ${state}.`);
+      return { state, attempts };
+    }
+    await pause(LOOK_MS);
+  }
+}
+
+function describeAttempt(terminal: Terminal, attempt: Attempt, timeoutMs: number): string {
+  const outcome = attempt.error === null ? "" : `  ${describeError(attempt.error, timeoutMs)}`;
+  return `attempt ${attempt.attempt}  ${describeStatus(terminal, attempt)}  ${attempt.duration_ms} ms${outcome}`;
+}

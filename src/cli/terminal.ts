@@ -1,0 +1,110 @@
+/**
+ * What the command says, and how: for people, or as JSON for programs. Results go to stdout, all else to stderr.
+ */
+import { createInterface } from "node:readline/promises";
+
+type Env = Readonly<Record<string, string | undefined>>;
+type Colour = "red" | "green" | "yellow" | "dim" | "bold";
+
+const CODES: Readonly<Record<Colour, number>> = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33 };
+const BAR_WIDTH = 30; // characters
+
+export interface Terminal {
+  /** One JSON document a line instead of text. */
+  readonly isJson: boolean;
+  /** Whether somebody is there who can be asked. */
+  readonly isInteractive: boolean;
+  /** Columns, when it is a terminal that shows stdout. */
+  readonly columns: number | undefined;
+  /** A line for people; nothing with `--json`. */
+  print(line?: string): void;
+  /** A document for programs; nothing without `--json`. */
+  printJson(document: unknown): void;
+  /** A remark on stderr. */
+  warn(text: string): void;
+  /** The same text, in colour where that is seen. */
+  paint(text: string, ...colours: Colour[]): string;
+  /** Rows with their columns below each other; the first row is the heading. */
+  printTable(rows: readonly (readonly string[])[]): void;
+  /** Draw how far it has come, where that is seen; `done` takes it away. */
+  progress(total: number): { step(): void; done(): void };
+  /** Ask for a yes. */
+  confirm(question: string): Promise<boolean>;
+}
+
+export function createTerminal({ json: isJson = false }: { json?: boolean | undefined }, env: Env): Terminal {
+  const { stdin, stdout, stderr } = process;
+  const hasColours = stdout.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
+  const print = (line = "") => {
+    if (!isJson) stdout.write(`${line}\n`);
+  };
+  return {
+    isJson,
+    isInteractive: !isJson && stdin.isTTY && stderr.isTTY,
+    columns: stdout.isTTY ? stdout.columns : undefined,
+    print,
+    printJson(document) {
+      if (isJson) stdout.write(`${JSON.stringify(document)}\n`);
+    },
+    warn(text) {
+      stderr.write(isJson ? `${JSON.stringify({ warning: text })}\n` : `fluxhook: ${text}\n`);
+    },
+    paint(text, ...colours) {
+      if (!hasColours || isJson) return text;
+      return colours.reduce((painted, colour) => `\x1b[${CODES[colour]}m${painted}\x1b[0m`, text);
+    },
+    printTable(rows) {
+      for (const line of alignColumns(rows)) print(line);
+    },
+    progress(total) {
+      if (isJson || !stderr.isTTY) return { step() {}, done() {} };
+      let count = 0;
+      const draw = () => {
+        const filled = total === 0 ? BAR_WIDTH : Math.floor((count / total) * BAR_WIDTH);
+        stderr.write(`\r[${"#".repeat(filled)}${".".repeat(BAR_WIDTH - filled)}] ${count}/${total}`);
+      };
+      draw();
+      return {
+        step() {
+          count += 1;
+          draw();
+        },
+        done: () => void stderr.write("\r\x1b[K"),
+      };
+    },
+    async confirm(question) {
+      const lines = createInterface({ input: stdin, output: stderr });
+      const answer = await lines.question(`${question} [y/N] `);
+      lines.close();
+      return /^y(es)?$/i.test(answer.trim());
+    },
+  };
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they take no room
+const ESCAPES = /\x1b\[\d+m/g;
+
+/** Pad every column but the last to its widest cell; colours take no room. */
+export function alignColumns(rows: readonly (readonly string[])[]): string[] {
+  const widthOf = (cell: string) => cell.replace(ESCAPES, "").length;
+  const widths = rows.reduce<number[]>(
+    (widest, row) => row.map((cell, i) => Math.max(widest[i] ?? 0, widthOf(cell))),
+    [],
+  );
+  return rows.map((row) =>
+    row
+      .map((cell, i) => (i === row.length - 1 ? cell : cell + " ".repeat((widths[i] as number) - widthOf(cell))))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+/**
+ * A text from a job or a receiver, made safe to print: it must not move the cursor, clear the screen or fake a line.
+ */
+export function printable(text: unknown): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what it is about
+  return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
