@@ -101,6 +101,7 @@ const table = buildTable(
     "÷ plain",
     "worker µs",
     "Valkey µs",
+    "scripts",
     "receiver µs",
     "peak MB",
   ],
@@ -114,6 +115,7 @@ const table = buildTable(
     formatNumber(ratio(row, "plain")),
     perJob(row, (run) => run.workerMicros),
     row.kind === "raw" ? "–" : perJob(row, (run) => run.valkeyMicros),
+    row.kind === "raw" ? "–" : perJob(row, (run) => run.scripts),
     row.kind === "noop" ? "–" : perJob(row, (run) => run.receiverMicros),
     formatMegabytes(Math.max(...row.runs.map((run) => run.peakBytes))),
   ]),
@@ -121,7 +123,7 @@ const table = buildTable(
 console.log(`## Throughput\n\n${describeMachine(server)}\n`);
 console.log(
   `Backlogs of ${formatNumber(jobs)} after ${formatNumber(warmUpJobs)} that do not count, endpoints on ${hosts} host(s), ` +
-    `medians of ${rounds} round(s) in turns; µs of CPU per delivery. ` +
+    `medians of ${rounds} round(s) in turns; µs of CPU and Valkey's scripts per delivery. ` +
     "WEBHOOK_ENDPOINT_CONCURRENCY is all of them with one endpoint, else its default. Output goes to a file.\n",
 );
 console.log(table);

@@ -1,7 +1,9 @@
 /**
  * Isolation: what dead, slow and hoarding endpoints do to the others, beside a plain BullMQ worker.
  *
- *   bun bench/isolation.ts [--seconds 20] [--only dead-20] [--kinds fluxhook,plain]
+ *   bun bench/isolation.ts [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3]
+ *
+ * `--only` takes parts of scenarios' names.
  *
  * 115 events a second go to 20 healthy endpoints in every scenario, and as many to others in most. Prints how many of the
  * healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the receiver. Baselines:
@@ -10,7 +12,9 @@
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import { epochMs, percentile } from "./clock.ts";
+import { parseKinds, parseNumber } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
+import { buildTable, type Cell, describeMachine, formatNumber } from "./report.ts";
 import { type Kind, type Rig, startRig } from "./rig.ts";
 
 interface Scenario {
@@ -36,43 +40,48 @@ const SCENARIOS: readonly Scenario[] = [
 const HEALTHY_ENDPOINTS = 20;
 const HEALTHY_PER_SECOND = 115;
 const TICK_MS = 5; // events come one by one, not in batches
-const WARM_UP_MS = 3 * 1000; // 3 s
-const GRACE_MS = 3 * 1000; // 3 s after the last event
+const GRACE_MS = 3 * 1000; // after the last event
+const POLL_MS = 50;
 
 const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "20" },
     only: { type: "string" },
     kinds: { type: "string", default: "plain,fluxhook" },
+    "warm-up": { type: "string", default: "3" },
   },
 });
-const seconds = Math.min(120, Number(values.seconds));
+const seconds = parseNumber("seconds", values.seconds, 120);
+const warmUp = parseNumber("warm-up", values["warm-up"], 60, 0) * 1000;
+const kinds = parseKinds("kinds", values.kinds, ["plain", "fluxhook"]);
+const only = values.only?.split(",");
 
+const rows: Cell[][] = [];
 const rig = await startRig({ receiver: ["bench/receiver.ts"] });
 try {
-  console.log("| scenario | worker | healthy events | arrived | p50 ms | p99 ms | p99 ÷ baseline |");
-  console.log("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
-  for (const kind of values.kinds.split(",") as Kind[]) {
+  for (const kind of kinds) {
     let baseline = Number.NaN;
     for (const scenario of SCENARIOS) {
-      if (values.only !== undefined && !scenario.name.includes(values.only)) continue;
+      if (only?.every((part) => !scenario.name.includes(part))) continue;
       const { sent, latencies } = await measure(rig, kind, scenario);
+      const p50 = percentile(latencies, 0.5);
       const p99 = percentile(latencies, 0.99);
       if (scenario.isBaseline) baseline = p99;
-      const cells = [
-        scenario.name,
-        kind,
-        sent,
-        latencies.length,
-        percentile(latencies, 0.5).toFixed(1),
-        p99.toFixed(1),
-      ];
-      console.log(`| ${cells.join(" | ")} | ${(p99 / baseline).toFixed(2)} |`);
+      const times = [p50, p99, p99 / baseline].map(formatNumber);
+      rows.push([scenario.name, kind, sent, latencies.length, ...times]);
     }
   }
 } finally {
   await rig.stop();
 }
+console.log(`## Isolation\n\n${describeMachine(rig.facts.server)}\n`);
+console.log(
+  `256 slots; ${HEALTHY_PER_SECOND} events a second to ${HEALTHY_ENDPOINTS} healthy endpoints for ${seconds} s, as many to the others. ` +
+    "Baseline: the healthy ones alone, or a backlog of the healthy tenth alone.\n",
+);
+console.log(
+  buildTable(["scenario", "worker", "healthy events", "arrived", "p50 ms", "p99 ms", "p99 ÷ baseline"], rows),
+);
 
 async function measure(
   { valkeyUrl, receiverLine: receiverUrl, startWorker }: Rig,
@@ -102,7 +111,7 @@ async function measure(
   await untilPrinted(worker, "worker.ready");
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
   // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
-  const warmUpMs = backlog === undefined ? WARM_UP_MS : 0;
+  const warmUpMs = backlog === undefined ? warmUp : 0;
   const startedAt = performance.now();
   let ticks = 0;
   let otherCount = 0;
@@ -119,8 +128,12 @@ async function measure(
     await queue.addBulk(jobs);
     await Bun.sleep(Math.max(0, startedAt + ticks * TICK_MS - performance.now()));
   }
-  await Bun.sleep(GRACE_MS);
-  const noted = (await (await fetch(`${receiverUrl}/latencies/${run}`)).json()) as number[];
+  const until = performance.now() + GRACE_MS;
+  let noted: number[] = [];
+  do {
+    await Bun.sleep(POLL_MS);
+    noted = (await (await fetch(`${receiverUrl}/latencies/${run}`)).json()) as number[];
+  } while (noted.length < count && performance.now() < until);
   const skipped = Math.round((warmUpMs * HEALTHY_PER_SECOND) / 1000);
   await worker.stop();
   await queue.obliterate({ force: true });

@@ -1,0 +1,101 @@
+/**
+ * Scale: one, two and four workers on one queue; where the limit moves, and what a number of events a second needs.
+ *
+ *   bun bench/scale.ts [--workers 1,2,4] [--jobs 20000] [--warm-up 5000] [--concurrency 64] [--endpoints 40] [--rounds 3]
+ *                      [--set NAME=value …]
+ *
+ * A worker is one core. When all cores are taken, more workers change nothing; then what counts is the CPU per delivery,
+ * of a worker and of Valkey, which runs all scripts of a queue on one core: that is the limit of a queue.
+ */
+import { availableParallelism } from "node:os";
+import { parseArgs } from "node:util";
+import { buildUrls, type Drained, drain } from "./backlog.ts";
+import { median } from "./clock.ts";
+import { parseNumber, parseNumbers, parseSettings } from "./options.ts";
+import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
+import { startRig } from "./rig.ts";
+import { buildSizing } from "./sizing.ts";
+
+const { values } = parseArgs({
+  options: {
+    workers: { type: "string", default: "1,2,4" },
+    jobs: { type: "string", default: "20000" },
+    "warm-up": { type: "string", default: "5000" },
+    concurrency: { type: "string", default: "64" },
+    endpoints: { type: "string", default: "40" },
+    rounds: { type: "string", default: "3" },
+    set: { type: "string", multiple: true, default: [] },
+  },
+});
+const jobs = parseNumber("jobs", values.jobs, 1_000_000);
+const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);
+const concurrency = parseNumber("concurrency", values.concurrency, 10_000);
+const endpoints = parseNumber("endpoints", values.endpoints, 100_000);
+const rounds = parseNumber("rounds", values.rounds, 20);
+const settings = parseSettings(values.set);
+
+const rows = parseNumbers("workers", values.workers, 16).map((workers) => ({ workers, runs: [] as Drained[] }));
+let server = "";
+for (let round = 0; round < rounds; round++) for (const row of rows) row.runs.push(await measure(row.workers));
+
+async function measure(workers: number): Promise<Drained> {
+  const rig = await startRig();
+  try {
+    ({ server } = rig.facts);
+    const env = { WEBHOOK_CONCURRENCY: String(concurrency), ...settings };
+    // Each worker has code to warm up.
+    return await drain(rig, {
+      kind: "fluxhook",
+      jobs,
+      warmUpJobs: warmUpJobs * workers,
+      urls: buildUrls(rig, endpoints, 1),
+      env,
+      workers,
+    });
+  } finally {
+    await rig.stop();
+  }
+}
+
+const middle = (runs: readonly Drained[], figure: (run: Drained) => number): number => median(runs.map(figure));
+
+console.log(`## Scale\n\n${describeMachine(server)}\n`);
+console.log(
+  `Backlogs of ${formatNumber(jobs)}, ${concurrency} in flight in each worker, ${endpoints} endpoints, medians of ${rounds} round(s) ` +
+    "in turns; µs per delivery. Scripts: what Valkey's one thread spends in them, by its own count. Cores: all processes of the run.\n",
+);
+console.log(
+  buildTable(
+    [
+      "workers",
+      "deliveries/s",
+      "worker µs",
+      "Valkey µs",
+      "script µs",
+      "scripts",
+      "receiver µs",
+      "worker cores",
+      "Valkey cores",
+      "peak MB a worker",
+    ],
+    rows.map(({ workers, runs }) => [
+      workers,
+      formatNumber(middle(runs, (run) => run.jobs / run.seconds)),
+      formatNumber(middle(runs, (run) => run.workerMicros / run.jobs)),
+      formatNumber(middle(runs, (run) => run.valkeyMicros / run.jobs)),
+      formatNumber(middle(runs, (run) => run.scriptMicros / run.jobs)),
+      formatNumber(middle(runs, (run) => run.scripts / run.jobs)),
+      formatNumber(middle(runs, (run) => run.receiverMicros / run.jobs)),
+      formatNumber(middle(runs, (run) => run.workerMicros / run.seconds / 1e6)),
+      formatNumber(middle(runs, (run) => run.valkeyMicros / run.seconds / 1e6)),
+      formatMegabytes(Math.max(...runs.map((run) => run.peakBytes))),
+    ]),
+  ),
+);
+const measured = rows.map(({ workers, runs }) => ({
+  workers,
+  perSecond: middle(runs, (run) => run.jobs / run.seconds),
+  workerMicros: middle(runs, (run) => run.workerMicros / run.jobs),
+  valkeyMicros: middle(runs, (run) => run.valkeyMicros / run.jobs),
+}));
+console.log(`\n### Sizing\n\n${buildSizing(measured, availableParallelism())}`);
