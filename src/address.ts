@@ -2,7 +2,9 @@
  * Which addresses may be reached, and how a host name becomes addresses that were all checked.
  */
 import { lookup } from "node:dns/promises";
+import type { LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
+import type { FailureCode, FaultCode } from "./outcome.ts";
 
 /** A range of addresses, parsed. */
 export type Network = [ipaddr.IPv4 | ipaddr.IPv6, number];
@@ -71,4 +73,50 @@ function isAddress(text: string): boolean {
 
 function contains([base, bits]: Network, ip: ipaddr.IPv4 | ipaddr.IPv6): boolean {
   return base.kind() === ip.kind() && ip.match(base, bits);
+}
+
+/** Looking up a host ended without an address that may be used. */
+export class LookupError extends Error {
+  override readonly name = "LookupError";
+  constructor(
+    readonly result:
+      | { readonly kind: "failure"; readonly code: FailureCode }
+      | { readonly kind: "fault"; readonly code: FaultCode }
+      | { readonly kind: "blocked"; readonly range: string },
+  ) {
+    super();
+  }
+}
+
+/**
+ * Make what node:net asks for the address of each new connection, so that it dials what was checked, and nothing else.
+ *
+ * Every address must be allowed, not just the first: the connection may go to any of them.
+ *
+ * @returns a function that fails with a {@link LookupError} only
+ */
+export function createLookup(resolve: Resolve, allowed: readonly Network[]): LookupFunction {
+  async function resolveChecked(hostname: string): Promise<[Address, ...Address[]]> {
+    const [first, ...rest] = await resolve(hostname);
+    if (first === undefined) throw new LookupError({ kind: "failure", code: "dns" });
+    for (const { address } of [first, ...rest]) {
+      const range = blockedRange(address, allowed);
+      if (range !== undefined) throw new LookupError({ kind: "blocked", range });
+    }
+    return [first, ...rest];
+  }
+  return (hostname, { all }, callback) => {
+    resolveChecked(hostname).then(
+      (addresses) => (all ? callback(null, addresses) : callback(null, addresses[0].address, addresses[0].family)),
+      (error) => callback(error instanceof LookupError ? error : describeFailure(error), []),
+    );
+  };
+}
+
+const NO_SUCH_NAME = new Set(["ENOTFOUND", "ENODATA", "ENONAME", "EBADNAME"]);
+
+/** A name that does not exist is the customer's; a resolver that does not answer is ours. */
+function describeFailure(error: NodeJS.ErrnoException): LookupError {
+  if (NO_SUCH_NAME.has(error.code ?? "")) return new LookupError({ kind: "failure", code: "dns" });
+  return new LookupError({ kind: "fault", code: "resolver" });
 }

@@ -1,14 +1,22 @@
 /**
- * One request out, one {@link Outcome} back, over node:http(s).
+ * One request out, one {@link Outcome} back.
  *
- * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked.
+ * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
+ * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
-import http from "node:http";
-import https from "node:https";
-import type { LookupFunction, Socket } from "node:net";
-import { type Address, blockedRange, literalOf, type Network, type Resolve, resolveBySystem } from "./address.ts";
+import {
+  blockedRange,
+  createLookup,
+  LookupError,
+  literalOf,
+  type Network,
+  type Resolve,
+  resolveBySystem,
+} from "./address.ts";
+import { type Connection, type Connections, createConnections, type Exchange, type Target } from "./connections.ts";
 import type { FailureCode, FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
+import { ResponseReader } from "./response.ts";
 
 /** An outcome but for its duration. */
 type Result =
@@ -44,173 +52,158 @@ export interface Sender {
   close(): void;
 }
 
-const MAX_RESPONSE_BYTES = 16 * 1024; // 16 KiB: the most of a response that is read; the status has said all we need
-const MAX_HEADER_BYTES = 16 * 1024; // 16 KiB of response headers
-const MAX_INTERIM = 1_000; // 1xx before the answer: parsing a flood of them would leave no time for anything else
-const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
-const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
-
-/** Looking up a host ended without an address that may be used. */
-class LookupError extends Error {
-  override readonly name = "LookupError";
-  constructor(readonly result: Result) {
-    super();
-  }
-}
-
-export function createSender(options: SenderOptions): Sender {
-  const { timeoutMs, allowNetworks, resolve = resolveBySystem, ca } = options;
-  const attempts = new Map<string, (code: FaultCode) => void>();
+export function createSender({ timeoutMs, allowNetworks, resolve = resolveBySystem, ca }: SenderOptions): Sender {
+  const attempts = new Map<string, Attempt>();
+  const destinations = new WeakMap<URL, Destination>();
   let ended: FaultCode | undefined;
 
-  // Called for every new connection to a name; never for a literal, and never for a connection that is reused.
-  const lookup: LookupFunction = (hostname, { all }, callback) => {
-    resolveChecked(hostname, resolve, allowNetworks).then(
-      (addresses) => (all ? callback(null, addresses) : callback(null, addresses[0].address, addresses[0].family)),
-      (error) => callback(error instanceof LookupError ? error : new LookupError(lookupFailure(error)), []),
-    );
-  };
-  const connection = { lookup, maxHeaderSize: MAX_HEADER_BYTES, ...(ca === undefined ? {} : { ca }) };
-  const pooled = { ...connection, keepAlive: true, timeout: IDLE_MS };
-  const agents = { "http:": new http.Agent(pooled), "https:": new https.Agent(pooled) };
-  const idle = new Set<Socket>(); // oldest first
-  for (const agent of Object.values(agents)) {
-    agent.on("free", (socket: Socket) => {
-      idle.add(socket);
-      if (idle.size <= MAX_IDLE) return;
-      const oldest = idle.values().next().value as Socket;
-      idle.delete(oldest); // at once: its close comes later, and many connections may fall idle until then
-      oldest.destroy();
-    });
-  }
+  const connections = createConnections({ lookup: createLookup(resolve, allowNetworks), ca });
 
-  function send(request: WebhookRequest, key: string): Promise<Outcome> {
-    if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
-    const { url, headers, body } = request;
-    const startedAt = performance.now();
-    const literal = literalOf(url.hostname);
-    const range = literal === undefined ? undefined : blockedRange(literal, allowNetworks);
-    if (range !== undefined) return Promise.resolve({ kind: "blocked", range, durationMs: 0 });
-
-    const protocol = url.protocol as "http:" | "https:";
-    const { request: open } = protocol === "https:" ? https : http;
-    const target = {
-      ...connection,
-      host: literal ?? url.hostname,
-      port: url.port === "" ? (protocol === "https:" ? 443 : 80) : Number(url.port),
-      path: url.pathname + url.search,
-      method: "POST",
-      headers,
-    };
-
-    return new Promise((settle) => {
-      let current: http.ClientRequest;
-      let message: http.IncomingMessage | undefined;
-      let response: Result | undefined;
-
-      const finish = (result: Result): void => {
-        if (attempts.get(key) !== cancel) return;
-        attempts.delete(key);
-        clearTimeout(deadline);
-        // A connection that still has something of ours or of theirs in it is of no use to the next attempt.
-        if (!message?.complete || !current.writableFinished) current.destroy();
-        settle({ ...result, durationMs: Math.round(performance.now() - startedAt) });
-      };
-      const cancel = (code: FaultCode): void => finish({ kind: "fault", code });
-      attempts.get(key)?.("lock_lost"); // the job was taken up again while we still held it: only one may live
-      attempts.set(key, cancel);
-      // After a loop that was blocked, answers that have arrived come before the verdict that none did. Bun looks at its
-      // sockets between the two turns, not before the first.
-      const late = (): void => finish(response ?? { kind: "failure", code: "timeout" });
-      const deadline = setTimeout(() => setImmediate(() => setImmediate(late)), timeoutMs);
-
-      const attempt = (agent: http.Agent | false): void => {
-        let socket: Socket | undefined;
-        let bytesBefore = 0;
-        let interim = 0;
-        current = open({ ...target, agent } as http.RequestOptions);
-        const self = current;
-        self.on("socket", (assigned) => {
-          socket = assigned;
-          if (!idle.delete(assigned)) assigned.once("close", () => idle.delete(assigned));
-          bytesBefore = assigned.bytesRead ?? 0;
-        });
-        self.on("information", () => {
-          interim += 1;
-          if (interim > MAX_INTERIM) finish({ kind: "failure", code: "invalid_response" });
-        });
-        self.on("response", (incoming) => {
-          let bytes = 0;
-          const done: Result = {
-            kind: "response",
-            status: incoming.statusCode ?? 0,
-            retryAfter: incoming.headers["retry-after"],
-          };
-          message = incoming;
-          response = done;
-          incoming.on("data", (chunk: Buffer) => {
-            bytes += chunk.length;
-            if (bytes > MAX_RESPONSE_BYTES) finish(done);
-          });
-          incoming.on("end", () => finish(done));
-          incoming.on("error", () => finish(done));
-        });
-        self.on("error", (error: NodeJS.ErrnoException) => {
-          if (self !== current) return;
-          if (response !== undefined) return finish(response);
-          const isStale = self.reusedSocket && isReset(error.code) && (socket?.bytesRead ?? 0) === bytesBefore;
-          // The receiver closed an idle connection just as we took it: it has not seen this request.
-          if (isStale && attempts.get(key) === cancel) return attempt(false);
-          finish(requestFailure(error));
-        });
-        self.on("close", () => {
-          if (self === current) finish(response ?? { kind: "failure", code: "invalid_response" });
-        });
-        self.end(body);
-      };
-      try {
-        attempt(agents[protocol]);
-      } catch (error) {
-        attempts.delete(key);
-        clearTimeout(deadline);
-        settle({ ...requestFailure(error as NodeJS.ErrnoException), durationMs: 0 });
-      }
-    });
+  function destinationOf(url: URL): Destination {
+    const known = destinations.get(url);
+    if (known !== undefined) return known;
+    const destination = describeDestination(url, allowNetworks);
+    destinations.set(url, destination);
+    return destination;
   }
 
   return {
-    send,
-    cancel: (key, code) => attempts.get(key)?.(code),
+    send(request, key) {
+      if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
+      const destination = destinationOf(request.url);
+      const { range } = destination;
+      if (range !== undefined) return Promise.resolve({ kind: "blocked", range, durationMs: 0 });
+      attempts.get(key)?.cancel("lock_lost"); // the job was taken up again while we still held it: only one may live
+      return new Promise((settle) => {
+        const attempt: Attempt = new Attempt(connections, destination.target, timeoutMs, (outcome) => {
+          if (attempts.get(key) === attempt) attempts.delete(key);
+          settle(outcome);
+        });
+        attempts.set(key, attempt);
+        attempt.start(destination.requestLine, request);
+      });
+    },
+    cancel: (key, code) => attempts.get(key)?.cancel(code),
     cancelAll: (code) => {
       ended = code;
-      for (const cancel of [...attempts.values()]) cancel(code);
+      for (const attempt of [...attempts.values()]) attempt.cancel(code);
     },
     get inFlight() {
       return attempts.size;
     },
-    close: () => {
-      agents["http:"].destroy();
-      agents["https:"].destroy();
-    },
+    close: () => connections.close(),
   };
 }
 
-/** Every address must be allowed, not just the first: the connection may go to any of them. */
-async function resolveChecked(
-  hostname: string,
-  resolve: Resolve,
-  allowNetworks: readonly Network[],
-): Promise<[Address, ...Address[]]> {
-  const [first, ...rest] = await resolve(hostname);
-  if (first === undefined) throw new LookupError({ kind: "failure", code: "dns" });
-  for (const { address } of [first, ...rest]) {
-    const range = blockedRange(address, allowNetworks);
-    if (range !== undefined) throw new LookupError({ kind: "blocked", range });
-  }
-  return [first, ...rest];
+/** What an URL says about where to go, worked out once. */
+interface Destination {
+  readonly target: Target;
+  readonly requestLine: string;
+  /** The host is a literal address that may not be reached, of this kind. */
+  readonly range: string | undefined;
 }
 
-const NO_SUCH_NAME = new Set(["ENOTFOUND", "ENODATA", "ENONAME", "EBADNAME"]);
+function describeDestination(url: URL, allowNetworks: readonly Network[]): Destination {
+  const literal = literalOf(url.hostname);
+  const isSecure = url.protocol === "https:";
+  return {
+    target: {
+      origin: url.origin,
+      isSecure,
+      host: literal ?? url.hostname,
+      isLiteral: literal !== undefined,
+      port: url.port === "" ? (isSecure ? 443 : 80) : Number(url.port),
+    },
+    requestLine: `POST ${url.pathname}${url.search} HTTP/1.1\r\n`,
+    range: literal === undefined ? undefined : blockedRange(literal, allowNetworks),
+  };
+}
+
+/** One attempt under way: from the connection to the outcome. */
+class Attempt implements Exchange {
+  readonly #startedAt = performance.now();
+  #reader = new ResponseReader();
+  #connection: Connection | undefined;
+  #request: Buffer | undefined;
+  #deadline: Timer | undefined;
+  #isOver = false;
+
+  constructor(
+    private readonly connections: Connections,
+    private readonly target: Target,
+    private readonly timeoutMs: number,
+    private readonly settle: (outcome: Outcome) => void,
+  ) {}
+
+  start(requestLine: string, { headers, body }: WebhookRequest): void {
+    // After a loop that was blocked, answers that have arrived come before the verdict that none did. Bun looks at its
+    // sockets between the two turns, not before the first.
+    const late = (): void => this.#finish(this.#response() ?? { kind: "failure", code: "timeout" });
+    this.#deadline = setTimeout(() => setImmediate(() => setImmediate(late)), this.timeoutMs);
+    try {
+      this.#request = writeRequest(requestLine, headers, body);
+      this.#begin(this.connections.take(this.target));
+    } catch (error) {
+      this.#finish(requestFailure(error as NodeJS.ErrnoException));
+    }
+  }
+
+  #begin(connection: Connection): void {
+    this.#connection = connection;
+    connection.begin(this, this.#request as Buffer);
+  }
+
+  received(bytes: Buffer): void {
+    const reading = this.#reader.read(bytes);
+    if (reading === "done") this.#finish(this.#response() as Result);
+    if (reading === "invalid") this.#finish({ kind: "failure", code: "invalid_response" });
+  }
+
+  ended(error: NodeJS.ErrnoException = HUNG_UP): void {
+    const { isUntouched } = this.#reader;
+    const isStale = this.#connection?.isReused && isUntouched && isReset(error.code);
+    // The receiver closed an idle connection just as we took it: it has not seen this request.
+    if (isStale) this.#begin(this.connections.open(this.target));
+    else if (isUntouched) this.#finish(requestFailure(error));
+    else this.#finish(this.#response() ?? { kind: "failure", code: "invalid_response" });
+  }
+
+  cancel(code: FaultCode): void {
+    this.#finish({ kind: "fault", code });
+  }
+
+  #response(): Result | undefined {
+    const { status, retryAfter } = this.#reader;
+    return status === undefined ? undefined : { kind: "response", status, retryAfter };
+  }
+
+  #finish(result: Result): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#deadline);
+    const connection = this.#connection;
+    // A connection that still has something of ours or of theirs in it is of no use to the next attempt.
+    if (this.#reader.isReusable && connection?.isSent) this.connections.keep(connection);
+    else connection?.destroy();
+    this.settle({ ...result, durationMs: Math.round(performance.now() - this.#startedAt) });
+  }
+}
+
+const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
+
+function writeRequest(requestLine: string, headers: readonly string[], body: Buffer): Buffer {
+  let head = requestLine;
+  for (let i = 0; i < headers.length; i += 2) {
+    if (FORBIDDEN.test(headers[i + 1] as string)) throw new RangeError("a header holds what no header may");
+    head += `${headers[i]}: ${headers[i + 1]}\r\n`;
+  }
+  head += "Connection: keep-alive\r\n\r\n";
+  const request = Buffer.allocUnsafe(head.length + body.length);
+  request.write(head, "latin1");
+  request.set(body, head.length);
+  return request;
+}
+
 const OUR_RESOURCES = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "ENETDOWN"]);
 const FAILURES: Readonly<Record<string, FailureCode>> = {
   ECONNREFUSED: "connection_refused",
@@ -225,16 +218,13 @@ const FAILURES: Readonly<Record<string, FailureCode>> = {
 };
 const TLS = /^(?:CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH|INVALID_)/;
 
-/** A name that does not exist is the customer's; a resolver that does not answer is ours. */
-function lookupFailure(error: NodeJS.ErrnoException): Result {
-  return NO_SUCH_NAME.has(error.code ?? "") ? { kind: "failure", code: "dns" } : { kind: "fault", code: "resolver" };
-}
+/** A connection that ended without a word, as a reset says it. */
+const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
 function requestFailure(error: NodeJS.ErrnoException): Result {
   if (error instanceof LookupError) return error.result;
   const code = error.code ?? "";
   if (OUR_RESOURCES.has(code)) return { kind: "fault", code: "resources" };
-  if (code.startsWith("HPE_")) return { kind: "failure", code: "invalid_response" };
   return { kind: "failure", code: FAILURES[code] ?? (TLS.test(code) ? "tls" : "network") };
 }
 

@@ -3,6 +3,7 @@
  */
 import { Redis } from "ioredis";
 import { within } from "./deadline.ts";
+import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
 
 export type Valkey = Redis;
@@ -27,6 +28,7 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     // A primary that became a replica answers READONLY (an error code, not prose): go and find the new one, then resend.
     reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 2 : false),
   });
+  valkey.on("connect", () => joinWrites(valkey.stream));
   let isAway: boolean | undefined;
   valkey.on("ready", () => {
     if (isAway !== undefined) logger.info({ connection: name }, "valkey.back");

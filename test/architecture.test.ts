@@ -6,7 +6,19 @@ import { dirname, join, normalize } from "node:path";
 const root = join(import.meta.dir, "..");
 
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
-const PURE = ["signature", "payload", "outcome", "retry", "line", "breaker", "endpoint", "mask", "advice", "moments"];
+const PURE = [
+  "signature",
+  "payload",
+  "outcome",
+  "retry",
+  "line",
+  "breaker",
+  "endpoint",
+  "mask",
+  "response",
+  "advice",
+  "moments",
+];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
@@ -39,8 +51,9 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^prom-client$/, /^src\/metrics\.ts$/],
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
-  [/^node:(http|https|tls)$/, /^src\/(send|cli\/listen)\.ts$/],
-  [/^node:(dns|dns\/promises|net)$/, /^src\/address\.ts$/],
+  [/^node:http$/, /^src\/cli\/listen\.ts$/],
+  [/^node:(net|tls)$/, /^src\/connections\.ts$/],
+  [/^node:(dns|dns\/promises)$/, /^src\/address\.ts$/],
 ];
 
 interface Source {
