@@ -192,11 +192,9 @@ class Attempt implements Exchange {
 const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
 
 function writeRequest(requestLine: string, headers: readonly string[], body: Buffer): Buffer {
+  if (FORBIDDEN.test(headers.join("\t"))) throw new RangeError("a header holds what no header may");
   let head = requestLine;
-  for (let i = 0; i < headers.length; i += 2) {
-    if (FORBIDDEN.test(headers[i + 1] as string)) throw new RangeError("a header holds what no header may");
-    head += `${headers[i]}: ${headers[i + 1]}\r\n`;
-  }
+  for (let i = 0; i < headers.length; i += 2) head += `${headers[i]}: ${headers[i + 1]}\r\n`;
   head += "Connection: keep-alive\r\n\r\n";
   const request = Buffer.allocUnsafe(head.length + body.length);
   request.write(head, "latin1");
