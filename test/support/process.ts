@@ -23,7 +23,7 @@ export interface WorkerProcess {
   stop(): Promise<number | string>;
 }
 
-const STOP_MS = 5 * 1000; // 5 s: then it is killed
+const STOP_MS = 10 * 1000; // 10 s: then it is killed
 const ROOT = join(import.meta.dir, "../..");
 
 /** Start a worker on a free port. Its environment is `env` and nothing of the test's. */

@@ -72,7 +72,7 @@ export interface Stack {
   stop(): Promise<void>;
 }
 
-const WAIT_MS = 4 * 1000; // 4 s, below a test's 5: Bun answers a test's timeout by killing its child processes, Valkey too
+const WAIT_MS = 20 * 1000; // 20 s, below a test's 25: Bun answers a test's timeout by killing its child processes, Valkey too
 
 /** Lets every job go: for tests that are not about the gate. */
 export const OPEN_GATE: Gate = {
