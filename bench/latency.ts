@@ -5,7 +5,8 @@
  *                        [--endpoints 40] [--set NAME=value …]
  *
  * The load is an open loop in a process of its own, see load.ts: measured from the intended time, so corrected for
- * coordinated omission. An event that has not arrived 10 s after the last one was enqueued counts as missing.
+ * coordinated omission. An event that has not arrived 10 s after the last one was enqueued is missing,
+ * and counts as later than all others.
  */
 import { parseArgs } from "node:util";
 import { buildUrls } from "./backlog.ts";
@@ -85,9 +86,11 @@ async function measure(kind: Kind, rate: number): Promise<Run> {
     const [workerMicros, receiverMicros, loadMicros] = pids.map(
       (pid, i) => (cpuMicros(pid) - (before[i] as number)) / events,
     ) as [number, number, number];
+    const arrived = times.length;
+    while (times.length < events) times.push(Number.POSITIVE_INFINITY); // later than any that was seen
     return {
       sent: events,
-      arrived: times.length,
+      arrived,
       p50: percentile(times, 0.5),
       p99: percentile(times, 0.99),
       p999: percentile(times, 0.999),
@@ -115,7 +118,7 @@ const sum = (runs: readonly Run[], figure: (run: Run) => number): number =>
 console.log(`## Latency\n\n${describeMachine(server)}\n`);
 console.log(
   `From when an event was due to its receipt: ${seconds} s after ${warmUpSeconds} s that do not count, ${endpoints} endpoints, ` +
-    `medians of ${rounds} round(s) in turns. CPU per event. Load lag: how late the load was itself, in the times.\n`,
+    `medians of ${rounds} round(s) in turns. CPU per event. Load lag: how late the load was itself, in the times. ∞: more were missing.\n`,
 );
 console.log(
   buildTable(
@@ -151,7 +154,7 @@ const p99Of = (wanted: Kind, rate: number): number =>
   median(rows.find((row) => row.kind === wanted && row.rate === rate)?.runs.map(({ p99 }) => p99) ?? []);
 const ratios = [...new Set(rows.map(({ rate }) => rate))]
   .map((rate) => ({ rate, ratio: p99Of("fluxhook", rate) / p99Of("plain", rate) }))
-  .filter(({ ratio }) => Number.isFinite(ratio));
+  .filter(({ ratio }) => !Number.isNaN(ratio));
 if (ratios.length > 0) {
   const parts = ratios.map(({ rate, ratio }) => `**${formatNumber(ratio)}** at ${formatNumber(rate)} a second`);
   console.log(`\np99 of fluxhook ÷ p99 of the plain worker: ${parts.join(", ")}.`);

@@ -9,7 +9,7 @@ export type Cell = string | number;
 
 /** A Markdown table, numbers to the right. */
 export function buildTable(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
-  const isNumeric = (column: number) => rows.every((row) => /^[\d.,–-]/.test(String(row[column])));
+  const isNumeric = (column: number) => rows.every((row) => /^[\d.,–∞-]/.test(String(row[column])));
   const rule = head.map((_, column) => (isNumeric(column) ? "---:" : "---"));
   return [head, rule, ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
 }
@@ -26,8 +26,9 @@ export function describeMachine(valkey?: string): string {
   );
 }
 
-/** Digits that mean something: 3 at the most below 1,000, thousands with a comma above. */
+/** Digits that mean something: 3 at the most below 1,000, thousands with a comma above. `–` when there is no value. */
 export function formatNumber(value: number): string {
+  if (value === Number.POSITIVE_INFINITY) return "∞";
   if (!Number.isFinite(value)) return "–";
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
   return value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2);

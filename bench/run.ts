@@ -1,7 +1,7 @@
 /**
  * Every bench in its short form, one after the other: about three minutes, and a report in Markdown.
  *
- *   npm run bench [-- --out bench/results/latest.md] [--only deliver,tls] [--full]
+ *   npm run bench [-- [--out bench/results/latest.md] [--only deliver,tls] [--full] [-- <arguments for each>]]
  *
  * `--full` runs them as they are meant for figures that are published: about 50 minutes on two cores.
  */
@@ -21,7 +21,8 @@ const SHORT: Readonly<Record<string, string>> = {
 };
 const ROOT = resolve(import.meta.dir, "..");
 
-const { values } = parseArgs({
+const { values, positionals: more } = parseArgs({
+  allowPositionals: true,
   options: {
     out: { type: "string", default: "bench/results/latest.md" },
     only: { type: "string", default: Object.keys(SHORT).join(",") },
@@ -45,7 +46,7 @@ const parts = ["# Benchmarks\n"];
 let failed = 0;
 for (const name of names) {
   if (signalled) break;
-  const command = [`bench/${name}.ts`, ...(values.full ? [] : (SHORT[name] as string).split(" "))];
+  const command = [`bench/${name}.ts`, ...(values.full ? [] : (SHORT[name] as string).split(" ")), ...more];
   console.error(`bench: ${command.join(" ")}`);
   const child = Bun.spawn([process.execPath, ...command], {
     cwd: ROOT,
