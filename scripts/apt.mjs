@@ -16,15 +16,17 @@ import { run } from "./command.mjs";
 const policyFile = "/usr/sbin/policy-rc.d";
 
 /**
- * Install the first of Valkey and Redis that apt can get, and leave apt's configuration as it was.
+ * Install the first of some choices that apt can get, and leave apt's configuration as it was.
  *
  * Debian 12 has Valkey in its backports only. Those are added for this one installation: apt is pointed at a temporary
  * directory that holds copies of the machine's sources plus that one entry, its own package lists and its own cache.
  *
  * @param {string[]} prefix put before each command: empty for root, else sudo
+ * @param {{ packages: string[], isInBackports?: boolean, service?: string }[]} choices what to install, in order of
+ *   preference; from Debian's backports where `isInBackports`; the `service` is kept from starting with the machine
  * @returns {Promise<{ ok: boolean, output: string, interrupted: boolean }>} of the last command that counted
  */
-export async function installWithApt(prefix) {
+export async function installWithApt(prefix, choices) {
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-apt-"));
   try {
     chmodSync(directory, 0o755); // apt downloads as the user _apt, who must get in
@@ -44,13 +46,11 @@ export async function installWithApt(prefix) {
     return await withoutServices(prefix, directory, async () => {
       const install = [...aptGet, "install", "--yes", "--no-install-recommends"];
       let last = update;
-      for (const choice of [
-        ...(backports ? [["-t", backports, "valkey-server"]] : []),
-        ["valkey-server"],
-        ["redis-server"],
-      ]) {
-        last = await run([...install, ...choice], { timeoutMs: 300_000 });
-        if (last.ok) await disableAtBoot(prefix, choice.at(-1) ?? "");
+      for (const { packages, isInBackports, service } of choices) {
+        if (isInBackports && !backports) continue;
+        const suite = isInBackports ? ["-t", backports ?? ""] : [];
+        last = await run([...install, ...suite, ...packages], { timeoutMs: 300_000 });
+        if (last.ok && service) await disableAtBoot(prefix, service);
         if (last.ok || last.interrupted) break;
       }
       return last.ok ? last : { ...last, output: `${update.output}\n${last.output}`.trim() };

@@ -3,12 +3,18 @@ import { findOnPath, run } from "./command.mjs";
 
 const oldestRedis = 7; // major version; every Valkey is recent enough, since its first release was 7.2
 
-/** How each package manager installs Valkey, else Redis. None of these starts or enables the service. */
-const commands = {
+/** How each package manager installs. None of these starts or enables a service. */
+export const commands = {
   brew: ["env", "HOMEBREW_NO_AUTO_UPDATE=1", "brew", "install", "--quiet"],
   dnf: ["dnf", "--assumeyes", "--quiet", "--setopt=install_weak_deps=False", "install"],
   apk: ["apk", "add", "--no-cache", "--quiet"],
 };
+
+const aptChoices = [
+  { packages: ["valkey-server"], isInBackports: true, service: "valkey-server" },
+  { packages: ["valkey-server"], service: "valkey-server" },
+  { packages: ["redis-server"], service: "redis-server" },
+];
 
 /**
  * Read the major version from what `redis-server --version` prints.
@@ -54,6 +60,13 @@ export function chooseInstaller({ has, isRoot, hasSudo }) {
   return { reason: "none of apt-get, Homebrew, dnf and apk is usable here" };
 }
 
+/** {@link chooseInstaller}, for this machine. */
+export async function chooseInstallerHere() {
+  const isRoot = process.getuid?.() === 0;
+  const hasSudo = !isRoot && findOnPath("sudo") !== undefined && (await run(["sudo", "-n", "true"])).ok;
+  return chooseInstaller({ has: (program) => findOnPath(program) !== undefined, isRoot, hasSudo });
+}
+
 /**
  * Install Valkey, or Redis where there is no Valkey, with the system's package manager.
  *
@@ -61,13 +74,12 @@ export function chooseInstaller({ has, isRoot, hasSudo }) {
  * @returns {Promise<string | undefined>} why it failed, in one line; undefined when a server is there now
  */
 export async function installServer(say) {
-  const isRoot = process.getuid?.() === 0;
-  const hasSudo = !isRoot && findOnPath("sudo") !== undefined && (await run(["sudo", "-n", "true"])).ok;
-  const choice = chooseInstaller({ has: (program) => findOnPath(program) !== undefined, isRoot, hasSudo });
+  const choice = await chooseInstallerHere();
   if ("reason" in choice) return choice.reason;
   const { manager, prefix } = choice;
   say(`installing valkey-server with ${manager} (FLUXHOOK_NO_INSTALL=1 forbids it)`);
-  const result = manager === "apt-get" ? await installWithApt(prefix) : await installWith(commands[manager], prefix);
+  const result =
+    manager === "apt-get" ? await installWithApt(prefix, aptChoices) : await installWith(commands[manager], prefix);
   if (result.interrupted) return "interrupted";
   if (!result.ok) return `${manager}: ${summariseFailure(result.output)}`;
   return (await findServer()) ? undefined : `what ${manager} has is too old`;

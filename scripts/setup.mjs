@@ -3,6 +3,7 @@
 //
 //   --no-valkey            dependencies only
 //   --valkey=unless-url    no Valkey when VALKEY_URL names one
+//   --chromium             a Chromium as well, for the browser test
 //   FLUXHOOK_NO_INSTALL=1  install nothing outside this directory
 //
 // It has to run before anything is installed, so it imports nothing but Node's own modules, and to start on an old Node
@@ -29,6 +30,7 @@ try {
   }
   await setUpDependencies();
   if (needsValkey()) await setUpValkey();
+  if (process.argv.includes("--chromium")) await setUpChromium();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
   console.error(`setup: ${error.message}`);
@@ -98,5 +100,17 @@ async function setUpValkey() {
     `no Valkey on this machine, and none could be installed (${reason}).\n` +
       "Install valkey-server 7.2 or newer, or redis-server 7 or newer, so that it is on PATH, and run this again." +
       (process.argv.includes("--valkey=unless-url") ? `\n${url}` : ""),
+  );
+}
+
+async function setUpChromium() {
+  const { findChromium, installChromium } = await import("./install-chromium.mjs");
+  if (findChromium()) return;
+  const reason = process.env.FLUXHOOK_NO_INSTALL === "1" ? "FLUXHOOK_NO_INSTALL=1 is set" : await installChromium(say);
+  if (reason === undefined) return;
+  if (reason === "interrupted") throw new SetupError(reason);
+  throw new SetupError(
+    `no Chromium on this machine, and none could be installed (${reason}).\n` +
+      "Install chromium or Google Chrome, so that it is on PATH, and run this again.",
   );
 }

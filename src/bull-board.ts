@@ -15,6 +15,7 @@ type BoardOptions = NonNullable<Parameters<typeof createBullBoard>[0]["options"]
 type Hooks = NonNullable<BoardOptions["handlerHooks"]>;
 type HookContext = Parameters<NonNullable<Hooks["after"]>>[0];
 
+const ICON = "/assets/icon.svg";
 const STATS = "get /api/redis/stats";
 const CLEAN = "put /api/queues/:queueName/clean/:queueStatus";
 
@@ -89,6 +90,8 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
       uiConfig: {
         boardTitle: "Fluxhook",
         hideDocsLink: true,
+        boardLogo: { path: ICON, width: 28, height: 28 },
+        favIcon: { default: ICON, alternative: ICON },
         miscLinks: [{ text: "Users and overview", url: "/" }],
         ...(environment === "" ? {} : { environment: { label: environment, color: "#b45309", textColor: "#ffffff" } }),
       },
@@ -106,7 +109,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   app.use(async (c, next) => {
     await next();
     if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
-    c.res = new Response(removeForeignLinks(await c.res.text()), c.res);
+    c.res = new Response(replaceFonts(await c.res.text()), c.res);
   });
   return app.route("/", adapter.registerPlugin());
 }
@@ -140,7 +143,8 @@ function isRefusal(error: Error): boolean {
   return typeof (error as { code?: unknown }).code === "number";
 }
 
-/** The page asks a foreign host for its fonts; the operator's browser has its own. */
-function removeForeignLinks(html: string): string {
-  return html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
+/** The page asks a foreign host for its fonts; it gets those of our own pages. */
+function replaceFonts(html: string): string {
+  const own = html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
+  return own.replace("</head>", '<link href="/assets/bull-board.css" rel="stylesheet"></head>'); // last, so that it wins
 }

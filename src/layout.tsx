@@ -29,6 +29,7 @@ const version = (text: string) => Bun.hash(text).toString(36);
 /** The files that pages ask for, by path, with their content type. A new content is a new address. */
 export const ASSETS: Readonly<Record<string, { readonly type: string; readonly text: string }>> = {
   "/assets/page.css": { type: "text/css; charset=utf-8", text: css },
+  "/assets/bull-board.css": { type: "text/css; charset=utf-8", text: read("bull-board.css") },
   "/assets/live.js": { type: "text/javascript; charset=utf-8", text: script },
   "/assets/icon.svg": {
     type: "image/svg+xml",

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import manifest from "../package.json";
@@ -194,6 +194,42 @@ describe("setup.mjs as a process, each test on what the one before left", () => 
       stderr: "",
     });
     expect(runSetup([], { env, programs: { "redis-server": redis("6.0.16") } }).exitCode).toBe(1);
+  });
+
+  test("wants a Chromium only when asked to, by whichever name it goes", () => {
+    const env = { FLUXHOOK_NO_INSTALL: "1" };
+    const options = ["--no-valkey", "--chromium"];
+    if (!existsSync("/Applications")) {
+      const { exitCode, stderr } = runSetup(options, { env });
+      expect(exitCode).toBe(1);
+      expect(stderr).toBe(
+        "setup: no Chromium on this machine, and none could be installed (FLUXHOOK_NO_INSTALL=1 is set).\n" +
+          "Install chromium or Google Chrome, so that it is on PATH, and run this again.\n",
+      );
+    }
+    for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
+      const found = runSetup(options, { env, programs: { [name]: "#!/bin/sh\n" } });
+      expect(found).toEqual({ exitCode: 0, stdout: "", stderr: "" });
+    }
+  });
+
+  test("installs Chromium with apt where there is none", () => {
+    const log = join(directory, "apt.log");
+    const aptGet = `#!/bin/sh\necho "$@" >> ${log}\ncase "$*" in *install*) printf '#!/bin/sh\\n' > "\${0%/*}/chromium"; /bin/chmod 755 "\${0%/*}/chromium";; esac\n`;
+    const env = '#!/bin/sh\nwhile :; do case "$1" in *=*) shift;; *) break;; esac; done\nexec "$@"\n';
+    const through = (program: string) => `#!/bin/sh\nexec /bin/${program} "$@"\n`;
+    const programs = {
+      "apt-get": aptGet,
+      env,
+      rm: through("rm"),
+      install: "#!/bin/sh\n",
+      sudo: '#!/bin/sh\nshift; exec "$@"\n',
+      true: "#!/bin/sh\n",
+    };
+    const { exitCode, stdout, stderr } = runSetup(["--no-valkey", "--chromium"], { programs });
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    expect(stdout).toBe("setup: installing chromium with apt-get (FLUXHOOK_NO_INSTALL=1 forbids it)\n");
+    expect(readFileSync(log, "utf8")).toMatch(/ install --yes --no-install-recommends chromium fonts-liberation\n$/);
   });
 
   test("shows what the installer said when the dependencies cannot be installed", () => {
