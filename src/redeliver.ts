@@ -85,6 +85,7 @@ export async function* findFailed(queue: Queue, { sinceMs = 0, userId, event }: 
   for (let start = 0; ; start += PAGE) {
     const jobs = await queue.getJobs(["failed"], start, start + PAGE - 1);
     for (const job of jobs) {
+      if (job == null) continue; // gone since the set was read
       if ((job.finishedOn ?? 0) < sinceMs) return; // the set is in order of failure
       const isTheirs = userId === undefined || (job.data as { userId?: unknown } | null)?.userId === userId;
       if (isTheirs && (event === undefined || job.name === event)) yield job;

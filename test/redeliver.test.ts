@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { findFailed, redeliver } from "../src/redeliver.ts";
+import { findFailed, redeliver, redeliverAll } from "../src/redeliver.ts";
 import { jobData, startStack } from "./support/stack.ts";
 
 const stack = await startStack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
@@ -73,6 +73,43 @@ describe("redelivery", () => {
     held.resolve();
     await stack.settled(job);
     expect(await redeliver(stack.queue, "no-such-job")).toBe("gone");
+  });
+});
+
+describe("many redeliveries", () => {
+  test("of one event by several operators at once are one", async () => {
+    const job = await failed();
+    await stack.worker.pause(true);
+    const asked = await Promise.all(Array.from({ length: 5 }, () => redeliver(stack.queue, job.id as string)));
+    expect(asked.sort()).toEqual(["pending", "pending", "pending", "pending", "queued"]);
+    const settled = stack.settled(job);
+    stack.worker.resume();
+    await settled;
+  });
+
+  test("tell of each what came of it", async () => {
+    receiver.answer({ status: 500 });
+    const jobs = [await failed(), await failed()];
+    const told = new Map<string, string>();
+    await redeliverAll(stack.queue, [...jobs.map(({ id }) => id as string), "nowhere"], (id, what) =>
+      told.set(id, what),
+    );
+    expect(Object.fromEntries(told)).toEqual({
+      [jobs[0]?.id as string]: "queued",
+      [jobs[1]?.id as string]: "queued",
+      nowhere: "gone",
+    });
+  });
+
+  test("stop at the first that Valkey refuses", async () => {
+    const ids = Array.from({ length: 100 }, (_, index) => `nowhere-${index}`);
+    await stack.valkey.set(stack.queue.toKey("nowhere-20"), "no job");
+    const told: string[] = [];
+    const failure = await redeliverAll(stack.queue, ids, (id) => told.push(id)).catch((error: Error) => error);
+    expect(failure).toBeInstanceOf(Error);
+    expect(told).not.toContain("nowhere-20");
+    expect(told.length).toBeGreaterThan(0);
+    expect(told.length).toBeLessThan(60); // those that were under way, and no more
   });
 });
 

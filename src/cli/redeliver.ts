@@ -3,6 +3,7 @@
  */
 import type { Command } from "commander";
 import { EVENT_TYPES } from "../../jobs/event.ts";
+import { maskSecrets } from "../mask.ts";
 import { formatAgo } from "../moments.ts";
 import { endpointName } from "../payload.ts";
 import type { Job, Queue } from "../queue.ts";
@@ -123,8 +124,14 @@ function describeJob(job: Job): Candidate {
     user: typeof userId === "string" ? userId : null,
     endpoint: URL.canParse(url) ? endpointName(new URL(url)) : null,
     failed_at: job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString(),
-    reason: job.failedReason ?? null,
+    reason: maskReason(job),
   };
+}
+
+/** A reason has no secret in it, unless somebody else put it there. */
+function maskReason({ data, failedReason }: Job): string | null {
+  const masked = maskSecrets({ data, failedReason }) as { failedReason?: unknown };
+  return failedReason ? String(masked.failedReason) : null;
 }
 
 function showCandidates(terminal: Terminal, found: readonly Candidate[]) {

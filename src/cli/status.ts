@@ -1,17 +1,19 @@
 /**
  * `fluxhook status`: the queue, its workers and its Valkey at a glance.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { readCircuits } from "../circuits.ts";
 import { formatSpan } from "../moments.ts";
+import type { Queue } from "../queue.ts";
 import { valkeyProblems } from "../readiness.ts";
+import { readSummary, type Tally } from "../summary.ts";
 import { readFacts, type ValkeyFacts } from "../valkey.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import type { Terminal } from "./terminal.ts";
 
-const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
-const LATELY_MS = 5 * 60 * 1000; // 5 min
+const LATELY_MINUTES = 5; // what the summary's tallies count
 const PATIENCE_MS = 60 * 1000; // 1 min: with workers enough, a job waits for milliseconds
+const SECOND_LOOK_MS = 1000; // 1 s: a job that comes back for a retry is old, but waits for a moment only
 const MEBIBYTE = 1024 * 1024;
 
 export function addStatus(program: Command, context: Context): void {
@@ -44,39 +46,43 @@ Examples:
 
 type Status = Awaited<ReturnType<typeof readStatus>>;
 
-async function readStatus({ queue, valkey, config }: Session, nowMs: number) {
-  const finished = (state: "completed" | "failed") => valkey.zcount(queue.toKey(state), nowMs - LATELY_MS, "+inf");
-  const [facts, counts, [oldest], delivered, failed, workers, isPaused, circuits] = await Promise.all([
-    readFacts(valkey),
-    queue.getJobCounts(...STATES),
-    queue.getJobs(["waiting"], 0, 0, true),
-    finished("completed"),
-    finished("failed"),
-    queue.getWorkersCount(),
-    queue.isPaused(),
-    readCircuits(valkey, config.queue, nowMs),
-  ]);
-  const oldestMs = oldest === undefined ? null : Math.max(0, nowMs - oldest.timestamp);
+async function readStatus({ queue, valkey }: Session, nowMs: number) {
+  const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
+  const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
+  const isServed = workers !== 0 && !isPaused;
   const problems = [
     ...valkeyProblems(facts),
     ...(workers === 0 ? ["No worker is connected: nothing is delivered"] : []),
     ...(isPaused ? ["The queue is paused: nothing is delivered"] : []),
-    ...(oldestMs !== null && oldestMs > PATIENCE_MS
-      ? [`Events wait for a worker, the oldest for ${formatSpan(oldestMs)}: start more workers`]
+    ...(isServed && (await isLate(queue, oldestWaitingMs))
+      ? [`Events wait for a worker, the next one for ${formatSpan(oldestWaitingMs as number)}: start more workers`]
       : []),
   ];
   return {
     ok: problems.length === 0,
     problems,
-    queue: config.queue,
-    depth: Object.fromEntries(STATES.map((state) => [state, counts[state] ?? 0])),
-    oldest_waiting_ms: oldestMs,
-    lately: { minutes: LATELY_MS / 60_000, delivered, failed },
-    workers,
+    queue: queue.name,
+    depth: counts,
+    oldest_waiting_ms: oldestWaitingMs ?? null,
+    lately: { minutes: LATELY_MINUTES, delivered: describeTally(delivered), failed: describeTally(failed) },
+    workers: workers ?? null,
     paused: isPaused,
     open_circuits: circuits,
     valkey: describeValkey(facts),
   };
+}
+
+/** Whether the job whose turn it is has waited for long, and another such one a second later. */
+async function isLate(queue: Queue, oldestWaitingMs = 0): Promise<boolean> {
+  if (oldestWaitingMs <= PATIENCE_MS) return false;
+  await pause(SECOND_LOOK_MS);
+  const [next] = await queue.getJobs(["waiting"], 0, 0, true);
+  return next !== undefined && Date.now() - next.timestamp > PATIENCE_MS;
+}
+
+/** `at_least`: the queue keeps the newest only, so there may have been more. */
+function describeTally({ count, isLeast }: Tally) {
+  return { count, at_least: isLeast };
 }
 
 function describeValkey({ server, evictionPolicy, appendOnly, isPrimary, usedMemoryBytes }: ValkeyFacts) {
@@ -92,16 +98,19 @@ function describeValkey({ server, evictionPolicy, appendOnly, isPrimary, usedMem
 function printStatus(terminal: Terminal, status: Status): void {
   const { depth, lately, workers, valkey, open_circuits: circuits, problems } = status;
   const good = (isGood: boolean, text: string) => terminal.paint(text, isGood ? "green" : "red");
-  const oldest = status.oldest_waiting_ms === null ? "" : `, the oldest for ${formatSpan(status.oldest_waiting_ms)}`;
-  const waiting = (depth.waiting ?? 0) + (depth.prioritized ?? 0);
+  const oldest = status.oldest_waiting_ms === null ? "" : `, the next one for ${formatSpan(status.oldest_waiting_ms)}`;
+  const tally = ({ count, at_least }: typeof lately.failed) => `${count}${at_least ? " or more" : ""}`;
   terminal.printTable([
     ["queue", `${status.queue}${status.paused ? terminal.paint(" (paused)", "red") : ""}`],
-    ["waiting", `${waiting}${oldest}`],
+    ["waiting", `${depth.waiting}${oldest}`],
     ["active", `${depth.active}`],
     ["delayed", `${depth.delayed}  for a retry, their endpoint's turn, or as asked`],
     ["kept", `${depth.completed} delivered, ${depth.failed} failed`],
-    ["lately", `${lately.delivered} delivered, ${lately.failed} failed in the last ${lately.minutes} min`],
-    ["workers", good(workers > 0, String(workers))],
+    [
+      "lately",
+      `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed in the last ${lately.minutes} min`,
+    ],
+    ["workers", workers === null ? "unknown: this Valkey does not tell" : good(workers > 0, String(workers))],
     ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.join(", "), "yellow")],
     ["Valkey", `${valkey.server}, ${good(valkey.role === "primary", valkey.role)}`],
     ["eviction", good(valkey.eviction === "noeviction", valkey.eviction)],

@@ -1,0 +1,115 @@
+import { describe, expect, test } from "bun:test";
+import { checkRequest } from "../src/cli/request-check.ts";
+import { parseHeaders, parseRequest, type SavedRequest, writeRequest } from "../src/cli/saved-request.ts";
+import { alignColumns, printable } from "../src/cli/terminal.ts";
+import { buildBody, buildRequest } from "../src/payload.ts";
+
+const SECRET = "current-secret";
+const OLD = "whsec_b2xkLXNlY3JldC1vZi10aGUtdGVzdA==";
+const ID = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52";
+const NOW = Date.UTC(2026, 10, 24, 9, 0, 0);
+const body = buildBody(ID, "file.created", NOW, { path: "/ü.txt", size: 1 });
+const endpoint = { url: new URL("http://h/in"), secrets: [SECRET, OLD] as [string, string] };
+const { headers: rawHeaders } = buildRequest(
+  { id: ID, type: "file.created", timestampMs: NOW, userId: "u", endpoint, body },
+  crypto.randomUUID(),
+  NOW,
+);
+const request = parseRequest(writeRequest("/in", rawHeaders, body)) as SavedRequest;
+const at = { nowMs: NOW + 1000, toleranceMs: 60_000 };
+const marks = (checked: ReturnType<typeof checkRequest>) => checked.checks.map(({ ok }) => ok);
+
+describe("a request is", () => {
+  test("right with the current secret", () => {
+    const checked = checkRequest(request, [SECRET], at);
+    expect([checked.ok, ...marks(checked)]).toEqual([true, true, true, true, true]);
+  });
+
+  test("right with an older secret, by the one signature that knows it", () => {
+    const checked = checkRequest(request, [OLD], at);
+    expect([checked.ok, ...marks(checked)]).toEqual([true, true, false, true, true]);
+    expect(checkRequest(request, ["x", OLD], at).checks[0]?.detail).toBe("fits secret 2 of 2");
+  });
+
+  test("wrong with another secret, or another byte", () => {
+    expect(checkRequest(request, ["x"], at)).toMatchObject({ ok: false, hint: null });
+    const tampered = { ...request, body: Buffer.from(request.body.toString().replace('"size":1', '"size":2')) };
+    expect(marks(checkRequest(tampered, [SECRET], at))).toEqual([false, false, true, true]);
+  });
+
+  test.each([
+    [{ nowMs: NOW + 60_000, toleranceMs: 60_000 }, true],
+    [{ nowMs: NOW + 61_000, toleranceMs: 60_000 }, false],
+    [{ nowMs: NOW - 61_000, toleranceMs: 60_000 }, false],
+    [{ nowMs: NOW + 1e10, toleranceMs: Number.POSITIVE_INFINITY }, true],
+  ])("held against the clock: %p %p", (when, ok) => {
+    const checked = checkRequest(request, [SECRET], when);
+    expect([checked.ok, ...marks(checked)]).toEqual([ok, true, true, ok, true]);
+  });
+
+  test("taken with X-Fluxdrop-Signature alone, and not without any", () => {
+    const without = (prefix: string) =>
+      Object.fromEntries(Object.entries(request.headers).filter(([name]) => !name.startsWith(prefix)));
+    const alone = checkRequest({ ...request, headers: without("webhook-") }, [SECRET], at);
+    expect([alone.ok, ...marks(alone)]).toEqual([true, null, true, true, true]);
+    expect(checkRequest({ ...request, headers: {} }, [SECRET], at).ok).toBe(false);
+  });
+
+  test("wrong when a header is missing or says something else than the body", () => {
+    const { "webhook-id": _, ...missing } = request.headers;
+    expect(checkRequest({ ...request, headers: missing }, [SECRET], at).checks[0]?.detail).toBe("without webhook-id");
+    const other = { ...request.headers, "x-fluxdrop-event": "file.deleted" };
+    expect(checkRequest({ ...request, headers: other }, [SECRET], at)).toMatchObject({ ok: false });
+  });
+});
+
+describe("a mistake is told:", () => {
+  test("a body that an editor ended", () => {
+    const ended = { ...request, body: Buffer.concat([body, Buffer.from("\n")]) };
+    expect(checkRequest(ended, [SECRET], at).hint).toContain("without the line break");
+  });
+
+  test("a body that was parsed and written anew", () => {
+    const anew = { ...request, body: Buffer.from(JSON.stringify(JSON.parse(body.toString()), null, 2)) };
+    expect(checkRequest(anew, [SECRET], at).hint).toContain("parsed and written anew");
+  });
+
+  test("a secret with a space", () => {
+    expect(checkRequest(request, [`${SECRET} `], at).hint).toContain("spaces around the secret");
+  });
+});
+
+describe("a saved request", () => {
+  test("is read as it was written, byte for byte", () => {
+    const bytes = Buffer.from([0, 10, 10, 13, 10, 13, 10, 255]);
+    const read = parseRequest(writeRequest("/x", ["A-b", "1", "A-B", "2", "C", ""], bytes));
+    expect(read?.headers).toEqual({ "a-b": "1", c: "" });
+    expect(read?.body.equals(bytes)).toBe(true);
+  });
+
+  test("may come from elsewhere: LF, no request line, JSON", () => {
+    expect(parseRequest(Buffer.from("A: 1\nB:2\n\nbody"))).toEqual({
+      headers: { a: "1", b: "2" },
+      body: Buffer.from("body"),
+    });
+    expect(parseHeaders('{"A": "1", "B": ["2", "3"]}')).toEqual({ a: "1", b: "2" });
+  });
+
+  test.each(["", "just text", "A: 1\nnot a header\n\nbody", "A: 1", "{ no json"])("is none: %p", (text) => {
+    expect(parseRequest(Buffer.from(text))).toBeUndefined();
+  });
+});
+
+test("what comes from elsewhere cannot steer the terminal", () => {
+  expect(printable("a\x1b[2J\r\nb\u202ec\u009b")).toBe("a\\u001b[2J\\u000d\\u000ab\\u202ec\\u009b");
+  expect(printable("ü 漢 😀")).toBe("ü 漢 😀");
+});
+
+test("columns stand below each other, whatever their colours", () => {
+  expect(
+    alignColumns([
+      ["a", "bb", "c"],
+      ["\x1b[31maaa\x1b[0m", "b", ""],
+    ]),
+  ).toEqual(["a    bb  c", "\x1b[31maaa\x1b[0m  b"]);
+});
