@@ -36,9 +36,9 @@ export function createDeliver(options: DeliverOptions): Process {
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a broken contract is never retried
     const endpoint = endpointName(event.endpoint.url);
-    const expiresAt = event.timestampMs + (Number(job.opts.delay) || 0) + maxAgeMs;
+    const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const turn = await gate.admit(endpoint, wasParked(job));
-    if (turn.kind === "park" && now() < expiresAt) {
+    if (turn.kind === "park" && now() < dueAt + maxAgeMs) {
       parked(event, turn.reason);
       return await park(job, token, turn.retryAt); // no slot held, no attempt used
     }
@@ -48,10 +48,8 @@ export function createDeliver(options: DeliverOptions): Process {
     const startedAt = now();
     const outcome = turn.kind === "go" ? await send(buildRequest(event, delivery, startedAt)) : EXPIRED;
 
-    const verdict = withinLifetime(
-      judge(outcome, attempt, policy, random, now(), now() - expiresAt + maxAgeMs),
-      expiresAt - now(),
-    );
+    const ageMs = now() - dueAt;
+    const verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 

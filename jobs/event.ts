@@ -130,7 +130,7 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
     type,
     timestampMs: job.timestamp,
     userId,
-    endpoint: { url: new URL(endpoint.url), secrets: secrets as [string, ...string[]] },
+    endpoint: { url: parseUrl(endpoint.url) as URL, secrets: secrets as [string, ...string[]] },
     body: writeBody(id, type, job.timestamp, data, maxBodyBytes),
   };
 }
@@ -165,9 +165,22 @@ function describeIssues(root: string, error: z.ZodError | undefined): string[] {
   return (error?.issues ?? []).map((issue) => `${[root, ...issue.path].join(".")}: ${issue.message}`);
 }
 
+const MAX_URLS = 10_000; // remembered; some 300 bytes each
+const urls = new Map<string, URL>(); // oldest first
+
+/** Parsed once: most events go to the same few thousand endpoints, and whoever sees the URL keeps notes on it. */
+function parseUrl(text: string): URL | undefined {
+  const known = urls.get(text);
+  if (known !== undefined || !URL.canParse(text)) return known;
+  const url = new URL(text);
+  urls.set(text, url);
+  if (urls.size > MAX_URLS) urls.delete(urls.keys().next().value as string);
+  return url;
+}
+
 function isEndpointUrl(text: string): boolean {
-  const url = URL.parse(text);
-  if (url === null) return false;
+  const url = parseUrl(text);
+  if (url === undefined) return false;
   return (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "";
 }
 

@@ -37,19 +37,42 @@ const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
 const key = (userId: string) => `webhooks:log:${userId}`;
 
 /**
- * ARGV: score, member, members to keep, oldest score to keep, expiry in ms. A set holds a member once, and a member names
- * its delivery, so running this twice (a resend after a cut connection) changes nothing.
+ * KEYS: one an attempt. ARGV: members to keep, expiry in ms; then for each attempt its score, the member, and the oldest
+ * score to keep. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others
+ * to be lost.
+ *
+ * A set holds a member once, and a member names its delivery, so running this twice (a resend after a cut connection)
+ * changes nothing.
  */
 const RECORD = `
-redis.call("ZADD", KEYS[1], ARGV[1], ARGV[2])
-redis.call("ZREMRANGEBYRANK", KEYS[1], 0, -1 - ARGV[3])
-redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", "(" .. ARGV[4])
-redis.call("PEXPIRE", KEYS[1], ARGV[5])`;
+local errors = {}
+for i, key in ipairs(KEYS) do
+  local at = 3 * i
+  local added = redis.pcall("ZADD", key, ARGV[at], ARGV[at + 1])
+  if type(added) == "table" and added.err then
+    table.insert(errors, i .. ":" .. added.err)
+  else
+    redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
+    redis.call("ZREMRANGEBYSCORE", key, "-inf", "(" .. ARGV[at + 2])
+    redis.call("PEXPIRE", key, ARGV[2])
+  end
+end
+return errors`;
+
+/** An attempt on its way to the log. */
+interface Entry {
+  readonly userId: string;
+  readonly member: string;
+  readonly score: number;
+  readonly oldest: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
 
 /** The log of all users. */
 export interface AttemptLog {
   /**
-   * Add an attempt: one script, idempotent by delivery.
+   * Add an attempt: one script for all that end in the same turn of the event loop, idempotent by delivery.
    *
    * @throws  when Valkey answers with an error (the key holds something else, memory is full); waits while it is away
    */
@@ -59,13 +82,40 @@ export interface AttemptLog {
 }
 
 export function createAttemptLog(valkey: Valkey): AttemptLog {
-  valkey.defineCommand("recordAttempt", { numberOfKeys: 1, lua: RECORD });
-  const { recordAttempt } = valkey as unknown as { recordAttempt(...args: unknown[]): Promise<unknown> };
+  valkey.defineCommand("recordAttempts", { lua: RECORD });
+  const { recordAttempts } = valkey as unknown as { recordAttempts(...args: unknown[]): Promise<string[]> };
+  let pending: Entry[] = [];
+
+  async function write(): Promise<void> {
+    const entries = pending;
+    pending = [];
+    try {
+      const errors = await recordAttempts.call(
+        valkey,
+        entries.length,
+        ...entries.map(({ userId }) => key(userId)),
+        KEPT,
+        RETENTION_MS,
+        ...entries.flatMap(({ score, member, oldest }) => [score, member, oldest]),
+      );
+      for (const error of errors) {
+        const [position, ...words] = error.split(":");
+        entries[Number(position) - 1]?.reject(new Error(words.join(":")));
+      }
+      for (const { resolve } of entries) resolve(); // those that were rejected stay so
+    } catch (error) {
+      for (const { reject } of entries) reject(error as Error);
+    }
+  }
+
   return {
-    async record(userId, attempt, nowMs) {
-      const score = Date.parse(attempt.timestamp);
+    record(userId, attempt, nowMs) {
       const member = JSON.stringify(attempt);
-      await recordAttempt.call(valkey, key(userId), score, member, KEPT, nowMs - RETENTION_MS, RETENTION_MS);
+      const score = Date.parse(attempt.timestamp);
+      return new Promise((resolve, reject) => {
+        const entry = { userId, member, score, oldest: nowMs - RETENTION_MS, resolve, reject };
+        if (pending.push(entry) === 1) setImmediate(write);
+      });
     },
     async list(userId, nowMs) {
       const members = await valkey.zrevrangebyscore(key(userId), "+inf", nowMs - RETENTION_MS, "LIMIT", 0, KEPT);

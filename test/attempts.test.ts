@@ -37,6 +37,12 @@ function attemptAt(timeMs: number, overrides: Partial<Attempt> = {}): Attempt {
   };
 }
 
+/** How many scripts Valkey has run. */
+async function scriptCalls(): Promise<number> {
+  const stats = await valkey.info("commandstats");
+  return [...stats.matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)].reduce((sum, [, calls]) => sum + Number(calls), 0);
+}
+
 describe("the log", () => {
   test("is empty for a user who had no attempt", async () => {
     expect(await log.list(newUser(), Date.now())).toEqual([]);
@@ -48,6 +54,29 @@ describe("the log", () => {
     const failed = attemptAt(nowMs, { status_code: null, success: false, error: "timeout", attempt: 3 });
     await log.record(user, failed, nowMs);
     expect(await log.list(user, nowMs)).toEqual([failed]);
+  });
+
+  test("takes attempts that end together in one script, and a key that holds something else costs only its own", async () => {
+    const users = Array.from({ length: 30 }, newUser);
+    const broken = users[7] as string;
+    await valkey.set(keyOf(broken), "a text");
+    const nowMs = Date.now();
+    const before = await scriptCalls();
+    const ends = users.map((user) => log.record(user, attemptAt(nowMs), nowMs).catch((error: Error) => error.message));
+    expect((await Promise.all(ends)).map((end, index) => [index, end]).filter(([, end]) => end)).toEqual([
+      [7, expect.stringContaining("WRONGTYPE")],
+    ]);
+    expect((await scriptCalls()) - before).toBe(1);
+    for (const user of users.filter((user) => user !== broken)) expect(await log.list(user, nowMs)).toHaveLength(1);
+    expect(await valkey.get(keyOf(broken))).toBe("a text");
+  });
+
+  test("takes several attempts of one user that end together", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = Array.from({ length: 15 }, (_, n) => attemptAt(nowMs - n * 1000));
+    await Promise.all(all.map((attempt) => log.record(user, attempt, nowMs)));
+    expect(await log.list(user, nowMs)).toEqual(all.slice(0, 10));
   });
 
   test("keeps the newest 10, newest first", async () => {
