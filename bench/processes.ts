@@ -23,7 +23,7 @@ export interface Processes {
   /** Start `bun [...flags] <script> [...args]`; the script's path begins at the root of this repository. */
   start(script: string, args?: readonly string[], env?: Record<string, string>, flags?: readonly string[]): Child;
   /** Called by {@link Processes.stop}, after the processes have ended. */
-  onStop(end: () => Promise<void>): void;
+  onStop(ending: () => Promise<void>): void;
   stop(): Promise<void>;
 }
 
@@ -31,7 +31,8 @@ const ROOT = new URL("..", import.meta.url).pathname;
 const READY_MS = 20 * 1000; // 20 s
 const STOP_MS = 3 * 1000; // 3 s: then it is killed
 const POLL_MS = 10;
-const running = new Set<Processes>();
+const running = new Set<() => Promise<void>>(); // what ends them
+let isInterrupted = false;
 
 export function createProcesses(): Processes {
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-bench-"));
@@ -39,7 +40,16 @@ export function createProcesses(): Processes {
   process.once("exit", removeDirectory);
   const children: Child[] = [];
   const endings: (() => Promise<void>)[] = [];
-  const processes: Processes = {
+  const end = async (): Promise<void> => {
+    running.delete(end);
+    await Promise.all(children.map((child) => child.stop()));
+    if (isInterrupted) return; // what is left ends with us, in silence
+    for (const ending of endings) await ending();
+    removeDirectory();
+    process.off("exit", removeDirectory);
+  };
+  running.add(end);
+  return {
     directory,
     start(script, args = [], env = {}, flags = []) {
       const command = [process.execPath, ...flags, join(ROOT, script), ...args];
@@ -47,23 +57,18 @@ export function createProcesses(): Processes {
       children.push(child);
       return child;
     },
-    onStop: (end) => void endings.push(end),
-    async stop() {
-      running.delete(processes);
-      await Promise.all(children.map((child) => child.stop()));
-      for (const end of endings) await end();
-      removeDirectory();
-      process.off("exit", removeDirectory);
-    },
+    onStop: (ending) => void endings.push(ending),
+    // After Ctrl-C the bench goes no further: that its processes have gone is no failure of theirs.
+    stop: () => (isInterrupted ? new Promise(() => {}) : end()),
   };
-  running.add(processes);
-  return processes;
 }
 
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const; // 128 and the signal's number, as shells count
 for (const [signal, code] of Object.entries(EXIT_CODES)) {
   process.on(signal, async () => {
-    await Promise.all([...running].map((processes) => processes.stop()));
+    if (isInterrupted) return;
+    isInterrupted = true;
+    await Promise.all([...running].map((end) => end()));
     process.exit(code);
   });
 }

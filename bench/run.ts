@@ -45,7 +45,6 @@ const startedAt = performance.now();
 const parts = ["# Benchmarks\n"];
 let failed = 0;
 for (const name of names) {
-  if (signalled) break;
   const command = [`bench/${name}.ts`, ...(values.full ? [] : (SHORT[name] as string).split(" ")), ...more];
   console.error(`bench: ${command.join(" ")}`);
   const child = Bun.spawn([process.execPath, ...command], {
@@ -56,6 +55,7 @@ for (const name of names) {
   current = child;
   const text = await new Response(child.stdout).text();
   const code = await child.exited;
+  if (signalled) break;
   if (code !== 0) failed += 1;
   const heading = text === "" ? `## ${name}\n` : text.trimEnd();
   const end = code === 0 ? "" : `\n\n**Ended with ${code}.**`;

@@ -134,10 +134,13 @@ test(
 test(
   "a bench that is interrupted leaves nothing behind",
   async () => {
-    const { child, directory, output } = start("deliver", "--jobs 8000 --warm-up 100 --kinds fluxhook --endpoints 4");
+    const { child, directory, output, errors } = start(
+      "deliver",
+      "--jobs 8000 --warm-up 100 --kinds fluxhook --endpoints 4",
+    );
     while (processesIn(directory).length < 3) await Bun.sleep(20); // Valkey, receiver, worker
     child.kill("SIGINT");
-    expect([await child.exited, await output]).toEqual([130, ""]);
+    expect([await child.exited, await output, await errors]).toEqual([130, "", ""]);
     expect([processesIn(directory), readdirSync(directory)]).toEqual([[], []]);
     rmSync(directory, { recursive: true });
   },
