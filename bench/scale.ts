@@ -2,11 +2,12 @@
  * Scale: one, two and four workers on one queue; where the limit moves, and what a number of events a second needs.
  *
  *   bun bench/scale.ts [--workers 1,2,4] [--jobs 20000] [--warm-up 5000] [--concurrency 64] [--endpoints 40] [--rounds 3]
- *                      [--set NAME=value …]
+ *                      [--set NAME=value …] [--write docs/sizing.md]
  *
- * A worker is one core. When all cores are taken, more workers change nothing; then what counts is the CPU per delivery,
+ * `--write` puts the table into the document, between its two comments. A worker is one core. When all cores are taken, more workers change nothing; then what counts is the CPU per delivery,
  * of a worker and of Valkey, which runs all scripts of a queue on one core: that is the limit of a queue.
  */
+import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { buildUrls, type Drained, drain } from "./backlog.ts";
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     endpoints: { type: "string", default: "40" },
     rounds: { type: "string", default: "3" },
     set: { type: "string", multiple: true, default: [] },
+    write: { type: "string" },
   },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
@@ -98,4 +100,12 @@ const measured = rows.map(({ workers, runs }) => ({
   workerMicros: middle(runs, (run) => run.workerMicros / run.jobs),
   valkeyMicros: middle(runs, (run) => run.valkeyMicros / run.jobs),
 }));
-console.log(`\n### Sizing\n\n${buildSizing(measured, availableParallelism())}`);
+const sizing = buildSizing(measured, availableParallelism());
+console.log(`\n### Sizing\n\n${sizing}`);
+if (values.write !== undefined) {
+  const document = readFileSync(values.write, "utf8");
+  const [from, to] = ["<!-- from bench/scale.ts -->\n", "<!-- to here -->"];
+  const [before, rest = ""] = document.split(from);
+  const [, after = ""] = rest.split(to);
+  writeFileSync(values.write, `${before}${from}\n${describeMachine(server)}\n\n${sizing}\n\n${to}${after}`);
+}
