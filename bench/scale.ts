@@ -64,7 +64,7 @@ const middle = (runs: readonly Drained[], figure: (run: Drained) => number): num
 console.log(`## Scale\n\n${describeMachine(server)}\n`);
 console.log(
   `Backlogs of ${formatNumber(jobs)}, ${concurrency} in flight in each worker, ${endpoints} endpoints, medians of ${rounds} round(s) ` +
-    "in turns; µs per delivery. Scripts: what Valkey's one thread spends in them, by its own count. Cores: all processes of the run.\n",
+    "in turns; µs per delivery. Scripts: how long Valkey is in them, by its own clock (not CPU: more on a busy machine). Cores: what is used on average.\n",
 );
 console.log(
   buildTable(
