@@ -42,9 +42,19 @@ export class Endpoint {
 
   /** How long the `position`th in line waits for a turn when `abreast` go at once, ms: Little's law. */
   waitMs(position: number, abreast: number, nowMs: number): number {
-    // An attempt under way for so long says more than the average of those before.
-    const busyMs = this.inFlight > 0 ? nowMs - this.#progressAt : 0;
-    return (position * Math.max(this.#averageMs || ASSUMED_MS, busyMs)) / abreast;
+    return this.#lullMs(nowMs) + position * this.#spacingMs(abreast);
+  }
+
+  #spacingMs(abreast: number): number {
+    return (this.#averageMs || ASSUMED_MS) / abreast;
+  }
+
+  /**
+   * How much longer it is likely to be silent: as long as it has been already, beyond what its answers take. That puts a
+   * line off and leaves its pace alone: a hiccup of two seconds, ours or its, must not stretch a line to minutes.
+   */
+  #lullMs(nowMs: number): number {
+    return this.inFlight > 0 ? Math.max(0, nowMs - this.#progressAt - (this.#averageMs || ASSUMED_MS)) : 0;
   }
 
   /**
@@ -54,9 +64,9 @@ export class Endpoint {
    * @param wasParked  they have had a turn in vain, and go before the rest
    */
   line(wasParked: boolean, abreast: number, nowMs: number): Line {
-    const spacingMs = this.waitMs(1, abreast, nowMs);
-    const endsAt = wasParked ? this.#frontEndsAt : this.#lineEndsAt;
-    return { startAt: nowMs, from: Math.max(endsAt, nowMs) + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
+    const spacingMs = this.#spacingMs(abreast);
+    const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + this.#lullMs(nowMs));
+    return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
   }
 
   /** So many joined the line. */

@@ -120,11 +120,12 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
 
   constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
     const policies = new WeakMap<Job, RetryPolicy>();
+    const lockMs = Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
     const options: WorkerOptions = {
       connection: valkey,
       concurrency,
       autorun: false,
-      lockDuration: Math.max(MIN_LOCK_MS, timeoutMs * 1.5),
+      lockDuration: lockMs,
       stalledInterval: STALL_CHECK_MS,
       // A crash is never the job's fault: however often workers die, the event is tried again.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
@@ -138,6 +139,9 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
     const processJob = async (job: Job, token?: string): Promise<string> => {
       this.active += 1;
       try {
+        // Valkey may have frozen just after it gave us the job, until the lock was gone: another may be at it by now.
+        const isLate = Date.now() - (job.processedOn ?? Date.now()) > lockMs / 2;
+        if (isLate && !(await job.extendLock(token as string, lockMs))) throw new DelayedError();
         return await process(job, token as string, policies.get(job) ?? policy);
       } finally {
         this.active -= 1;

@@ -195,6 +195,7 @@ export async function eventually<T>(
   ask: () => Promise<T> | T,
   isGood: (answer: T) => boolean,
   timeoutMs = WAIT_MS,
+  everyMs = 5,
 ): Promise<T> {
   const giveUpAt = performance.now() + timeoutMs;
   for (;;) {
@@ -203,7 +204,7 @@ export async function eventually<T>(
     if (performance.now() > giveUpAt) {
       throw new Error(`expected a better answer within ${timeoutMs} ms, last got ${JSON.stringify(answer)}`);
     }
-    await Bun.sleep(5);
+    await Bun.sleep(everyMs);
   }
 }
 

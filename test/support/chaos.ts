@@ -1,0 +1,217 @@
+/**
+ * A rig for crashes and outages: a Valkey of its own, workers as processes, a receiver, a backend that keeps enqueueing,
+ * and the books.
+ */
+import { test } from "bun:test";
+import { Queue } from "bullmq";
+import { Redis } from "ioredis";
+import { type Answer, startReceiver } from "../../src/dev/receiver.ts";
+import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../../src/dev/valkey.ts";
+import { createFluxhook } from "../../src/index.ts";
+import { type Arrival, type Balance, createBooks } from "./books.ts";
+import { type Chance, createChance } from "./chance.ts";
+import { startWorkerProcess, type WorkerProcess } from "./process.ts";
+import { bounded, eventually } from "./stack.ts";
+
+/** How long one worker's crash may hold up its jobs. */
+export const RECOVERY_MS = 30 * 1000;
+/** Outlasts the job lock (15 s) of workers with the default settings. */
+export const BEYOND_LOCK_MS = 17 * 1000;
+/** Attempts in flight in each of the rig's workers. */
+export const SLOTS = 32;
+
+const TEST_MS = 150 * 1000; // on a busy machine; most take half a minute
+const RUN_MS = 135 * 1000; // before the test's end, so that no process outlives it
+const START_MS = 40 * 1000; // 40 s on a busy machine; half a second of one core
+const READY_MS = 10 * 1000;
+const POLL_MS = 50; // a dozen tests ask at the same time
+const ENDPOINTS = 4;
+
+export interface RigOptions {
+  readonly valkey?: ThrowawayValkeyOptions;
+  readonly workers?: number;
+  /** For every worker. */
+  readonly env?: Record<string, string>;
+  /** What the receiver takes for an answer, ms: from, to. */
+  readonly answerMs?: readonly [number, number];
+}
+
+export interface Rig {
+  readonly chance: Chance;
+  readonly valkey: ThrowawayValkey;
+  /** For questions and for harm. */
+  readonly admin: Redis;
+  readonly workers: WorkerProcess[];
+  readonly arrivals: readonly Arrival[];
+  /** Enqueued events, by id: epoch ms at which Valkey had said yes. */
+  readonly enqueued: ReadonlyMap<string, number>;
+  /** Start a worker; resolves when it takes jobs. */
+  startWorker(env?: Record<string, string>): Promise<WorkerProcess>;
+  /** Enqueue one event. Resolves with its id once Valkey has said yes. */
+  enqueue(): Promise<string>;
+  /** Enqueue so many events a second until the returned function is called; that resolves once Valkey has them all. */
+  load(perSecond: number): () => Promise<void>;
+  /** Answer this way from now on; `undefined` is a 200 after a while. */
+  answer(script: (arrival: Arrival) => Answer | undefined | Promise<Answer>): void;
+  /** The events whose jobs some worker holds. */
+  held(): Promise<Set<string>>;
+  /** Wait until nothing is left to do. */
+  settled(timeoutMs: number): Promise<void>;
+  closeBooks(): Promise<Balance>;
+  /** Call this when the test is over, however it ends; the last one first. */
+  atEnd(end: () => unknown): void;
+  /** How the test went, for those who ask with CHAOS_FIGURES=1. */
+  figures(figures: Record<string, number | string>): void;
+}
+
+/**
+ * A test with a rig of its own, at the same time as the others of its file. A failure names its seed; `CHAOS_SEED=…`
+ * repeats it, as far as processes can be made to.
+ */
+export function chaos(name: string, options: RigOptions, run: (rig: Rig) => Promise<void>): void {
+  test.concurrent(
+    name,
+    async () => {
+      const seed = Number(process.env.CHAOS_SEED) || Math.floor(Math.random() * 2 ** 32);
+      const ends: (() => unknown)[] = [];
+      try {
+        await bounded(build(name, seed, options, ends).then(run), () => "the test's end", RUN_MS);
+      } catch (error) {
+        if (error instanceof Error) error.message += `\n\nTo repeat it: CHAOS_SEED=${seed}`;
+        throw error;
+      } finally {
+        for (const end of ends.reverse()) await end();
+      }
+    },
+    TEST_MS,
+  );
+}
+
+let queueing: Promise<unknown> = Promise.resolve();
+
+/** Twenty processes that start at the same time on two cores would all be late. */
+function oneByOne<T>(start: () => Promise<T>): Promise<T> {
+  const started = queueing.then(start);
+  queueing = started.catch(() => {});
+  return started;
+}
+
+async function build(name: string, seed: number, options: RigOptions, ends: (() => unknown)[]): Promise<Rig> {
+  const { workers: count = 2, env: commonEnv = {}, answerMs = [20, 80] } = options;
+  const chance = createChance(seed);
+  const startedAt = performance.now();
+
+  const valkey = await startValkey(options.valkey);
+  ends.push(() => valkey.stop());
+  const receiver = await startReceiver();
+  ends.push(() => receiver.stop());
+  const admin = new Redis(valkey.url, { maxRetriesPerRequest: null, retryStrategy: () => 100 });
+  admin.on("error", () => {}); // Valkey is away on purpose
+  const queue = new Queue("webhooks", { connection: admin });
+  queue.on("error", () => {});
+  const backend = createFluxhook({ valkeyUrl: valkey.url });
+  ends.push(async () => {
+    admin.disconnect();
+    await Promise.race([backend.close().catch(() => {}), Bun.sleep(500)]);
+  });
+
+  const workers: WorkerProcess[] = [];
+  let isOver = false;
+  ends.push(() => {
+    isOver = true;
+    return Promise.all(workers.map(end));
+  });
+  const startWorker: Rig["startWorker"] = (env = {}) =>
+    oneByOne(async () => {
+      if (isOver) throw new Error("the test is over");
+      const slots = { WEBHOOK_CONCURRENCY: String(SLOTS), WEBHOOK_ENDPOINT_CONCURRENCY: String(SLOTS) };
+      const worker = startWorkerProcess({ VALKEY_URL: valkey.url, ...slots, ...commonEnv, ...env });
+      workers.push(worker);
+      const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");
+      await eventually(isReady, (ready) => ready, START_MS, POLL_MS);
+      return worker;
+    });
+
+  const books = createBooks(admin, queue);
+  let script: Parameters<Rig["answer"]>[0] = () => undefined;
+  receiver.answer((request) => {
+    const delayMs = Math.round(chance.between(...answerMs));
+    return script(books.arrive(request)) ?? { delayMs };
+  });
+
+  let made = 0;
+  const enqueue: Rig["enqueue"] = async () => {
+    const index = made++;
+    const id = crypto.randomUUID();
+    await backend.enqueue({
+      event: "file.created",
+      id, // also the job's id: a backend whose connection was cut may ask again without enqueueing twice
+      userId: books.nextUser(),
+      endpoint: { url: receiver.url(`/${index % ENDPOINTS}`), secret: "s3cret-of-the-test" },
+      data: { index },
+    });
+    books.wasEnqueued(id);
+    return id;
+  };
+
+  for (let i = 0; i < count; i++) await startWorker();
+  return {
+    chance,
+    valkey,
+    admin,
+    workers,
+    arrivals: books.arrivals,
+    enqueued: books.enqueued,
+    startWorker,
+    enqueue,
+    load(perSecond) {
+      const pending: Promise<string>[] = [];
+      const since = performance.now();
+      const timer = setInterval(() => {
+        while (pending.length < ((performance.now() - since) / 1000) * perSecond) pending.push(enqueue());
+      }, 10);
+      ends.push(() => clearInterval(timer));
+      return async () => {
+        clearInterval(timer);
+        await bounded(Promise.all(pending), () => `Valkey to take ${pending.length} events`, 15_000);
+      };
+    },
+    answer(next) {
+      script = next;
+    },
+    held: async () => new Set(await admin.lrange("bull:webhooks:active", 0, -1)),
+    async settled(timeoutMs) {
+      const left = () => queue.getJobCounts("waiting", "active", "delayed", "prioritized");
+      await eventually(left, (counts) => Object.values(counts).every((n) => n === 0), timeoutMs, POLL_MS);
+    },
+    closeBooks: () => books.close(),
+    atEnd: (end) => void ends.push(end),
+    figures(figures) {
+      if (!process.env.CHAOS_FIGURES) return;
+      const seconds = Math.round((performance.now() - startedAt) / 100) / 10;
+      console.error(name, { seconds, enqueued: made, arrivals: books.arrivals.length, ...figures });
+    },
+  };
+}
+
+/** SIGKILL, and wait until it is gone. */
+export async function kill(worker: WorkerProcess): Promise<void> {
+  process.kill(worker.pid, "SIGKILL");
+  await worker.exited;
+}
+
+/** SIGKILL, unless it is gone: its pid may be someone else's by then. Works on a stopped one too. */
+async function end(worker: WorkerProcess): Promise<void> {
+  const isGone = await Promise.race([worker.exited.then(() => true), Bun.sleep(0).then(() => false)]);
+  if (!isGone) await kill(worker);
+}
+
+/** Wait until a worker is ready, or is not; why it is not. */
+export function whenReady(worker: WorkerProcess, isReady: boolean): Promise<string[]> {
+  const ask = async (): Promise<string[]> => {
+    const response = await fetch(await worker.url("/readyz"));
+    const { problems = ["no reason given"] } = (await response.json()) as { problems?: string[] };
+    return response.status === 200 ? [] : problems;
+  };
+  return eventually(ask, (problems) => (problems.length === 0) === isReady, READY_MS, POLL_MS);
+}
