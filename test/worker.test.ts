@@ -268,6 +268,27 @@ describe("while Valkey is away", () => {
   }
 });
 
+test("SIGTERM while Valkey is gone lets a request finish, and is obeyed soon after, with 1", async () => {
+  const customer = await receiver();
+  const held = Promise.withResolvers<void>();
+  customer.answer(() => held.promise.then(() => ({})));
+  const valkey = await ownValkey({ appendfsync: "always" });
+  const setting = backend(valkey.url);
+  const process = worker(setting, { SHUTDOWN_TIMEOUT: "60s" });
+  const job = await setting.queue.add("file.created", jobData(customer.url()));
+  const [request] = await customer.waitFor(1, 15_000);
+  await valkey.kill();
+  process.signal("SIGTERM");
+  await process.line("worker.stopping");
+  held.resolve();
+  const { value, tookMs } = await timed(bounded(process.exited, () => "an exit", 10_000));
+  expect(value).toBe(1);
+  expect(tookMs).toBeLessThan(6_000); // the hand-back is given up after 2 s
+  expect(await request?.ended).toBe("answered");
+  await valkey.restart();
+  expect(await job.getState()).toBe("active"); // until its lock expires: then it goes again
+}, 30_000);
+
 describe("the worker's start", () => {
   test("ends with 1 and one clear line when its port is taken", async () => {
     const customer = await receiver();
@@ -348,6 +369,25 @@ describe("SIGTERM", () => {
     const other = worker(setting);
     expect(await other.line("delivery.attempted")).toMatchObject({ job: job.id, attempt: 1, success: true });
     expect(new Set(customer.requests.map(({ headers }) => headers["webhook-id"])).size).toBe(1);
+  });
+
+  test("in the form of a Ctrl-C that both a terminal and npm pass on waits for what is in flight", async () => {
+    const customer = await receiver();
+    const held = Promise.withResolvers<void>();
+    customer.answer(() => held.promise.then(() => ({})));
+    const setting = backend();
+    const process = worker(setting, { SHUTDOWN_TIMEOUT: "60s" });
+    const job = await setting.queue.add("file.created", jobData(customer.url()));
+    const [request] = await customer.waitFor(1);
+    process.signal("SIGINT");
+    await Bun.sleep(50);
+    process.signal("SIGINT");
+    await process.line("worker.stopping");
+    const early = await Promise.race([request?.ended, Bun.sleep(300)]);
+    held.resolve();
+    expect(early).toBeUndefined();
+    expect(await bounded(process.exited, () => "an exit")).toBe(0);
+    expect(await job.getState()).toBe("completed");
   });
 
   test("a second time does not wait for what is in flight", async () => {
