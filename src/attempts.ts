@@ -50,6 +50,8 @@ for i, key in ipairs(KEYS) do
   local at = 3 * i
   local added = redis.pcall("ZADD", key, ARGV[at], ARGV[at + 1])
   if type(added) == "table" and added.err then
+    -- One user's key may hold something else. All else (READONLY, OOM) is everybody's: the connection must see it.
+    if not string.find(added.err, "^%-?WRONGTYPE") then return added end
     table.insert(errors, i .. ":" .. added.err)
   else
     redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])

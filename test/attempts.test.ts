@@ -2,6 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Redis } from "ioredis";
 import { type Attempt, type AttemptLog, createAttemptLog } from "../src/attempts.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
+import { startValkey } from "../src/dev/valkey.ts";
+import { createLogger } from "../src/logger.ts";
+import { connectValkey } from "../src/valkey.ts";
 import { jobData, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -180,6 +183,27 @@ describe("the log", () => {
     await expect(log.list(user, nowMs)).rejects.toThrow("WRONGTYPE");
     expect(await valkey.get(keyOf(user))).toBe("not ours");
     expect(await valkey.pttl(keyOf(user))).toBe(-1);
+  });
+
+  test("waits for a primary that has become a replica, and is written when it takes writes again", async () => {
+    const own = await startValkey({ appendonly: false });
+    const admin = new Redis(own.url);
+    const connection = connectValkey(own.url, "test:log", createLogger("silent").logger);
+    try {
+      const later = createAttemptLog(connection);
+      const [user, nowMs] = [newUser(), Date.now()];
+      await admin.replicaof("127.0.0.1", 1); // nobody is there: it keeps its data, and answers READONLY
+      const refused = new Promise((resolve) => connection.once("reconnecting", resolve));
+      const recorded = later.record(user, attemptAt(nowMs), nowMs);
+      await Promise.race([refused, recorded]);
+      await admin.replicaof("NO", "ONE");
+      await recorded;
+      expect(await later.list(user, nowMs)).toHaveLength(1);
+    } finally {
+      connection.disconnect();
+      admin.disconnect();
+      await own.stop();
+    }
   });
 });
 
