@@ -199,7 +199,7 @@ const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind:
       <span class={`status ${kind}`}>
         <Mark kind={kind} />
         <span class="unseen">{success ? "delivered, " : "failed, "}</span>
-        {status_code ?? error}
+        {status_code === null || status_code === undefined ? error : `HTTP ${status_code}`}
       </span>
       <span class="number">attempt {attempt}</span>
       <span class="duration">
@@ -213,7 +213,7 @@ const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind:
       </span>
       {advice !== undefined && (
         <p class="what">
-          <b>{advice.what}.</b> {isFirstOfKind && advice.todo}
+          {isFirstOfKind ? <b>{advice.what}.</b> : `${advice.what}.`} {isFirstOfKind && advice.todo}
         </p>
       )}
     </li>
