@@ -3,7 +3,7 @@ import { describe, expect } from "bun:test";
 import { Redis } from "ioredis";
 import { startValkey } from "../../src/dev/valkey.ts";
 import { expectFlawless, unexplained } from "../support/books.ts";
-import { BEYOND_LOCK_MS, chaos, RECOVERY_MS, SLOTS, whenReady } from "../support/chaos.ts";
+import { BEYOND_LOCK_MS, chaos, SETTLE_MS, SLOTS, whenReady } from "../support/chaos.ts";
 import type { WorkerProcess } from "../support/process.ts";
 import { startProxy } from "../support/proxy.ts";
 import { eventually } from "../support/stack.ts";
@@ -27,7 +27,7 @@ describe("Valkey", () => {
       if (way === "SIGSTOP") rig.valkey.resume();
       await whenReady(worker, true);
       await stop();
-      await rig.settled(RECOVERY_MS);
+      await rig.settled(SETTLE_MS);
 
       // What was in flight when it froze came to its end, but could not be acknowledged, and its lock is gone.
       const { repeated, ...balance } = await rig.closeBooks();
@@ -48,7 +48,7 @@ describe("Valkey", () => {
     const from = Date.now();
     expect(await whenReady(worker, false)).toEqual(["Valkey does not answer"]);
     await stop();
-    await rig.settled(40_000);
+    await rig.settled(SETTLE_MS);
     await whenReady(worker, true);
     const { repeated, ...balance } = await rig.closeBooks();
     expectFlawless(balance);
@@ -75,7 +75,7 @@ describe("Valkey", () => {
           await whenReady(worker, true);
         }
         await stop();
-        await rig.settled(RECOVERY_MS);
+        await rig.settled(SETTLE_MS);
 
         const { lost, repeated, undocumented, unlogged, ...balance } = await rig.closeBooks();
         expectFlawless(balance);
@@ -96,7 +96,7 @@ describe("Valkey", () => {
     }
     await stop();
     const stoppedAt = Date.now();
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
     expectFlawless(await rig.closeBooks());
     rig.figures({ settledMs: Date.now() - stoppedAt });
   });
@@ -119,7 +119,7 @@ describe("Valkey", () => {
       }
       await stop();
       const stoppedAt = Date.now();
-      await rig.settled(RECOVERY_MS);
+      await rig.settled(SETTLE_MS);
       expectFlawless(await rig.closeBooks());
       rig.figures({ settledMs: Date.now() - stoppedAt });
     },
@@ -155,7 +155,7 @@ describe("Valkey", () => {
       await whenReady(worker, true);
       await stop();
       const stoppedAt = Date.now();
-      await rig.settled(RECOVERY_MS);
+      await rig.settled(SETTLE_MS);
       expectFlawless(await rig.closeBooks());
       rig.figures({ settledMs: Date.now() - stoppedAt });
     },

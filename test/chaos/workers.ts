@@ -1,7 +1,7 @@
 /** Workers that die, freeze, lag and are replaced. */
 import { describe, expect } from "bun:test";
 import { expectFlawless, unexplained } from "../support/books.ts";
-import { BEYOND_LOCK_MS, chaos, kill, RECOVERY_MS, SLOTS, whenReady } from "../support/chaos.ts";
+import { BEYOND_LOCK_MS, chaos, kill, RECOVERY_MS, SETTLE_MS, SLOTS, whenReady } from "../support/chaos.ts";
 import type { WorkerProcess } from "../support/process.ts";
 import { startProxy } from "../support/proxy.ts";
 import { bounded, eventually } from "../support/stack.ts";
@@ -30,7 +30,7 @@ describe("a worker", () => {
       await rig.startWorker();
     }
     await stop();
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
 
     const { repeated, unlogged, ...balance } = await rig.closeBooks();
     expectFlawless(balance);
@@ -66,7 +66,7 @@ describe("a worker", () => {
     await rig.startWorker();
     await Bun.sleep(1_000);
     await stop();
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
     const recoveryMs = Date.now() - frozenAt;
 
     const arrivalsBefore = rig.arrivals.length;
@@ -78,7 +78,7 @@ describe("a worker", () => {
     );
     expect(rig.arrivals.length).toBe(arrivalsBefore);
     for (let i = 0; i < 20; i++) await rig.enqueue();
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
 
     const { repeated, unlogged, overlapping, charged, ...balance } = await rig.closeBooks();
     expectFlawless(balance);
@@ -104,7 +104,7 @@ describe("a worker", () => {
         process.kill(blocked.pid, "SIGCONT");
       }
       await stop();
-      await rig.settled(RECOVERY_MS);
+      await rig.settled(SETTLE_MS);
       expectFlawless(await rig.closeBooks());
       rig.figures({});
     },
@@ -139,7 +139,7 @@ describe("a worker", () => {
       10_000,
     );
     resolve({});
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
     expectFlawless(await rig.closeBooks());
     rig.figures({});
   });
@@ -155,7 +155,7 @@ describe("a worker", () => {
       await rig.startWorker();
     }
     await stop();
-    await rig.settled(RECOVERY_MS);
+    await rig.settled(SETTLE_MS);
     expectFlawless(await rig.closeBooks());
     rig.figures({});
   });

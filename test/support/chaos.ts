@@ -15,6 +15,8 @@ import { bounded, eventually } from "./stack.ts";
 
 /** How long one worker's crash may hold up its jobs. */
 export const RECOVERY_MS = 30 * 1000;
+/** How long to wait for the end of all that: recovery, and what a busy machine adds. */
+export const SETTLE_MS = RECOVERY_MS + 15 * 1000;
 /** Outlasts the job lock (15 s) of workers with the default settings. */
 export const BEYOND_LOCK_MS = 17 * 1000;
 /** Attempts in flight in each of the rig's workers. */
@@ -87,12 +89,12 @@ export function chaos(name: string, options: RigOptions, run: (rig: Rig) => Prom
   );
 }
 
-let queueing: Promise<unknown> = Promise.resolve();
+const lanes: Promise<unknown>[] = [Promise.resolve(), Promise.resolve()];
 
 /** Twenty processes that start at the same time on two cores would all be late. */
-function oneByOne<T>(start: () => Promise<T>): Promise<T> {
-  const started = queueing.then(start);
-  queueing = started.catch(() => {});
+function twoByTwo<T>(start: () => Promise<T>): Promise<T> {
+  const started = (lanes.shift() as Promise<unknown>).then(start);
+  lanes.push(started.catch(() => {}));
   return started;
 }
 
@@ -122,7 +124,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
     return Promise.all(workers.map(end));
   });
   const startWorker: Rig["startWorker"] = (env = {}) =>
-    oneByOne(async () => {
+    twoByTwo(async () => {
       if (isOver) throw new Error("the test is over");
       const slots = { WEBHOOK_CONCURRENCY: String(SLOTS), WEBHOOK_ENDPOINT_CONCURRENCY: String(SLOTS) };
       const worker = startWorkerProcess({ VALKEY_URL: valkey.url, ...slots, ...commonEnv, ...env });
