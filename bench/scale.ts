@@ -60,6 +60,7 @@ async function measure(workers: number): Promise<Drained> {
 }
 
 const middle = (runs: readonly Drained[], figure: (run: Drained) => number): number => median(runs.map(figure));
+const perSecond = (runs: readonly Drained[]): number => middle(runs, (run) => run.jobs / run.seconds);
 
 console.log(`## Scale\n\n${describeMachine(server)}\n`);
 console.log(
@@ -71,6 +72,7 @@ console.log(
     [
       "workers",
       "deliveries/s",
+      `÷ ${rows[0]?.workers}`,
       "worker µs",
       "Valkey µs",
       "script µs",
@@ -82,7 +84,8 @@ console.log(
     ],
     rows.map(({ workers, runs }) => [
       workers,
-      formatNumber(middle(runs, (run) => run.jobs / run.seconds)),
+      formatNumber(perSecond(runs)),
+      formatNumber(perSecond(runs) / perSecond(rows[0]?.runs ?? [])),
       formatNumber(middle(runs, (run) => run.workerMicros / run.jobs)),
       formatNumber(middle(runs, (run) => run.valkeyMicros / run.jobs)),
       formatNumber(middle(runs, (run) => run.scriptMicros / run.jobs)),
@@ -96,7 +99,7 @@ console.log(
 );
 const measured = rows.map(({ workers, runs }) => ({
   workers,
-  perSecond: middle(runs, (run) => run.jobs / run.seconds),
+  perSecond: perSecond(runs),
   workerMicros: middle(runs, (run) => run.workerMicros / run.jobs),
   valkeyMicros: middle(runs, (run) => run.valkeyMicros / run.jobs),
 }));

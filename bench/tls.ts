@@ -4,13 +4,13 @@
  *   bun bench/tls.ts [--hosts 1,60,300,1000] [--requests 10000] [--concurrency 64] [--rounds 3]
  *                    [--clients fetch,sender,sender-names]
  *
- * Every host is an address of loopback with a certificate of an authority made for the run, which both check. fetch
+ * Every host is an address of loopback with a certificate of a test authority, which both check. fetch
  * cannot be told where a name leads, so it goes to addresses; the sender does too, and once more to as many names, as in
  * production. No queue: the same signed requests from a loop, to one host after the other.
  */
 import { parseArgs } from "node:util";
 import { median } from "./clock.ts";
-import { makeCertificates } from "./hosts.ts";
+import { CA_FILE, certificateFiles, MAX_HOSTS } from "./hosts.ts";
 import { parseKinds, parseNumber, parseNumbers } from "./options.ts";
 import { createProcesses, untilPrinted } from "./processes.ts";
 import { buildTable, describeMachine, formatNumber } from "./report.ts";
@@ -38,7 +38,7 @@ interface Row {
 }
 
 const rows: Row[] = [];
-for (const hosts of parseNumbers("hosts", values.hosts, 1_000)) {
+for (const hosts of parseNumbers("hosts", values.hosts, MAX_HOSTS)) {
   const group = clients.map((client): Row => ({ client, hosts, runs: [] }));
   rows.push(...group);
   for (let round = 0; round < rounds; round++) for (const row of group) row.runs.push(await measure(row));
@@ -47,8 +47,12 @@ for (const hosts of parseNumbers("hosts", values.hosts, 1_000)) {
 async function measure({ client, hosts }: Row): Promise<ClientFigures> {
   const processes = createProcesses();
   try {
-    const { caFile, files } = makeCertificates(processes.directory, hosts);
-    const receiver = processes.start("bench/sink.ts", ["--hosts", String(hosts), "--tls", files.join(",")]);
+    const receiver = processes.start("bench/sink.ts", [
+      "--hosts",
+      String(hosts),
+      "--tls",
+      certificateFiles(hosts).join(","),
+    ]);
     const { port, control } = JSON.parse(await untilPrinted(receiver, "\n"));
     const running = processes.start("bench/tls-client.ts", [], {
       BENCH_CLIENT: client,
@@ -58,7 +62,7 @@ async function measure({ client, hosts }: Row): Promise<ClientFigures> {
       BENCH_REQUESTS: String(requests),
       BENCH_WARM_UP: String(Math.max(2 * hosts, Math.ceil(requests / 2))), // every host has been met
       BENCH_CONCURRENCY: String(concurrency),
-      NODE_EXTRA_CA_CERTS: caFile,
+      NODE_EXTRA_CA_CERTS: CA_FILE,
     });
     return JSON.parse(await untilPrinted(running, "\n", WITHIN_MS));
   } finally {
