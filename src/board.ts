@@ -34,7 +34,7 @@ onSignals(
     await within(LAST_ANSWERS_MS, server.stop(), undefined);
     await server.stop(true);
     valkey.disconnect(); // not quit: that would wait while Valkey is away
-    flush();
+    await flush();
     return 0;
   },
   () => process.exit(1),

@@ -49,13 +49,13 @@ onSignals(async (signal) => {
   await tracing?.close();
   logger.info({ clean: isClean }, "worker.stopped");
   await server.stop(true);
-  flush();
+  await flush();
   return isClean ? 0 : 1;
 }, hurried.resolve);
 
-worker.run().catch((error: Error) => {
+worker.run().catch(async (error: Error) => {
   logger.fatal({ reason: error.message }, "worker.died");
-  flush();
+  await flush();
   process.exit(1);
 });
 logger.info({ url: server.url.origin, queue: config.queue, concurrency: config.concurrency }, "worker.ready");
