@@ -111,7 +111,9 @@ describe("npm start", () => {
         demo.end(),
       ]);
       expect(await Promise.all(portsIn(soFar).map(listens))).toEqual([true, true, true, true]);
-      for (const [, url] of soFar.matchAll(/^ {2}(?:Bull Board|Customer's log|Worker's metrics) +(\S+)$/gm)) {
+      for (const [, url] of soFar.matchAll(
+        /^ {2}(?:Customer's page|Overview|Bull Board|Customer's log|Worker's metrics) +(\S+)$/gm,
+      )) {
         expect((await fetch(url as string)).status).toBe(200);
       }
       // As a user would paste it, but for npx, which would take its time.

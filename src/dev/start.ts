@@ -125,6 +125,8 @@ async function run(once: boolean): Promise<number> {
   say(
     formatPairs(
       [
+        ["Customer's page", `${board}/users/${DEMO_USER}`, login],
+        ["Overview", board, login],
         ["Bull Board", `${board}/board`, login],
         ["Customer's log", logUrl, login],
         ["Worker's metrics", `${worker}/metrics`],
