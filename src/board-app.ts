@@ -11,7 +11,7 @@ import type { Registry } from "prom-client";
 import { jobData } from "../jobs/event.ts";
 import { createAttemptLog } from "./attempts.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
-import type { Config } from "./config.ts";
+import { type Config, isLoopback } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import type { Site } from "./layout.tsx";
 import type { Logger } from "./logger.ts";
@@ -76,7 +76,7 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
   );
 
   // From here on behind the login.
-  if (config.boardPassword !== undefined) app.use(login(config.boardUser, config.boardPassword));
+  app.use(config.boardPassword === undefined ? loopbackOnly(site) : login(config.boardUser, config.boardPassword));
   app.use(csrf());
   app.route("/", createMetricsRoutes(registry));
   app.route("/", createPageRoutes({ site, queue, valkey, log, logger, now }));
@@ -128,6 +128,22 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
     });
   });
   return app;
+}
+
+/**
+ * Without a password, only for whoever asks for this machine by its own name: any web page can have its host name lead
+ * here (DNS rebinding), and would then be of the same origin as the board.
+ */
+function loopbackOnly(site: Site): MiddlewareHandler {
+  return async (c, next) => {
+    if (isLoopback(new URL(c.req.url).hostname)) return await next();
+    return await refuse(c, site, {
+      status: 403,
+      error: "refused: without BOARD_PASSWORD the board answers as localhost only",
+      title: "Refused",
+      text: "Without BOARD_PASSWORD the board answers as localhost only. Set one to reach it by another name.",
+    });
+  };
 }
 
 /** HTTP Basic. Compares digests of equal length, user and password both, so that time tells nothing about either. */

@@ -70,7 +70,8 @@ export function loadConfigOrExit(env: Readonly<Record<string, string | undefined
   process.exit(78);
 }
 
-function isLoopback(host: string): boolean {
+/** Whether a host, as in `BOARD_HOST` or a URL, is this machine alone. */
+export function isLoopback(host: string): boolean {
   const literal = literalOf(host);
   return host === "localhost" || (literal !== undefined && blockedRange(literal, []) === "loopback");
 }

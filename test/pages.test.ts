@@ -231,6 +231,24 @@ describe("an action is refused, and changes nothing,", () => {
     }
   });
 
+  test("under a name that merely leads to this machine, unless there is a password", async () => {
+    const { job, userId, queued } = await failed();
+    for (const host of ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]"]) {
+      const origin = `http://${host}`;
+      const response = await post(`${origin}/actions/redeliver`, { user: userId, job }, { origin });
+      expect(response.status, host).toBe(403);
+      expect((await app.request(`${origin}/users/${userId}/attempts`)).status, host).toBe(403);
+      expect((await app.request(`${origin}/healthz`)).status, host).toBe(200);
+    }
+    expect(await queued.getState()).toBe("failed");
+    for (const host of ["127.0.0.1:3000", "[::1]:3000", "localhost"]) {
+      expect((await app.request(`http://${host}/`)).status, host).toBe(200);
+    }
+    const guarded = buildApp({ boardPassword: "right" });
+    const headers = { authorization: `Basic ${btoa("admin:right")}` };
+    expect((await guarded.request("http://board.example/", { headers })).status).toBe(200);
+  });
+
   test("on a board that is read only, Bull Board's too", async () => {
     const { job, userId, queued } = await failed();
     for (const action of ["redeliver", "test"]) {

@@ -161,6 +161,18 @@ describe("the pages", () => {
   });
 });
 
+test("the overview names the host of an open circuit, and the latest failures", async () => {
+  site.receiver.answer("reset");
+  for (let events = 0; events < 5; events++) await site.enqueue("file.created", "usr_silent", "/silent");
+  const { page, complaints, close } = await openPage(browser, site);
+  await page.goto("/");
+  await page.locator(".hosts code").getByText(`127.0.0.1:${site.receiver.port}`).waitFor();
+  await page.locator(".failures").getByRole("link", { name: "usr_silent" }).first().click();
+  await page.getByText("The endpoint hung up before it answered.").first().waitFor();
+  expect(complaints).toEqual([]);
+  await close();
+});
+
 describe("while a page is seen", () => {
   test("it stays fresh, and leaves focus and opened details alone", async () => {
     await prepare("usr_fresh");
