@@ -23,7 +23,10 @@ export interface Completion {
   readonly verdict: Verdict;
 }
 
-/** Called at the end of every attempt and awaited before the job is acknowledged, so that a crash cannot lose a log line. */
+/**
+ * Called at the end of every attempt and awaited before the job is acknowledged. By then the log line is on its way over
+ * the connection that takes the acknowledgement, ahead of it, so that a crash cannot lose the line alone.
+ */
 export type Completed = (completion: Completion) => Promise<void>;
 
 /**
@@ -59,13 +62,16 @@ export function createCompletion({
     metrics.attempted(event.type, outcome);
     logger.info({ user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) }, "delivery.attempted");
     if (verdict.kind === "defer") return;
-    try {
-      await log.record(event.userId, entry, startedAt + outcome.durationMs);
-    } catch (error) {
-      metrics.unlogged();
-      const reason = error instanceof Error ? error.message : String(error);
-      logger.error({ job, user: event.userId, delivery, reason }, "attempt.unlogged");
-    }
+    await new Promise<void>((onSent) => {
+      const write = async () => log.record(event.userId, entry, startedAt + outcome.durationMs, onSent);
+      write()
+        .catch((error) => {
+          metrics.unlogged();
+          const reason = error instanceof Error ? error.message : String(error);
+          logger.error({ job, user: event.userId, delivery, reason }, "attempt.unlogged");
+        })
+        .then(onSent);
+    });
   };
 }
 

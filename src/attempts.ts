@@ -67,6 +67,7 @@ interface Entry {
   readonly member: string;
   readonly score: number;
   readonly oldest: number;
+  readonly onSent: (() => void) | undefined;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -76,31 +77,33 @@ export interface AttemptLog {
   /**
    * Add an attempt: one script for all that end in the same turn of the event loop, idempotent by delivery.
    *
+   * @param onSent  called when it is on its way: whatever is sent over the same connection from then on takes effect after
+   *                it, since Valkey takes a connection's commands in order, also when they are sent again
    * @throws  when Valkey answers with an error (the key holds something else, memory is full); waits while it is away
    */
-  record(userId: string, attempt: Attempt, nowMs: number): Promise<void>;
+  record(userId: string, attempt: Attempt, nowMs: number, onSent?: () => void): Promise<void>;
   /** A user's attempts of the last 7 days, newest first, 10 at the most. */
   list(userId: string, nowMs: number): Promise<Attempt[]>;
 }
 
 export function createAttemptLog(valkey: Valkey): AttemptLog {
-  valkey.defineCommand("recordAttempts", { lua: RECORD });
-  const { recordAttempts } = valkey as unknown as { recordAttempts(...args: unknown[]): Promise<string[]> };
   let pending: Entry[] = [];
 
   async function write(): Promise<void> {
     const entries = pending;
     pending = [];
     try {
-      const errors = await recordAttempts.call(
-        valkey,
+      // Not EVALSHA: where it finds no script it is sent again, behind what was to take effect after it.
+      const written = valkey.eval(
+        RECORD,
         entries.length,
         ...entries.map(({ userId }) => key(userId)),
         KEPT,
         RETENTION_MS,
         ...entries.flatMap(({ score, member, oldest }) => [score, member, oldest]),
-      );
-      for (const error of errors) {
+      ) as Promise<string[]>;
+      for (const { onSent } of entries) onSent?.();
+      for (const error of await written) {
         const [position, ...words] = error.split(":");
         entries[Number(position) - 1]?.reject(new Error(words.join(":")));
       }
@@ -111,11 +114,11 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
   }
 
   return {
-    record(userId, attempt, nowMs) {
+    record(userId, attempt, nowMs, onSent) {
       const member = JSON.stringify(attempt);
       const score = Date.parse(attempt.timestamp);
       return new Promise((resolve, reject) => {
-        const entry = { userId, member, score, oldest: nowMs - RETENTION_MS, resolve, reject };
+        const entry = { userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject };
         if (pending.push(entry) === 1) setImmediate(write);
       });
     },

@@ -33,10 +33,8 @@ export type PipelineConfig = Pick<
 export interface PipelineOptions {
   readonly config: PipelineConfig;
   readonly logger: Logger;
-  /** BullMQ's connection. */
-  readonly queueValkey: Valkey;
-  /** The log's own connection, so that it does not wait in line behind the queue's commands. */
-  readonly logValkey: Valkey;
+  /** For the queue and the log: one connection, so that a log line takes effect before the acknowledgement sent after it. */
+  readonly valkey: Valkey;
   readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
   /** What tests put in the place of a part. */
   readonly parts?: {
@@ -58,13 +56,13 @@ export interface Pipeline {
 }
 
 export function createPipeline(options: PipelineOptions): Pipeline {
-  const { config, logger, queueValkey, logValkey, tracing, parts = {} } = options;
+  const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const sender = createSender({ ...config, resolve: parts.resolve });
   const gate = parts.gate ?? createGate({ slots: config.concurrency, endpointSlots: config.endpointConcurrency });
   const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
-  const completed = createCompletion({ log: parts.log ?? createAttemptLog(logValkey), metrics, logger });
-  const sift = createSifter({ valkey: queueValkey, prefix: queueKey(config.queue), gate, logger });
+  const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
+  const sift = createSifter({ valkey, prefix: queueKey(config.queue), gate, logger });
   const deliver = createDeliver({
     ...config,
     gate,
@@ -82,7 +80,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   });
   const worker = new DeliveryWorker(deliver, {
     queue: config.queue,
-    valkey: queueValkey,
+    valkey,
     concurrency: config.concurrency * JOBS_PER_SLOT,
     telemetry: tracing?.telemetry,
     timeoutMs: config.timeoutMs,

@@ -20,14 +20,13 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 });
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
-const queueValkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
-const logValkey = connectValkey(config.valkeyUrl, "fluxhook:log", logger);
+const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
 
 // Loaded only when it is on: off, it costs nothing.
 const tracing =
   config.tracingShare > 0 ? (await import("./tracing.ts")).startTracing(config.tracingShare, logger) : undefined;
-const { worker, sender, gate, metrics } = createPipeline({ config, logger, queueValkey, logValkey, tracing });
+const { worker, sender, gate, metrics } = createPipeline({ config, logger, valkey, tracing });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue);
@@ -36,8 +35,8 @@ publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
 let isStopping = false;
 const routes = createHealthRoutes(async () => {
   if (isStopping) return ["the worker is stopping"];
-  const [valkey, loop] = await Promise.all([checkValkey(probeValkey), checkWorker(worker, queue, Date.now())]);
-  return [...valkey, ...loop];
+  const [store, loop] = await Promise.all([checkValkey(probeValkey), checkWorker(worker, queue, Date.now())]);
+  return [...store, ...loop];
 }).route("/", createMetricsRoutes(metrics.registry));
 const server = serve(routes.fetch, { host: config.workerHost, port: config.workerPort, setting: "WORKER_PORT" });
 
@@ -45,7 +44,7 @@ const hurried = Promise.withResolvers<void>();
 onSignals(async (signal) => {
   isStopping = true;
   logger.info({ signal, in_flight: sender.inFlight }, "worker.stopping");
-  const isClean = await drain(worker, sender, queueValkey, config.shutdownTimeoutMs, hurried.promise);
+  const isClean = await drain(worker, sender, valkey, config.shutdownTimeoutMs, hurried.promise);
   await tracing?.close();
   logger.info({ clean: isClean }, "worker.stopped");
   await server.stop(true);

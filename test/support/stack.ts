@@ -92,9 +92,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const { logger, lines, line } = createRecorder();
   const url = await testValkeyUrl();
   const valkey = connectValkey(url, "test:queue", logger);
-  const logValkey = connectValkey(url, "test:log", logger);
 
-  const log = createAttemptLog(logValkey);
+  const log = createAttemptLog(valkey);
   const { worker, sender, metrics } = createPipeline({
     config: {
       queue: name,
@@ -108,8 +107,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       secretKeys: options.secretKeys ?? [],
     },
     logger,
-    queueValkey: valkey,
-    logValkey,
+    valkey,
     parts: {
       resolve: options.resolve,
       gate: options.gate,
@@ -157,7 +155,6 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       sender.close();
       await queue.close();
       valkey.disconnect();
-      logValkey.disconnect();
     },
   };
 }
