@@ -2,25 +2,12 @@
  * The contract with the backend: what a job on the queue must be.
  */
 import { z } from "zod";
+import { EVENT_TYPES, type EventType } from "../src/events.ts";
 import { buildBody, type WebhookEvent } from "../src/payload.ts";
 import { isSealed, openSealed } from "../src/seal.ts";
 import { isSecret } from "../src/signature.ts";
 
-/** Every event type there is. A job's name is one of these. */
-export const EVENT_TYPES = [
-  "file.created",
-  "file.deleted",
-  "file.downloaded",
-  "share.linked",
-  "share.deleted",
-  "org.userAdded",
-  "org.userRemoved",
-  "org.updated",
-  "org.permissionChanged",
-  "storage.exceeded",
-] as const;
-
-export type EventType = (typeof EVENT_TYPES)[number];
+export { EVENT_TYPES, type EventType };
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
 const MAX_SECRETS = 10;
@@ -148,7 +135,8 @@ function openSecret(text: string, keys: readonly Uint8Array[], userId: string): 
   );
 }
 
-function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
+/** Write an event's body, and hold its depth and size against the contract. */
+export function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
   if (isDeeper(data, MAX_LEVELS))
     throw new ContractError(`data.data: expected at most ${MAX_LEVELS} levels of nesting`);
   const body = buildBody(id, type, timestampMs, data);

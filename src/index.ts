@@ -5,20 +5,9 @@ import { ContractError, checkEvent, EVENT_TYPES, type EventType, type JobData } 
 import { type Attempt, createAttemptLog } from "./attempts.ts";
 import { openQueue } from "./queue.ts";
 import { createKey, seal } from "./seal.ts";
-import { type Verification, verify } from "./signature.ts";
 import { connectValkey } from "./valkey.ts";
 
-export {
-  type Attempt,
-  ContractError,
-  createKey,
-  EVENT_TYPES,
-  type EventType,
-  type JobData,
-  seal,
-  type Verification,
-  verify,
-};
+export { type Attempt, ContractError, createKey, EVENT_TYPES, type EventType, type JobData, seal };
 
 /** An event to deliver: the job's data and its name. */
 export type NewEvent = JobData & { readonly event: EventType };

@@ -1,6 +1,7 @@
 /**
  * Both signature schemes of Fluxhook, to make and to check. Strings and bytes in, strings out; imports nothing of ours.
  */
+import { Buffer } from "node:buffer"; // not a global everywhere that verifies
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 const WHSEC = "whsec_";
