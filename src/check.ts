@@ -1,7 +1,7 @@
 /**
  * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
  */
-import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
+import { findMisspelt, hostOf, loadConfig, loadConfigOrExit, maskUrl } from "./config.ts";
 import { valkeyProblems } from "./readiness.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { nearest } from "./unknown-settings.ts";
@@ -138,21 +138,4 @@ function describeFacts({ server, evictionPolicy, appendOnly, isPrimary }: Valkey
     ["role", isPrimary ? "primary" : "replica"],
   ] as const;
   return rows.map(([name, value]) => `  ${name.padEnd(NAME_WIDTH)}${value}\n`).join("");
-}
-
-/**
- * A Valkey URL without its password, which may also stand in the query.
- *
- * @returns `***` when it is no URL: there is no telling what is secret in it
- */
-export function maskUrl(text: string): string {
-  if (!SETTINGS.valkeyUrl.schema.safeParse(text).success) return "***";
-  const url = new URL(text);
-  const user = url.password === "" ? url.username : `${url.username}:***`;
-  return `${url.protocol}//${user === "" ? "" : `${user}@`}${url.host}${url.pathname}${url.search === "" ? "" : "?***"}`;
-}
-
-/** Where a Valkey URL points: host and port. */
-export function hostOf(url: string | undefined): string {
-  return url === undefined ? "" : new URL(url).host;
 }

@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { maskUrl } from "../src/check.ts";
+import { maskUrl } from "../src/config.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { SETTINGS } from "../src/settings.ts";
 import { findUnknownSettings } from "../src/unknown-settings.ts";

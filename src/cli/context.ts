@@ -2,10 +2,9 @@
  * What every command shares: exit codes, errors with one, and a connection that does not hang.
  */
 import { type AttemptLog, createAttemptLog } from "../attempts.ts";
-import { hostOf } from "../check.ts";
-import { type Config, findMisspelt, loadConfig } from "../config.ts";
-import { openQueue, type Queue } from "../queue.ts";
-import { reachValkey, type Valkey } from "../valkey.ts";
+import { type Config, findMisspelt, hostOf, loadConfig } from "../config.ts";
+import type { Queue } from "../queue.ts";
+import type { Valkey } from "../valkey.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -71,6 +70,8 @@ export function readConfig(env: Env, terminal: Terminal): Config {
  * @throws  CommandError `unavailable` when Valkey is not there, within 2 s, or goes away meanwhile
  */
 export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
+  // Loaded when needed: they take most of the start, and help, completion and usage errors come without.
+  const [{ openQueue }, { reachValkey }] = await Promise.all([import("../queue.ts"), import("../valkey.ts")]);
   const host = hostOf(config.valkeyUrl);
   const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
   if (!reached.ok) {

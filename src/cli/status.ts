@@ -5,9 +5,8 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { formatSpan } from "../moments.ts";
 import type { Queue } from "../queue.ts";
-import { valkeyProblems } from "../readiness.ts";
-import { readSummary, type Tally } from "../summary.ts";
-import { readFacts, type ValkeyFacts } from "../valkey.ts";
+import type { Tally } from "../summary.ts";
+import type { ValkeyFacts } from "../valkey.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -47,6 +46,11 @@ Examples:
 type Status = Awaited<ReturnType<typeof readStatus>>;
 
 async function readStatus({ queue, valkey }: Session, nowMs: number) {
+  const [{ readFacts }, { readSummary }, { valkeyProblems }] = await Promise.all([
+    import("../valkey.ts"),
+    import("../summary.ts"),
+    import("../readiness.ts"),
+  ]);
   const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
   const isServed = workers !== 0 && !isPaused;
