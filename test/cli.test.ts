@@ -1,7 +1,7 @@
 /** The command as an operator runs it: a process, against a real Valkey, a real worker and real receivers. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer, type Server } from "node:net";
+import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
@@ -363,6 +363,25 @@ describe("listen", () => {
     listening.signal("SIGTERM");
     expect(await listening.exited).toBe(0);
     expect(listening.output().trim().split("\n")).toHaveLength(2);
+  });
+
+  test("outlives a sender that hangs up, and ends when it cannot save", async () => {
+    const listening = startCommand(["listen", "--port", "0", "--count", "1"], env);
+    const url = new URL(/http:\S+/.exec(await listening.until("\n"))?.[0] as string);
+    const hungUp = Promise.withResolvers<void>();
+    const socket = connect(Number(url.port), url.hostname, () => {
+      socket.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf", () => socket.resetAndDestroy());
+    });
+    socket.once("close", () => hungUp.resolve());
+    await hungUp.promise;
+    expect((await fetch(url, { method: "POST", body: "whole" })).status).toBe(204);
+    expect(await listening.exited).toBe(0);
+    expect(listening.output()).not.toContain("half");
+
+    const saving = startCommand(["listen", "--port", "0", "--save", "/nowhere"], env);
+    const other = /http:\S+/.exec(await saving.until("\n"))?.[0] as string;
+    await fetch(other, { method: "POST", body: "x" }).catch(() => undefined);
+    expect(await saving.exited).toBe(1);
   });
 
   test("says when it cannot have the port", async () => {

@@ -71,7 +71,8 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
 
   const onRequest = async (incoming: IncomingMessage, response: ServerResponse): Promise<void> => {
     const arrival = await read(incoming);
-    if (arrival === undefined) return void response.writeHead(413, { Connection: "close" }).end();
+    if (arrival === "aborted") return;
+    if (arrival === "too large") return void response.writeHead(413, { Connection: "close" }).end();
     arrived += 1;
     const report =
       secrets.length === 0
@@ -122,14 +123,18 @@ function createStop() {
   return { promise, resolve, reject };
 }
 
-/** @returns undefined when the body is larger than any of ours */
-async function read(incoming: IncomingMessage): Promise<Arrival | undefined> {
+/** What arrived, unless its body is larger than any of ours, or its sender hung up in the middle of it. */
+async function read(incoming: IncomingMessage): Promise<Arrival | "too large" | "aborted"> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of incoming as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_BODY_BYTES) return undefined;
-    chunks.push(chunk);
+  try {
+    for await (const chunk of incoming as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > MAX_BODY_BYTES) return "too large";
+      chunks.push(chunk);
+    }
+  } catch {
+    return "aborted";
   }
   const headers = Object.fromEntries(
     Object.entries(incoming.headers).map(([name, value]) => [name, String([value].flat()[0])]),
@@ -142,8 +147,12 @@ async function read(incoming: IncomingMessage): Promise<Arrival | undefined> {
 function save(directory: string, number: number, { target, rawHeaders, headers, body }: Arrival): string {
   const event = (headers["x-fluxdrop-event"] ?? "request").replace(/[^\w.-]/g, "_").slice(0, 50);
   const path = join(directory, `${number}-${event}.http`);
-  writeFileSync(path, writeRequest(target, rawHeaders, body), { mode: 0o600 });
-  return path;
+  try {
+    writeFileSync(path, writeRequest(target, rawHeaders, body), { mode: 0o600 });
+    return path;
+  } catch (error) {
+    throw new CommandError("failed", `--save: cannot write ${path}: ${(error as Error).message}`);
+  }
 }
 
 interface Seen {
