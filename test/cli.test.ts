@@ -416,6 +416,15 @@ describe("without a Valkey", () => {
     expect([out, code]).toEqual(["", 69]);
   });
 
+  test("from one moment to the next, waiting ends with 69", async () => {
+    const other = await startValkey();
+    const { args } = sending({ "--secret": SECRET, "--delay": "1h", "--wait": "1h" });
+    const command = startCommand(args, { ...env, VALKEY_URL: other.url });
+    await command.until("Queued");
+    await other.stop();
+    expect(await command.exited).toBe(69);
+  });
+
   test("that answers, it gives up after 2 s", async () => {
     const silent: Server = createServer().listen(0, "127.0.0.1");
     const { port } = silent.address() as { port: number };
