@@ -28,7 +28,10 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     // A primary that became a replica answers READONLY (an error code, not prose): go and find the new one, then resend.
     reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 2 : false),
   });
-  valkey.on("connect", () => joinWrites(valkey.stream));
+  valkey.on("connect", () => {
+    joinWrites(valkey.stream);
+    valkey.stream.setMaxListeners(0); // ioredis adds one for each READONLY: a failover under load is no leak to warn of
+  });
   let isAway: boolean | undefined;
   valkey.on("ready", () => {
     if (isAway !== undefined) logger.info({ connection: name }, "valkey.back");
