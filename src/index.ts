@@ -1,56 +1,189 @@
 /**
- * The package's door for backends written in TypeScript. Any other BullMQ client does as well: see the README.
+ * The package's door for backends written in TypeScript or JavaScript. Any other BullMQ client does as well: see
+ * docs/producers.md.
  */
-import { ContractError, checkEvent, EVENT_TYPES, type EventType, type JobData } from "../jobs/event.ts";
+import { randomUUID } from "node:crypto";
+import { ContractError, checkEvent, type JobData, writeBody } from "../jobs/event.ts";
 import { type Attempt, createAttemptLog } from "./attempts.ts";
-import { openQueue } from "./queue.ts";
-import { createKey, seal } from "./seal.ts";
-import { connectValkey } from "./valkey.ts";
+import { within } from "./deadline.ts";
+import { EVENT_TYPES, type NewEvent } from "./events.ts";
+import { openQueue, type Queue } from "./queue.ts";
+import { createKey, isSealed, seal } from "./seal.ts";
+import { connectPromptly, ValkeyAwayError } from "./valkey.ts";
 
-export { type Attempt, ContractError, createKey, EVENT_TYPES, type EventType, type JobData, seal };
+export type * from "./events.ts";
+export { type Attempt, ContractError, createKey, EVENT_TYPES, type JobData, seal, ValkeyAwayError };
 
-/** An event to deliver: the job's data and its name. */
-export type NewEvent = JobData & { readonly event: EventType };
+export interface FluxhookOptions {
+  /** As the worker's `VALKEY_URL`. */
+  readonly valkeyUrl?: string;
+  /** As the worker's `WEBHOOK_QUEUE`. */
+  readonly queue?: string;
+  /** How long a call may take while Valkey is away, the first connecting included; 2,000 by default. */
+  readonly timeoutMs?: number;
+  /** As the worker's `WEBHOOK_MAX_BODY`, in bytes. */
+  readonly maxBodyBytes?: number;
+  /** Seal every secret that is not sealed yet: the first of the worker's `WEBHOOK_SECRET_KEYS`. */
+  readonly sealingKey?: string | Uint8Array;
+}
+
+export interface EnqueueOptions {
+  /** Deliver this much later, in ms. */
+  readonly delayMs?: number;
+  /** How often it is tried in all, instead of the worker's schedule; 1 to 100. */
+  readonly attempts?: number;
+  /** The pauses between, instead of the worker's schedule: ms, or one of BullMQ's. */
+  readonly backoff?:
+    | number
+    | { readonly type: "fixed" | "exponential"; readonly delay: number; readonly jitter?: number };
+}
 
 export interface Fluxhook {
   /**
    * Put an event on the queue.
    *
-   * With an `id` (a UUID), the same event enqueued twice is one delivery for as long as its job is kept.
+   * With an `id`, the same event enqueued twice is one delivery for as long as its job is kept (1,000 delivered ones, for
+   * a day at the most; failed ones for 7 days): after any error, enqueue it again. A connection that is cut is tried again
+   * within the time; that never enqueues twice.
    *
-   * @returns the job's id
-   * @throws  ContractError when the event breaks the contract, with the worker's own words, before anything is queued
+   * @returns the event's id: the payload's `id`, and the job's
+   * @throws  ContractError when the event breaks the contract, in the worker's words; nothing was queued
+   * @throws  ValkeyAwayError within `timeoutMs`. With `mayBeQueued` the event was on its way when Valkey fell silent: a
+   *          Valkey that is frozen, or whose answer was lost, may still take it
    */
-  enqueue(event: NewEvent): Promise<string>;
-  /** A user's last attempts, newest first: at most 10, of the last 7 days. */
+  enqueue(event: NewEvent, options?: EnqueueOptions): Promise<string>;
+  /**
+   * Put many events on the queue, 500 at a time, each 500 within `timeoutMs`. Checked before the first is queued: a
+   * ContractError names every breach with its index. A pipeline, not a transaction: when Valkey goes away in between,
+   * some may be queued; give the events an `id`, and enqueue all of them again.
+   *
+   * @returns their ids, in order
+   * @throws  like {@link Fluxhook.enqueue}
+   */
+  enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<string[]>;
+  /** A user's last attempts, newest first: at most 10, of the last 7 days. Throws ValkeyAwayError. */
   readAttempts(userId: string): Promise<Attempt[]>;
   /** Close the connection. */
   close(): Promise<void>;
 }
 
-const SILENT = { info() {}, warn() {} };
+const MAX_BODY_BYTES = 256 * 1024; // 256 KiB
+const BATCH = 500; // events to a pipeline
+const CLOSE_MS = 1000;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const MAX_BREACHES = 20; // told of one batch
 
 /**
- * Connect a backend to Fluxhook.
+ * Connect a backend to Fluxhook. Connects at once, in the background, and again whenever the connection is lost.
  *
- * @param valkeyUrl  as the worker's `VALKEY_URL`
- * @param queue      as the worker's `WEBHOOK_QUEUE`
+ * @throws  RangeError when an option is not what it must be
  */
-export function createFluxhook({ valkeyUrl = "redis://127.0.0.1:6379", queue: name = "webhooks" } = {}): Fluxhook {
-  const valkey = connectValkey(valkeyUrl, "fluxhook:backend", SILENT);
-  const queue = openQueue(name, valkey);
-  queue.on("error", () => {}); // a command that fails says so to its caller
+export function createFluxhook({
+  valkeyUrl = "redis://127.0.0.1:6379",
+  queue: name = "webhooks",
+  timeoutMs = 2_000,
+  maxBodyBytes = MAX_BODY_BYTES,
+  sealingKey,
+}: FluxhookOptions = {}): Fluxhook {
+  expect(/^rediss?:\/\//.test(valkeyUrl) && URL.canParse(valkeyUrl), "valkeyUrl to be a redis:// or rediss:// URL");
+  expect(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS, "timeoutMs to be a number of ms above 0");
+  if (sealingKey !== undefined) seal("", sealingKey, ""); // says so when the key is none
+  const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
   const log = createAttemptLog(valkey);
+  let opened: Queue | undefined;
+
+  /** A queue whose connection was cut while it was opened stays unusable: the next call opens another. */
+  async function withQueue<T>(work: (queue: Queue) => Promise<T>): Promise<T> {
+    const queue = opened ?? openQueue(name, valkey);
+    if (opened === undefined) queue.on("error", () => {}); // a command that fails says so to its caller
+    opened = queue;
+    try {
+      await queue.waitUntilReady();
+    } catch (error) {
+      if (opened === queue) opened = undefined;
+      throw error;
+    }
+    return await work(queue);
+  }
+
+  function buildJob({ event, ...data }: NewEvent, options: EnqueueOptions, nowMs: number) {
+    const id = data.id?.toLowerCase?.() ?? randomUUID();
+    const stored = asStored({ ...data, id: data.id ?? id });
+    const checked = checkEvent(event, stored, nowMs).data;
+    writeBody(id, event, nowMs, checked.data, maxBodyBytes);
+    const sealed = sealingKey === undefined ? checked : sealSecrets(checked, sealingKey);
+    const { delayMs: delay, attempts, backoff } = options;
+    return { name: event, data: sealed, opts: { jobId: id, timestamp: nowMs, delay, attempts, backoff } };
+  }
+
   return {
-    async enqueue({ event, ...data }) {
-      checkEvent(event, data, Date.now());
-      const job = await queue.add(event, data, data.id === undefined ? {} : { jobId: data.id });
-      return job.id as string;
+    async enqueue(event, options = {}) {
+      checkOptions(options);
+      const { name, data, opts } = buildJob(event, options, Date.now());
+      await run(() => withQueue((queue) => queue.add(name, data, opts)));
+      return opts.jobId;
     },
-    readAttempts: (userId) => log.list(userId, Date.now()),
+    async enqueueMany(events, options = {}) {
+      checkOptions(options);
+      const nowMs = Date.now();
+      const breaches: string[] = [];
+      const jobs = events.flatMap((event, index) => {
+        try {
+          return [buildJob(event, options, nowMs)];
+        } catch (error) {
+          if (!(error instanceof ContractError)) throw error;
+          breaches.push(`events[${index}]: ${error.message}`);
+          return [];
+        }
+      });
+      const more = breaches.length - MAX_BREACHES;
+      if (more > 0) breaches.splice(MAX_BREACHES, more, `and ${more} more events`);
+      if (breaches.length > 0) throw new ContractError(breaches.join("\n"));
+      for (let i = 0; i < jobs.length; i += BATCH) {
+        await run(() => withQueue((queue) => queue.addBulk(jobs.slice(i, i + BATCH))));
+      }
+      return jobs.map(({ opts }) => opts.jobId);
+    },
+    readAttempts: (userId) => run(() => log.list(userId, Date.now())),
     async close() {
-      await queue.close();
+      if (opened !== undefined) await within(CLOSE_MS, opened.close(), undefined);
       valkey.disconnect();
     },
   };
+}
+
+/** What the worker will see of it: a Date is a text there, and `undefined` is nothing. */
+function asStored(data: object): unknown {
+  try {
+    return JSON.parse(JSON.stringify(data));
+  } catch {
+    throw new ContractError("data: expected what can be written as JSON: no BigInt, no circle, not too deep");
+  }
+}
+
+function sealSecrets(data: JobData, key: string | Uint8Array): JobData {
+  const sealOne = (secret: string) => (isSealed(secret) ? secret : seal(secret, key, data.userId));
+  const { secret } = data.endpoint;
+  return {
+    ...data,
+    endpoint: { ...data.endpoint, secret: typeof secret === "string" ? sealOne(secret) : secret.map(sealOne) },
+  };
+}
+
+function checkOptions({ delayMs = 0, attempts = 1, backoff }: EnqueueOptions): void {
+  expect(Number.isSafeInteger(delayMs) && delayMs >= 0, "delayMs to be a whole number of ms, 0 or more");
+  expect(
+    Number.isSafeInteger(attempts) && attempts >= 1 && attempts <= 100,
+    "attempts to be a whole number from 1 to 100",
+  );
+  const pauseMs = typeof backoff === "object" ? backoff.delay : (backoff ?? 1);
+  const isKnown = typeof backoff !== "object" || backoff.type === "fixed" || backoff.type === "exponential";
+  expect(
+    isKnown && Number.isFinite(pauseMs) && pauseMs > 0,
+    "backoff to be ms above 0, or fixed or exponential with a delay",
+  );
+}
+
+function expect(isSo: boolean, what: string): asserts isSo {
+  if (!isSo) throw new RangeError(`expected ${what}`);
 }

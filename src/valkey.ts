@@ -1,7 +1,7 @@
 /**
  * Connections to Valkey, and what it says about itself.
  */
-import { Redis } from "ioredis";
+import { Redis, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
@@ -89,6 +89,99 @@ export async function reachValkey(
   valkey.disconnect();
   if (complaint === undefined) return { ok: false, reason: "no answer" };
   return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message };
+}
+
+const RECONNECT_MS = 200; // a backend's caller waits meanwhile
+const PAUSE_MS = 50; // between two tries
+
+/**
+ * Valkey did not answer in time. `mayBeQueued` says what is known of the event: false, it was never sent; true, the
+ * connection was lost or silent meanwhile, and it may be on the queue, or still get there.
+ */
+export class ValkeyAwayError extends Error {
+  override readonly name = "ValkeyAwayError";
+  readonly code = "VALKEY_AWAY";
+  constructor(
+    message: string,
+    readonly mayBeQueued: boolean,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/** A connection for who has a caller that waits: nothing is kept for later, and nothing sent again by itself. */
+export interface PromptValkey {
+  readonly valkey: Valkey;
+  /**
+   * Do something within the time, again when the connection was cut: it must do no harm twice.
+   *
+   * @throws  ValkeyAwayError when the time is up; what Valkey answers with, when that is an error
+   */
+  run<T>(work: () => Promise<T>): Promise<T>;
+}
+
+/** @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included */
+export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
+  const valkey = new Redis(url, {
+    connectionName: name,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: timeoutMs,
+    socketTimeout: timeoutMs,
+    retryStrategy: () => RECONNECT_MS,
+    reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 1 : false),
+  });
+  let trouble: NodeJS.ErrnoException | undefined;
+  valkey.on("error", (error) => {
+    trouble = error;
+  });
+  valkey.on("ready", () => {
+    trouble = undefined;
+  });
+  const isReady = (withinMs: number) =>
+    new Promise<boolean>((resolve) => {
+      // A stream that has just been destroyed is not closed yet, and its connection still calls itself ready.
+      const isOpen = valkey.status === "ready" && valkey.stream.writable;
+      if (isOpen || valkey.status === "end") return resolve(isOpen);
+      const settle = (): void => {
+        clearTimeout(timer);
+        valkey.off("ready", settle).off("end", settle);
+        resolve(valkey.status === "ready");
+      };
+      const timer = setTimeout(settle, withinMs);
+      valkey.once("ready", settle).once("end", settle);
+    });
+
+  return {
+    valkey,
+    async run(work) {
+      const until = performance.now() + timeoutMs;
+      let isSent = false;
+      for (let left = timeoutMs; left > 0; left = until - performance.now()) {
+        if (!(await isReady(left))) break;
+        isSent = true;
+        const done = work().then(
+          (value) => ({ value }),
+          (error: Error) => ({ error }),
+        );
+        const result = await within(Math.max(1, until - performance.now()), done, undefined);
+        if (result === undefined) {
+          valkey.stream.destroy(); // what has not left yet must not leave later
+          break;
+        }
+        if ("value" in result) return result.value;
+        const { error } = result;
+        if (error instanceof ReplyError && !error.message.startsWith("READONLY ")) throw error;
+        trouble = error;
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      }
+      const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
+      const what = valkey.status === "end" ? "the connection was closed" : `no answer within ${timeoutMs} ms${why}`;
+      throw new ValkeyAwayError(`Valkey at ${new URL(url).host}: ${what}`, isSent, { cause: trouble });
+    },
+  };
 }
 
 /** What a Valkey (or Redis) server says about itself. */

@@ -1,6 +1,10 @@
 import { afterAll, describe, expect, test } from "bun:test";
+import { Queue } from "bullmq";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { createFluxhook, type NewEvent } from "../src/index.ts";
+import { startValkey } from "../src/dev/valkey.ts";
+import { ContractError, createFluxhook, type NewEvent, ValkeyAwayError } from "../src/index.ts";
+import { createKey, isSealed, openSealed } from "../src/seal.ts";
+import { listen } from "./support/listener.ts";
 import { jobData, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -44,3 +48,119 @@ describe("a backend", () => {
     expect(await stack.queue.getJobCounts()).toEqual(before);
   });
 });
+
+describe("many events", () => {
+  test("are queued in order, each under its id", async () => {
+    const sent = [event({ id: crypto.randomUUID().toUpperCase() }), event()];
+    const ids = await fluxhook.enqueueMany(sent);
+    expect(ids[0]).toBe(sent[0]?.id?.toLowerCase() as string);
+    for (const id of ids) {
+      expect((await stack.settled({ id })).state).toBe("completed");
+      expect(receiver.requests.map(({ headers }) => headers["webhook-id"])).toContain(id);
+    }
+  });
+
+  test("of which some break the contract: all breaches are told, nothing is queued", async () => {
+    const before = await stack.queue.getJobCounts();
+    const events = [event(), event({ userId: "" }), event(), event({ event: "file.renamed" as never })];
+    const error = await fluxhook.enqueueMany(events).catch((reason: Error) => reason);
+    expect(error).toBeInstanceOf(ContractError);
+    const [first, second, ...rest] = (error as Error).message.split("\n");
+    expect(first).toBe("events[1]: data.userId: expected 1 to 128 visible ASCII characters");
+    expect(second).toStartWith("events[3]: name: expected one of file.created, ");
+    expect(rest).toEqual([]);
+    expect(await stack.queue.getJobCounts()).toEqual(before);
+  });
+});
+
+test.each<[string, object]>([
+  ["a Date is a text there", new Date()],
+  ["a BigInt cannot be written", { big: 1n }],
+  ["a body that is too large", { text: "x".repeat(300_000) }],
+])("data is checked as the worker will see it: %s", async (_, data) => {
+  const error = await fluxhook.enqueue(event({ data })).catch((reason: Error) => reason);
+  expect(error).toBeInstanceOf(ContractError);
+});
+
+test.each([{ delayMs: -1 }, { attempts: 0 }, { attempts: 101 }, { backoff: 0 }, { backoff: { type: "x", delay: 1 } }])(
+  "the options %p are refused",
+  async (options) => {
+    const error = await fluxhook.enqueue(event(), options as never).catch((reason: Error) => reason);
+    expect(error).toBeInstanceOf(RangeError);
+  },
+);
+
+test("options and sealed secrets are stored with the job", async () => {
+  const key = createKey();
+  const other = createFluxhook({ valkeyUrl: await testValkeyUrl(), queue: "unworked", sealingKey: key });
+  const sent = event();
+  const id = await other.enqueue(sent, { delayMs: 60_000, attempts: 3, backoff: { type: "fixed", delay: 7 } });
+  await other.close();
+  const { opts, data } = await stack.valkey.hgetall(`bull:unworked:${id}`);
+  expect(JSON.parse(opts as string)).toMatchObject({
+    delay: 60_000,
+    attempts: 3,
+    backoff: { type: "fixed", delay: 7 },
+  });
+  const { secret } = JSON.parse(data as string).endpoint;
+  expect([isSealed(secret), openSealed(secret, [key], sent.userId)]).toEqual([true, sent.endpoint.secret as string]);
+});
+
+describe("while Valkey is away", () => {
+  async function refusal(valkeyUrl: string): Promise<{ error: ValkeyAwayError; tookMs: number }> {
+    const backend = createFluxhook({ valkeyUrl, timeoutMs: 300 });
+    const since = performance.now();
+    const error = await backend.enqueue(event()).catch((reason: Error) => reason);
+    const tookMs = performance.now() - since;
+    await backend.close();
+    expect(error).toBeInstanceOf(ValkeyAwayError);
+    return { error: error as ValkeyAwayError, tookMs };
+  }
+
+  test("an event is refused in time, says where, and not the password", async () => {
+    const { error, tookMs } = await refusal("redis://user:s3cret@127.0.0.1:1");
+    expect(error.message).toBe("Valkey at 127.0.0.1:1: no answer within 300 ms (ECONNREFUSED)");
+    expect(error.mayBeQueued).toBe(false);
+    expect(tookMs).toBeLessThan(2_000);
+  });
+
+  test("and accepts connections without a word", async () => {
+    const silent = await listen(() => {}, { onConnection() {} });
+    const { error, tookMs } = await refusal(`redis://127.0.0.1:${silent.port}`);
+    await silent.stop();
+    expect(error.mayBeQueued).toBe(false);
+    expect(tookMs).toBeLessThan(2_000);
+  });
+
+  test("and freezes under an open connection, an event may be queued, and once its id is enqueued again it is, once", async () => {
+    const valkey = await startValkey();
+    const backend = createFluxhook({ valkeyUrl: valkey.url, timeoutMs: 300 });
+    try {
+      await backend.enqueue(event());
+      process.kill(valkey.pid, "SIGSTOP");
+      const again = event({ id: crypto.randomUUID() });
+      const error = await backend.enqueue(again).catch((reason: Error) => reason);
+      expect(error).toMatchObject({ name: "ValkeyAwayError", mayBeQueued: true });
+      const sure = await backend.enqueue(event()).catch((reason: Error) => reason);
+      expect(sure).toMatchObject({ name: "ValkeyAwayError", mayBeQueued: false });
+      process.kill(valkey.pid, "SIGCONT");
+      const patient = createFluxhook({ valkeyUrl: valkey.url, timeoutMs: 10_000 });
+      expect(await patient.enqueue(again)).toBe(again.id as string);
+      await patient.close();
+      const opened = new Queue("webhooks", { connection: { url: valkey.url } });
+      expect(await opened.getWaitingCount()).toBe(2);
+      await opened.close();
+    } finally {
+      process.kill(valkey.pid, "SIGCONT");
+      await backend.close();
+      await valkey.stop();
+    }
+  });
+});
+
+test.each([{ valkeyUrl: "http://x" }, { timeoutMs: 0 }, { timeoutMs: Number.NaN }, { sealingKey: "short" }])(
+  "createFluxhook(%p) is refused",
+  (options) => {
+    expect(() => createFluxhook(options)).toThrow(RangeError);
+  },
+);

@@ -1,0 +1,184 @@
+/** The package as a backend and a receiver on Node get it: built, packed, and used there without Bun. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startStack } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const ROOT = join(import.meta.dir, "..");
+const BUILD_MS = 120_000;
+const project = realpathSync(mkdtempSync(join(tmpdir(), "fluxhook-package-")));
+const installed = join(project, "node_modules/fluxhook");
+
+afterAll(() => rmSync(project, { recursive: true, force: true }));
+
+async function run(command: string[], cwd = project, env: Record<string, string> = {}) {
+  const { NODE_ENV: _, ...inherited } = process.env;
+  const child = Bun.spawn(command, { cwd, env: { ...inherited, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const [out, errors] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  return { code: await child.exited, out, errors };
+}
+
+/** Unpacks the tarball as an installer does; its dependencies are those that are installed here, at the same versions. */
+beforeAll(async () => {
+  const packed = await run(["npm", "pack", "--pack-destination", project], ROOT);
+  expect([packed.code, packed.errors.includes("npm error")]).toEqual([0, false]);
+  const tarball = readdirSync(project).find((file) => file.endsWith(".tgz")) as string;
+  mkdirSync(installed, { recursive: true });
+  expect((await run(["tar", "-xzf", tarball, "--strip-components=1", "-C", installed])).code).toBe(0);
+  const { dependencies } = await Bun.file(join(installed, "package.json")).json();
+  for (const name of [...Object.keys(dependencies), "@types/node"]) {
+    const link = join(project, "node_modules", name);
+    mkdirSync(join(link, ".."), { recursive: true });
+    symlinkSync(realpathSync(join(ROOT, "node_modules", name)), link);
+  }
+  writeFileSync(join(project, "package.json"), '{ "type": "module" }');
+}, BUILD_MS);
+
+test("holds what was built, and no test", () => {
+  for (const file of ["dist/src/index.js", "dist/src/verify.d.ts", "dist/src/events.js", "dist/src/cli.js"]) {
+    expect(existsSync(join(installed, file))).toBe(true);
+  }
+  expect(readdirSync(installed)).not.toContain("test");
+});
+
+test("on Node, an event is enqueued, delivered by a worker, and verified in a receiver", async () => {
+  const stack = await startStack();
+  writeFileSync(
+    join(project, "backend.mjs"),
+    `
+import { createServer } from "node:http";
+import { createFluxhook } from "fluxhook";
+import { EVENT_TYPES } from "fluxhook/events";
+import { verify } from "fluxhook/verify";
+
+let tell;
+const result = new Promise((resolve) => { tell = resolve; });
+const server = createServer(async (request, response) => {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const body = Buffer.concat(chunks);
+  const checks = ["right", "wrong"].map((secret) => verify(body, request.headers, secret));
+  response.writeHead(204).end();
+  tell(checks);
+});
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const fluxhook = createFluxhook({ valkeyUrl: process.env.VALKEY_URL, queue: process.env.QUEUE });
+const id = await fluxhook.enqueue({
+  event: EVENT_TYPES[0],
+  userId: "usr_package",
+  endpoint: { url: "http://127.0.0.1:" + server.address().port, secret: "right" },
+  data: { text: "größe" },
+});
+console.log(JSON.stringify({ id, checks: await result }));
+await fluxhook.close();
+server.close();
+`,
+  );
+  try {
+    const env = { VALKEY_URL: await testValkeyUrl(), QUEUE: stack.queue.name };
+    const { code, out, errors } = await run(["node", "backend.mjs"], project, env);
+    expect([code, errors]).toEqual([0, ""]);
+    const { id, checks } = JSON.parse(out);
+    expect(checks).toEqual([
+      { ok: true, payload: { id, event: "file.created", timestamp: expect.any(String), data: { text: "größe" } } },
+      { ok: false, reason: "wrong_signature" },
+    ]);
+  } finally {
+    await stack.stop();
+  }
+}, 30_000);
+
+test("the door loads neither hono nor pino nor prom-client nor Bull Board, and verify and events load nothing", async () => {
+  writeFileSync(
+    join(project, "hooks.mjs"),
+    `export async function resolve(name, context, next) {
+  const found = await next(name, context);
+  if (/^[^.\\/]/.test(name) && !name.startsWith("file:") && !name.startsWith("node:")) console.log(name);
+  return found;
+}`,
+  );
+  writeFileSync(
+    join(project, "loads.mjs"),
+    'import { register } from "node:module"; register("./hooks.mjs", import.meta.url); await import(process.argv[2]);',
+  );
+  const loaded = async (name: string) => {
+    const { code, out, errors } = await run(["node", "loads.mjs", name]);
+    expect([code, errors]).toEqual([0, ""]);
+    return out.trim().split("\n");
+  };
+  const door = await loaded("fluxhook");
+  expect(door).toContain("bullmq");
+  expect(door.filter((name) => /^(hono|pino|prom-client|@bull-board|@opentelemetry|bullmq-otel)/.test(name))).toEqual(
+    [],
+  );
+  expect(await loaded("fluxhook/verify")).toEqual(["fluxhook/verify"]);
+  expect(await loaded("fluxhook/events")).toEqual(["fluxhook/events"]);
+}, 30_000);
+
+test(
+  "its types hold under tsc --strict, with the data of an event type merged in",
+  async () => {
+    writeFileSync(
+      join(project, "typed.ts"),
+      `
+import { createFluxhook, type NewEvent } from "fluxhook";
+import { EVENT_TYPES, type EventType } from "fluxhook/events";
+import { verify } from "fluxhook/verify";
+
+declare module "fluxhook/events" {
+  interface EventData {
+    "file.created": { fileId: string };
+  }
+}
+const known: readonly EventType[] = EVENT_TYPES;
+const target = { userId: "usr_1", endpoint: { url: "https://example.com", secret: ["a", "b"] } };
+export const right: NewEvent[] = [
+  { ...target, event: "file.created", data: { fileId: "f" } },
+  { ...target, event: "file.deleted", data: { anything: 1 } },
+];
+// @ts-expect-error: a number is no fileId
+export const wrong: NewEvent = { ...target, event: "file.created", data: { fileId: 7 } };
+// @ts-expect-error: no such type
+export const unknown: NewEvent = { ...target, event: "file.renamed", data: {} };
+export async function send(): Promise<string[]> {
+  const fluxhook = createFluxhook({ timeoutMs: 500 });
+  await fluxhook.enqueue(right[0]!, { delayMs: 1, attempts: 2, backoff: { type: "fixed", delay: 5 } });
+  return await fluxhook.enqueueMany(right);
+}
+const result = verify("", new Headers(), "secret", { toleranceSeconds: 60 });
+if (result.ok && result.payload.event === "file.created") console.log(result.payload.data.fileId, known);
+if (!result.ok) console.log(result.reason === "stale_timestamp");
+`,
+    );
+    const options = [
+      "--strict",
+      "--noEmit",
+      "--module",
+      "nodenext",
+      "--target",
+      "es2023",
+      "--types",
+      "node",
+      "typed.ts",
+    ];
+    const { out } = await run([join(ROOT, "node_modules/.bin/tsc"), "--ignoreConfig", ...options]);
+    expect(out).toBe("");
+  },
+  BUILD_MS,
+);
+
+test("its command runs on Node", async () => {
+  const { code, out } = await run(["node", join(installed, "dist/src/cli.js"), "--help"]);
+  expect([code, out.includes("redeliver")]).toEqual([0, true]);
+}, 30_000);
