@@ -37,7 +37,7 @@ beforeAll(async () => {
   mkdirSync(installed, { recursive: true });
   expect((await run(["tar", "-xzf", tarball, "--strip-components=1", "-C", installed])).code).toBe(0);
   const { dependencies } = await Bun.file(join(installed, "package.json")).json();
-  for (const name of [...Object.keys(dependencies), "@types/node"]) {
+  for (const name of [...Object.keys(dependencies), "@types/node", "express"]) {
     const link = join(project, "node_modules", name);
     mkdirSync(join(link, ".."), { recursive: true });
     symlinkSync(realpathSync(join(ROOT, "node_modules", name)), link);
@@ -181,4 +181,46 @@ if (!result.ok) console.log(result.reason === "stale_timestamp");
 test("its command runs on Node", async () => {
   const { code, out } = await run(["node", join(installed, "dist/src/cli.js"), "--help"]);
   expect([code, out.includes("redeliver")]).toEqual([0, true]);
+}, 30_000);
+
+test("the guides' own snippets run on Node: a backend's, Express's and Next's", async () => {
+  const snippets = async (file: string) =>
+    [...(await Bun.file(join(ROOT, "docs", file)).text()).matchAll(/```js\n(.*?)```/gs)].map(
+      (match) => match[1] as string,
+    );
+  const [backend = ""] = await snippets("producers.md");
+  const [express = "", next = ""] = await snippets("receivers.md");
+  writeFileSync(join(project, "producer.mjs"), `${backend}\nconsole.log(id);`);
+  writeFileSync(join(project, "route.mjs"), next);
+  writeFileSync(
+    join(project, "receivers.mjs"),
+    `${express}
+import { POST } from "./route.mjs";
+import { createHmac } from "node:crypto";
+const server = app.listen(0, "127.0.0.1");
+await new Promise((resolve) => server.once("listening", resolve));
+const url = "http://127.0.0.1:" + server.address().port + "/webhooks";
+const body = JSON.stringify({ id: "1", event: "file.created", timestamp: "2026-11-23T08:59:50.851Z", data: {} });
+for (const key of [process.env.WEBHOOK_SECRET, "another"]) {
+  const time = Math.floor(Date.now() / 1000);
+  const headers = {
+    "content-type": "application/json",
+    "webhook-id": "1",
+    "webhook-timestamp": String(time),
+    "webhook-signature": "v1," + createHmac("sha256", key).update("1." + time + "." + body).digest("base64"),
+  };
+  const sent = { method: "POST", headers, body };
+  console.log((await fetch(url, sent)).status, (await POST(new Request(url, sent))).status);
+}
+server.close();
+server.closeAllConnections();`,
+  );
+  const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_SECRET: "s" };
+  expect(await run(["node", "receivers.mjs"], project, env)).toEqual({
+    code: 0,
+    out: "204 204\n401 401\n",
+    errors: "",
+  });
+  const { code, out, errors } = await run(["node", "producer.mjs"], project, env);
+  expect([code, errors, /^[0-9a-f-]{36}\n$/.test(out)]).toEqual([0, "", true]);
 }, 30_000);
