@@ -133,6 +133,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
     retryStrategy: () => RECONNECT_MS,
     reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 1 : false),
   });
+  valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
   let trouble: NodeJS.ErrnoException | undefined;
   valkey.on("error", (error) => {
     trouble = error;

@@ -111,7 +111,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
   admin.on("error", () => {}); // Valkey is away on purpose
   const queue = new Queue("webhooks", { connection: admin });
   queue.on("error", () => {});
-  const backend = createFluxhook({ valkeyUrl: valkey.url });
+  const backend = createFluxhook({ valkeyUrl: valkey.url, timeoutMs: 60_000 });
   ends.push(async () => {
     admin.disconnect();
     await Promise.race([backend.close().catch(() => {}), Bun.sleep(500)]);
