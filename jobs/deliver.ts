@@ -1,7 +1,7 @@
 /**
  * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
  */
-import type { Gate, ParkReason } from "../src/gate.ts";
+import type { Gate, Turn } from "../src/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
 import { buildRequest, endpointName, type WebhookEvent, type WebhookRequest } from "../src/payload.ts";
 import { AttemptFailed, DelayedError, type Job, type Process } from "../src/queue.ts";
@@ -16,8 +16,8 @@ export interface DeliverOptions extends ContractOptions {
   readonly completed: Completed;
   /** Called for a job that broke the contract. */
   readonly rejected: (job: Job, reason: string) => void;
-  /** Called for a job that may not go yet. */
-  readonly parked: (event: WebhookEvent, reason: ParkReason) => void;
+  /** Called for a job that may not go yet, before it is put off. */
+  readonly parked: (job: Job, event: WebhookEvent, turn: Extract<Turn, { kind: "park" }>) => void;
   /** How long an event may be put off, in ms, from when it was due. */
   readonly maxAgeMs: number;
   /** Epoch ms. */
@@ -39,7 +39,7 @@ export function createDeliver(options: DeliverOptions): Process {
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const turn = await gate.admit(endpoint, wasParked(job));
     if (turn.kind === "park" && now() < dueAt + maxAgeMs) {
-      parked(event, turn.reason);
+      parked(job, event, turn);
       return await park(job, token, turn.retryAt); // no slot held, no attempt used
     }
 

@@ -21,6 +21,10 @@ export class Endpoint {
   /** It has answered, and not been silent since. */
   isProven = false;
   readonly breaker = new Breaker();
+  /** The last turn given out, epoch ms: until then jobs may lie parked that could go by now. */
+  lastTurnAt = 0;
+  /** When parked jobs were last called forward, epoch ms. */
+  advancedAt = 0;
   #averageMs = 0; // 0 is unknown
   #progressAt = 0; // when it last answered, or went from idle to busy
   #lineEndsAt = 0; // when the last of those parked has its turn
@@ -67,6 +71,11 @@ export class Endpoint {
     const spacingMs = this.#spacingMs(abreast);
     const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + this.#lullMs(nowMs));
     return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
+  }
+
+  /** How many attempts it is likely to finish within `periodMs` when `abreast` go at once; 1 or more. */
+  pace(periodMs: number, abreast: number): number {
+    return Math.ceil(periodMs / this.#spacingMs(abreast));
   }
 
   /** So many joined the line. */

@@ -29,6 +29,8 @@ export interface Gate {
   line(endpoint: string): Line | undefined;
   /** So many have joined a line that {@link Gate.line} gave. */
   joined(endpoint: string, count: number, line: Line): void;
+  /** None of an endpoint's jobs is parked any more, as far as can be found. */
+  advanced(endpoint: string): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
   /** Their names. Looks at every endpoint there is: for a slow timer. */
@@ -44,6 +46,8 @@ export interface GateOptions {
   readonly endpointSlots: number;
   /** How many endpoints to remember. */
   readonly capacity?: number;
+  /** Called when an endpoint could take so many of its parked jobs now, long before their turns. */
+  readonly onRoom?: (endpoint: string, jobs: number) => void;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
@@ -56,23 +60,23 @@ export const JOBS_PER_SLOT = 2;
 const SUSPECT_SHARE = 1 / 2; // of all slots, for endpoints that have not answered yet, or not lately, together
 const BUSY_SHARE = 3 / 4; // of all slots; beyond it an endpoint keeps to its fair share, and the rest is for the others
 const MAX_WAIT_MS = 250; // what is worth waiting for here; a turn further off is worth two scripts in Valkey
+const SHORT_WAIT_MS = 25; // what is worth waiting for although the room is scarce
+const ADVANCE_MS = 50; // parked jobs are called forward for so much of an endpoint's time at once
+const WORTH_ADVANCING_MS = 250; // turns nearer than that come by themselves
 const CAPACITY = 10_000; // endpoints; a few hundred bytes each
 
 const GO: Turn = { kind: "go", probe: 0 }; // one for all: the hot path makes enough garbage
-
-interface Waiter {
-  readonly goes: () => void;
-}
 
 export function createGate({
   slots,
   endpointSlots,
   capacity = CAPACITY,
+  onRoom = () => {},
   now = Date.now,
   random = Math.random,
 }: GateOptions): Gate {
   const endpoints = new Map<string, Endpoint>(); // in order of use, oldest first
-  const waiters = new Map<Endpoint, Set<Waiter>>();
+  const waiters = new Map<Endpoint, Set<() => void>>(); // call one to let it go
   const suspectSlots = Math.max(1, Math.floor(slots * SUSPECT_SHARE));
   const busySlots = Math.max(1, Math.floor(slots * BUSY_SHARE));
   const suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their slots
@@ -128,35 +132,49 @@ export function createGate({
     const [owner, width] = isCrowded ? [suspects, suspectSlots] : [endpoint, abreast(endpoint)];
     const line = owner.line(wasParked, width, now());
     owner.joined(1, line, wasParked);
-    return { kind: "park", retryAt: firstTurn(line, random), reason };
+    return parkAt(endpoint, firstTurn(line, random), reason);
+  }
+
+  function parkAt(endpoint: Endpoint, retryAt: number, reason: ParkReason): Turn {
+    endpoint.lastTurnAt = Math.max(endpoint.lastTurnAt, retryAt);
+    return { kind: "park", retryAt, reason };
+  }
+
+  /** Turns were laid out at the pace of an endpoint that was slow or away; one that has room again need not keep to them. */
+  function offerRoom(name: string, endpoint: Endpoint): void {
+    const nowMs = now();
+    if (endpoint.lastTurnAt < nowMs + WORTH_ADVANCING_MS || nowMs < endpoint.advancedAt + ADVANCE_MS) return;
+    if (endpoint.breaker.isOpen || whyNot(endpoint) !== undefined) return;
+    endpoint.advancedAt = nowMs;
+    onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, abreast(endpoint))));
   }
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
   function wait(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn | Promise<Turn> {
     const line = waiters.get(endpoint) ?? new Set();
-    const isSoon = endpoint.inFlight > 0 && endpoint.waitMs(line.size + 1, abreast(endpoint), now()) <= MAX_WAIT_MS;
-    const hasRoom = waiting < slots / 2 || line.size < fairShare(slots);
-    if (!isSoon || !hasRoom) return park(endpoint, wasParked, reason);
+    const waitMs = endpoint.inFlight > 0 ? endpoint.waitMs(line.size + 1, abreast(endpoint), now()) : MAX_WAIT_MS + 1;
+    const isHog = busyEndpoints > 1 && endpoint.inFlight + line.size >= slots; // half of all that a worker holds
+    const hasRoom = waiting < slots / 2 || line.size < fairShare(slots) || (waitMs <= SHORT_WAIT_MS && !isHog);
+    const isFull = inFlight + waiting >= slots * JOBS_PER_SLOT;
+    if (waitMs > MAX_WAIT_MS || !hasRoom || isFull) return park(endpoint, wasParked, reason);
     waiters.set(endpoint, line);
     waiting += 1;
     return new Promise((resolve) => {
       const leave = (): void => {
         waiting -= 1;
-        line.delete(waiter);
+        line.delete(go);
         if (line.size === 0) waiters.delete(endpoint);
       };
       const timer = setTimeout(() => {
         leave();
         resolve(park(endpoint, wasParked, reason));
       }, MAX_WAIT_MS);
-      const waiter = {
-        goes: () => {
-          clearTimeout(timer);
-          leave();
-          resolve(start(endpoint));
-        },
+      const go = (): void => {
+        clearTimeout(timer);
+        leave();
+        resolve(start(endpoint));
       };
-      line.add(waiter);
+      line.add(go);
     });
   }
 
@@ -168,7 +186,7 @@ export function createGate({
         if (probe > 0) return start(endpoint, probe);
         const line = endpoint.breaker.line(now());
         endpoint.breaker.joined(line);
-        return { kind: "park", retryAt: firstTurn(line, random), reason: "circuit" };
+        return parkAt(endpoint, firstTurn(line, random), "circuit");
       }
       const reason = whyNot(endpoint);
       return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
@@ -191,10 +209,11 @@ export function createGate({
       }
       endpoint.learn(outcome, endpointSlots, now(), turn.kind === "go" ? turn.probe : 0);
       openCircuits += Number(endpoint.breaker.isOpen) - Number(isOpen);
-      for (const waiter of waiters.get(endpoint) ?? []) {
+      for (const go of waiters.get(endpoint) ?? []) {
         if (whyNot(endpoint) !== undefined || endpoint.breaker.isOpen) break;
-        waiter.goes();
+        go();
       }
+      if (isAnswer) offerRoom(name, endpoint);
     },
     line(name) {
       const endpoint = endpoints.get(name);
@@ -205,8 +224,14 @@ export function createGate({
     joined(name, count, line) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined || count === 0) return;
+      const lastTurnAt = Math.min(line.from + (count - 1) * line.spacingMs, line.horizonAt);
+      endpoint.lastTurnAt = Math.max(endpoint.lastTurnAt, lastTurnAt);
       if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
       else endpoint.joined(count, line, false);
+    },
+    advanced(name) {
+      const endpoint = endpoints.get(name);
+      if (endpoint !== undefined) endpoint.lastTurnAt = 0;
     },
     get openCircuits() {
       return openCircuits;

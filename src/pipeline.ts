@@ -59,10 +59,16 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const sender = createSender({ ...config, resolve: parts.resolve });
-  const gate = parts.gate ?? createGate({ slots: config.concurrency, endpointSlots: config.endpointConcurrency });
+  const gate =
+    parts.gate ??
+    createGate({
+      slots: config.concurrency,
+      endpointSlots: config.endpointConcurrency,
+      onRoom: (endpoint, jobs) => sifter.advance(endpoint, jobs),
+    });
   const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
   const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
-  const sift = createSifter({ valkey, prefix: queueKey(config.queue), gate, logger });
+  const sifter = createSifter({ valkey, prefix: queueKey(config.queue), gate, logger });
   const deliver = createDeliver({
     ...config,
     gate,
@@ -73,9 +79,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
     },
-    parked: (event, reason) => {
-      metrics.parked(reason);
-      sift(event.endpoint.url);
+    parked: (job, event, turn) => {
+      metrics.parked(turn.reason);
+      sifter.parked(job.id as string, event.endpoint.url, turn.retryAt);
     },
   });
   const worker = new DeliveryWorker(deliver, {

@@ -1,10 +1,12 @@
 /**
- * Sifting: when one endpoint owns a great part of the queue and may not go, its jobs are moved out of the way together.
+ * Sifting: when one endpoint owns a great part of the queue and may not go, its jobs are moved out of the way together;
+ * and when it may go again, long before the turns they were given, they are called forward.
  *
  * One by one each would have to be picked up first, before the others' events behind it: 18,000 jobs are three seconds of
  * everyone's time. One script parks hundreds, at the turns they would have been given. This file knows how BullMQ lays
  * out a queue (version pinned in package.json): `wait`, a list, next job last; `delayed`, a sorted set with score time in
- * ms * 4096; `marker`, which wakes the workers; a hash per job, in which `ats` counts pick-ups.
+ * ms * 4096; `marker`, which wakes the workers; a hash per job, in which `ats` counts pick-ups. Our own is `parked` in that
+ * hash, the turn in epoch ms: a job whose delay is another waits for a retry, and must wait its time.
  */
 import type { Gate } from "./gate.ts";
 import type { Logger } from "./logger.ts";
@@ -15,38 +17,44 @@ const CHUNK = 1_000; // jobs looked at by one script: some 10 ms during which Va
 const ENOUGH = 32; // jobs of one endpoint parked one by one before it is worth looking for more
 const LULL_MS = 1000; // 1 s: those 32 must come within it
 const WORTHWHILE = 1 / 10; // of a chunk; below it the rest is left to be parked one by one
+const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
 const MAX_DATA_BYTES = 16 * 1024; // 16 KiB: a job with more is parked by itself, since decoding it would hold up Valkey
 
 /**
- * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, and the line's from,
- * spacingMs, startAt, horizonAt. Returns how many jobs it moved and how many it looked at.
- *
- * The host is looked for in the text first: most jobs are somebody else's, and need no decoding. What a job's key holds
- * cannot stop it (pcall) between its writes to `delayed` and to `wait`, which would leave an id in both.
+ * Whether a job's data names the endpoint ARGV[4] at the host ARGV[3]. The host is looked for in the text first: most jobs
+ * are somebody else's, and need no decoding.
  */
-const SIFT = `
-local ids = redis.call("LRANGE", KEYS[1], -ARGV[2], -1)
-local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local kept, moved = {}, 0
+const IS_THEIRS = `
 local function isTheirs(data)
-  if #data > ${MAX_DATA_BYTES} or not string.find(data, ARGV[3], 1, true) then return false end
+  if type(data) ~= "string" or #data > ${MAX_DATA_BYTES} or not string.find(data, ARGV[3], 1, true) then return false end
   local ok, job = pcall(cjson.decode, data)
   if not ok or type(job) ~= "table" or type(job.endpoint) ~= "table" or type(job.endpoint.url) ~= "string" then
     return false
   end
   local name = string.match(job.endpoint.url, "^[^?#]*")
   return name == ARGV[4] or name .. "/" == ARGV[4]
-end
+end`;
+
+/**
+ * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, and the line's from,
+ * spacingMs, startAt, horizonAt. Returns how many jobs it moved and how many it looked at.
+ *
+ * What a job's key holds cannot stop it (pcall) between its writes to `delayed` and to `wait`, which would leave an id in
+ * both.
+ */
+const SIFT = `${IS_THEIRS}
+local ids = redis.call("LRANGE", KEYS[1], -ARGV[2], -1)
+local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local kept, moved = {}, 0
 for i = #ids, 1, -1 do
   local id = ids[i]
   local key = ARGV[1] .. id
-  local data = redis.pcall("HGET", key, "data")
-  if type(data) == "string" and isTheirs(data) then
+  if isTheirs(redis.pcall("HGET", key, "data")) then
     local turn = from + moved * spacing
     if turn > horizon then turn = start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1)) end
     turn = math.floor(turn)
     redis.call("ZADD", KEYS[2], turn * 4096 + moved % 4096, id)
-    redis.pcall("HSET", key, "delay", turn - math.floor(start))
+    redis.pcall("HSET", key, "delay", turn - math.floor(start), "parked", turn)
     redis.pcall("HINCRBY", key, "ats", 1)
     moved = moved + 1
   else
@@ -60,69 +68,104 @@ if moved > 0 then
 end
 return {moved, #ids}`;
 
+/**
+ * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, now, jobs to move. Gives the endpoint's
+ * next parked jobs the turn "now", in their order. Returns how many jobs it moved and how many it looked at.
+ */
+const ADVANCE = `${IS_THEIRS}
+local now, want = tonumber(ARGV[5]), tonumber(ARGV[6])
+local ids = redis.call("ZRANGEBYSCORE", KEYS[1], (now + 1) * 4096, "+inf", "WITHSCORES", "LIMIT", 0, ARGV[2])
+local moved, seen = 0, 0
+for i = 1, #ids, 2 do
+  if moved == want then break end
+  seen = seen + 1
+  local job = redis.pcall("HMGET", ARGV[1] .. ids[i], "parked", "data")
+  if tonumber(job[1] or nil) == math.floor(ids[i + 1] / 4096) and isTheirs(job[2]) then
+    redis.call("ZADD", KEYS[1], now * 4096 + moved % 4096, ids[i])
+    moved = moved + 1
+  end
+end
+if moved > 0 then redis.call("ZADD", KEYS[2], now, "1") end
+return {moved, seen}`;
+
 export interface SifterOptions {
   readonly valkey: Valkey;
   /** The prefix of the queue's keys, as in `bull:webhooks`. */
   readonly prefix: string;
-  readonly gate: Pick<Gate, "line" | "joined">;
+  readonly gate: Pick<Gate, "line" | "joined" | "advanced">;
   readonly logger: Pick<Logger, "debug">;
   /** Epoch ms. */
   readonly now?: () => number;
 }
 
-/**
- * Make a sifter. Call it for each job that was parked one by one; now and then it parks many more, behind the back of the
- * caller.
- *
- * @returns a function that never throws
- */
-export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: SifterOptions): (endpoint: URL) => void {
+export interface Sifter {
+  /**
+   * Call it for each job that is parked one by one, before it is: now and then many more are parked behind it. Never
+   * throws, and is not waited for.
+   */
+  parked(job: string, endpoint: URL, retryAt: number): void;
+  /** Call so many of an endpoint's parked jobs forward. Never throws, and is not waited for. */
+  advance(endpoint: string, jobs: number): void;
+}
+
+type Script = (...args: unknown[]) => Promise<[moved: number, seen: number]>;
+
+export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: SifterOptions): Sifter {
   valkey.defineCommand("siftQueue", { numberOfKeys: 3, lua: SIFT });
-  const { siftQueue } = valkey as unknown as { siftQueue(...args: unknown[]): Promise<[number, number]> };
+  valkey.defineCommand("advanceJobs", { numberOfKeys: 2, lua: ADVANCE });
+  const { siftQueue, advanceJobs } = valkey as unknown as { siftQueue: Script; advanceJobs: Script };
+  const keys = { wait: `${prefix}:wait`, delayed: `${prefix}:delayed`, marker: `${prefix}:marker`, jobs: `${prefix}:` };
   const recent = new Map<string, number>(); // endpoints and how often they were parked since the last lull
   let lullAt = 0;
-  let isSifting = false;
+  let isBusy = false; // with one endpoint: the others can wait
 
-  async function sift(url: URL): Promise<void> {
-    const name = endpointName(url);
+  async function sift(name: string, host: string): Promise<void> {
     for (;;) {
       const line = gate.line(name);
       if (line === undefined) return; // it may go again
-      const [moved, seen] = await siftQueue.call(
-        valkey,
-        `${prefix}:wait`,
-        `${prefix}:delayed`,
-        `${prefix}:marker`,
-        `${prefix}:`,
-        CHUNK,
-        url.host,
-        name,
-        line.from,
-        line.spacingMs,
-        line.startAt,
-        line.horizonAt,
-      );
+      const place = [line.from, line.spacingMs, line.startAt, line.horizonAt];
+      const { wait, delayed, marker, jobs } = keys;
+      const [moved, seen] = await siftQueue.call(valkey, wait, delayed, marker, jobs, CHUNK, host, name, ...place);
       gate.joined(name, moved, line);
       logger.debug({ endpoint: name, moved, seen }, "queue.sifted");
       if (seen < CHUNK || moved < CHUNK * WORTHWHILE) return;
     }
   }
 
-  return (url) => {
-    if (now() - lullAt > LULL_MS) {
-      recent.clear();
-      lullAt = now();
-    }
-    const name = endpointName(url);
-    const times = (recent.get(name) ?? 0) + 1;
-    recent.set(name, times);
-    if (times < ENOUGH || isSifting) return;
-    recent.delete(name);
-    isSifting = true;
-    sift(url)
+  async function advance(name: string, host: string, count: number): Promise<void> {
+    const { delayed, marker, jobs } = keys;
+    const want = Math.min(count, MAX_ADVANCED);
+    const [moved, seen] = await advanceJobs.call(valkey, delayed, marker, jobs, MAX_ADVANCED, host, name, now(), want);
+    logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
+    // Too few among the others' to be worth looking for: they come at their turns.
+    if (moved < want && moved < seen * WORTHWHILE + 1) gate.advanced(name);
+  }
+
+  function begin(name: string, work: Promise<void>): void {
+    isBusy = true;
+    work
       .catch((error: Error) => logger.debug({ endpoint: name, reason: error.message }, "queue.unsifted"))
       .finally(() => {
-        isSifting = false;
+        isBusy = false;
       });
+  }
+
+  return {
+    parked(job, url, retryAt) {
+      valkey.hset(keys.jobs + job, "parked", retryAt).catch(() => {}); // then it comes at its turn, and no sooner
+      if (now() - lullAt > LULL_MS) {
+        recent.clear();
+        lullAt = now();
+      }
+      const name = endpointName(url);
+      const times = (recent.get(name) ?? 0) + 1;
+      recent.set(name, times);
+      if (times < ENOUGH || isBusy) return;
+      recent.delete(name);
+      begin(name, sift(name, url.host));
+    },
+    advance(name, count) {
+      if (!isBusy) begin(name, advance(name, new URL(name).host, count));
+    },
   };
 }

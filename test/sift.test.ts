@@ -30,6 +30,7 @@ async function setUp(given: Partial<Line> = {}) {
   });
 
   const joined: number[] = [];
+  const advanced: string[] = [];
   const sifted: { moved: number; seen: number }[] = [];
   let line: Line = {
     startAt: EPOCH_MS,
@@ -40,7 +41,7 @@ async function setUp(given: Partial<Line> = {}) {
   };
   let asked = 0;
   let pieces = Number.POSITIVE_INFINITY;
-  const sift = createSifter({
+  const sifter = createSifter({
     valkey,
     prefix: queueKey(name),
     gate: {
@@ -52,6 +53,7 @@ async function setUp(given: Partial<Line> = {}) {
         joined.push(count);
         line = { ...rest, spacingMs, from: from + count * spacingMs };
       },
+      advanced: (endpoint) => void advanced.push(endpoint),
     },
     logger: { debug: (fields: { moved: number; seen: number }) => void sifted.push(fields) } as never,
     now: () => EPOCH_MS,
@@ -59,11 +61,14 @@ async function setUp(given: Partial<Line> = {}) {
   return {
     queue,
     valkey,
+    sifter,
+    /** Endpoints of which nothing is parked any more. */
+    advanced,
     joined,
     sifted,
     /** Call the sifter as for so many jobs that were parked one by one. */
     call: (times = ENOUGH, url = THEIRS) => {
-      for (let i = 0; i < times; i++) sift(new URL(url));
+      for (let i = 0; i < times; i++) sifter.parked("one", new URL(url), EPOCH_MS);
     },
     /** The endpoint may go again after so many pieces. */
     closeLineAfter: (count: number) => {
@@ -74,7 +79,7 @@ async function setUp(given: Partial<Line> = {}) {
     /** Sift until nothing moves any more. */
     async sift(url = THEIRS) {
       const before = sifted.length;
-      for (let i = 0; i < ENOUGH; i++) sift(new URL(url));
+      for (let i = 0; i < ENOUGH; i++) sifter.parked("one", new URL(url), EPOCH_MS);
       await eventually(
         () => sifted.slice(before).at(-1),
         (last) => last !== undefined && (last.seen < 1_000 || last.moved < 100),
@@ -128,7 +133,7 @@ describe("sifting", () => {
     const stored = (id: string) => rig.valkey.hgetall(rig.queue.toKey(id));
     const [before, untouched] = [await stored(mine), await stored(other)];
     await rig.sift();
-    expect(await stored(mine)).toEqual({ ...before, ats: "1", delay: "1000" });
+    expect(await stored(mine)).toEqual({ ...before, ats: "1", delay: "1000", parked: String(EPOCH_MS + 1_000) });
     expect(await stored(other)).toEqual(untouched);
     await rig.valkey.hset(rig.queue.toKey(mine), "ats", "7");
     await (await rig.queue.getJob(mine))?.promote();
@@ -213,6 +218,72 @@ describe("sifting", () => {
     for (let i = 0; i < 20; i++) rig.call(1, `https://other-${i}.example/`);
     expect(rig.timesAsked()).toBe(0);
     expect(await rig.delayed()).toEqual([]);
+  });
+});
+
+describe("advancing", () => {
+  /** A rig with so many of their jobs parked, and one that is delayed for a retry. */
+  async function parkedRig(count: number) {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(count));
+    await rig.sift();
+    const retry = (await rig.queue.add("file.created", jobData(THEIRS), { delay: 60_000 })).id as string;
+    await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 1_500) * 0x1000, retry);
+    const advance = async (jobs: number) => {
+      const before = rig.sifted.length;
+      rig.sifter.advance(THEIRS, jobs);
+      await eventually(
+        () => rig.sifted.length,
+        (length) => length > before,
+      );
+      return rig.sifted.at(-1);
+    };
+    const due = async () => (await rig.delayed()).filter(({ turnAt }) => turnAt <= EPOCH_MS).map(({ id }) => id);
+    return { ...rig, ids, retry, advance, due };
+  }
+
+  test("gives the next of an endpoint's parked jobs their turn now, in their order, and wakes the workers", async () => {
+    const rig = await parkedRig(200);
+    await rig.valkey.del(rig.queue.toKey("marker"));
+    expect(await rig.advance(30)).toMatchObject({ moved: 30 });
+    expect(await rig.due()).toEqual(rig.ids.slice(0, 30));
+    expect(await rig.valkey.zrange(rig.queue.toKey("marker"), "0", "-1", "WITHSCORES")).toEqual([
+      "1",
+      String(EPOCH_MS),
+    ]);
+    expect(await rig.advance(20)).toMatchObject({ moved: 20 });
+    expect((await rig.due()).toSorted()).toEqual(rig.ids.slice(0, 50).toSorted());
+    expect(rig.advanced).toEqual([]);
+  });
+
+  test("leaves a job that waits for its retry, and one that was parked before that, to their time", async () => {
+    const rig = await parkedRig(100);
+    const [once] = rig.ids as [string];
+    await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 1_200) * 0x1000, once); // failed since, and delayed anew
+    await rig.advance(500);
+    const due = await rig.due();
+    expect(due).toEqual(rig.ids.slice(1));
+    expect(due).not.toContain(rig.retry);
+  });
+
+  test("says when there is nothing left that is worth looking for", async () => {
+    const rig = await parkedRig(40);
+    await rig.advance(500);
+    await rig.advance(500);
+    expect(rig.advanced).toEqual([THEIRS]);
+    expect(await rig.due()).toHaveLength(40);
+  });
+
+  test("leaves other endpoints' parked jobs where they are", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(20));
+    await rig.sift();
+    rig.sifter.advance("https://customer.example/other", 100);
+    await eventually(
+      () => rig.advanced,
+      (advanced) => advanced.length === 1,
+    );
+    expect((await rig.delayed()).map(({ id, turnAt }) => [id, turnAt > EPOCH_MS])).toEqual(ids.map((id) => [id, true]));
   });
 });
 
@@ -351,3 +422,30 @@ test("a backlog of one endpoint is sifted while the worker runs, and everything 
     failed: 0,
   });
 }, 30_000);
+
+test("a backlog that was parked at the pace of a slow endpoint goes as soon as it is fast", async () => {
+  const receiver = await startReceiver();
+  open.push(receiver);
+  let delayMs = 400;
+  receiver.answer(() => ({ delayMs }));
+  const system = await startStack({ concurrency: 16, isIdle: true });
+  open.push(system);
+  const COUNT = 600;
+  const job = () => ({ name: "file.created", data: jobData(receiver.url("/in")) });
+  await system.queue.addBulk(Array.from({ length: COUNT }, job));
+  system.worker.run();
+  await eventually(
+    () => system.queue.getDelayedCount(),
+    (delayed) => delayed > COUNT / 2,
+  );
+  delayMs = 0;
+  const startedAt = performance.now();
+  await eventually(
+    () => system.queue.getCompletedCount(),
+    (completed) => completed === COUNT,
+  );
+  // At 400 ms each, 12 at a time, their turns reach 20 s ahead.
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
+  expect(new Set(receiver.requests.map(({ headers }) => headers["webhook-id"])).size).toBe(COUNT);
+  expect(receiver.requests.length).toBe(COUNT);
+});
