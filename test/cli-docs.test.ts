@@ -7,6 +7,7 @@ import { buildProgram } from "../src/cli/program.ts";
 import { freePort } from "../src/dev/processes.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { startWorkerProcess } from "./support/process.ts";
+import { readSnippets } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
 setDefaultTimeout(120_000); // two dozen processes
@@ -55,9 +56,10 @@ interface Example {
 }
 
 /** What follows `$ ` in the examples, in their order, and what they print. */
-function readExamples(markdown: string): Example[] {
-  return [...markdown.matchAll(/```console\n(.+?)```/gs)].flatMap(([, block = ""]) =>
-    block
+function readExamples(): Example[] {
+  const blocks = readSnippets("docs/cli.md").filter(({ language }) => language === "console");
+  return blocks.flatMap(({ code }) =>
+    code
       .split(/^\$ /m)
       .slice(1)
       .map((part) => {
@@ -101,7 +103,7 @@ test("the examples print what the page shows", async () => {
       { cwd: folder, env: { PATH: process.env.PATH ?? "", ...env }, stdio: ["ignore", "pipe", "pipe"] },
     );
 
-  const examples = readExamples(text);
+  const examples = readExamples();
   const [listening] = examples.filter(({ command }) => command.startsWith("fluxhook listen"));
   const receiver = Bun.spawn(
     [process.execPath, `${root}/src/cli.ts`, ...(listening?.command.split(" ").slice(1) ?? []), "--port", String(port)],
