@@ -1,4 +1,4 @@
-/** What docs/operations.md and docs/deploy name must be there: settings, files, commands, options, sections. */
+/** What docs/operations.md and docs/deploy name must be there, and what any page links to: settings, files, commands, options, sections. */
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,19 +16,24 @@ const slug = (heading: string) =>
     .replaceAll(/[^\w\s-]/g, "")
     .replaceAll(" ", "-");
 
-test.each(PAGES)("every link of %s leads somewhere", (page) => {
-  const broken = [...read(page).matchAll(/\]\(([^)\s]+)\)/g)]
-    .map(([, target]) => target as string)
-    .filter((target) => {
-      if (/^https?:/.test(target)) return false;
-      const [path = "", anchor] = target.split("#");
-      const file = path === "" ? join(docs, page) : join(docs, page, "..", path);
-      if (!existsSync(file)) return true;
-      const headings = [...readFileSync(file, "utf8").matchAll(/^#+ (.+)$/gm)].map(([, text]) => slug(text as string));
-      return anchor !== undefined && !headings.includes(anchor);
-    });
-  expect(broken).toEqual([]);
-});
+test.each(["../README.md", "../CONTRIBUTING.md", ...new Bun.Glob("**/*.md").scanSync(docs)])(
+  "every link of %s leads somewhere",
+  (page) => {
+    const broken = [...read(page).matchAll(/\]\(([^)\s]+)\)/g)]
+      .map(([, target]) => target as string)
+      .filter((target) => {
+        if (/^https?:/.test(target)) return false;
+        const [path = "", anchor] = target.split("#");
+        const file = path === "" ? join(docs, page) : join(docs, page, "..", path);
+        if (!existsSync(file)) return true;
+        const headings = [...readFileSync(file, "utf8").matchAll(/^#+ (.+)$/gm)].map(([, text]) =>
+          slug(text as string),
+        );
+        return anchor !== undefined && !headings.includes(anchor);
+      });
+    expect(broken).toEqual([]);
+  },
+);
 
 test.each([...PAGES, ...DEPLOY])("every setting that %s names exists", (page) => {
   const names = new Set(Object.values(SETTINGS).map(({ name }) => name));

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { findSnippet } from "./support/snippets.ts";
 import { startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -37,7 +38,7 @@ beforeAll(async () => {
   mkdirSync(installed, { recursive: true });
   expect((await run(["tar", "-xzf", tarball, "--strip-components=1", "-C", installed])).code).toBe(0);
   const { dependencies } = await Bun.file(join(installed, "package.json")).json();
-  for (const name of [...Object.keys(dependencies), "@types/node", "express"]) {
+  for (const name of [...Object.keys(dependencies), "@types/node", "express", "standardwebhooks"]) {
     const link = join(project, "node_modules", name);
     mkdirSync(join(link, ".."), { recursive: true });
     symlinkSync(realpathSync(join(ROOT, "node_modules", name)), link);
@@ -183,44 +184,61 @@ test("its command runs on Node", async () => {
   expect([code, out.includes("redeliver")]).toEqual([0, true]);
 }, 30_000);
 
-test("the guides' own snippets run on Node: a backend's, Express's and Next's", async () => {
-  const snippets = async (file: string) =>
-    [...(await Bun.file(join(ROOT, "docs", file)).text()).matchAll(/```js\n(.*?)```/gs)].map(
-      (match) => match[1] as string,
-    );
-  const [backend = ""] = await snippets("producers.md");
-  const [express = "", next = ""] = await snippets("receivers.md");
-  writeFileSync(join(project, "producer.mjs"), `${backend}\nconsole.log(id);`);
-  writeFileSync(join(project, "route.mjs"), next);
+test("the guides' own snippets run on Node: a backend's, Express's, Hono's and Next's, and the library", async () => {
+  const guide = (heading: string) => findSnippet("docs/receivers.md", "js", { heading });
+  writeFileSync(join(project, "producer.mjs"), `${findSnippet("docs/producers.md", "js")}\nconsole.log(id);`);
+  writeFileSync(join(project, "hono.mjs"), guide("Hono"));
+  writeFileSync(join(project, "route.mjs"), guide("Next"));
+  writeFileSync(join(project, "library.mjs"), guide("Library"));
+  const express = guide("Express");
+  expect(express).toContain("app.listen(8080);");
   writeFileSync(
     join(project, "receivers.mjs"),
-    `${express}
+    `${express.replace("app.listen(8080);", 'const server = app.listen(0, "127.0.0.1");')}
+import hono from "./hono.mjs";
 import { POST } from "./route.mjs";
+import { read } from "./library.mjs";
 import { createHmac } from "node:crypto";
-const server = app.listen(0, "127.0.0.1");
 await new Promise((resolve) => server.once("listening", resolve));
 const url = "http://127.0.0.1:" + server.address().port + "/webhooks";
-const body = JSON.stringify({ id: "1", event: "file.created", timestamp: "2026-11-23T08:59:50.851Z", data: {} });
-for (const key of [process.env.WEBHOOK_SECRET, "another"]) {
+const data = { text: "ü".repeat(60_000) }; // more than the 100 kB that Express takes by default
+const body = JSON.stringify({ id: "1", event: "file.created", timestamp: "2026-11-23T08:59:50.851Z", data });
+for (const key of [process.env.WEBHOOK_SECRET, "whsec_YW5vdGhlcg=="]) {
   const time = Math.floor(Date.now() / 1000);
+  const bytes = Buffer.from(key.slice("whsec_".length), "base64");
   const headers = {
     "content-type": "application/json",
     "webhook-id": "1",
     "webhook-timestamp": String(time),
-    "webhook-signature": "v1," + createHmac("sha256", key).update("1." + time + "." + body).digest("base64"),
+    "webhook-signature": "v1," + createHmac("sha256", bytes).update("1." + time + "." + body).digest("base64"),
   };
-  const sent = { method: "POST", headers, body };
-  console.log((await fetch(url, sent)).status, (await POST(new Request(url, sent))).status);
+  const sent = () => new Request(url, { method: "POST", headers, body });
+  const answers = [await fetch(sent()), await hono.fetch(sent()), await POST(sent())];
+  let library;
+  try {
+    library = read(body, headers).event;
+  } catch (error) {
+    library = error.name;
+  }
+  console.log(...answers.map(({ status }) => status), library);
 }
 server.close();
 server.closeAllConnections();`,
   );
-  const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_SECRET: "s" };
+  const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_SECRET: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" };
   expect(await run(["node", "receivers.mjs"], project, env)).toEqual({
     code: 0,
-    out: "204 204\n401 401\n",
+    out: "204 204 204 file.created\n401 401 401 WebhookVerificationError\n",
     errors: "",
   });
   const { code, out, errors } = await run(["node", "producer.mjs"], project, env);
   expect([code, errors, /^[0-9a-f-]{36}\n$/.test(out)]).toEqual([0, "", true]);
+}, 30_000);
+
+test("the README's sender runs on Node", async () => {
+  const sender = findSnippet("README.md", "js", { heading: "Send one event" });
+  const url = await testValkeyUrl();
+  writeFileSync(join(project, "readme.mjs"), sender.replaceAll("redis://127.0.0.1:6379", url));
+  const { code, errors } = await run(["node", "readme.mjs"], project, { VALKEY_URL: url });
+  expect([code, errors]).toEqual([0, ""]);
 }, 30_000);
