@@ -163,9 +163,9 @@ test("one library has one owner", () => {
 });
 
 test("every library has an owner", () => {
-  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const { dependencies, optionalDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   const isOwned = (name: string) => OWNERS.some(([library]) => library.test(name) || library.test(`${name}/`));
-  expect(Object.keys(dependencies).filter((name) => !isOwned(name))).toEqual([]);
+  expect(Object.keys({ ...dependencies, ...optionalDependencies }).filter((name) => !isOwned(name))).toEqual([]);
   const unknown = findings(({ imports }) =>
     imports.filter((path) => !isOurs(path) && !/^(node|bun):/.test(path) && !isOwned(path)),
   );

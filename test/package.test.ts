@@ -53,6 +53,25 @@ test("holds what was built, and no test", () => {
   expect(readdirSync(installed)).not.toContain("test");
 });
 
+test("what it cannot do without takes the Node that it promises; tracing's parts, which want a newer one, are optional", async () => {
+  const { engines, dependencies } = await Bun.file(join(installed, "package.json")).json();
+  const oldest = `${engines.node.replace(">=", "")}.0.0`;
+  const seen = new Set<string>();
+  const refusing: string[] = [];
+  const visit = async (name: string, parent: string): Promise<void> => {
+    const nested = join(parent, "node_modules", name);
+    const folder = existsSync(nested) ? nested : join(ROOT, "node_modules", name);
+    if (seen.has(folder)) return;
+    seen.add(folder);
+    const its = await Bun.file(join(folder, "package.json")).json();
+    if (!Bun.semver.satisfies(oldest, its.engines?.node ?? "*")) refusing.push(`${name}: ${its.engines.node}`);
+    for (const next of Object.keys(its.dependencies ?? {})) await visit(next, folder);
+  };
+  for (const name of Object.keys(dependencies)) await visit(name, ROOT);
+  expect(seen.size).toBeGreaterThan(Object.keys(dependencies).length);
+  expect(refusing).toEqual([]);
+});
+
 test("on Node, an event is enqueued, delivered by a worker, and verified in a receiver", async () => {
   const stack = await startStack();
   writeFileSync(
@@ -203,7 +222,7 @@ await new Promise((resolve) => server.once("listening", resolve));
 const url = "http://127.0.0.1:" + server.address().port + "/webhooks";
 const data = { text: "ü".repeat(60_000) }; // more than the 100 kB that Express takes by default
 const body = JSON.stringify({ id: "1", event: "file.created", timestamp: "2026-11-23T08:59:50.851Z", data });
-for (const key of [process.env.WEBHOOK_SECRET, "whsec_YW5vdGhlcg=="]) {
+for (const key of [process.env.SECRET, "whsec_YW5vdGhlcg=="]) {
   const time = Math.floor(Date.now() / 1000);
   const bytes = Buffer.from(key.slice("whsec_".length), "base64");
   const headers = {
@@ -225,7 +244,7 @@ for (const key of [process.env.WEBHOOK_SECRET, "whsec_YW5vdGhlcg=="]) {
 server.close();
 server.closeAllConnections();`,
   );
-  const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_SECRET: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" };
+  const env = { VALKEY_URL: await testValkeyUrl(), SECRET: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" };
   expect(await run(["node", "receivers.mjs"], project, env)).toEqual({
     code: 0,
     out: "204 204 204 file.created\n401 401 401 WebhookVerificationError\n",
