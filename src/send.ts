@@ -4,6 +4,7 @@
  * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
+import { closeSync, openSync } from "node:fs";
 import {
   blockedRange,
   createLookup,
@@ -220,10 +221,24 @@ const TLS = /^(?:CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOS
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
 function requestFailure(error: NodeJS.ErrnoException): Result {
-  if (error instanceof LookupError) return error.result;
-  const code = error.code ?? "";
+  const result = error instanceof LookupError ? error.result : failureOf(error.code ?? "");
+  const isDoubtful = "code" in result && (result.code === "connection_refused" || result.code === "dns");
+  return isDoubtful && hasNoDescriptor() ? { kind: "fault", code: "resources" } : result;
+}
+
+function failureOf(code: string): Result {
   if (OUR_RESOURCES.has(code)) return { kind: "fault", code: "resources" };
   return { kind: "failure", code: FAILURES[code] ?? (TLS.test(code) ? "tls" : "network") };
+}
+
+/** Bun says "refused" and "no such name" also when there was no file descriptor left to ask with. */
+function hasNoDescriptor(): boolean {
+  try {
+    closeSync(openSync("/dev/null", "r"));
+    return false;
+  } catch (error) {
+    return OUR_RESOURCES.has((error as NodeJS.ErrnoException).code ?? "");
+  }
 }
 
 function isReset(code: string | undefined): boolean {

@@ -850,6 +850,42 @@ describe("a process of its own", () => {
     expect(elapsedMs).toBeLessThan(3500); // an idle connection would have held it for 4 s, a deadline for 60 s
   });
 
+  test("that has no file descriptor left blames nobody else", async () => {
+    const listener = await answering(http(200));
+    const script = `
+      import { closeSync, openSync } from "node:fs";
+      import { createSender } from "./src/send.ts";
+      import { parseNetwork } from "./src/address.ts";
+      const resolve = async () => [{ address: "127.0.0.1", family: 4 }];
+      const notThere = () => Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" }));
+      const options = { timeoutMs: 1_000, allowNetworks: [parseNetwork("127.0.0.0/8")] };
+      const headers = ["Content-Length", "2"];
+      const send = (url, resolve) =>
+        createSender({ ...options, resolve }).send({ url: new URL(url), headers, body: Buffer.from("{}") }, "1");
+      const sendAll = async () => [
+        await send("http://127.0.0.1:${listener.port}", resolve),
+        await send("http://receiver.test:${listener.port}", resolve),
+        await send("https://receiver.test:${listener.port}", resolve),
+        await send("http://127.0.0.1:1", resolve),
+        await send("http://receiver.test", notThere),
+      ].map(({ code, status }) => code ?? status);
+      const held = [];
+      try { for (;;) held.push(openSync("/dev/null", "r")); } catch {}
+      const without = await sendAll();
+      for (const descriptor of held) closeSync(descriptor);
+      console.log(JSON.stringify([without, await sendAll()]));
+      process.exit(0);`;
+    const child = Bun.spawn(["sh", "-c", 'ulimit -n 100; exec "$0" -e "$1"', process.execPath, script], {
+      cwd: join(import.meta.dir, ".."),
+      stdout: "pipe",
+      stderr: "inherit",
+      timeout: 10_000,
+    });
+    const [without, afterwards] = (await new Response(child.stdout).json()) as [unknown[], unknown[]];
+    expect(without).toEqual(Array(5).fill("resources"));
+    expect(afterwards).toEqual([200, 200, expect.any(String), "connection_refused", "dns"]);
+  });
+
   test("goes past every proxy that the environment names", async () => {
     const listener = await answering(http(200));
     const proxy = await answering(http(200));
