@@ -17,6 +17,7 @@ const MAX_INTERIM = 1_000; // 1xx before the answer: reading a flood of them wou
 const STATUS_LINE = /^HTTP\/1\.([01]) (\d{3})(?: |\r?\n)/;
 const BEGINNING = /^H(?:T(?:T(?:P(?:\/(?:1(?:\.|$)|$)|$)|$)|$)|$)/;
 const HEAD_END = /\r?\n\r?\n/g;
+const OBSOLETE = /^[^:]*[ \t]/; // a folded line, or blanks before the colon: others may read a length where we see none
 const CHUNK_SIZE = /^([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n/;
 
 /** How a body ends: after so many bytes, with its last chunk, or with the connection. */
@@ -67,6 +68,7 @@ export class ResponseReader {
       if (framing === undefined) return "invalid";
       this.status = status;
       this.#framing = status === 204 || status === 304 ? 0 : framing;
+      if (status === 204 && framing !== "close" && framing !== 0) this.#isPersistent = false; // a body may come all the same
       return this.#readBody();
     }
   }
@@ -79,6 +81,10 @@ export class ResponseReader {
     const lines = head.split("\n");
     for (let i = 1; i < lines.length; i++) {
       const line = lines[i] as string;
+      if (OBSOLETE.test(line)) {
+        this.#isPersistent = false;
+        continue;
+      }
       const colon = line.indexOf(":");
       if (colon < 1) return undefined;
       const value = line.slice(colon + 1).trim();

@@ -29,6 +29,16 @@ describe("an answer", () => {
     ],
     ["in chunks with a trailer", `${head(OK, "Transfer-Encoding: chunked")}0\r\nX: y\r\n\r\n`, ["done", 200, true]],
     ["of 204", head("HTTP/1.1 204 No Content"), ["done", 204, true]],
+    ["of 204 with a length of nothing", head("HTTP/1.1 204 x", "Content-Length: 0"), ["done", 204, true]],
+    [
+      "of 204 with the length of what it must not have",
+      head("HTTP/1.1 204 x", "Content-Length: 2"),
+      ["done", 204, false],
+    ],
+    ["of 204 with chunks", head("HTTP/1.1 204 x", "Transfer-Encoding: chunked"), ["done", 204, false]],
+    ["with a folded line", head(OK, "X: a", " b", "Content-Length: 0"), ["done", 200, false]],
+    ["with a folded length", head(OK, "Content-Length: 0", "\t2"), ["done", 200, false]],
+    ["with a blank before a colon", head(OK, "Content-Length: 0", "Transfer-Encoding : chunked"), ["done", 200, false]],
     ["of 304 with the length of what it is not", head("HTTP/1.1 304 x", "Content-Length: 9"), ["done", 304, true]],
     ["without a reason", head("HTTP/1.1 200", "Content-Length: 0"), ["done", 200, true]],
     [
