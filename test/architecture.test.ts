@@ -20,6 +20,7 @@ const PURE = [
   "moments",
   "events",
   "verify",
+  "unknown-settings",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
@@ -98,6 +99,23 @@ test("the sources are found, and so are their imports", () => {
   for (const name of PURE) expect(sources.map(({ file }) => file)).toContain(`src/${name}.ts`);
 });
 
+test("the map in CONTRIBUTING.md has each file in its layer, and no other", () => {
+  const NAMES: Record<string, (typeof LAYERS)[number]> = {
+    "stand-ins": "dev",
+    "what the queue runs": "jobs and board",
+    "the command": "jobs and board",
+    "the board's pages": "jobs and board",
+  };
+  const map = readFileSync(join(root, "CONTRIBUTING.md"), "utf8").matchAll(
+    /^\| ([\w' -]+) \| `([\w/]+\/)` \| (.+) \|$/gm,
+  );
+  const mapped = [...map].flatMap(([, layer = "", folder, files = ""]) =>
+    [...files.matchAll(/`([\w-]+)`/g)].map(([, name]) => `${NAMES[layer] ?? layer}: ${folder}${name}`),
+  );
+  const present = sources.map(({ file }) => `${LAYERS[layerOf(file)]}: ${file.replace(/\.tsx?$/, "")}`);
+  expect(mapped.sort()).toEqual(present.sort());
+});
+
 test("arrows point down only", () => {
   const upward = findings(({ file, imports }) =>
     imports.filter(isOurs).filter((path) => layerOf(resolved(file, path)) > layerOf(file)),
@@ -170,6 +188,17 @@ test("every library has an owner", () => {
     imports.filter((path) => !isOurs(path) && !/^(node|bun):/.test(path) && !isOwned(path)),
   );
   expect(unknown).toEqual([]);
+});
+
+test("every dependency has its reason in CHANGELOG.md, and its version is exact", () => {
+  const { dependencies, optionalDependencies, devDependencies } = JSON.parse(
+    readFileSync(join(root, "package.json"), "utf8"),
+  );
+  const changelog = readFileSync(join(root, "CHANGELOG.md"), "utf8");
+  const isExplained = (name: string) => [name, dirname(name)].some((part) => changelog.includes(`\`${part}\``));
+  const all = { ...dependencies, ...optionalDependencies, ...devDependencies };
+  expect(Object.keys(all).filter((name) => !isExplained(name))).toEqual([]);
+  expect(Object.values<string>(all).filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([]);
 });
 
 test("imports of ours name the file with its ending", () => {
