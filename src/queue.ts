@@ -140,7 +140,8 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
       this.active += 1;
       try {
         // Valkey may have frozen just after it gave us the job, until the lock was gone: another may be at it by now.
-        const isLate = Date.now() - (job.processedOn ?? Date.now()) > lockMs / 2;
+        // Half of what the lock outlasts an attempt by: the other half is for its wait in the gate.
+        const isLate = Date.now() - (job.processedOn ?? Date.now()) > (lockMs - timeoutMs) / 2;
         if (isLate && !(await job.extendLock(token as string, lockMs))) throw new DelayedError();
         return await process(job, token as string, policies.get(job) ?? policy);
       } finally {

@@ -4,7 +4,10 @@ import { Redis } from "ioredis";
 import { createAttemptLog } from "../src/attempts.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../src/dev/valkey.ts";
+import { DeliveryWorker } from "../src/queue.ts";
+import { connectValkey } from "../src/valkey.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
+import { startProxy } from "./support/proxy.ts";
 import { bounded, eventually, jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -288,6 +291,45 @@ test("SIGTERM while Valkey is gone lets a request finish, and is obeyed soon aft
   await valkey.restart();
   expect(await job.getState()).toBe("active"); // until its lock expires: then it goes again
 }, 30_000);
+
+waiting(
+  "a job that comes late is left alone when its lock would not outlast the attempt, and is gone already",
+  async (own) => {
+    const { name, queue, client } = backend(sharedUrl, own);
+    const proxy = await startProxy(Number(new URL(sharedUrl).port));
+    own.push(proxy);
+    const valkey = connectValkey(proxy.url, "late", { info() {}, warn() {} });
+    const processed: string[] = [];
+    const worker = new DeliveryWorker(
+      async ({ name }) => {
+        processed.push(name);
+        return "";
+      },
+      { queue: name, valkey, concurrency: 1, timeoutMs: 10_000, policy: { attempts: 1, delaysMs: [1], jitter: 0 } },
+    );
+    own.push({
+      async stop() {
+        await worker.close();
+        valkey.disconnect();
+      },
+    });
+    worker.on("error", () => {});
+    await worker.waitUntilReady();
+    worker.run();
+    const { held, letGo } = proxy.hold("late.event");
+    const { id } = await queue.add("late.event", {});
+    await held;
+    await client.set(`bull:${name}:${id}:lock`, "another's");
+    await Bun.sleep(3_000); // of the 5 s for which the lock outlasts an attempt
+    letGo();
+    await queue.add("next.event", {});
+    await eventually(
+      () => processed.length,
+      (count) => count > 0,
+    );
+    expect(processed).toEqual(["next.event"]);
+  },
+);
 
 describe("the worker's start", () => {
   test("ends with 1 and one clear line when its port is taken", async () => {
