@@ -41,6 +41,8 @@ export class Connection {
   /** It has carried an exchange before this one. */
   isReused = false;
   idleSince = 0;
+  /** It waits for the resolver. */
+  isResolving = false;
   #exchange: Exchange | undefined;
   #unsent: Buffer | undefined;
   #isOpen = false;
@@ -48,9 +50,15 @@ export class Connection {
   constructor(
     readonly origin: string,
     private readonly socket: Socket,
-    isSecure: boolean,
+    { isSecure, isLiteral }: Target,
     onGone: (connection: Connection) => void,
   ) {
+    if (!isLiteral) {
+      this.isResolving = true;
+      socket.once("lookup", () => {
+        this.isResolving = false;
+      });
+    }
     // Not before the certificate was found good: the request is the customer's data.
     socket.once(isSecure ? "secureConnect" : "connect", () => {
       this.#isOpen = true;
@@ -135,12 +143,13 @@ export function createConnections({ lookup, ca }: ConnectionsOptions): Connectio
     }
   }
 
-  function open({ origin, isSecure, host, isLiteral, port }: Target): Connection {
+  function open(target: Target): Connection {
+    const { origin, isSecure, host, isLiteral, port } = target;
     const options = { host, port, lookup, noDelay: true };
     const socket = isSecure
       ? connectTls({ ...options, servername: isLiteral ? "" : host, rejectUnauthorized: true, ...(ca && { ca }) })
       : connect(options);
-    return new Connection(origin, socket, isSecure, forget);
+    return new Connection(origin, socket, target, forget);
   }
 
   return {

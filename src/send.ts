@@ -139,7 +139,7 @@ class Attempt implements Exchange {
   start(requestLine: string, { headers, body }: WebhookRequest): void {
     // After a loop that was blocked, answers that have arrived come before the verdict that none did. Bun looks at its
     // sockets between the two turns, not before the first.
-    const late = (): void => this.#finish(this.#response() ?? { kind: "failure", code: "timeout" });
+    const late = (): void => this.#finish(this.#response() ?? (this.#connection?.isResolving ? UNRESOLVED : SILENT));
     this.#deadline = setTimeout(() => setImmediate(() => setImmediate(late)), this.timeoutMs);
     try {
       this.#request = writeRequest(requestLine, headers, body);
@@ -216,6 +216,10 @@ const FAILURES: Readonly<Record<string, FailureCode>> = {
   EPROTO: "tls",
 };
 const TLS = /^(?:CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH|INVALID_)/;
+
+const SILENT: Result = { kind: "failure", code: "timeout" };
+/** The system's resolver gives up after 10 s: at a deadline of 10 s, a name server that is down shows as this. */
+const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
 
 /** A connection that ended without a word, as a reset says it. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });

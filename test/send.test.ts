@@ -319,14 +319,26 @@ describe("the deadline", () => {
     await listener.closed(0);
   });
 
-  test("covers a resolver that never answers, and a late answer of it connects nowhere", async () => {
+  test("covers a resolver that never answers, which is our fault; a late answer of it connects nowhere", async () => {
     const listener = await answering(http(200));
     const late = Promise.withResolvers<Address[]>();
     const resolve = () => late.promise;
-    expect(await timed(requestTo(`http://receiver.test:${listener.port}`), { resolve })).toEqual(failure("timeout"));
+    for (const scheme of ["http", "https"]) {
+      const request = requestTo(`${scheme}://receiver.test:${listener.port}`);
+      expect(await timed(request, { resolve })).toEqual(fault("resolver"));
+    }
     late.resolve([{ address: "127.0.0.1", family: 4 }]);
     await senderWith().send(to(listener), "2"); // a connection made meanwhile would have come first
     expect(listener.connections).toBe(1);
+  });
+
+  test("covers a receiver that was found and says nothing: not the resolver's silence", async () => {
+    const listener = await answering(() => {});
+    const resolve = async (): Promise<Address[]> => [{ address: "127.0.0.1", family: 4 }];
+    for (const scheme of ["http", "https"]) {
+      const request = requestTo(`${scheme}://receiver.test:${listener.port}`);
+      expect(await timed(request, { resolve })).toEqual(failure("timeout"));
+    }
   });
 
   test("lets answers pass that came while the loop was blocked", async () => {
