@@ -1,6 +1,7 @@
 /**
  * Connections to Valkey, and what it says about itself.
  */
+import "./channel-subscribers.ts";
 import { Redis, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";

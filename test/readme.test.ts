@@ -5,7 +5,7 @@ import { Queue } from "bullmq";
 import type { JobData } from "../jobs/event.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { startWorkerProcess } from "./support/process.ts";
-import { findSnippet } from "./support/snippets.ts";
+import { findSnippet, readSnippets } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
 const ROOT = join(import.meta.dir, "..");
@@ -32,6 +32,25 @@ function run(code: string, env: Record<string, string>) {
   open.push(() => child.kill("SIGKILL"));
   return child;
 }
+
+test("both of the README's senders enqueue the same event", async () => {
+  const valkey = await startValkey();
+  open.push(() => valkey.stop());
+  const senders = readSnippets("README.md").filter(
+    ({ language, headings }) => language === "js" && headings.some((text) => text.includes("Send one event")),
+  );
+  expect(senders).toHaveLength(2);
+  for (const { code } of senders) {
+    const sender = run(code.replaceAll("redis://127.0.0.1:6379", valkey.url), {});
+    expect([await sender.exited, await new Response(sender.stderr).text()]).toEqual([0, ""]);
+  }
+  const queue = new Queue<JobData>("webhooks", { connection: { url: valkey.url } });
+  open.push(() => queue.close());
+  const jobs = await queue.getWaiting();
+  expect(jobs.map(({ name, data }) => [name, data.userId, data.data])).toEqual(
+    Array(2).fill(["file.created", "usr_42", { fileId: "file_7", name: "report.pdf" }]),
+  );
+}, 60_000);
 
 test("what the README sends arrives at what the README receives with, and nothing else passes there", async () => {
   const valkey = await startValkey();
