@@ -38,7 +38,7 @@ export function createDeliver(options: DeliverOptions): Process {
     const endpoint = endpointName(event.endpoint.url);
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const turn = await gate.admit(endpoint, wasParked(job));
-    if (turn.kind === "park" && now() < dueAt + maxAgeMs) {
+    if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
       parked(job, event, turn);
       return await park(job, token, turn.retryAt); // no slot held, no attempt used
     }
@@ -78,6 +78,16 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
 /** BullMQ counts pick-ups and attempts apart: one more pick-up than attempts is this one. */
 function wasParked(job: Job): boolean {
   return job.attemptsStarted - job.attemptsMade > 1;
+}
+
+const FIRST_TURNS = 10;
+
+/**
+ * An event may be old when it comes: redelivered by hand, or after days without a worker. It is not its endpoint that has
+ * kept it waiting, so it may wait some turns for room, as long as the endpoint answers.
+ */
+function isOldButNew(job: Job, { reason }: Extract<Turn, { kind: "park" }>): boolean {
+  return reason !== "circuit" && job.attemptsStarted - job.attemptsMade <= FIRST_TURNS;
 }
 
 /** Put the job back until `retryAt` (epoch ms), uncharged. */

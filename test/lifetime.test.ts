@@ -134,6 +134,21 @@ test("an old event goes out as any other does while its endpoint takes it", asyn
   expect(await system.attempts(data.userId)).toMatchObject([{ success: true, attempt: 1 }]);
 });
 
+test("many old events at once, as when they are redelivered, all have their turn while their endpoint answers", async () => {
+  const customer = await receiver();
+  customer.answer(() => Bun.sleep(50).then(() => ({})));
+  const system = await stack({ maxAgeMs: HOUR_MS, concurrency: 32 });
+  const jobs = await system.queue.addBulk(
+    Array.from({ length: 200 }, () => ({
+      name: "file.created",
+      data: jobData(customer.url()),
+      opts: { timestamp: Date.now() - 2 * HOUR_MS },
+    })),
+  );
+  const ends = await Promise.all(jobs.map((job) => system.settled(job)));
+  expect(ends.filter(({ state }) => state !== "completed").map(({ job }) => job.failedReason)).toEqual([]);
+});
+
 test("an expired event, retried by hand once its endpoint is well, is delivered, with the bytes it always had", async () => {
   const customer = await receiver();
   let isUp = false;
