@@ -162,7 +162,7 @@ class Attempt implements Exchange {
 
   ended(error: NodeJS.ErrnoException = HUNG_UP): void {
     const { isUntouched } = this.#reader;
-    const isStale = this.#connection?.isReused && isUntouched && isReset(error.code);
+    const isStale = this.#connection?.isReused && isUntouched && FAILURES[error.code ?? ""] === "connection_reset";
     // The receiver closed an idle connection just as we took it: it has not seen this request.
     if (isStale) this.#begin(this.connections.open(this.target));
     else if (isUntouched) this.#finish(requestFailure(error));
@@ -224,14 +224,18 @@ const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
 /** A connection that ended without a word, as a reset says it. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
-function requestFailure(error: NodeJS.ErrnoException): Result {
-  const result = error instanceof LookupError ? error.result : failureOf(error.code ?? "");
+/** What an error of a connection, or of opening it, says about the attempt. */
+export function requestFailure(error: NodeJS.ErrnoException): Result {
+  const result = error instanceof LookupError ? error.result : failureOf(error);
   const isDoubtful = "code" in result && (result.code === "connection_refused" || result.code === "dns");
   return isDoubtful && hasNoDescriptor() ? { kind: "fault", code: "resources" } : result;
 }
 
-function failureOf(code: string): Result {
-  if (OUR_RESOURCES.has(code)) return { kind: "fault", code: "resources" };
+function failureOf(error: NodeJS.ErrnoException): Result {
+  const tried: NodeJS.ErrnoException[] = error instanceof AggregateError ? error.errors : [error]; // one an address
+  const codes = tried.map(({ code = "" }) => code);
+  const code = codes.find((code) => !OUR_RESOURCES.has(code)); // a machine without IPv6 fails at one of two by itself
+  if (code === undefined) return { kind: "fault", code: "resources" };
   return { kind: "failure", code: FAILURES[code] ?? (TLS.test(code) ? "tls" : "network") };
 }
 
@@ -243,8 +247,4 @@ function hasNoDescriptor(): boolean {
   } catch (error) {
     return OUR_RESOURCES.has((error as NodeJS.ErrnoException).code ?? "");
   }
-}
-
-function isReset(code: string | undefined): boolean {
-  return code === "ECONNRESET" || code === "EPIPE";
 }

@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { type Address, type Network, parseNetwork } from "../src/address.ts";
 import type { Outcome } from "../src/outcome.ts";
 import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
-import { createSender, type Sender, type SenderOptions } from "../src/send.ts";
+import { createSender, requestFailure, type Sender, type SenderOptions } from "../src/send.ts";
 import { type Exchange, http, type Listener, type ListenerOptions, listen } from "./support/listener.ts";
 
 const LOOPBACK = [parseNetwork("127.0.0.0/8") as Network];
@@ -691,6 +691,21 @@ describe("name resolution", () => {
     const request = requestTo(`http://receiver.test:${listener.port}/`);
     const outcome = await senderWith({ resolve, allowNetworks }).send(request, "1");
     expect(what(outcome)).toEqual(response(200));
+  });
+});
+
+// What a machine without IPv6 says, which this one may not be.
+describe("of two addresses that both fail", () => {
+  const error = (code: string) => Object.assign(new Error("connect"), { code });
+  const both = (...codes: string[]) => Object.assign(new AggregateError(codes.map(error)), { code: codes[0] });
+
+  test.each([
+    [["EADDRNOTAVAIL", "ECONNREFUSED"], failure("connection_refused")],
+    [["ECONNREFUSED", "EADDRNOTAVAIL"], failure("connection_refused")],
+    [["EADDRNOTAVAIL", "EHOSTUNREACH"], failure("unreachable")],
+    [["EADDRNOTAVAIL", "EMFILE"], fault("resources")],
+  ])("%j, it is our fault only when both say so", (codes, expected) => {
+    expect(requestFailure(both(...codes))).toEqual(expected as never);
   });
 });
 
