@@ -1,8 +1,9 @@
 /**
  * The circuit of one endpoint: opens after attempts without an answer, half-opens for one probe at a time.
  *
- * Only silence counts (timeouts, refused and reset connections, names that do not resolve). An endpoint that answers, be
- * it with 500, holds no slot for long, and its events should use the schedule they were promised.
+ * Only silence counts (timeouts, refused and reset connections, names that do not resolve, or that no resolver answers
+ * for). An endpoint that answers, be it with 500, holds no slot for long, and its events should use the schedule they were
+ * promised.
  */
 import type { Line } from "./line.ts";
 

@@ -3,7 +3,7 @@
  */
 import { Breaker } from "./breaker.ts";
 import type { Line } from "./line.ts";
-import type { Outcome } from "./outcome.ts";
+import { isSilence, type Outcome } from "./outcome.ts";
 
 const START_LIMIT = 4; // in flight to an endpoint that has not answered yet
 const SLOW_MS = 1000; // 1 s: an answer that takes longer earns no higher limit
@@ -93,7 +93,8 @@ export class Endpoint {
   }
 
   /**
-   * Adapt the limit and the circuit to an attempt's outcome. A fault of ours, or an address we refuse, says nothing.
+   * Adapt the limit and the circuit to an attempt's outcome. A name that no resolver answers for is silence, too, whoever
+   * is to blame. Other faults of ours, or an address we refuse, say nothing.
    *
    * @param bound  what the limit never exceeds
    * @param probe  the attempt's number as a probe of the circuit; 0 when it was none
@@ -104,7 +105,7 @@ export class Endpoint {
       if (outcome.durationMs > SLOW_MS) this.limit = Math.max(1, bound * SLOW_SHARE, this.limit * SLOW_SHRINK);
       else if (Math.floor(outcome.status / 100) !== 5) this.limit += 1;
       this.limit = Math.min(this.limit, bound);
-    } else if (outcome.kind === "failure") {
+    } else if (isSilence(outcome)) {
       this.breaker.failed(nowMs, probe);
       this.limit = Math.max(1, this.limit * SILENT_SHRINK);
     } else {

@@ -6,7 +6,7 @@
  */
 import { Endpoint } from "./endpoint.ts";
 import { firstTurn, type Line } from "./line.ts";
-import type { Outcome } from "./outcome.ts";
+import { isSilence, type Outcome } from "./outcome.ts";
 
 /** Why a job was parked: its endpoint's circuit, its endpoint's limit, or the share of all slots it may have. */
 export type ParkReason = "circuit" | "limit" | "share";
@@ -201,7 +201,7 @@ export function createGate({
       if (endpoint.inFlight === 0) busyEndpoints -= 1;
 
       const isAnswer = outcome.kind === "response";
-      if (isAnswer || outcome.kind === "failure") {
+      if (isAnswer || isSilence(outcome)) {
         endpoint.took(outcome.durationMs, now());
         if (!endpoint.isProven) suspects.took(outcome.durationMs, now());
         if (endpoint.isProven !== isAnswer) suspects.inFlight += isAnswer ? -endpoint.inFlight : endpoint.inFlight;

@@ -44,6 +44,11 @@ export function isDelivered(outcome: Outcome): boolean {
   return outcome.kind === "response" && outcome.status >= 200 && outcome.status < 300;
 }
 
+/** Whether nobody answered: neither the receiver nor, about its name, a resolver. Either holds a slot for as long. */
+export function isSilence(outcome: Outcome): boolean {
+  return outcome.kind === "failure" || (outcome.kind === "fault" && outcome.code === "resolver");
+}
+
 /** The short code that logs and metrics carry: `null` when delivered, else `http_503`, `timeout`, `blocked_address`, … */
 export function errorCode(outcome: Outcome): string | null {
   switch (outcome.kind) {

@@ -50,9 +50,17 @@ describe("the limit of an endpoint", () => {
     expect(limitAfter([...grown, ...times(100, silence)])).toBe(1);
   });
 
+  test("shrinks, and the circuit opens, when no resolver answers for its name: a fault, but slots are held as long", () => {
+    const unresolved: Outcome = { kind: "fault", code: "resolver", durationMs: 9_000 };
+    expect(limitAfter([...times(1_000, answer(5)), ...times(100, unresolved)])).toBe(1);
+    const endpoint = new Endpoint();
+    for (const outcome of times(5, unresolved)) endpoint.learn(outcome, BOUND, 0);
+    expect(endpoint.breaker.isOpen).toBe(true);
+  });
+
   test("is the same after what says nothing about the endpoint", () => {
     const nothing: Outcome[] = [
-      { kind: "fault", code: "resolver", durationMs: 9_000 },
+      { kind: "fault", code: "resources", durationMs: 9_000 },
       { kind: "fault", code: "shutdown", durationMs: 9_000 },
       { kind: "blocked", range: "private", durationMs: 0 },
     ];
