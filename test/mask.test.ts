@@ -148,13 +148,13 @@ describe("what is odd", () => {
     expect(masked.length).toBeLessThan(2_000);
   });
 
-  test("masks a large text in well under a second", () => {
+  test("masks a large text in time that grows with its length", () => {
     const value = {
       data: { secret: SECRET },
-      failedReason: `"secret":"${'\\"'.repeat(200_000)} secret: [ ${"secret=".repeat(50_000)}`,
+      failedReason: `"secret":"${'\\"'.repeat(25_000)} secret: [ ${"secret=".repeat(6_000)}`,
     };
     const startedAt = performance.now();
     maskSecrets(value);
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect(performance.now() - startedAt).toBeLessThan(1_000); // some 20 ms; looked through anew from each place: minutes
   });
 });
