@@ -147,6 +147,7 @@ export function createGate({
     if (endpoint.breaker.isOpen || whyNot(endpoint) !== undefined) return;
     endpoint.advancedAt = nowMs;
     onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, abreast(endpoint))));
+    setTimeout(offerRoom, ADVANCE_MS, name, endpoint).unref(); // by then they are done, and the last of them asked too soon
   }
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */

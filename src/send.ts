@@ -4,24 +4,12 @@
  * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
-import { closeSync, openSync } from "node:fs";
-import {
-  blockedRange,
-  createLookup,
-  LookupError,
-  literalOf,
-  type Network,
-  type Resolve,
-  resolveBySystem,
-} from "./address.ts";
+import { blockedRange, createLookup, literalOf, type Network, type Resolve, resolveBySystem } from "./address.ts";
 import { type Connection, type Connections, createConnections, type Exchange, type Target } from "./connections.ts";
-import type { FailureCode, FaultCode, Outcome } from "./outcome.ts";
+import { isReset, type Result, requestFailure } from "./failure.ts";
+import type { FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
 import { ResponseReader } from "./response.ts";
-
-/** An outcome but for its duration. */
-type Result =
-  Exclude<Outcome, { kind: "expired" }> extends infer O ? (O extends Outcome ? Omit<O, "durationMs"> : never) : never;
 
 export interface SenderOptions {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
@@ -120,6 +108,15 @@ function describeDestination(url: URL, allowNetworks: readonly Network[]): Desti
   };
 }
 
+const SILENT: Result = { kind: "failure", code: "timeout" };
+/** The system's resolver gives up after 10 s: at a deadline of 10 s, a name server that is down shows as this. */
+const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
+
+/** A connection that ended without a word, as a reset says it. */
+const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
+
+const STALE_MS = 2 * 1000; // 2 s: a receiver that had closed the connection says so within a round trip
+
 /** One attempt under way: from the connection to the outcome. */
 class Attempt implements Exchange {
   readonly #startedAt = performance.now();
@@ -162,7 +159,8 @@ class Attempt implements Exchange {
 
   ended(error: NodeJS.ErrnoException = HUNG_UP): void {
     const { isUntouched } = this.#reader;
-    const isStale = this.#connection?.isReused && isUntouched && FAILURES[error.code ?? ""] === "connection_reset";
+    const isQuick = performance.now() - this.#startedAt < STALE_MS; // later it may well have seen the request, and failed
+    const isStale = this.#connection?.isReused && isUntouched && isQuick && isReset(error);
     // The receiver closed an idle connection just as we took it: it has not seen this request.
     if (isStale) this.#begin(this.connections.open(this.target));
     else if (isUntouched) this.#finish(requestFailure(error));
@@ -201,50 +199,4 @@ function writeRequest(requestLine: string, headers: readonly string[], body: Buf
   request.write(head, "latin1");
   request.set(body, head.length);
   return request;
-}
-
-const OUR_RESOURCES = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "ENETDOWN"]);
-const FAILURES: Readonly<Record<string, FailureCode>> = {
-  ECONNREFUSED: "connection_refused",
-  ECONNRESET: "connection_reset",
-  ECONNABORTED: "connection_reset",
-  EPIPE: "connection_reset",
-  EHOSTUNREACH: "unreachable",
-  ENETUNREACH: "unreachable",
-  EHOSTDOWN: "unreachable",
-  ETIMEDOUT: "timeout",
-  EPROTO: "tls",
-};
-const TLS = /^(?:CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH|INVALID_)/;
-
-const SILENT: Result = { kind: "failure", code: "timeout" };
-/** The system's resolver gives up after 10 s: at a deadline of 10 s, a name server that is down shows as this. */
-const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
-
-/** A connection that ended without a word, as a reset says it. */
-const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
-
-/** What an error of a connection, or of opening it, says about the attempt. */
-export function requestFailure(error: NodeJS.ErrnoException): Result {
-  const result = error instanceof LookupError ? error.result : failureOf(error);
-  const isDoubtful = "code" in result && (result.code === "connection_refused" || result.code === "dns");
-  return isDoubtful && hasNoDescriptor() ? { kind: "fault", code: "resources" } : result;
-}
-
-function failureOf(error: NodeJS.ErrnoException): Result {
-  const tried: NodeJS.ErrnoException[] = error instanceof AggregateError ? error.errors : [error]; // one an address
-  const codes = tried.map(({ code = "" }) => code);
-  const code = codes.find((code) => !OUR_RESOURCES.has(code)); // a machine without IPv6 fails at one of two by itself
-  if (code === undefined) return { kind: "fault", code: "resources" };
-  return { kind: "failure", code: FAILURES[code] ?? (TLS.test(code) ? "tls" : "network") };
-}
-
-/** Bun says "refused" and "no such name" also when there was no file descriptor left to ask with. */
-function hasNoDescriptor(): boolean {
-  try {
-    closeSync(openSync("/dev/null", "r"));
-    return false;
-  } catch (error) {
-    return OUR_RESOURCES.has((error as NodeJS.ErrnoException).code ?? "");
-  }
 }

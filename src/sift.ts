@@ -45,23 +45,24 @@ end`;
 const SIFT = `${IS_THEIRS}
 local ids = redis.call("LRANGE", KEYS[1], -ARGV[2], -1)
 local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local kept, moved = {}, 0
+local kept, turns, moved = {}, {}, 0
 for i = #ids, 1, -1 do
-  local id = ids[i]
-  local key = ARGV[1] .. id
-  if isTheirs(redis.pcall("HGET", key, "data")) then
+  local key = ARGV[1] .. ids[i]
+  local job = redis.pcall("HMGET", key, "data", "ats")
+  if isTheirs(job[1]) then
     local turn = from + moved * spacing
     if turn > horizon then turn = start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1)) end
     turn = math.floor(turn)
-    redis.call("ZADD", KEYS[2], turn * 4096 + moved % 4096, id)
-    redis.pcall("HSET", key, "delay", turn - math.floor(start), "parked", turn)
-    redis.pcall("HINCRBY", key, "ats", 1)
+    table.insert(turns, turn * 4096 + moved % 4096)
+    table.insert(turns, ids[i])
+    redis.pcall("HSET", key, "delay", turn - math.floor(start), "parked", turn, "ats", (tonumber(job[2] or nil) or 0) + 1)
     moved = moved + 1
   else
-    table.insert(kept, id)
+    table.insert(kept, ids[i])
   end
 end
 if moved > 0 then
+  redis.call("ZADD", KEYS[2], unpack(turns))
   redis.call("LTRIM", KEYS[1], 0, -1 - #ids)
   for i = #kept, 1, -1 do redis.call("RPUSH", KEYS[1], kept[i]) end
   redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")

@@ -4,9 +4,10 @@ import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { type Address, type Network, parseNetwork } from "../src/address.ts";
+import { requestFailure } from "../src/failure.ts";
 import type { Outcome } from "../src/outcome.ts";
 import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
-import { createSender, requestFailure, type Sender, type SenderOptions } from "../src/send.ts";
+import { createSender, type Sender, type SenderOptions } from "../src/send.ts";
 import { type Exchange, http, type Listener, type ListenerOptions, listen } from "./support/listener.ts";
 
 const LOOPBACK = [parseNetwork("127.0.0.0/8") as Network];
@@ -537,6 +538,17 @@ describe("connections", () => {
     test("not when the connection was a fresh one", async () => {
       const listener = await answering(reset);
       expect(what(await senderWith().send(to(listener), "1"))).toEqual(failure("connection_reset"));
+      expect(listener.connections).toBe(1);
+    });
+
+    test("not when the reset comes so late that the receiver may have seen the request", async () => {
+      const listener = await staleAfterFirst(
+        ({ socket }) => void setTimeout(() => socket.resetAndDestroy(), 2_300),
+        take,
+      );
+      const sender = senderWith({ timeoutMs: 10_000 });
+      await sender.send(to(listener), "1");
+      expect(what(await sender.send(to(listener), "1"))).toEqual(failure("connection_reset"));
       expect(listener.connections).toBe(1);
     });
 
