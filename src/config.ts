@@ -66,7 +66,8 @@ export function findMisspelt(env: Readonly<Record<string, string | undefined>>):
 export function loadConfigOrExit(env: Readonly<Record<string, string | undefined>>): Config {
   const loaded = loadConfig(env);
   if (loaded.ok) return loaded.config;
-  process.stderr.write(loaded.problems.map((problem) => `fluxhook: ${problem}\n`).join(""));
+  const problems = [...loaded.problems, ...findMisspelt(env).map(({ hint }) => hint)];
+  process.stderr.write(problems.map((problem) => `fluxhook: ${problem}\n`).join(""));
   process.exit(78);
 }
 

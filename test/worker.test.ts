@@ -343,9 +343,15 @@ describe("the worker's start", () => {
   });
 
   test("ends with 78 and every problem when the settings are wrong", async () => {
-    const process = worker(backend(), { WEBHOOK_TIMEOUT: "ten", WEBHOOK_CONCURRENCY: "0", VALKEY_URL: "leak://leak" });
+    const process = worker(backend(), {
+      WEBHOOK_TIMEOUT: "ten",
+      WEBHOOK_CONCURRENCY: "0",
+      VALKEY_URL: "leak://leak",
+      WEBHOOK_MAX_AG: "1d",
+    });
     expect(await bounded(process.exited, () => "an exit")).toBe(78);
-    expect(process.errors().trim().split("\n").length).toBe(3);
+    expect(process.errors().trim().split("\n").length).toBe(4);
+    expect(process.errors()).toContain("WEBHOOK_MAX_AG is not a setting; did you mean WEBHOOK_MAX_AGE?");
     expect(process.errors()).toContain(
       'fluxhook: expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"',
     );
