@@ -56,7 +56,7 @@ function end(code: number, reason: string): never {
 }
 
 /** The text of `--help`: the program, and every setting from the table. */
-export function describeProgram({ name, purpose }: Program): string {
+function describeProgram({ name, purpose }: Program): string {
   const settings = Object.values(SETTINGS).map(
     ({ name, default: value, meaning, expected }) =>
       `  ${name.padEnd(NAME_WIDTH)}${value || "(unset)"}\n      ${meaning}\n      expected: ${expected}`,
@@ -76,7 +76,7 @@ ${settings.join("\n\n")}
 }
 
 /** The text of `--check`, and the exit code: every problem there is, none of the secrets. */
-export async function checkSettings(env: Env): Promise<{ readonly code: number; readonly text: string }> {
+async function checkSettings(env: Env): Promise<{ readonly code: number; readonly text: string }> {
   const loaded = loadConfig(env);
   const misspelt = findMisspelt(env);
   const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);

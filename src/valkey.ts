@@ -26,8 +26,8 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
     socketTimeout: SILENCE_MS,
     retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), MAX_RECONNECT_DELAY_MS),
-    // A primary that became a replica answers READONLY (an error code, not prose): go and find the new one, then resend.
-    reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 2 : false),
+    // Go and find the new primary, then resend.
+    reconnectOnError: (error) => (isReadonly(error) ? 2 : false),
   });
   valkey.on("connect", () => {
     joinWrites(valkey.stream);
@@ -44,6 +44,11 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     isAway = true;
   });
   return valkey;
+}
+
+/** What a primary that became a replica answers: the first word of an error is its code, not prose. */
+function isReadonly(error: Error): boolean {
+  return error.message.startsWith("READONLY ");
 }
 
 const REACH_MS = 2 * 1000; // 2 s: somebody waits at a terminal
@@ -132,7 +137,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
     connectTimeout: timeoutMs,
     socketTimeout: timeoutMs,
     retryStrategy: () => RECONNECT_MS,
-    reconnectOnError: (error) => (error.message.startsWith("READONLY ") ? 1 : false),
+    reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
   });
   valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
   let trouble: NodeJS.ErrnoException | undefined;
@@ -175,7 +180,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         }
         if ("value" in result) return result.value;
         const { error } = result;
-        if (error instanceof ReplyError && !error.message.startsWith("READONLY ")) throw error;
+        if (error instanceof ReplyError && !isReadonly(error)) throw error;
         trouble = error;
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       }

@@ -7,6 +7,7 @@ import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board-app.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Logger } from "../src/logger.ts";
+import { BOARD_DEFAULTS } from "./support/board.ts";
 import { bounded, eventually, jobData, OPEN_GATE, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const SEED = Number(process.env.MALFORMED_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -402,13 +403,7 @@ describe("a job whose stored", () => {
     const stored = () => system.valkey.hget(system.queue.toKey("j0"), "data");
     await eventually(stored, (text) => text?.startsWith('"') === true);
     const app = createBoardApp({
-      config: {
-        boardUser: "admin",
-        boardPassword: undefined,
-        boardEnvironment: "",
-        boardReadonly: false,
-        timeoutMs: 10_000,
-      },
+      config: BOARD_DEFAULTS,
       valkey: system.valkey,
       queue: system.queue,
       registry: new Registry(),

@@ -7,6 +7,7 @@ import { createLogger, type Logger } from "../src/logger.ts";
 import { openQueue, type Queue } from "../src/queue.ts";
 import { verify } from "../src/signature.ts";
 import { connectValkey } from "../src/valkey.ts";
+import { BOARD_DEFAULTS } from "./support/board.ts";
 import { jobData, type Line, QUICK, startStack } from "./support/stack.ts";
 
 const SECRET = "s3cret-of-the-test";
@@ -23,14 +24,7 @@ const locked = buildApp({ boardReadonly: true, boardEnvironment: "staging" });
 
 function buildApp(config: Partial<BoardConfig> = {}, { valkey = stack.valkey, queue = stack.queue as Queue } = {}) {
   return createBoardApp({
-    config: {
-      boardUser: "admin",
-      boardPassword: undefined,
-      boardEnvironment: "",
-      boardReadonly: false,
-      timeoutMs: 10_000,
-      ...config,
-    },
+    config: { ...BOARD_DEFAULTS, ...config },
     valkey,
     queue,
     registry: new Registry(),

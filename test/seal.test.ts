@@ -6,6 +6,7 @@ import { createBoardApp } from "../src/board-app.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Logger } from "../src/logger.ts";
 import { createKey, isSealed, openSealed, seal } from "../src/seal.ts";
+import { BOARD_DEFAULTS } from "./support/board.ts";
 import { jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const USER = "usr_42";
@@ -131,13 +132,7 @@ describe("a delivery with a sealed secret", () => {
   /** Everything that is kept of a job, and everything that anybody is shown. */
   async function trail({ valkey, queue, lines, metrics }: Stack, id: string, userId: string): Promise<string> {
     const app = createBoardApp({
-      config: {
-        boardUser: "admin",
-        boardPassword: undefined,
-        boardEnvironment: "",
-        boardReadonly: false,
-        timeoutMs: 10_000,
-      },
+      config: BOARD_DEFAULTS,
       valkey,
       queue,
       registry: new Registry(),

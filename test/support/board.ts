@@ -1,0 +1,8 @@
+/** The settings of a board as they are by default: no password, everything allowed. */
+export const BOARD_DEFAULTS = {
+  boardUser: "admin",
+  boardPassword: undefined,
+  boardEnvironment: "",
+  boardReadonly: false,
+  timeoutMs: 10_000,
+};
