@@ -1,6 +1,7 @@
 /**
  * The log: each user's last attempts, in Valkey.
  */
+import { perTurn } from "./turn.ts";
 import type { Valkey } from "./valkey.ts";
 
 /** One attempt as it is stored and as the API returns it. */
@@ -87,11 +88,7 @@ export interface AttemptLog {
 }
 
 export function createAttemptLog(valkey: Valkey): AttemptLog {
-  let pending: Entry[] = [];
-
-  async function write(): Promise<void> {
-    const entries = pending;
-    pending = [];
+  const write = perTurn(async (entries: Entry[]) => {
     try {
       // Not EVALSHA: where it finds no script it is sent again, behind what was to take effect after it.
       const written = valkey.eval(
@@ -111,15 +108,14 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
     } catch (error) {
       for (const { reject } of entries) reject(error as Error);
     }
-  }
+  });
 
   return {
     record(userId, attempt, nowMs, onSent) {
       const member = JSON.stringify(attempt);
       const score = Date.parse(attempt.timestamp);
       return new Promise((resolve, reject) => {
-        const entry = { userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject };
-        if (pending.push(entry) === 1) setImmediate(write);
+        write({ userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject });
       });
     },
     async list(userId, nowMs) {

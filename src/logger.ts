@@ -1,43 +1,51 @@
 /**
  * Output: JSON, one object a line, on stdout.
  */
-import pino from "pino";
 import { within } from "./deadline.ts";
+import { perTurn } from "./turn.ts";
 
-export type Logger = pino.Logger;
+const LEVELS = ["trace", "debug", "info", "warn", "error", "fatal"] as const;
+type Level = (typeof LEVELS)[number];
 
-const MAX_BUFFERED_BYTES = 64 * 1024; // some 150 lines: a busy worker writes thousands a second
-const FLUSH_MS = 100; // how long a line may wait for more to be written with
+/**
+ * Write a line: `{"level","time",…fields,"message"}`, the time in ISO 8601 with milliseconds.
+ *
+ * @param fields   what JSON can say
+ * @param message  what happened, as in `job.rejected`
+ */
+type Write = (fields: object, message: string) => void;
+
+export type Logger = Readonly<Record<Level, Write>>;
+
 const LAST_LINES_MS = 500; // for the last lines to leave, should their reader be slow
 
 /**
- * Make the process's logger. Lines are written behind the back of the caller, so that a slow pipe never slows a delivery;
- * await `flush` before the process ends. It never rejects, and ends in time also when nobody reads any more.
+ * Make the process's logger. Lines are written behind the back of the caller, those of one turn of the event loop together,
+ * so that neither many lines nor a slow pipe slows a delivery; await `flush` before the process ends. It never rejects, and
+ * ends in time also when nobody reads any more.
  *
- * Not pino's own destination: in Bun it costs twice as much, and its synchronous flush tries for ever when nobody reads.
+ * @param level  the least that is written; `silent` for nothing
  */
 export function createLogger(level: string): { logger: Logger; flush(): Promise<void> } {
-  const sink = Bun.stdout.writer({ highWaterMark: MAX_BUFFERED_BYTES });
-  const flush = async (): Promise<void> => {
+  const sink = Bun.stdout.writer();
+  const send = async (lines: string[]): Promise<void> => {
+    await sink.write(lines.join(""));
     await sink.flush();
   };
-  setInterval(() => flush().catch(ignore), FLUSH_MS).unref();
-  const logger = pino(
-    {
-      level,
-      base: null,
-      messageKey: "message",
-      timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
-    },
-    {
-      write(line) {
-        const written = sink.write(line);
-        if (written instanceof Promise) written.catch(ignore);
-      },
-    },
-  );
-  return { logger, flush: () => within(LAST_LINES_MS, flush(), undefined) };
+  const add = perTurn((lines: string[]) => send(lines).catch(ignore));
+  const write = (name: Level): Write => {
+    return (fields, message) =>
+      add(`${JSON.stringify({ level: name, time: new Date().toISOString(), ...fields, message })}\n`);
+  };
+  const least = level === "silent" ? LEVELS.length : LEVELS.indexOf(level as Level);
+  const writers = LEVELS.map((name, index) => [name, index < least ? ignore : write(name)]);
+  return { logger: Object.fromEntries(writers), flush: () => within(LAST_LINES_MS, flush(), undefined) };
+
+  /** Lines of this turn leave with its end, which comes before this. */
+  async function flush(): Promise<void> {
+    await new Promise(setImmediate);
+    await sink.flush();
+  }
 }
 
 /** A reader that is gone is no reason to stop delivering. */
