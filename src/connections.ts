@@ -6,6 +6,7 @@
  */
 import { connect, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
+import { perTurn } from "./turn.ts";
 
 /** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
 export interface Target {
@@ -36,7 +37,36 @@ export interface ConnectionsOptions {
 const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
 const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
 
-/** One connection. */
+/** The socket of Bun's own under one of node:net or node:tls. */
+interface BareSocket {
+  /** Takes as much as there is room for, and returns how many bytes that was; what is left must wait for `drain`. */
+  write(bytes: Buffer): number;
+  /** From now on these are told, and nobody else. */
+  reload(handlers: {
+    readonly socket: {
+      readonly data: (socket: BareSocket, bytes: Buffer) => void;
+      readonly drain: () => void;
+      readonly end: () => void;
+      readonly close: (socket: BareSocket, error?: NodeJS.ErrnoException) => void;
+      readonly error: (socket: BareSocket, error: NodeJS.ErrnoException) => void;
+    };
+  }): void;
+}
+
+/** Bun has one, node has none that can be used so. */
+function bareSocketOf(socket: Socket): BareSocket | undefined {
+  const { _handle: bare } = socket as { _handle?: Partial<BareSocket> | null };
+  return bare?.reload === undefined ? undefined : (bare as BareSocket);
+}
+
+/** Requests leave together: each wakes its receiver, and on a busy machine a receiver that wakes interrupts us. */
+const sendSoon = perTurn((connections: Connection[]) => {
+  for (const connection of connections) connection.flush();
+});
+
+/**
+ * One connection. Once it is open it does without the streams of node:net: they are half of what an exchange costs.
+ */
 export class Connection {
   /** It has carried an exchange before this one. */
   isReused = false;
@@ -46,12 +76,13 @@ export class Connection {
   #exchange: Exchange | undefined;
   #unsent: Buffer | undefined;
   #isOpen = false;
+  #bare: BareSocket | undefined;
 
   constructor(
     readonly origin: string,
     private readonly socket: Socket,
     { isSecure, isLiteral }: Target,
-    onGone: (connection: Connection) => void,
+    private readonly onGone: (connection: Connection) => void,
   ) {
     if (!isLiteral) {
       this.isResolving = true;
@@ -59,31 +90,60 @@ export class Connection {
         this.isResolving = false;
       });
     }
+    const received = (bytes: Buffer): void => this.#received(bytes);
+    const ended = (error?: NodeJS.ErrnoException): void => this.#ended(error);
     // Not before the certificate was found good: the request is the customer's data.
     socket.once(isSecure ? "secureConnect" : "connect", () => {
       this.#isOpen = true;
-      if (this.#unsent !== undefined) socket.write(this.#unsent);
-      this.#unsent = undefined;
+      this.#bare = bareSocketOf(socket);
+      this.#bare?.reload({
+        socket: {
+          data: (_, bytes) => received(bytes),
+          drain: () => this.flush(),
+          end: () => ended(),
+          close: (_, error) => ended(error),
+          error: (_, error) => ended(error),
+        },
+      });
+      this.flush();
     });
-    const end = (error?: NodeJS.ErrnoException): void => {
-      const exchange = this.#exchange;
-      this.#exchange = undefined;
-      onGone(this);
-      socket.destroy();
-      exchange?.ended(error);
-    };
-    // Bytes that nobody asked for would be taken for the next answer.
-    socket.on("data", (bytes: Buffer) => (this.#exchange === undefined ? end() : this.#exchange.received(bytes)));
-    socket.on("error", end);
-    socket.on("end", () => end());
-    socket.on("close", () => end());
+    socket.on("data", received);
+    socket.on("error", ended);
+    socket.on("end", () => ended());
+    socket.on("close", () => ended());
   }
 
-  /** Send a request, now or as soon as the connection is open. */
+  #received(bytes: Buffer): void {
+    // Bytes that nobody asked for would be taken for the next answer.
+    if (this.#exchange === undefined) this.#ended();
+    else this.#exchange.received(bytes);
+  }
+
+  #ended(error?: NodeJS.ErrnoException): void {
+    const exchange = this.#exchange;
+    this.onGone(this);
+    this.destroy();
+    exchange?.ended(error);
+  }
+
+  /** Send a request, at the end of this turn of the event loop or as soon as the connection is open. */
   begin(exchange: Exchange, request: Buffer): void {
     this.#exchange = exchange;
-    if (this.#isOpen) this.socket.write(request);
-    else this.#unsent = request;
+    this.#unsent = request;
+    if (this.#isOpen) sendSoon(this);
+  }
+
+  /** Send what is unsent, as far as there is room for it. */
+  flush(): void {
+    const bytes = this.#unsent;
+    if (bytes === undefined) return;
+    if (this.#bare === undefined) {
+      this.#unsent = undefined;
+      this.socket.write(bytes);
+    } else {
+      const count = this.#bare.write(bytes);
+      this.#unsent = count < bytes.length ? bytes.subarray(Math.max(0, count)) : undefined;
+    }
   }
 
   /** All of the request has left. */
@@ -98,6 +158,7 @@ export class Connection {
 
   destroy(): void {
     this.#exchange = undefined;
+    this.#unsent = undefined;
     this.socket.destroy();
   }
 }
