@@ -39,9 +39,8 @@ const sender = createSender({
 
 /** Each of them signs and sends the same request; true when it was answered. */
 const clients: Readonly<Record<string, (request: WebhookRequest, key: string) => Promise<boolean>>> = {
-  async fetch({ url, headers: flat, body }) {
-    const headers: [string, string][] = [];
-    for (let i = 0; i < flat.length; i += 2) headers.push([flat[i] as string, flat[i + 1] as string]);
+  async fetch({ url, head, body }) {
+    const headers = head.split("\r\n").flatMap((line) => (line === "" ? [] : [line.split(": ") as [string, string]]));
     const response = await fetch(url, { method: "POST", headers, body, signal: AbortSignal.timeout(10_000) });
     await response.text();
     return response.ok;

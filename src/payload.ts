@@ -26,8 +26,8 @@ export interface WebhookEvent {
 /** One POST, complete but for the connection. */
 export interface WebhookRequest {
   readonly url: URL;
-  /** Name, value, name, value, …: in the order and case in which they are sent. */
-  readonly headers: readonly string[];
+  /** The header's lines, each with its CRLF, in the order and case in which they are sent. */
+  readonly head: string;
   readonly body: Buffer;
 }
 
@@ -57,34 +57,22 @@ export function buildRequest(event: WebhookEvent, delivery: string, nowMs: numbe
   const { body } = event;
   const { url, secrets } = event.endpoint;
   const timestamp = Math.floor(nowMs / 1000);
-  const headers = [
-    "Host",
-    url.host,
-    "User-Agent",
-    USER_AGENT,
-    "Content-Type",
-    "application/json",
-    "Content-Length",
-    String(body.length),
-    // We read no body worth compressing, and a compressed one could be a bomb.
-    "Accept-Encoding",
-    "identity",
-    "X-Fluxdrop-Event",
-    event.type,
-    "X-Fluxdrop-Delivery",
-    delivery,
-    "X-Fluxdrop-Timestamp",
-    String(timestamp),
-    "X-Fluxdrop-Signature",
-    signFluxdrop(body, secrets[0]),
-    "webhook-id",
-    event.id,
-    "webhook-timestamp",
-    String(timestamp),
-    "webhook-signature",
-    signStandard(event.id, timestamp, body, secrets),
-  ];
-  return { url, headers, body };
+  // We read no body worth compressing, and a compressed one could be a bomb: identity. Nothing in here can hold a line
+  // break: the parser of URLs and the contract let none through.
+  const head =
+    `Host: ${url.host}\r\n` +
+    `User-Agent: ${USER_AGENT}\r\n` +
+    `Content-Type: application/json\r\n` +
+    `Content-Length: ${body.length}\r\n` +
+    `Accept-Encoding: identity\r\n` +
+    `X-Fluxdrop-Event: ${event.type}\r\n` +
+    `X-Fluxdrop-Delivery: ${delivery}\r\n` +
+    `X-Fluxdrop-Timestamp: ${timestamp}\r\n` +
+    `X-Fluxdrop-Signature: ${signFluxdrop(body, secrets[0])}\r\n` +
+    `webhook-id: ${event.id}\r\n` +
+    `webhook-timestamp: ${timestamp}\r\n` +
+    `webhook-signature: ${signStandard(event.id, timestamp, body, secrets)}\r\n`;
+  return { url, head, body };
 }
 
 /** An endpoint as logs, metrics and the gate name it: without query and fragment, which may carry tokens. */

@@ -134,7 +134,8 @@ async function traced(request: WebhookRequest, send: (request: WebhookRequest) =
   const carrier: { traceparent?: string } = {};
   propagation.inject(trace.setSpan(context.active(), span), carrier);
   try {
-    const outcome = await send({ ...request, headers: [...request.headers, ...Object.entries(carrier).flat()] });
+    const lines = Object.entries(carrier).map(([name, value]) => `${name}: ${value}\r\n`);
+    const outcome = await send({ ...request, head: request.head + lines.join("") });
     const error = errorCode(outcome);
     span.setAttribute("http.response.status_code", statusCode(outcome) ?? undefined);
     if (error !== null) span.setAttribute("error.type", error).setStatus({ code: SpanStatusCode.ERROR });
@@ -145,17 +146,15 @@ async function traced(request: WebhookRequest, send: (request: WebhookRequest) =
 }
 
 /** By OpenTelemetry's names for HTTP clients. The URL goes without its query, which may carry a token. */
-function describeRequest({ url, headers }: WebhookRequest): Attributes {
+function describeRequest({ url, head }: WebhookRequest): Attributes {
   const attributes: Attributes = {
     "http.request.method": "POST",
     "url.full": endpointName(url),
     "server.address": url.hostname,
     "server.port": Number(url.port) || (url.protocol === "https:" ? 443 : 80),
   };
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i] as string;
-    if (RECORDED_HEADERS.has(name))
-      attributes[`http.request.header.${name.toLowerCase()}`] = [headers[i + 1] as string];
+  for (const [, name = "", value = ""] of head.matchAll(/^(.+?): (.*)\r$/gm)) {
+    if (RECORDED_HEADERS.has(name)) attributes[`http.request.header.${name.toLowerCase()}`] = [value];
   }
   return attributes;
 }

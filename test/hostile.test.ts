@@ -301,9 +301,9 @@ test("13,000 endpoints leave no more than 2,048 idle connections, which end, and
   const send = async (upTo: number): Promise<void> => {
     while (made < upTo) {
       const url = new URL(nextUrl());
-      const headers = ["Host", url.host, "Content-Length", "2"];
+      const head = `Host: ${url.host}\r\nContent-Length: 2\r\n`;
       outcomes.add(
-        errorCode(await system.sender.send({ url, headers, body: Buffer.from("{}") }, url.host)) ?? "delivered",
+        errorCode(await system.sender.send({ url, head, body: Buffer.from("{}") }, url.host)) ?? "delivered",
       );
     }
   };

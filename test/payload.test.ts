@@ -15,8 +15,8 @@ const event: WebhookEvent = {
 };
 const delivery = "6e2f7f3e-8a3b-4d5c-9f60-0d1e2f3a4b5c";
 const nowMs = 1_760_000_000_999;
-const pairs = (headers: readonly string[]) =>
-  headers.flatMap((name, index) => (index % 2 === 0 ? [[name, headers[index + 1] as string] as const] : []));
+const pairs = (head: string) =>
+  head.split("\r\n").flatMap((line) => (line === "" ? [] : [line.split(": ") as [name: string, value: string]]));
 
 describe("the body", () => {
   test("is id, event, timestamp and data in that order, compact, to the byte", () => {
@@ -57,10 +57,10 @@ describe("the body", () => {
 });
 
 describe("the request", () => {
-  const { headers, body, url } = buildRequest(event, delivery, nowMs);
+  const { head, body, url } = buildRequest(event, delivery, nowMs);
 
   test("has the contract's headers in the contract's order and case", () => {
-    expect(pairs(headers)).toEqual([
+    expect(pairs(head)).toEqual([
       ["Host", "hooks.example.com:8443"],
       ["User-Agent", "Fluxhook/1.0"],
       ["Content-Type", "application/json"],
@@ -78,7 +78,7 @@ describe("the request", () => {
   });
 
   test("verifies with each active secret, and with the current one by the older scheme", () => {
-    const received = Object.fromEntries(pairs(headers).map(([name, value]) => [name.toLowerCase(), value]));
+    const received = Object.fromEntries(pairs(head).map(([name, value]) => [name.toLowerCase(), value]));
     const at = { nowSeconds: nowMs / 1000 };
     const { "webhook-signature": _, ...fluxdropOnly } = received;
     expect(verify(body, received, "current", at)).toEqual({ ok: true });
@@ -89,13 +89,15 @@ describe("the request", () => {
 
   test("counts the body's length in bytes", () => {
     const request = buildRequest({ ...event, body: bodyOf({ a: "🦊" }) }, delivery, nowMs);
-    expect(Object.fromEntries(pairs(request.headers))["Content-Length"]).toBe(String(request.body.length));
+    expect(Object.fromEntries(pairs(request.head))["Content-Length"]).toBe(String(request.body.length));
     expect(request.body.length).toBe(bodyOf({ a: "" }).length + 4);
   });
 
   test("names the host without a default port, in brackets or punycode where it must", () => {
     const hostOf = (text: string) =>
-      buildRequest({ ...event, endpoint: { ...event.endpoint, url: new URL(text) } }, delivery, nowMs).headers[1];
+      buildRequest({ ...event, endpoint: { ...event.endpoint, url: new URL(text) } }, delivery, nowMs).head.match(
+        /^Host: (.*)\r\n/,
+      )?.[1];
     expect(hostOf("https://example.com:443/")).toBe("example.com");
     expect(hostOf("http://example.com:443/")).toBe("example.com:443");
     expect(hostOf("http://[2606:4700::1]:8080/")).toBe("[2606:4700::1]:8080");
@@ -103,7 +105,7 @@ describe("the request", () => {
   });
 
   test("has no secret in it", () => {
-    expect(headers.join("\n") + body.toString()).not.toMatch(/current|previous/);
+    expect(head + body.toString()).not.toMatch(/current|previous/);
   });
 });
 

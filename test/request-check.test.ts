@@ -10,11 +10,12 @@ const ID = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52";
 const NOW = Date.UTC(2026, 10, 24, 9, 0, 0);
 const body = buildBody(ID, "file.created", NOW, { path: "/ü.txt", size: 1 });
 const endpoint = { url: new URL("http://h/in"), secrets: [SECRET, OLD] as [string, string] };
-const { headers: rawHeaders } = buildRequest(
+const { head } = buildRequest(
   { id: ID, type: "file.created", timestampMs: NOW, userId: "u", endpoint, body },
   crypto.randomUUID(),
   NOW,
 );
+const rawHeaders = head.trimEnd().split(/: |\r\n/);
 const request = parseRequest(writeRequest("/in", rawHeaders, body)) as SavedRequest;
 const at = { nowMs: NOW + 1000, toleranceMs: 60_000 };
 const marks = (checked: ReturnType<typeof checkRequest>) => checked.checks.map(({ ok }) => ok);
