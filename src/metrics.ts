@@ -32,11 +32,19 @@ export function createMetrics({
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
-  const attempts = new Counter({
+  // prom-client makes a text of the labels each time it counts; ours are counted here, and told when asked.
+  const attempts = new Map<string, Map<string, number>>(); // by event type, then outcome
+  new Counter({
     name: "fluxhook_attempts_total",
     help: "Finished attempts by event type and outcome; statuses as http_2xx, http_4xx, …",
     labelNames: ["event", "outcome"],
     registers,
+    collect() {
+      this.reset();
+      for (const [event, counts] of attempts) {
+        for (const [outcome, count] of counts) this.inc({ event, outcome }, count);
+      }
+    },
   });
   const duration = new Histogram({
     name: "fluxhook_attempt_duration_seconds",
@@ -85,7 +93,10 @@ export function createMetrics({
   return {
     registry,
     attempted(event, outcome) {
-      attempts.labels(event, outcomeLabel(outcome)).inc();
+      const counts = attempts.get(event) ?? new Map<string, number>();
+      const label = outcomeLabel(outcome);
+      counts.set(label, (counts.get(label) ?? 0) + 1);
+      attempts.set(event, counts);
       duration.observe(outcome.durationMs / 1000);
       if (outcome.kind === "blocked") blocked.labels(outcome.range).inc();
     },

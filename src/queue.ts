@@ -90,6 +90,11 @@ function isReadable(field: string, text: string): boolean {
   }
 }
 
+const POLICY = Symbol("policy");
+
+/** A job that was given its policy at pick-up. */
+type PolicedJob = Job<unknown, string> & { [POLICY]?: RetryPolicy };
+
 /** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
@@ -115,11 +120,9 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   lastPickUpAt = Date.now();
   /** How many jobs are being processed. */
   active = 0;
-  readonly #policies: WeakMap<Job, RetryPolicy>;
   readonly #policy: RetryPolicy;
 
   constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
-    const policies = new WeakMap<Job, RetryPolicy>();
     const lockMs = Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
     const options: WorkerOptions = {
       connection: valkey,
@@ -143,21 +146,20 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
         // Half of what the lock outlasts an attempt by: the other half is for its wait in the gate.
         const isLate = Date.now() - (job.processedOn ?? Date.now()) > (lockMs - timeoutMs) / 2;
         if (isLate && !(await job.extendLock(token as string, lockMs))) throw new DelayedError();
-        return await process(job, token as string, policies.get(job) ?? policy);
+        return await process(job, token as string, (job as PolicedJob)[POLICY] ?? policy);
       } finally {
         this.active -= 1;
       }
     };
     super(queue, processJob, options, createTolerantBackend);
-    this.#policies = policies;
     this.#policy = policy;
   }
 
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
     this.lastPickUpAt = Date.now();
-    const job = this.#read(stored, jobId);
+    const job: PolicedJob = this.#read(stored, jobId);
     const policy = policyOf(job.opts, this.#policy);
-    this.#policies.set(job, policy);
+    job[POLICY] = policy;
     job.opts.attempts = policy.attempts;
     job.opts.backoff = { type: STRATEGY };
     job.opts.stackTraceLimit = 0;
