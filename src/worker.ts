@@ -1,6 +1,7 @@
 /**
  * The worker: `bun src/worker.ts`, as many side by side as there are cores. Wiring only.
  */
+import "./wire.ts";
 import { loadConfigOrAnswer } from "./check.ts";
 import { publishCircuits } from "./circuits.ts";
 import { findMisspelt } from "./config.ts";

@@ -45,13 +45,13 @@ function layerOf(file: string): number {
 /** One library, one owner. Types may be used by all; stand-ins under src/dev use what they like. */
 const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^bullmq$/, /^src\/queue\.ts$/],
-  [/^ioredis$/, /^src\/valkey\.ts$/],
+  [/^ioredis$/, /^src\/(valkey|wire)\.ts$/],
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
   [/^zod$/, /^(src\/settings|jobs\/event)\.ts$/],
   [/^ipaddr\.js$/, /^src\/address\.ts$/],
-  [/^pino$/, /^src\/logger\.ts$/],
   [/^prom-client$/, /^src\/metrics\.ts$/],
+  [/^redis-parser$/, /^src\/wire\.ts$/],
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],

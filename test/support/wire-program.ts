@@ -1,0 +1,51 @@
+/**
+ * Puts src/wire.ts in the place of ioredis's own reader and writer, which holds for the whole process: hence one of its own.
+ *
+ *   bun test/support/wire-program.ts <VALKEY_URL>
+ *
+ * Prints what came back as JSON, bytes as `{"type":"Buffer"}`.
+ */
+import { Command, Redis } from "ioredis";
+import { createChance } from "./chance.ts";
+
+const write = (name: string, args: (string | Buffer)[]): Buffer =>
+  Buffer.from(new Command(name, args).toWritable({}) as string);
+const chance = createChance(1);
+const PARTS = ["", "a", "bull:webhooks:wait", "größe", "文件🦊", "\r\n", "\0", "x".repeat(2000), "\u00ff"];
+const COMMANDS = Array.from({ length: 500 }, (_, index) => {
+  const args = Array.from({ length: Math.floor(chance.between(0, 40)) }, () => {
+    const text = chance.pick(PARTS);
+    return index % 2 === 0 || chance.between(0, 1) < 0.8 ? text : Buffer.from(`${text}\u0080`, "latin1");
+  });
+  return [chance.pick(["evalsha", "set"]), args] as const;
+});
+
+const theirs = COMMANDS.map(([name, args]) => write(name, args));
+await import("../../src/wire.ts");
+const ours = COMMANDS.map(([name, args]) => write(name, args));
+const differing = ours.filter((bytes, index) => !bytes.equals(theirs[index] as Buffer)).length;
+
+const valkey = new Redis(process.argv[2] as string, { maxRetriesPerRequest: 0 });
+const key = `wire:${crypto.randomUUID()}`;
+const failure = (error: Error) => `${error.constructor.name}: ${error.message.split(" ")[0]}`;
+const long = "größe🦊".repeat(100_000);
+await valkey.set(key, "größe\r\n🦊\0");
+const results = {
+  differing,
+  text: await valkey.get(key),
+  nothing: await valkey.get("wire:none"),
+  empty: await valkey.echo(""),
+  number: await valkey.strlen(key),
+  nested: await valkey.eval("return {1, {'a', {}, false}, redis.status_reply('OK')}", 0),
+  error: await valkey.lpush(key, "x").catch(failure),
+  noScript: await valkey.evalsha("0".repeat(40), 0).catch(failure),
+  transaction: (await valkey.multi().set(key, "x").lpush(key, "y").get(key).exec())?.map(([error, value]) =>
+    error === null ? value : failure(error),
+  ),
+  bytes: await valkey.eval("return #ARGV[1]", 0, Buffer.from([0, 0x80, 0xff])),
+  isLongWhole: (await valkey.echo(long)) === long,
+  together: await Promise.all(Array.from({ length: 200 }, async (_, i) => Number(await valkey.echo(`${i}`)) === i)),
+};
+await valkey.del(key);
+console.log(JSON.stringify({ ...results, together: results.together.every(Boolean) }));
+valkey.disconnect();
