@@ -34,8 +34,12 @@ export function createLogger(level: string): { logger: Logger; flush(): Promise<
   };
   const add = perTurn((lines: string[]) => send(lines).catch(ignore));
   const write = (name: Level): Write => {
-    return (fields, message) =>
-      add(`${JSON.stringify({ level: name, time: new Date().toISOString(), ...fields, message })}\n`);
+    const begin = `{"level":"${name}","time":"`;
+    return (fields, message) => {
+      const text = JSON.stringify(fields).slice(1, -1);
+      const end = `"message":${JSON.stringify(message)}}\n`;
+      add(`${begin}${new Date().toISOString()}",${text}${text === "" ? "" : ","}${end}`);
+    };
   };
   const least = level === "silent" ? LEVELS.length : LEVELS.indexOf(level as Level);
   const writers = LEVELS.map((name, index) => [name, index < least ? ignore : write(name)]);

@@ -75,7 +75,13 @@ export function buildRequest(event: WebhookEvent, delivery: string, nowMs: numbe
   return { url, head, body };
 }
 
+const names = new WeakMap<URL, string>();
+
 /** An endpoint as logs, metrics and the gate name it: without query and fragment, which may carry tokens. */
 export function endpointName(url: URL): string {
-  return url.origin + url.pathname;
+  const known = names.get(url);
+  if (known !== undefined) return known;
+  const name = url.origin + url.pathname;
+  names.set(url, name);
+  return name;
 }

@@ -47,24 +47,56 @@ decoding.Decoder = class {
   }
 };
 
+type Argument = string | Buffer;
+
 const MAX_KNOWN = 1024;
 const LENGTHS = Array.from({ length: MAX_KNOWN }, (_, length) => `$${length}`);
 
 const lengthOf = (text: string): string => LENGTHS[text.length] ?? `$${text.length}`;
 
+const isAscii = (arg: Argument | undefined): boolean =>
+  typeof arg === "string" && Buffer.byteLength(arg) === arg.length;
+
+/** The arguments with which every call of a script has begun so far, and how they are written. */
+interface Beginning {
+  readonly args: readonly Argument[];
+  readonly text: string;
+}
+
+const beginnings = new Map<Argument, Beginning>(); // by the script's digest, the first argument
+
+/** Most keys of a script are the queue's, the same each time: they are written once. */
+function beginningOf(args: readonly Argument[]): Beginning {
+  const known = beginnings.get(args[0] as Argument)?.args ?? args;
+  let length = 0;
+  while (length < known.length && known[length] === args[length]) length += 1;
+  if (length === known.length && known !== args) return beginnings.get(args[0] as Argument) as Beginning;
+  const end = args.findIndex((arg, index) => index === length || !isAscii(arg));
+  const same = end < 0 ? [...args] : args.slice(0, end);
+  const text = same.flatMap((arg) => [lengthOf(arg as string), arg]).join("\r\n");
+  const beginning = { args: same, text };
+  beginnings.set(args[0] as Argument, beginning);
+  return beginning;
+}
+
+const NOTHING: Beginning = { args: [], text: "" };
+
 /** A command's bytes: as a text while they are ASCII, so that many can be joined at little cost. */
-function toWritable(this: { name: string; args: (string | Buffer)[] }): string | Buffer {
-  const parts = [`*${this.args.length + 1}`, lengthOf(this.name), this.name];
+function toWritable(this: { name: string; args: Argument[] }): string | Buffer {
+  const { name, args } = this;
+  const parts = [`*${args.length + 1}`, lengthOf(name), name];
+  const begin = name === "evalsha" ? beginningOf(args) : NOTHING;
+  if (begin.text !== "") parts.push(begin.text);
   let isText = true;
-  for (const arg of this.args) {
-    let bytes: string; // a character a byte
-    if (typeof arg === "string" && Buffer.byteLength(arg) === arg.length) {
-      bytes = arg;
+  for (let i = begin.args.length; i < args.length; i++) {
+    const arg = args[i] as Argument;
+    if (isAscii(arg)) {
+      parts.push(lengthOf(arg as string), arg as string);
     } else {
-      bytes = (typeof arg === "string" ? Buffer.from(arg) : arg).toString("latin1");
+      const bytes = (typeof arg === "string" ? Buffer.from(arg) : arg).toString("latin1"); // a character a byte
+      parts.push(lengthOf(bytes), bytes);
       isText = false;
     }
-    parts.push(lengthOf(bytes), bytes);
   }
   parts.push("");
   const whole = parts.join("\r\n");

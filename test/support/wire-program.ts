@@ -8,8 +8,8 @@
 import { Command, Redis } from "ioredis";
 import { createChance } from "./chance.ts";
 
-const write = (name: string, args: (string | Buffer)[]): Buffer =>
-  Buffer.from(new Command(name, args).toWritable({}) as string);
+const write = (name: string, args: readonly (string | Buffer)[]): Buffer =>
+  Buffer.from(new Command(name, [...args]).toWritable({}) as string);
 const chance = createChance(1);
 const PARTS = ["", "a", "bull:webhooks:wait", "größe", "文件🦊", "\r\n", "\0", "x".repeat(2000), "\u00ff"];
 const COMMANDS = Array.from({ length: 500 }, (_, index) => {
@@ -17,7 +17,10 @@ const COMMANDS = Array.from({ length: 500 }, (_, index) => {
     const text = chance.pick(PARTS);
     return index % 2 === 0 || chance.between(0, 1) < 0.8 ? text : Buffer.from(`${text}\u0080`, "latin1");
   });
-  return [chance.pick(["evalsha", "set"]), args] as const;
+  if (index % 3 === 0) return ["set", args] as const;
+  const script = chance.pick(["digest-1", "digest-2", "größe"]); // each time with the same keys first, or with a part of them
+  const keys = PARTS.slice(0, Math.floor(chance.between(index > 400 ? 0 : 6, 9)));
+  return ["evalsha", [script, `${keys.length}`, ...keys, ...args]] as const;
 });
 
 const theirs = COMMANDS.map(([name, args]) => write(name, args));
