@@ -7,6 +7,7 @@
 import { Endpoint } from "./endpoint.ts";
 import { firstTurn, type Line } from "./line.ts";
 import { isSilence, type Outcome } from "./outcome.ts";
+import { type Waiter, WaitingRoom } from "./waiting-room.ts";
 
 /** Why a job was parked: its endpoint's circuit, its endpoint's limit, or the share of all slots it may have. */
 export type ParkReason = "circuit" | "limit" | "share";
@@ -65,6 +66,13 @@ const ADVANCE_MS = 50; // parked jobs are called forward for so much of an endpo
 const WORTH_ADVANCING_MS = 250; // turns nearer than that come by themselves
 const CAPACITY = 10_000; // endpoints; a few hundred bytes each
 
+/** A job that waits for a moment, for its endpoint's next answers. */
+interface WaitingJob extends Waiter<Endpoint> {
+  readonly wasParked: boolean;
+  readonly reason: ParkReason;
+  readonly resolve: (turn: Turn) => void;
+}
+
 const GO: Turn = { kind: "go", probe: 0 }; // one for all: the hot path makes enough garbage
 
 export function createGate({
@@ -76,13 +84,14 @@ export function createGate({
   random = Math.random,
 }: GateOptions): Gate {
   const endpoints = new Map<string, Endpoint>(); // in order of use, oldest first
-  const waiters = new Map<Endpoint, Set<() => void>>(); // call one to let it go
+  const room = new WaitingRoom<Endpoint, WaitingJob>(MAX_WAIT_MS, ({ line, wasParked, reason, resolve }) =>
+    resolve(park(line, wasParked, reason)),
+  );
   const suspectSlots = Math.max(1, Math.floor(slots * SUSPECT_SHARE));
   const busySlots = Math.max(1, Math.floor(slots * BUSY_SHARE));
   const suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their slots
   let inFlight = 0;
   let busyEndpoints = 0;
-  let waiting = 0;
   let openCircuits = 0;
 
   function recall(name: string): Endpoint {
@@ -152,30 +161,14 @@ export function createGate({
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
   function wait(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn | Promise<Turn> {
-    const line = waiters.get(endpoint) ?? new Set();
-    const waitMs = endpoint.inFlight > 0 ? endpoint.waitMs(line.size + 1, abreast(endpoint), now()) : MAX_WAIT_MS + 1;
-    const isHog = busyEndpoints > 1 && endpoint.inFlight + line.size >= slots; // half of all that a worker holds
-    const hasRoom = waiting < slots / 2 || line.size < fairShare(slots) || (waitMs <= SHORT_WAIT_MS && !isHog);
-    const isFull = inFlight + waiting >= slots * JOBS_PER_SLOT;
+    const ahead = room.sizeOf(endpoint);
+    const waitMs = endpoint.inFlight > 0 ? endpoint.waitMs(ahead + 1, abreast(endpoint), now()) : MAX_WAIT_MS + 1;
+    const isHog = busyEndpoints > 1 && endpoint.inFlight + ahead >= slots; // half of all that a worker holds
+    const hasRoom = room.size < slots / 2 || ahead < fairShare(slots) || (waitMs <= SHORT_WAIT_MS && !isHog);
+    const isFull = inFlight + room.size >= slots * JOBS_PER_SLOT;
     if (waitMs > MAX_WAIT_MS || !hasRoom || isFull) return park(endpoint, wasParked, reason);
-    waiters.set(endpoint, line);
-    waiting += 1;
     return new Promise((resolve) => {
-      const leave = (): void => {
-        waiting -= 1;
-        line.delete(go);
-        if (line.size === 0) waiters.delete(endpoint);
-      };
-      const timer = setTimeout(() => {
-        leave();
-        resolve(park(endpoint, wasParked, reason));
-      }, MAX_WAIT_MS);
-      const go = (): void => {
-        clearTimeout(timer);
-        leave();
-        resolve(start(endpoint));
-      };
-      line.add(go);
+      room.enter({ line: endpoint, since: performance.now(), wasParked, reason, resolve });
     });
   }
 
@@ -210,9 +203,10 @@ export function createGate({
       }
       endpoint.learn(outcome, endpointSlots, now(), turn.kind === "go" ? turn.probe : 0);
       openCircuits += Number(endpoint.breaker.isOpen) - Number(isOpen);
-      for (const go of waiters.get(endpoint) ?? []) {
+      for (const waiter of room.lineOf(endpoint)) {
         if (whyNot(endpoint) !== undefined || endpoint.breaker.isOpen) break;
-        go();
+        room.leave(waiter);
+        waiter.resolve(start(endpoint));
       }
       if (isAnswer) offerRoom(name, endpoint);
     },
