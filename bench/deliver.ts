@@ -3,7 +3,7 @@
  * attempt), against three baselines that run in turns with it.
  *
  *   bun bench/deliver.ts [--jobs 20000] [--concurrency 64,256] [--endpoints 1,40,1000] [--rounds 3]
- *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 5000] [--set NAME=value …]
+ *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 20000] [--set NAME=value …]
  *                        [--profile directory]
  *
  * - noop: BullMQ with a processor that does nothing: the ceiling
@@ -29,7 +29,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     kinds: { type: "string", default: "noop,plain,raw,fluxhook" },
     hosts: { type: "string", default: "1" },
-    "warm-up": { type: "string", default: "5000" },
+    "warm-up": { type: "string", default: "20000" }, // while Bun compiles, its compilers share the cores with all the rest
     set: { type: "string", multiple: true, default: [] },
     profile: { type: "string" },
   },

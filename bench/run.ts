@@ -12,7 +12,7 @@ import { parseKinds } from "./options.ts";
 
 /** Arguments of each program in the short form; the full form has its defaults. */
 const SHORT: Readonly<Record<string, string>> = {
-  deliver: "--jobs 8000 --warm-up 3000 --concurrency 64 --endpoints 40 --rounds 3",
+  deliver: "--jobs 10000 --warm-up 10000 --concurrency 64 --endpoints 40 --rounds 2",
   latency: "--seconds 4 --warm-up 2 --rounds 1",
   tls: "--requests 3000 --rounds 1",
   isolation: "--seconds 3 --only only,50",
