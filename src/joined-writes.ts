@@ -3,22 +3,35 @@
  */
 import type { Socket } from "node:net";
 
+/** Bytes as a text, a character each: to join many of them costs little. */
+export class ByteText {
+  constructor(readonly text: string) {}
+}
+
+type Part = string | Uint8Array | ByteText;
+
+const joined = new WeakSet<object>();
+
+/**
+ * Whether a stream takes {@link ByteText}. Beside one in the same turn, texts must be ASCII.
+ */
+export const takesByteText = (stream: object): boolean => joined.has(stream);
+
 /**
  * Send what is written during one turn of the event loop together. A busy worker writes a command for each of a dozen
  * answers that arrive at once, and to ask the system a dozen times costs more than all the rest of it.
  */
 export function joinWrites(stream: Socket): void {
   const { write, end } = stream;
-  let pending: (string | Uint8Array)[] = [];
+  let pending: Part[] = [];
   const flush = (): void => {
-    const [first] = pending;
-    if (first === undefined) return;
-    const isText = pending.every((part) => typeof part === "string");
-    const whole = isText ? pending.join("") : Buffer.concat(pending.map(toBytes));
+    if (pending.length === 0) return;
+    const whole = join(pending);
     pending = [];
     write.call(stream, whole);
   };
-  stream.write = (part: string | Uint8Array) => {
+  joined.add(stream);
+  stream.write = (part: Part) => {
     if (pending.push(part) === 1) setImmediate(flush);
     return true;
   };
@@ -28,6 +41,13 @@ export function joinWrites(stream: Socket): void {
   };
 }
 
-function toBytes(part: string | Uint8Array): Uint8Array {
-  return typeof part === "string" ? Buffer.from(part) : part;
+function join(parts: Part[]): string | Uint8Array {
+  if (parts.some((part) => part instanceof Uint8Array)) return Buffer.concat(parts.map(toBytes));
+  const whole = parts.map((part) => (typeof part === "string" ? part : (part as ByteText).text)).join("");
+  return parts.some((part) => part instanceof ByteText) ? Buffer.from(whole, "latin1") : whole;
+}
+
+function toBytes(part: Part): Uint8Array {
+  if (part instanceof Uint8Array) return part;
+  return typeof part === "string" ? Buffer.from(part) : Buffer.from(part.text, "latin1");
 }

@@ -10,6 +10,7 @@
  */
 import { createRequire } from "node:module";
 import { Command, Redis } from "ioredis";
+import { ByteText, takesByteText } from "./joined-writes.ts";
 
 const require = createRequire(import.meta.url);
 
@@ -81,9 +82,17 @@ function beginningOf(args: readonly Argument[]): Beginning {
 
 const NOTHING: Beginning = { args: [], text: "" };
 
+/** What of ioredis's commands is read here. */
+interface Writable {
+  readonly name: string;
+  readonly args: readonly Argument[];
+  /** Its place in a pipeline, which joins its commands itself, and takes no {@link ByteText}. */
+  readonly pipelineIndex?: number;
+}
+
 /** A command's bytes: as a text while they are ASCII, so that many can be joined at little cost. */
-function toWritable(this: { name: string; args: Argument[] }): string | Buffer {
-  const { name, args } = this;
+function toWritable(this: Writable, stream: object): string | Buffer | ByteText {
+  const { name, args, pipelineIndex } = this;
   const parts = [`*${args.length + 1}`, lengthOf(name), name];
   const begin = name === "evalsha" ? beginningOf(args) : NOTHING;
   if (begin.text !== "") parts.push(begin.text);
@@ -100,7 +109,9 @@ function toWritable(this: { name: string; args: Argument[] }): string | Buffer {
   }
   parts.push("");
   const whole = parts.join("\r\n");
-  return isText ? whole : Buffer.from(whole, "latin1");
+  if (isText) return whole;
+  const isJoined = pipelineIndex === undefined && takesByteText(stream);
+  return isJoined ? new ByteText(whole) : Buffer.from(whole, "latin1");
 }
 
 Object.assign(Command.prototype, { toWritable });

@@ -16,8 +16,9 @@ test("commands are written as ioredis writes them, and replies are what Valkey s
     nested: [1, ["a", [], null], "OK"],
     error: "ReplyError: WRONGTYPE",
     noScript: "ReplyError: NOSCRIPT",
-    transaction: ["OK", "ReplyError: WRONGTYPE", "x"],
+    transaction: ["OK", 2, "OK", "ReplyError: WRONGTYPE", "ü"],
     bytes: 3,
+    mixed: [300, "größe🦊", "ascii", [1, "ü"]], // written in one turn
     isLongWhole: true,
     together: true,
   });

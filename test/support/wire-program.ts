@@ -6,6 +6,7 @@
  * Prints what came back as JSON, bytes as `{"type":"Buffer"}`.
  */
 import { Command, Redis } from "ioredis";
+import { joinWrites } from "../../src/joined-writes.ts";
 import { createChance } from "./chance.ts";
 
 const write = (name: string, args: readonly (string | Buffer)[]): Buffer =>
@@ -29,6 +30,7 @@ const ours = COMMANDS.map(([name, args]) => write(name, args));
 const differing = ours.filter((bytes, index) => !bytes.equals(theirs[index] as Buffer)).length;
 
 const valkey = new Redis(process.argv[2] as string, { maxRetriesPerRequest: 0 });
+valkey.on("connect", () => joinWrites(valkey.stream)); // as src/valkey.ts does
 const key = `wire:${crypto.randomUUID()}`;
 const failure = (error: Error) => `${error.constructor.name}: ${error.message.split(" ")[0]}`;
 const long = "größe🦊".repeat(100_000);
@@ -42,10 +44,23 @@ const results = {
   nested: await valkey.eval("return {1, {'a', {}, false}, redis.status_reply('OK')}", 0),
   error: await valkey.lpush(key, "x").catch(failure),
   noScript: await valkey.evalsha("0".repeat(40), 0).catch(failure),
-  transaction: (await valkey.multi().set(key, "x").lpush(key, "y").get(key).exec())?.map(([error, value]) =>
-    error === null ? value : failure(error),
-  ),
+  transaction: (
+    await valkey
+      .multi()
+      .set(key, Buffer.from([0x80, 0xff]))
+      .strlen(key)
+      .set(key, "ü")
+      .lpush(key, "y")
+      .get(key)
+      .exec()
+  )?.map(([error, value]) => (error === null ? value : failure(error))),
   bytes: await valkey.eval("return #ARGV[1]", 0, Buffer.from([0, 0x80, 0xff])),
+  mixed: await Promise.all([
+    valkey.eval("return #ARGV[1]", 0, Buffer.alloc(300, 0xfe)),
+    valkey.echo("größe🦊"),
+    valkey.echo("ascii"),
+    valkey.eval("return {#ARGV[1], ARGV[2]}", 0, Buffer.from([0xc3]), "ü"),
+  ]),
   isLongWhole: (await valkey.echo(long)) === long,
   together: await Promise.all(Array.from({ length: 200 }, async (_, i) => Number(await valkey.echo(`${i}`)) === i)),
 };
