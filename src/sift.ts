@@ -3,7 +3,7 @@
  * and when it may go again, long before the turns they were given, they are called forward.
  *
  * One by one each would have to be picked up first, before the others' events behind it: 18,000 jobs are three seconds of
- * everyone's time. One script parks hundreds, at the turns they would have been given. This file knows how BullMQ lays
+ * everyone's time. One script parks up to two thousand, at the turns they would have been given. This file knows how BullMQ lays
  * out a queue (version pinned in package.json): `wait`, a list, next job last; `delayed`, a sorted set with score time in
  * ms * 4096; `marker`, which wakes the workers; a hash per job, in which `ats` counts pick-ups. Our own is `parked` in that
  * hash, the turn in epoch ms: a job whose delay is another waits for a retry, and must wait its time.
