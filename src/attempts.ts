@@ -88,7 +88,7 @@ export interface AttemptLog {
 }
 
 export function createAttemptLog(valkey: Valkey): AttemptLog {
-  const write = perTurn(async (entries: Entry[]) => {
+  const pending = perTurn(async (entries: Entry[]) => {
     try {
       // Not EVALSHA: where it finds no script it is sent again, behind what was to take effect after it.
       const written = valkey.eval(
@@ -115,7 +115,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
       const member = JSON.stringify(attempt);
       const score = Date.parse(attempt.timestamp);
       return new Promise((resolve, reject) => {
-        write({ userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject });
+        pending.add({ userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject });
       });
     },
     async list(userId, nowMs) {

@@ -2,6 +2,7 @@
  * Fewer, larger writes to a socket.
  */
 import type { Socket } from "node:net";
+import { perTurn } from "./turn.ts";
 
 /** Bytes as a text, a character each: to join many of them costs little. */
 export class ByteText {
@@ -17,26 +18,17 @@ const joined = new WeakSet<object>();
  */
 export const takesByteText = (stream: object): boolean => joined.has(stream);
 
-/**
- * Send what is written during one turn of the event loop together. A busy worker writes a command for each of a dozen
- * answers that arrive at once, and to ask the system a dozen times costs more than all the rest of it.
- */
+/** Send what is written during one turn of the event loop together. */
 export function joinWrites(stream: Socket): void {
   const { write, end } = stream;
-  let pending: Part[] = [];
-  const flush = (): void => {
-    if (pending.length === 0) return;
-    const whole = join(pending);
-    pending = [];
-    write.call(stream, whole);
-  };
+  const pending = perTurn((parts: Part[]) => write.call(stream, join(parts)));
   joined.add(stream);
   stream.write = (part: Part) => {
-    if (pending.push(part) === 1) setImmediate(flush);
+    pending.add(part);
     return true;
   };
   stream.end = (...given: unknown[]) => {
-    flush();
+    pending.flush();
     return end.apply(stream, given as Parameters<typeof end>);
   };
 }

@@ -32,22 +32,21 @@ export function createLogger(level: string): { logger: Logger; flush(): Promise<
     await sink.write(lines.join(""));
     await sink.flush();
   };
-  const add = perTurn((lines: string[]) => send(lines).catch(ignore));
+  const lines = perTurn((lines: string[]) => send(lines).catch(ignore));
   const write = (name: Level): Write => {
     const begin = `{"level":"${name}","time":"`;
     return (fields, message) => {
       const text = JSON.stringify(fields).slice(1, -1);
       const end = `"message":${JSON.stringify(message)}}\n`;
-      add(`${begin}${new Date().toISOString()}",${text}${text === "" ? "" : ","}${end}`);
+      lines.add(`${begin}${new Date().toISOString()}",${text}${text === "" ? "" : ","}${end}`);
     };
   };
   const least = level === "silent" ? LEVELS.length : LEVELS.indexOf(level as Level);
   const writers = LEVELS.map((name, index) => [name, index < least ? ignore : write(name)]);
   return { logger: Object.fromEntries(writers), flush: () => within(LAST_LINES_MS, flush(), undefined) };
 
-  /** Lines of this turn leave with its end, which comes before this. */
   async function flush(): Promise<void> {
-    await new Promise(setImmediate);
+    lines.flush();
     await sink.flush();
   }
 }

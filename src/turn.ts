@@ -2,18 +2,31 @@
  * Work that is cheaper together.
  */
 
+/** What was given during one turn of the event loop, until its end. */
+export interface PerTurn<T> {
+  add(item: T): void;
+  /** Hand on what there is now, before the turn's end. */
+  flush(): void;
+}
+
 /**
  * Collect what is given during one turn of the event loop, and hand it on at the turn's end. A busy worker hears of dozens
  * of answers at once, and to ask the system for each of them costs more than all the rest of it.
+ *
+ * @param handOn  never called with nothing
  */
-export function perTurn<T>(handOn: (items: T[]) => void): (item: T) => void {
+export function perTurn<T>(handOn: (items: T[]) => void): PerTurn<T> {
   let items: T[] = [];
-  const end = (): void => {
+  const flush = (): void => {
+    if (items.length === 0) return;
     const all = items;
     items = [];
     handOn(all);
   };
-  return (item) => {
-    if (items.push(item) === 1) setImmediate(end);
+  return {
+    add(item) {
+      if (items.push(item) === 1) setImmediate(flush);
+    },
+    flush,
   };
 }

@@ -3,7 +3,7 @@ import { perTurn } from "../src/turn.ts";
 
 test("what is given in one turn is handed on together, in order, and nothing twice", async () => {
   const handedOn: number[][] = [];
-  const give = perTurn<number>((items) => void handedOn.push(items));
+  const { add: give, flush } = perTurn<number>((items) => void handedOn.push(items));
   give(1);
   await Promise.resolve().then(() => give(2)); // a microtask is of the same turn
   give(3);
@@ -14,4 +14,10 @@ test("what is given in one turn is handed on together, in order, and nothing twi
   await new Promise(setImmediate);
   await new Promise(setImmediate);
   expect(handedOn).toEqual([[1, 2, 3], [4]]);
+  give(5);
+  flush();
+  flush();
+  expect(handedOn).toEqual([[1, 2, 3], [4], [5]]);
+  await new Promise(setImmediate);
+  expect(handedOn).toHaveLength(3);
 });
