@@ -3,7 +3,7 @@
  */
 import type { Gate, Turn } from "../src/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
-import { buildRequest, endpointName, type WebhookEvent, type WebhookRequest } from "../src/payload.ts";
+import { buildRequest, endpointName, type WebhookEvent } from "../src/payload.ts";
 import { AttemptFailed, DelayedError, type Job, type Process } from "../src/queue.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
 import type { Sender } from "../src/send.ts";
@@ -46,17 +46,17 @@ export function createDeliver(options: DeliverOptions): Process {
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = turn.kind === "go" ? await send(buildRequest(event, delivery, startedAt)) : EXPIRED;
+    const outcome = turn.kind === "go" ? await send() : EXPIRED;
 
     const ageMs = now() - dueAt;
     const verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 
-    async function send(request: WebhookRequest): Promise<Outcome> {
+    async function send(): Promise<Outcome> {
       let result = UNSENT;
       try {
-        result = await sender.send(request, job.id as string);
+        result = await sender.send(buildRequest(event, delivery, startedAt), job.id as string);
         return result;
       } finally {
         gate.release(endpoint, result, turn); // whatever happened, or the endpoint would lose the turn for good

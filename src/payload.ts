@@ -32,6 +32,7 @@ export interface WebhookRequest {
 }
 
 const USER_AGENT = "Fluxhook/1.0";
+const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
 
 /**
  * The body of an event: `{"id","event","timestamp","data"}` in that order, compact JSON, UTF-8. `timestamp` is ISO 8601
@@ -52,13 +53,16 @@ export function buildBody(id: string, event: string, timestampMs: number, data: 
  *
  * @param delivery  UUID of this attempt, new for each
  * @param nowMs     epoch ms of this attempt
+ * @throws  RangeError when a header would hold what no header may, as a line break
  */
 export function buildRequest(event: WebhookEvent, delivery: string, nowMs: number): WebhookRequest {
   const { body } = event;
   const { url, secrets } = event.endpoint;
   const timestamp = Math.floor(nowMs / 1000);
-  // We read no body worth compressing, and a compressed one could be a bomb: identity. Nothing in here can hold a line
-  // break: the parser of URLs and the contract let none through.
+  if (FORBIDDEN.test(`${url.host}\t${event.type}\t${delivery}\t${event.id}`)) {
+    throw new RangeError("a header holds what no header may");
+  }
+  // We read no body worth compressing, and a compressed one could be a bomb: identity.
   const head =
     `Host: ${url.host}\r\n` +
     `User-Agent: ${USER_AGENT}\r\n` +

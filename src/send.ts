@@ -188,8 +188,11 @@ class Attempt implements Exchange {
   }
 }
 
+const HEAD = /^(?:[\w-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*$/; // an empty line would end it, and begin the body
+
 function writeRequest(requestLine: string, { head, body }: WebhookRequest): Buffer {
-  const text = `${requestLine}${head}Connection: keep-alive\r\n\r\n`; // ASCII, all of it
+  if (!HEAD.test(head)) throw new RangeError("a header holds what no header may");
+  const text = `${requestLine}${head}Connection: keep-alive\r\n\r\n`;
   const request = Buffer.allocUnsafe(text.length + body.length);
   request.write(text, "latin1");
   request.set(body, text.length);

@@ -104,6 +104,12 @@ describe("the request", () => {
     expect(hostOf("https://münchen.example/")).toBe("xn--mnchen-3ya.example");
   });
 
+  test.each(["a\r\nX-Injected: 1", "a\nb", "a\0", "文"])("takes no %j into its head", (text) => {
+    expect(() => buildRequest({ ...event, type: text }, delivery, nowMs)).toThrow(RangeError);
+    expect(() => buildRequest({ ...event, id: text }, delivery, nowMs)).toThrow(RangeError);
+    expect(() => buildRequest(event, text, nowMs)).toThrow(RangeError);
+  });
+
   test("has no secret in it", () => {
     expect(head + body.toString()).not.toMatch(/current|previous/);
   });

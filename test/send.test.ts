@@ -415,8 +415,16 @@ describe("no answer", () => {
   test("and a request that cannot be sent is a failure, not an exception", async () => {
     const listener = await answering(http(200));
     const sender = senderWith();
-    const broken = { ...to(listener), body: undefined as never };
-    expect(what(await sender.send(broken, "1"))).toMatchObject({ kind: "failure" });
+    const heads = [
+      "Host: a\r\n\r\nX-Injected: 1\r\n",
+      "Host: a\nX-Injected: 1\r\n",
+      "Host: a",
+      "Host: 文\r\n",
+      "Host: \0\r\n",
+    ];
+    for (const head of heads) {
+      expect(what(await sender.send({ ...to(listener), head }, "1"))).toMatchObject({ kind: "failure" });
+    }
     expect(sender.inFlight).toBe(0);
     expect(listener.exchanges).toEqual([]);
   });
