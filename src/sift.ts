@@ -3,10 +3,10 @@
  * and when it may go again, long before the turns they were given, they are called forward.
  *
  * One by one each would have to be picked up first, before the others' events behind it: 18,000 jobs are three seconds of
- * everyone's time. One script parks up to two thousand, at the turns they would have been given. This file knows how BullMQ lays
- * out a queue (version pinned in package.json): `wait`, a list, next job last; `delayed`, a sorted set with score time in
- * ms * 4096; `marker`, which wakes the workers; a hash per job, in which `ats` counts pick-ups. Our own is `parked` in that
- * hash, the turn in epoch ms: a job whose delay is another waits for a retry, and must wait its time.
+ * everyone's time. One script parks up to two thousand, at the turns they would have been given. This file knows how
+ * BullMQ lays out a queue (version pinned in package.json): `wait`, a list, next job last; `delayed`, a sorted set with score
+ * time in ms * 4096; `marker`, which wakes the workers; a hash per job, in which `ats` counts pick-ups. Our own is `parked` in
+ * that hash, the turn in epoch ms: a job whose delay is another waits for a retry, and must wait its time.
  */
 import type { Gate } from "./gate.ts";
 import type { Logger } from "./logger.ts";
@@ -30,7 +30,7 @@ const IS_THEIRS = `
 local function isTheirs(data)
   if type(data) ~= "string" or #data > ${MAX_DATA_BYTES} then return false end
   local url = string.match(data, '^{"userId":"[^"\\\\]*","endpoint":{"url":"([^"\\\\]*)"')
-  if not url or string.byte(data, -1) ~= 125 then -- a brace: it is whole
+  if not url or not string.find(data, "^%b{}$") then -- braces in balance: it is whole
     if not string.find(data, ARGV[3], 1, true) then return false end
     local ok, job = pcall(cjson.decode, data)
     if not ok or type(job) ~= "table" or type(job.endpoint) ~= "table" or type(job.endpoint.url) ~= "string" then
@@ -51,6 +51,11 @@ end`;
  * both.
  */
 const SIFT = `${IS_THEIRS}
+local function callInPieces(command, key, args)
+  for i = 1, #args, ${MAX_UNPACKED} do
+    redis.call(command, key, unpack(args, i, math.min(i + ${MAX_UNPACKED} - 1, #args)))
+  end
+end
 local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local at = ARGV[9] ~= "" and redis.call("LPOS", KEYS[1], ARGV[9], "RANK", -1, "MAXLEN", ${MAX_LEFT})
 local left = at and redis.call("LRANGE", KEYS[1], at, -1) or {}
@@ -72,16 +77,12 @@ for i = #ids, 1, -1 do
   end
 end
 if moved > 0 then
-  for i = 1, #turns, ${MAX_UNPACKED} do
-    redis.call("ZADD", KEYS[2], unpack(turns, i, math.min(i + ${MAX_UNPACKED} - 1, #turns)))
-  end
+  callInPieces("ZADD", KEYS[2], turns)
   redis.call("LTRIM", KEYS[1], 0, -1 - #ids - #left)
   local first = {}
   for i = #kept, 1, -1 do first[#first + 1] = kept[i] end
-  for i = 1, #left do first[#first + 1] = left[i] end
-  for i = 1, #first, ${MAX_UNPACKED} do
-    redis.call("RPUSH", KEYS[1], unpack(first, i, math.min(i + ${MAX_UNPACKED} - 1, #first)))
-  end
+  callInPieces("RPUSH", KEYS[1], first)
+  callInPieces("RPUSH", KEYS[1], left)
   redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")
 end
 return {moved, #ids, kept[#kept] or ARGV[9]}`;

@@ -201,6 +201,18 @@ describe("sifting", () => {
     expect(await rig.delayed()).toEqual([]);
   });
 
+  test("takes a job whose data is too deep for Valkey, when its URL stands where JSON.stringify puts it", async () => {
+    const rig = await setUp();
+    const data = JSON.stringify(jobData(THEIRS)).replace(
+      '"data":{',
+      `"data":{"x":${"[".repeat(2_000)}${"]".repeat(2_000)},`,
+    );
+    const id = await rig.addRaw("raw-1", data);
+    await rig.sift();
+    expect((await rig.delayed()).map((job) => job.id)).toEqual([id]);
+    expect(await rig.waiting()).toEqual([]);
+  });
+
   test("begins at the head again when what it had left there has been taken", async () => {
     const rig = await setUp();
     const ids = await rig.add(...Array.from({ length: 4_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
@@ -344,7 +356,8 @@ describe("a job is left alone", () => {
       JSON.stringify(jobData("https://o.example/", { data: { endpoint: { url: THEIRS } } })),
     ],
     ["whose data is too large to be decoded", JSON.stringify(jobData(THEIRS, { data: { text: "x".repeat(20_000) } }))],
-    ["whose data is cut off", text.slice(0, -2)],
+    ["whose data is cut off", text.slice(0, -1)],
+    ["whose data is cut off further", text.slice(0, -2)],
     [
       "whose data is nested too deeply for Valkey to look for the URL",
       `{"x":${"[".repeat(2_000)}${"]".repeat(2_000)},${text.slice(1)}`,
