@@ -168,7 +168,7 @@ export function createGate({
     const isFull = inFlight + room.size >= slots * JOBS_PER_SLOT;
     if (waitMs > MAX_WAIT_MS || !hasRoom || isFull) return park(endpoint, wasParked, reason);
     return new Promise((resolve) => {
-      room.enter({ line: endpoint, since: performance.now(), wasParked, reason, resolve });
+      room.enter({ line: endpoint, wasParked, reason, resolve });
     });
   }
 

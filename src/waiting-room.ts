@@ -5,12 +5,10 @@
 /** One that waits in the line of `K`. */
 export interface Waiter<K> {
   readonly line: K;
-  /** On the clock of performance.now(), ms. */
-  readonly since: number;
 }
 
 export class WaitingRoom<K, W extends Waiter<K>> {
-  readonly #all = new Set<W>(); // oldest first
+  readonly #all = new Map<W, number>(); // oldest first, and since when, on the clock of performance.now()
   readonly #lines = new Map<K, Set<W>>(); // the same by line
   #sweeper: Timer | undefined;
 
@@ -39,7 +37,7 @@ export class WaitingRoom<K, W extends Waiter<K>> {
   }
 
   enter(waiter: W): void {
-    this.#all.add(waiter);
+    this.#all.set(waiter, performance.now());
     const line = this.#lines.get(waiter.line);
     if (line === undefined) this.#lines.set(waiter.line, new Set([waiter]));
     else line.add(waiter);
@@ -56,8 +54,8 @@ export class WaitingRoom<K, W extends Waiter<K>> {
   /** One timer for all, since the first has waited for longest. */
   readonly #sweep = (): void => {
     this.#sweeper = undefined;
-    for (const waiter of this.#all) {
-      const leftMs = waiter.since + this.maxWaitMs - performance.now();
+    for (const [waiter, since] of this.#all) {
+      const leftMs = since + this.maxWaitMs - performance.now();
       if (leftMs > 0) {
         this.#sweeper = setTimeout(this.#sweep, leftMs);
         return;
