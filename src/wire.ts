@@ -68,15 +68,15 @@ const beginnings = new Map<Argument, Beginning>(); // by the script's digest, th
 
 /** Most keys of a script are the queue's, the same each time: they are written once. */
 function beginningOf(args: readonly Argument[]): Beginning {
-  const known = beginnings.get(args[0] as Argument)?.args ?? args;
+  const digest = args[0] as Argument;
+  const known = beginnings.get(digest);
   let length = 0;
-  while (length < known.length && known[length] === args[length]) length += 1;
-  if (length === known.length && known !== args) return beginnings.get(args[0] as Argument) as Beginning;
-  const end = args.findIndex((arg, index) => index === length || !isAscii(arg));
-  const same = end < 0 ? [...args] : args.slice(0, end);
-  const text = same.flatMap((arg) => [lengthOf(arg as string), arg]).join("\r\n");
-  const beginning = { args: same, text };
-  beginnings.set(args[0] as Argument, beginning);
+  if (known === undefined) while (isAscii(args[length])) length += 1;
+  else while (length < known.args.length && known.args[length] === args[length]) length += 1;
+  if (length === known?.args.length) return known;
+  const same = args.slice(0, length);
+  const beginning = { args: same, text: same.flatMap((arg) => [lengthOf(arg as string), arg]).join("\r\n") };
+  beginnings.set(digest, beginning);
   return beginning;
 }
 
