@@ -76,17 +76,13 @@ const createTolerantBackend: BackendFactory<RedisQueueBackend> = (...given) => {
   return backend;
 };
 
-let commonOpts = ""; // readable, and likely those of the next job, too
-
 function isReadable(field: string, text: string): boolean {
   if (field === "parentKey") return /.:./.test(text);
   if (text === "" || (field !== "opts" && field !== "progress" && field !== "parent")) return true;
-  if (field === "opts" && text === commonOpts) return true;
   try {
     const value: unknown = JSON.parse(text);
     if (field === "progress") return true;
     if (typeof value !== "object" || value === null) return false;
-    if (field === "opts") commonOpts = text;
     const { id, queueKey } = value as { id?: unknown; queueKey?: unknown };
     return field === "opts" || (typeof id === "string" && typeof queueKey === "string");
   } catch {
