@@ -1,61 +1,7 @@
 /**
- * The worker: `bun src/worker.ts`, as many side by side as there are cores. Wiring only.
+ * The worker: `bun src/worker.ts`, as many side by side as there are cores.
  */
-import "./wire.ts";
-import { loadConfigOrAnswer } from "./check.ts";
-import { publishCircuits } from "./circuits.ts";
-import { findMisspelt } from "./config.ts";
-import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
-import { createLogger } from "./logger.ts";
-import { watchQueue } from "./metrics.ts";
-import { createPipeline } from "./pipeline.ts";
-import { openQueue } from "./queue.ts";
-import { checkValkey, checkWorker } from "./readiness.ts";
-import { serve } from "./serve.ts";
-import { drain, onSignals } from "./shutdown.ts";
-import { connectValkey } from "./valkey.ts";
+import { keepFreedMemory } from "./allocator.ts";
 
-const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
-  name: "worker",
-  purpose: "The worker: takes events from the queue and delivers them. Run one per core, as many as you like.",
-});
-const { logger, flush } = createLogger(config.logLevel);
-for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
-const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
-const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
-
-// Loaded only when it is on: off, it costs nothing.
-const tracing =
-  config.tracingShare > 0 ? (await import("./tracing.ts")).startTracing(config.tracingShare, logger) : undefined;
-const { worker, sender, gate, metrics } = createPipeline({ config, logger, valkey, tracing });
-const queue = openQueue(config.queue, probeValkey);
-queue.on("error", () => {}); // the connection reports it
-watchQueue(metrics.registry, queue);
-publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
-
-let isStopping = false;
-const routes = createHealthRoutes(async () => {
-  if (isStopping) return ["the worker is stopping"];
-  const [store, loop] = await Promise.all([checkValkey(probeValkey), checkWorker(worker, queue, Date.now())]);
-  return [...store, ...loop];
-}).route("/", createMetricsRoutes(metrics.registry));
-const server = serve(routes.fetch, { host: config.workerHost, port: config.workerPort, setting: "WORKER_PORT" });
-
-const hurried = Promise.withResolvers<void>();
-onSignals(async (signal) => {
-  isStopping = true;
-  logger.info({ signal, in_flight: sender.inFlight }, "worker.stopping");
-  const isClean = await drain(worker, sender, valkey, config.shutdownTimeoutMs, hurried.promise);
-  await tracing?.close();
-  logger.info({ clean: isClean }, "worker.stopped");
-  await server.stop(true);
-  await flush();
-  return isClean ? 0 : 1;
-}, hurried.resolve);
-
-worker.run().catch(async (error: Error) => {
-  logger.fatal({ reason: error.message }, "worker.died");
-  await flush();
-  process.exit(1);
-});
-logger.info({ url: server.url.origin, queue: config.queue, concurrency: config.concurrency }, "worker.ready");
+keepFreedMemory(process.env);
+await import("./worker-process.ts"); // not before: it is much to load twice

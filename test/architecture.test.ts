@@ -23,7 +23,7 @@ const PURE = [
   "unknown-settings",
 ];
 /** What starts a process, or is the door to one. */
-const ENTRIES = ["pipeline", "worker", "board", "index", "cli"];
+const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
 const BOARD = [
   ...["board-app", "bull-board", "page-routes", "refusal", "layout", "home-page", "minutes-chart"],
@@ -157,13 +157,13 @@ test("pure files take clock and chance as parameters, with the real ones as thei
   expect(impure).toEqual([]);
 });
 
-test("the environment is read by entries alone, to hand it to config.ts", () => {
+test("the environment is read by entries alone, to hand it on", () => {
   const readers = findings(({ file, code }) => {
     if (file.startsWith("src/dev/")) return [];
     const isEntry = layerOf(file) === LAYERS.indexOf("entries");
     const rest = isEntry
       ? code.replaceAll(
-          /\b(loadConfig\w*|findMisspelt|runCommand)\((process\.argv\.slice\(2\), )?process\.env\b(?!\.)/g,
+          /\b(loadConfig\w*|findMisspelt|runCommand|keepFreedMemory)\((process\.argv\.slice\(2\), )?process\.env\b(?!\.)/g,
           "",
         )
       : code;
