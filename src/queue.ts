@@ -28,6 +28,7 @@ const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed wor
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
+const FEW = 3; // jobs that wait; beyond them more are asked for at once
 const STRATEGY = "fluxhook";
 const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // the scripts that may answer with a job
 
@@ -95,6 +96,11 @@ const POLICY = Symbol("policy");
 /** A job that was given its policy at pick-up. */
 type PolicedJob = Job<unknown, string> & { [POLICY]?: RetryPolicy };
 
+/** Of BullMQ's insides (version pinned in package.json): the jobs in hand, and those under way to it; null before it runs. */
+interface MainLoop {
+  readonly mainLoopQueue: { numTotal(): number; add(job: Promise<Job | undefined>): void } | null;
+}
+
 /** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
@@ -121,6 +127,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   /** How many jobs are being processed. */
   active = 0;
   readonly #policy: RetryPolicy;
+  #comeInRow = 0;
 
   constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
     const lockMs = Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
@@ -167,6 +174,23 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
     if (!isRetention(job.opts.removeOnComplete)) delete job.opts.removeOnComplete;
     if (!isRetention(job.opts.removeOnFail)) delete job.opts.removeOnFail;
     return job;
+  }
+
+  /**
+   * BullMQ takes jobs one after the other, and begins none before it has as many as it may: where hundreds wait, the first
+   * would wait for as many round trips. So while there are more than a few, each that comes has two more asked for.
+   */
+  protected override async moveToActive(token: string, name?: string): Promise<Job> {
+    const job = await super.moveToActive(token, name);
+    this.#comeInRow = job === undefined ? 0 : this.#comeInRow + 1;
+    for (let more = 0; more < 2 && this.#comeInRow > FEW; more++) this.#askForOne(name);
+    return job;
+  }
+
+  #askForOne(name: string | undefined): void {
+    const { mainLoopQueue: hand } = this as unknown as MainLoop;
+    if (hand === null || this.closing || this.paused || hand.numTotal() >= this.concurrency) return;
+    hand.add(this.moveToActive(crypto.randomUUID(), name).catch(() => undefined)); // the connection reports it
   }
 
   /** BullMQ drops a job whose schedule cannot go on, and so leaves it active, stalling for ever: it goes without one. */

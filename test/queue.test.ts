@@ -1,0 +1,102 @@
+import { afterEach, expect, test } from "bun:test";
+import { Queue } from "bullmq";
+import { DeliveryWorker } from "../src/queue.ts";
+import { connectValkey } from "../src/valkey.ts";
+import { bounded, eventually } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const open: { stop(): Promise<unknown> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+const job = { name: "file.created", data: {} };
+
+/** A queue, and a worker of it whose jobs end when they are let; it tells how often it asked for a job, and side by side. */
+async function setUp(concurrency: number) {
+  const name = `queue-${crypto.randomUUID()}`;
+  const valkey = connectValkey(await testValkeyUrl(), "test:queue", { info() {}, warn() {} });
+  const queue = new Queue(name, { connection: valkey });
+  const begun: string[] = [];
+  const { promise: letGo, resolve: end } = Promise.withResolvers<void>();
+  const worker = new DeliveryWorker(
+    async ({ id }) => {
+      begun.push(id as string);
+      await letGo;
+      return "";
+    },
+    { queue: name, valkey, concurrency, timeoutMs: 10_000, policy: { attempts: 1, delaysMs: [1], jitter: 0 } },
+  );
+  const asked = { now: 0, most: 0, inAll: 0 };
+  const { backend } = worker as unknown as { backend: { moveToActive(...args: unknown[]): Promise<unknown> } };
+  const take = backend.moveToActive.bind(backend);
+  backend.moveToActive = async (...args) => {
+    asked.now += 1;
+    asked.inAll += 1;
+    asked.most = Math.max(asked.most, asked.now);
+    return await take(...args).finally(() => {
+      asked.now -= 1;
+    });
+  };
+  open.push({
+    async stop() {
+      end();
+      await worker.close();
+      await queue.close();
+      valkey.disconnect();
+    },
+  });
+  await worker.waitUntilReady();
+  return { queue, worker, begun, asked, letGo: end };
+}
+
+test("jobs that wait are taken side by side, and no more of them than may be in hand", async () => {
+  const { queue, worker, begun, asked } = await setUp(200);
+  const ids = (await queue.addBulk(Array.from({ length: 300 }, () => job))).map(({ id }) => id as string);
+  worker.run();
+  await eventually(
+    () => begun.length,
+    (count) => count >= 200,
+  );
+  expect(asked.most).toBeGreaterThan(20);
+  expect(await queue.getActiveCount()).toBe(200);
+  expect(begun.toSorted()).toEqual(ids.slice(0, 200).toSorted());
+});
+
+test("for a job that comes alone no more are asked for than by BullMQ itself", async () => {
+  const { queue, worker, begun, asked } = await setUp(200);
+  worker.run();
+  await eventually(
+    () => asked.inAll,
+    (count) => count > 0,
+  );
+  for (let count = 1; count <= 5; count++) {
+    await queue.add("file.created", {});
+    await eventually(
+      () => begun.length,
+      (length) => length === count,
+    );
+    await Bun.sleep(20); // for what is asked for beyond it
+  }
+  expect(asked.inAll).toBeLessThanOrEqual(1 + 3 * 5); // three for each
+  expect(asked.most).toBe(1);
+});
+
+test("a worker that is closed while it takes jobs leaves none of them in its hand", async () => {
+  const { queue, worker, begun, asked, letGo } = await setUp(200);
+  await queue.addBulk(Array.from({ length: 300 }, () => job));
+  worker.run();
+  await eventually(
+    () => asked.now,
+    (count) => count > 4,
+  );
+  const closed = worker.close();
+  letGo();
+  await bounded(closed, () => "the end of the jobs in hand");
+  expect(begun.length).toBeGreaterThan(0);
+  expect(await queue.getJobCounts("active", "wait", "completed")).toEqual({
+    active: 0,
+    wait: 300 - begun.length,
+    completed: begun.length,
+  });
+});
