@@ -19,6 +19,8 @@ const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some t
 const ENOUGH = 32; // jobs of one endpoint parked one by one before it is worth looking for more
 const LULL_MS = 1000; // 1 s: those 32 must come within it
 const WORTHWHILE = 1 / 10; // of a chunk; below it the rest is left to be parked one by one
+const SOON_MS = 2 * 1000; // 2 s: a job that comes before it is noted would pass for one that was never parked
+const NOTED = 200; // jobs noted by one script, with its turn each: a millisecond
 const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
 const MAX_DATA_BYTES = 16 * 1024; // 16 KiB: a job with more is parked by itself, since decoding it would hold up Valkey
 
@@ -42,35 +44,46 @@ local function isTheirs(data)
   return name == ARGV[4] or name .. "/" == ARGV[4]
 end`;
 
+/** To write into a job's hash that it is parked. What its key holds cannot stop a script (pcall) between its other writes. */
+const NOTE_PARKED = `
+local function noteParked(key, turn, start)
+  local picked = redis.pcall("HGET", key, "ats")
+  local ats = type(picked) == "string" and tonumber(picked) or 0
+  redis.pcall("HSET", key, "delay", turn - start, "parked", turn, "ats", ats + 1)
+end`;
+
 /**
  * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, the line's from, spacingMs,
  * startAt, horizonAt, and the last job that was looked at and left, behind which to begin. Returns how many jobs it moved,
- * how many it looked at, and the last that it left.
+ * how many it looked at, the last that it left, and those that it moved and did not note, each with its turn.
  *
- * What a job's key holds cannot stop it (pcall) between its writes to `delayed` and to `wait`, which would leave an id in
- * both.
+ * To note them is a third of the work, and the others' jobs wait behind it: what has its turn soon is noted, the rest later.
  */
-const SIFT = `${IS_THEIRS}
+const SIFT = `${IS_THEIRS}${NOTE_PARKED}
 local function callInPieces(command, key, args)
   for i = 1, #args, ${MAX_UNPACKED} do
     redis.call(command, key, unpack(args, i, math.min(i + ${MAX_UNPACKED} - 1, #args)))
   end
 end
-local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), math.floor(ARGV[7]), tonumber(ARGV[8])
 local at = ARGV[9] ~= "" and redis.call("LPOS", KEYS[1], ARGV[9], "RANK", -1, "MAXLEN", ${MAX_LEFT})
 local left = at and redis.call("LRANGE", KEYS[1], at, -1) or {}
 local ids = redis.call("LRANGE", KEYS[1], -ARGV[2] - #left, -1 - #left)
-local kept, turns, moved = {}, {}, 0
+local kept, turns, unnoted, moved = {}, {}, {}, 0
 for i = #ids, 1, -1 do
   local key = ARGV[1] .. ids[i]
-  local job = redis.pcall("HMGET", key, "data", "ats")
-  if isTheirs(job[1]) then
+  if isTheirs(redis.pcall("HGET", key, "data")) then
     local turn = from + moved * spacing
     if turn > horizon then turn = start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1)) end
     turn = math.floor(turn)
     turns[2 * moved + 1] = turn * 4096 + moved % 4096
     turns[2 * moved + 2] = ids[i]
-    redis.pcall("HSET", key, "delay", turn - math.floor(start), "parked", turn, "ats", (tonumber(job[2] or nil) or 0) + 1)
+    if turn < start + ${SOON_MS} then
+      noteParked(key, turn, start)
+    else
+      unnoted[#unnoted + 1] = ids[i]
+      unnoted[#unnoted + 1] = turn
+    end
     moved = moved + 1
   else
     kept[#kept + 1] = ids[i]
@@ -85,7 +98,23 @@ if moved > 0 then
   callInPieces("RPUSH", KEYS[1], left)
   redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")
 end
-return {moved, #ids, kept[#kept] or ARGV[9]}`;
+return {moved, #ids, kept[#kept] or ARGV[9], unnoted}`;
+
+/**
+ * KEYS: delayed. ARGV: prefix of job keys, when they were parked, and jobs, each with its turn: what has another one by
+ * now waits for something else. Returns how many jobs it noted.
+ */
+const NOTE = `${NOTE_PARKED}
+local noted = 0
+for i = 3, #ARGV, 2 do
+  local score = redis.call("ZSCORE", KEYS[1], ARGV[i])
+  local turn = tonumber(ARGV[i + 1])
+  if score and math.floor(score / 4096) == turn then
+    noteParked(ARGV[1] .. ARGV[i], turn, ARGV[2])
+    noted = noted + 1
+  end
+end
+return {noted}`;
 
 /**
  * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, now, jobs to move. Gives the endpoint's
@@ -127,16 +156,25 @@ export interface Sifter {
   advance(endpoint: string, jobs: number): void;
 }
 
+/** What is still to be written of jobs that one script parked. */
+interface Note {
+  readonly startAt: number;
+  /** A job, its turn, the next job, … */
+  readonly turns: readonly (string | number)[];
+}
+
 type Script<Reply> = (...args: unknown[]) => Promise<Reply>;
 interface Scripts {
-  siftQueue: Script<[moved: number, seen: number, left: string]>;
+  siftQueue: Script<[moved: number, seen: number, left: string, unnoted: Note["turns"]]>;
+  noteJobs: Script<[noted: number]>;
   advanceJobs: Script<[moved: number, seen: number]>;
 }
 
 export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: SifterOptions): Sifter {
   valkey.defineCommand("siftQueue", { numberOfKeys: 3, lua: SIFT });
+  valkey.defineCommand("noteJobs", { numberOfKeys: 1, lua: NOTE });
   valkey.defineCommand("advanceJobs", { numberOfKeys: 2, lua: ADVANCE });
-  const { siftQueue, advanceJobs } = valkey as unknown as Scripts;
+  const { siftQueue, noteJobs, advanceJobs } = valkey as unknown as Scripts;
   const keys = { wait: `${prefix}:wait`, delayed: `${prefix}:delayed`, marker: `${prefix}:marker`, jobs: `${prefix}:` };
   const recent = new Map<string, number>(); // endpoints and how often they were parked since the last lull
   let lullAt = 0;
@@ -144,18 +182,32 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
 
   async function sift(name: string, host: string): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
+    const notes: Note[] = [];
     let left = "";
     for (;;) {
       const line = gate.line(name);
-      if (line === undefined) return; // it may go again
+      if (line === undefined) break; // it may go again
       const place = [line.from, line.spacingMs, line.startAt, line.horizonAt];
       const asked = [wait, delayed, marker, jobs, CHUNK, host, name, ...place, left];
-      const [moved, seen, last] = await siftQueue.call(valkey, ...asked);
+      const [moved, seen, last, unnoted] = await siftQueue.call(valkey, ...asked);
       left = last;
+      notes.push({ startAt: Math.floor(line.startAt), turns: unnoted });
       gate.joined(name, moved, line);
       logger.debug({ endpoint: name, moved, seen }, "queue.sifted");
-      if (seen < CHUNK || moved < CHUNK * WORTHWHILE) return;
+      if (seen < CHUNK || moved < CHUNK * WORTHWHILE) break;
     }
+    await note(name, notes);
+  }
+
+  async function note(name: string, notes: readonly Note[]): Promise<void> {
+    let noted = 0;
+    for (const { startAt, turns } of notes) {
+      for (let i = 0; i < turns.length; i += 2 * NOTED) {
+        const [count] = await noteJobs.call(valkey, keys.delayed, keys.jobs, startAt, ...turns.slice(i, i + 2 * NOTED));
+        noted += count;
+      }
+    }
+    logger.debug({ endpoint: name, noted }, "queue.noted");
   }
 
   async function advance(name: string, host: string, count: number): Promise<void> {

@@ -32,6 +32,7 @@ async function setUp(given: Partial<Line> = {}) {
   const joined: number[] = [];
   const advanced: string[] = [];
   const sifted: { moved: number; seen: number }[] = [];
+  const noted: number[] = [];
   let line: Line = {
     startAt: EPOCH_MS,
     from: EPOCH_MS + 1_000,
@@ -41,12 +42,14 @@ async function setUp(given: Partial<Line> = {}) {
   };
   let asked = 0;
   let pieces = Number.POSITIVE_INFINITY;
+  let betweenPieces = (_asked: number): void => {};
   const sifter = createSifter({
     valkey,
     prefix: queueKey(name),
     gate: {
       line: () => {
         asked += 1;
+        betweenPieces(asked);
         return asked > pieces ? undefined : line;
       },
       joined(_, count, { from, spacingMs, ...rest }) {
@@ -55,7 +58,12 @@ async function setUp(given: Partial<Line> = {}) {
       },
       advanced: (endpoint) => void advanced.push(endpoint),
     },
-    logger: { debug: (fields: { moved: number; seen: number }) => void sifted.push(fields) } as never,
+    logger: {
+      debug(fields: { moved: number; seen: number; noted: number }, message: string) {
+        if (message === "queue.noted") noted.push(fields.noted);
+        else sifted.push(fields);
+      },
+    } as never,
     now: () => EPOCH_MS,
   });
   return {
@@ -66,6 +74,8 @@ async function setUp(given: Partial<Line> = {}) {
     advanced,
     joined,
     sifted,
+    /** How many jobs each sift had noted at its end. */
+    noted,
     /** Call the sifter as for so many jobs that were parked one by one. */
     call: (times = ENOUGH, url = THEIRS) => {
       for (let i = 0; i < times; i++) sifter.parked("one", new URL(url), EPOCH_MS);
@@ -74,15 +84,19 @@ async function setUp(given: Partial<Line> = {}) {
     closeLineAfter: (count: number) => {
       pieces = count;
     },
+    /** Called each time that it asks for the line, before a piece. */
+    onPiece: (call: (asked: number) => void) => {
+      betweenPieces = call;
+    },
     /** How often it asked for the line. */
     timesAsked: () => asked,
     /** Sift until nothing moves any more. */
     async sift(url = THEIRS) {
-      const before = sifted.length;
+      const before = noted.length;
       for (let i = 0; i < ENOUGH; i++) sifter.parked("one", new URL(url), EPOCH_MS);
       await eventually(
-        () => sifted.slice(before).at(-1),
-        (last) => last !== undefined && (last.seen < 2_000 || last.moved < 200),
+        () => noted.length,
+        (length) => length > before,
       );
       await valkey.ping();
     },
@@ -139,6 +153,33 @@ describe("sifting", () => {
     await (await rig.queue.getJob(mine))?.promote();
     await rig.sift();
     expect((await stored(mine)).ats).toBe("8");
+  });
+
+  test("notes those whose turn is further off when all are out of the way", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(...theirs(2_300), ...others(1));
+    const [early, late, gone, failed] = [0, 2_200, 2_201, 2_202].map((index) => ids[index] as string) as [
+      ...[string, string, string, string],
+    ];
+    const field = (id: string, name: string) => rig.valkey.hget(rig.queue.toKey(id), name);
+    let atEnd: Promise<(string | null)[]> | undefined;
+    rig.onPiece((asked) => {
+      if (asked !== 3) return;
+      atEnd = Promise.all([field(early, "parked"), field(late, "parked")]);
+      // Meanwhile one was done with, and another failed and is delayed for its retry.
+      rig.valkey.zrem(rig.queue.toKey("delayed"), gone);
+      rig.valkey.del(rig.queue.toKey(gone));
+      rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 60_000) * 0x1000, failed);
+    });
+    await rig.add(...theirs(3_000)); // pieces enough
+    await rig.sift();
+    expect(await atEnd).toEqual([String(EPOCH_MS + 1_000), null]);
+    expect(rig.noted).toEqual([5_300 - 100 - 2]); // the first hundred within two seconds
+    expect(await field(late, "parked")).toBe(String(EPOCH_MS + 1_000 + 22_000));
+    expect(await field(late, "delay")).toBe("23000");
+    expect(await field(late, "ats")).toBe("1");
+    expect(await rig.valkey.exists(rig.queue.toKey(gone))).toBe(0);
+    expect(await field(failed, "parked")).toBeNull();
   });
 
   test("wakes the workers for the first turn", async () => {
@@ -221,6 +262,10 @@ describe("sifting", () => {
     await eventually(
       () => rig.timesAsked(),
       (asked) => asked === 2,
+    );
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 1,
     );
     await rig.valkey.ltrim(rig.queue.toKey("wait"), 0, -1 - 1_000); // a worker took what was left
     rig.closeLineAfter(Number.POSITIVE_INFINITY);
