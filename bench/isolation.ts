@@ -1,9 +1,9 @@
 /**
  * Isolation: what dead, slow and hoarding endpoints do to the others, beside a plain BullMQ worker.
  *
- *   bun bench/isolation.ts [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3]
+ *   bun bench/isolation.ts [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3] [--rounds 1]
  *
- * `--only` takes parts of scenarios' names.
+ * `--only` takes parts of scenarios' names. With several rounds, the scenarios take turns and the times are medians.
  *
  * 115 events a second go to 20 healthy endpoints in every scenario, and as many to others in most. Prints how many of the
  * healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the receiver. Baselines:
@@ -11,7 +11,7 @@
  */
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
-import { epochMs, percentile } from "./clock.ts";
+import { epochMs, median, percentile } from "./clock.ts";
 import { parseKinds, parseNumber } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
 import { buildTable, type Cell, describeMachine, formatNumber } from "./report.ts";
@@ -49,38 +49,52 @@ const { values } = parseArgs({
     only: { type: "string" },
     kinds: { type: "string", default: "plain,fluxhook" },
     "warm-up": { type: "string", default: "3" },
+    rounds: { type: "string", default: "1" },
   },
 });
 const seconds = parseNumber("seconds", values.seconds, 120);
 const warmUp = parseNumber("warm-up", values["warm-up"], 60, 0) * 1000;
+const rounds = parseNumber("rounds", values.rounds, 20);
 const kinds = parseKinds("kinds", values.kinds, ["plain", "fluxhook"]);
 const only = values.only?.split(",");
 
-const rows: Cell[][] = [];
+const chosen = SCENARIOS.filter(({ name }) => only === undefined || only.some((part) => name.includes(part)));
+
+interface Row {
+  readonly kind: Kind;
+  readonly scenario: Scenario;
+  readonly runs: { readonly sent: number; readonly latencies: number[] }[];
+}
+
+const rows = kinds.flatMap((kind) => chosen.map((scenario): Row => ({ kind, scenario, runs: [] })));
 const rig = await startRig({ receiver: ["bench/receiver.ts"] });
 try {
-  for (const kind of kinds) {
-    let baseline = Number.NaN;
-    for (const scenario of SCENARIOS) {
-      if (only?.every((part) => !scenario.name.includes(part))) continue;
-      const { sent, latencies } = await measure(rig, kind, scenario);
-      const p50 = percentile(latencies, 0.5);
-      const p99 = percentile(latencies, 0.99);
-      if (scenario.isBaseline) baseline = p99;
-      const times = [p50, p99, p99 / baseline].map(formatNumber);
-      rows.push([scenario.name, kind, sent, latencies.length, ...times]);
-    }
+  for (let round = 0; round < rounds; round++) {
+    for (const { kind, scenario, runs } of rows) runs.push(await measure(rig, kind, scenario));
   }
 } finally {
   await rig.stop();
 }
+
+const time = ({ runs }: Row, share: number): number =>
+  median(runs.map(({ latencies }) => percentile(latencies, share)));
+const sum = (counts: number[]): number => counts.reduce((total, count) => total + count, 0);
+let baseline = Number.NaN;
+const cells = rows.map((row): Cell[] => {
+  const p99 = time(row, 0.99);
+  if (row.scenario.isBaseline) baseline = p99;
+  const sent = sum(row.runs.map((run) => run.sent));
+  const arrived = sum(row.runs.map(({ latencies }) => latencies.length));
+  return [row.scenario.name, row.kind, sent, arrived, ...[time(row, 0.5), p99, p99 / baseline].map(formatNumber)];
+});
 console.log(`## Isolation\n\n${describeMachine(rig.facts.server)}\n`);
 console.log(
-  `256 slots; ${HEALTHY_PER_SECOND} events a second to ${HEALTHY_ENDPOINTS} healthy endpoints for ${seconds} s, as many to the others. ` +
+  `256 slots; ${HEALTHY_PER_SECOND} events a second to ${HEALTHY_ENDPOINTS} healthy endpoints for ${seconds} s, as many to the others; ` +
+    `medians of ${rounds} round(s). ` +
     "Baseline: the healthy ones alone, or a backlog of the healthy tenth alone.\n",
 );
 console.log(
-  buildTable(["scenario", "worker", "healthy events", "arrived", "p50 ms", "p99 ms", "p99 ÷ baseline"], rows),
+  buildTable(["scenario", "worker", "healthy events", "arrived", "p50 ms", "p99 ms", "p99 ÷ baseline"], cells),
 );
 
 async function measure(
