@@ -157,8 +157,8 @@ describe("sifting", () => {
 
   test("notes those whose turn is further off when all are out of the way", async () => {
     const rig = await setUp();
-    const ids = await rig.add(...theirs(2_300), ...others(1));
-    const [early, late, gone, failed] = [0, 2_200, 2_201, 2_202].map((index) => ids[index] as string) as [
+    const ids = await rig.add(...theirs(3_300), ...others(1));
+    const [early, late, gone, failed] = [0, 3_200, 3_201, 3_202].map((index) => ids[index] as string) as [
       ...[string, string, string, string],
     ];
     const field = (id: string, name: string) => rig.valkey.hget(rig.queue.toKey(id), name);
@@ -171,12 +171,12 @@ describe("sifting", () => {
       rig.valkey.del(rig.queue.toKey(gone));
       rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 60_000) * 0x1000, failed);
     });
-    await rig.add(...theirs(3_000)); // pieces enough
+    await rig.add(...theirs(4_000)); // pieces enough
     await rig.sift();
     expect(await atEnd).toEqual([String(EPOCH_MS + 1_000), null]);
-    expect(rig.noted).toEqual([5_300 - 100 - 2]); // the first hundred within two seconds
-    expect(await field(late, "parked")).toBe(String(EPOCH_MS + 1_000 + 22_000));
-    expect(await field(late, "delay")).toBe("23000");
+    expect(rig.noted).toEqual([7_300 - 100 - 2]); // the first hundred within two seconds
+    expect(await field(late, "parked")).toBe(String(EPOCH_MS + 1_000 + 32_000));
+    expect(await field(late, "delay")).toBe("33000");
     expect(await field(late, "ats")).toBe("1");
     expect(await rig.valkey.exists(rig.queue.toKey(gone))).toBe(0);
     expect(await field(failed, "parked")).toBeNull();
@@ -206,16 +206,16 @@ describe("sifting", () => {
 
   test("goes through a queue of many thousands, a piece at a time, as long as it is worth it", async () => {
     const rig = await setUp();
-    const ids = await rig.add(...Array.from({ length: 5_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
+    const ids = await rig.add(...Array.from({ length: 7_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
     await rig.sift();
     expect(rig.sifted).toMatchObject([
-      { moved: 1_000, seen: 2_000 },
-      { moved: 1_000, seen: 2_000 }, // each piece begins behind what the one before it left
+      { moved: 1_500, seen: 3_000 },
+      { moved: 1_500, seen: 3_000 }, // each piece begins behind what the one before it left
       { moved: 500, seen: 1_000 },
     ]);
     const waiting = await rig.waiting();
     const delayed = (await rig.delayed()).map(({ id }) => id);
-    expect(waiting.length + delayed.length).toBe(5_000);
+    expect(waiting.length + delayed.length).toBe(7_000);
     expect(new Set([...waiting, ...delayed])).toEqual(new Set(ids));
     expect(waiting).toEqual(ids.filter((id) => waiting.includes(id))); // in order
     expect(delayed).toEqual(ids.filter((_, index) => index % 2 === 0));
@@ -256,7 +256,7 @@ describe("sifting", () => {
 
   test("begins at the head again when what it had left there has been taken", async () => {
     const rig = await setUp();
-    const ids = await rig.add(...Array.from({ length: 4_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
+    const ids = await rig.add(...Array.from({ length: 6_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
     rig.closeLineAfter(1);
     rig.call();
     await eventually(
@@ -267,24 +267,24 @@ describe("sifting", () => {
       () => rig.noted.length,
       (sifts) => sifts === 1,
     );
-    await rig.valkey.ltrim(rig.queue.toKey("wait"), 0, -1 - 1_000); // a worker took what was left
+    await rig.valkey.ltrim(rig.queue.toKey("wait"), 0, -1 - 1_500); // a worker took what was left
     rig.closeLineAfter(Number.POSITIVE_INFINITY);
     await rig.sift();
-    expect(await rig.waiting()).toEqual(ids.slice(2_000).filter((_, index) => index % 2));
-    expect((await rig.delayed()).length).toBe(2_000);
+    expect(await rig.waiting()).toEqual(ids.slice(3_000).filter((_, index) => index % 2));
+    expect((await rig.delayed()).length).toBe(3_000);
   });
 
   test("ends when the endpoint may go again", async () => {
     const rig = await setUp();
-    const ids = await rig.add(...theirs(3_500));
+    const ids = await rig.add(...theirs(4_500));
     rig.closeLineAfter(1);
     rig.call();
     await eventually(
       () => rig.timesAsked(),
       (asked) => asked === 2, // and the second time there was no line any more
     );
-    expect(rig.sifted).toMatchObject([{ moved: 2_000, seen: 2_000 }]);
-    expect(await rig.waiting()).toEqual(ids.slice(2_000));
+    expect(rig.sifted).toMatchObject([{ moved: 3_000, seen: 3_000 }]);
+    expect(await rig.waiting()).toEqual(ids.slice(3_000));
   });
 
   test("does not begin for a job now and then", async () => {
