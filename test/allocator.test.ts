@@ -23,7 +23,7 @@ async function run(env: Record<string, string>) {
 const SAME = { isSame: true, args: ["a word", "--flag"], flags: ["--smol"], input: "what was piped in" };
 
 test("the process goes on with the allocator's settings: same id, arguments, flags, input and environment", async () => {
-  expect(await run({ OTHER: "stays" })).toEqual({ ...SAME, settings: ["10000", "0", "stays"] });
+  expect(await run({ OTHER: "stays" })).toEqual({ ...SAME, settings: ["1000", "0", "stays"] });
 });
 
 test("a setting of the operator's counts", async () => {
