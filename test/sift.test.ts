@@ -182,6 +182,18 @@ describe("sifting", () => {
     expect(await field(failed, "parked")).toBeNull();
   });
 
+  test("notes the first of a very long queue before it goes on", async () => {
+    const rig = await setUp();
+    for (let count = 0; count < 33_000; count += 3_000) await rig.add(...theirs(3_000));
+    rig.call();
+    await eventually(
+      () => rig.noted.length,
+      (length) => length === 2,
+    );
+    expect(rig.noted).toEqual([30_000 - 100, 3_000]);
+    expect(await rig.waiting()).toEqual([]);
+  });
+
   test("wakes the workers for the first turn", async () => {
     const rig = await setUp();
     await rig.add(...theirs(50), ...others(1));
