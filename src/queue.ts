@@ -2,19 +2,18 @@
  * Everything about BullMQ that is a constant, and the worker that applies the retry policy to jobs of any client.
  */
 import {
-  type BackendFactory,
   createRedisBackend,
   DelayedError,
   type Job,
   type JobJson,
   type KeepJobs,
   Queue,
-  type RedisClient,
   type RedisQueueBackend,
   Worker,
   type WorkerOptions,
 } from "bullmq";
 import { policyOf, type RetryPolicy } from "./retry.ts";
+import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
 
 export type { Job, Queue };
@@ -30,7 +29,6 @@ const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while V
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
 const FEW = 3; // jobs that wait; beyond them more are asked for at once
 const STRATEGY = "fluxhook";
-const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // the scripts that may answer with a job
 
 /**
  * A failed attempt, for BullMQ: it reads the message as the job's failure reason and asks {@link backoff} for the delay.
@@ -54,51 +52,17 @@ function backoff(_attempt: number, _type?: string, error?: Error): number {
   return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : UNFORESEEN_DELAY_MS;
 }
 
-/**
- * BullMQ parses parts of a job's hash before anybody can look at it, and a throw there, or later in its scripts, would
- * leave the job active, stalling for ever. What is unreadable is taken out first, here and in Valkey.
- */
-const createTolerantBackend: BackendFactory<RedisQueueBackend> = (...given) => {
-  const backend = createRedisBackend(...given);
-  const execute = backend.execCommand.bind(backend);
-  backend.execCommand = (client, command, args) => {
-    const replied = execute(client, command, args);
-    if (!PICK_UPS.has(command)) return replied;
-    return replied.then((reply: [string[], string] | number) => {
-      const [hash, id] = Array.isArray(reply) ? reply : [];
-      for (let i = 0; hash && i < hash.length; i += 2) {
-        if (isReadable(hash[i] as string, hash[i + 1] as string)) continue;
-        (client as RedisClient).hdel(backend.toKey(id as string), hash[i] as string).catch(() => {});
-        hash[i + 1] = "";
-      }
-      return reply;
-    });
-  };
-  return backend;
-};
-
-function isReadable(field: string, text: string): boolean {
-  if (field === "parentKey") return /.:./.test(text);
-  if (text === "" || (field !== "opts" && field !== "progress" && field !== "parent")) return true;
-  try {
-    const value: unknown = JSON.parse(text);
-    if (field === "progress") return true;
-    if (typeof value !== "object" || value === null) return false;
-    const { id, queueKey } = value as { id?: unknown; queueKey?: unknown };
-    return field === "opts" || (typeof id === "string" && typeof queueKey === "string");
-  } catch {
-    return false;
-  }
-}
-
 const POLICY = Symbol("policy");
 
 /** A job that was given its policy at pick-up. */
 type PolicedJob = Job<unknown, string> & { [POLICY]?: RetryPolicy };
 
-/** Of BullMQ's insides (version pinned in package.json): the jobs in hand, and those under way to it; null before it runs. */
+/** Of BullMQ's insides (version pinned in package.json). */
 interface MainLoop {
-  readonly mainLoopQueue: { numTotal(): number; add(job: Promise<Job | undefined>): void } | null;
+  /** What is under way; null before it runs. */
+  readonly mainLoopQueue: { numTotal(): number; add(work: Promise<undefined>): void } | null;
+  /** The next job, which may be long in coming; undefined when none came after all. */
+  _getNextJob(token: string, options: object): Promise<Job | undefined>;
 }
 
 /** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
@@ -127,6 +91,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   /** How many jobs are being processed. */
   active = 0;
   readonly #policy: RetryPolicy;
+  readonly #loop: MainLoop;
   #comeInRow = 0;
 
   constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
@@ -158,8 +123,15 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
         this.active -= 1;
       }
     };
-    super(queue, processJob, options, createTolerantBackend);
+    super(queue, processJob, options, (...given) => tolerant(createRedisBackend(...given)));
     this.#policy = policy;
+    this.#loop = this as unknown as MainLoop;
+    const take = this.#loop._getNextJob.bind(this);
+    this.#loop._getNextJob = async (token, given) => {
+      const job = await take(token, given);
+      if (job !== undefined) this.#loop.mainLoopQueue?.add(this.#work(token, job));
+      return undefined;
+    };
   }
 
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
@@ -177,20 +149,33 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   }
 
   /**
-   * BullMQ takes jobs one after the other, and begins none before it has as many as it may: where hundreds wait, the first
-   * would wait for as many round trips. So while there are more than a few, each that comes has two more asked for.
+   * Do a job, and those that come after it, one with each acknowledgement.
+   *
+   * BullMQ's main loop takes jobs one after the other and begins none before it has as many as it may, or all there are:
+   * where hundreds wait, the first would wait for as many round trips. So it is told that none came, each begins here at
+   * once, and while there are more than a few, each that comes has two more asked for.
    */
+  async #work(token: string, taken?: Job): Promise<undefined> {
+    const mayGoOn = () => (this.#loop.mainLoopQueue?.numTotal() ?? 0) <= this.concurrency;
+    try {
+      let job: Awaited<ReturnType<Worker["processJob"]>> = taken ?? (await this.moveToActive(token, this.opts.name));
+      while (job) job = await this.processJob(job, token, mayGoOn);
+    } catch (error) {
+      this.emit("error", error as Error);
+    }
+  }
+
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     const job = await super.moveToActive(token, name);
     this.#comeInRow = job === undefined ? 0 : this.#comeInRow + 1;
-    for (let more = 0; more < 2 && this.#comeInRow > FEW; more++) this.#askForOne(name);
+    for (let more = 0; more < 2 && this.#comeInRow > FEW; more++) this.#askForOne();
     return job;
   }
 
-  #askForOne(name: string | undefined): void {
-    const { mainLoopQueue: hand } = this as unknown as MainLoop;
+  #askForOne(): void {
+    const hand = this.#loop.mainLoopQueue;
     if (hand === null || this.closing || this.paused || hand.numTotal() >= this.concurrency) return;
-    hand.add(this.moveToActive(crypto.randomUUID(), name).catch(() => undefined)); // the connection reports it
+    hand.add(this.#work(crypto.randomUUID()));
   }
 
   /** BullMQ drops a job whose schedule cannot go on, and so leaves it active, stalling for ever: it goes without one. */

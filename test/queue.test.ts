@@ -21,13 +21,13 @@ async function setUp(concurrency: number) {
   const { promise: letGo, resolve: end } = Promise.withResolvers<void>();
   const worker = new DeliveryWorker(
     async ({ id }) => {
-      begun.push(id as string);
+      if (begun.push(id as string) === 1) asked.beforeTheFirst = asked.inAll;
       await letGo;
       return "";
     },
     { queue: name, valkey, concurrency, timeoutMs: 10_000, policy: { attempts: 1, delaysMs: [1], jitter: 0 } },
   );
-  const asked = { now: 0, most: 0, inAll: 0 };
+  const asked = { now: 0, most: 0, inAll: 0, beforeTheFirst: 0 };
   const { backend } = worker as unknown as { backend: { moveToActive(...args: unknown[]): Promise<unknown> } };
   const take = backend.moveToActive.bind(backend);
   backend.moveToActive = async (...args) => {
@@ -61,6 +61,17 @@ test("jobs that wait are taken side by side, and no more of them than may be in 
   expect(asked.most).toBeGreaterThan(20);
   expect(await queue.getActiveCount()).toBe(200);
   expect(begun.toSorted()).toEqual(ids.slice(0, 200).toSorted());
+});
+
+test("of those that wait the first begin while the others are still being taken", async () => {
+  const { queue, worker, begun, asked } = await setUp(200);
+  await queue.addBulk(Array.from({ length: 300 }, () => job));
+  worker.run();
+  await eventually(
+    () => begun.length,
+    (count) => count >= 200,
+  );
+  expect(asked.beforeTheFirst).toBeLessThanOrEqual(2);
 });
 
 test("for a job that comes alone no more are asked for than by BullMQ itself", async () => {

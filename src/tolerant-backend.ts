@@ -1,0 +1,42 @@
+/**
+ * BullMQ's connection to a queue, that no stored job can stop.
+ */
+import type { RedisClient, RedisQueueBackend } from "bullmq";
+
+const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // the scripts that may answer with a job
+
+/**
+ * BullMQ parses parts of a job's hash before anybody can look at it, and a throw there, or later in its scripts, would
+ * leave the job active, stalling for ever. What is unreadable is taken out first, here and in Valkey.
+ */
+export function tolerant(backend: RedisQueueBackend): RedisQueueBackend {
+  const execute = backend.execCommand.bind(backend);
+  backend.execCommand = (client, command, args) => {
+    const replied = execute(client, command, args);
+    if (!PICK_UPS.has(command)) return replied;
+    return replied.then((reply: [string[], string] | number) => {
+      const [hash, id] = Array.isArray(reply) ? reply : [];
+      for (let i = 0; hash && i < hash.length; i += 2) {
+        if (isReadable(hash[i] as string, hash[i + 1] as string)) continue;
+        (client as RedisClient).hdel(backend.toKey(id as string), hash[i] as string).catch(() => {});
+        hash[i + 1] = "";
+      }
+      return reply;
+    });
+  };
+  return backend;
+}
+
+function isReadable(field: string, text: string): boolean {
+  if (field === "parentKey") return /.:./.test(text);
+  if (text === "" || (field !== "opts" && field !== "progress" && field !== "parent")) return true;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (field === "progress") return true;
+    if (typeof value !== "object" || value === null) return false;
+    const { id, queueKey } = value as { id?: unknown; queueKey?: unknown };
+    return field === "opts" || (typeof id === "string" && typeof queueKey === "string");
+  } catch {
+    return false;
+  }
+}
