@@ -15,10 +15,19 @@ const MAX_DATA_BYTES = 16 * 1024; // 16 KiB: a job with more is parked by itself
  * the contract's order, and need no decoding; nor do those without the host in their text.
  */
 const IS_THEIRS = `
+local head, middle = '{"userId":"', '","endpoint":{"url":"'
+local function findUrl(data)
+  local at = string.sub(data, 1, #head) == head and string.find(data, '"', #head + 1, true)
+  local from = at and string.sub(data, at, at + #middle - 1) == middle and at + #middle
+  local to = from and string.find(data, '"', from, true)
+  local url = to and string.sub(data, from, to - 1)
+  if url and not string.find(url, "\\\\", 1, true) and string.find(data, "^%b{}$") then return url end -- braces in balance: it is whole
+end
 local function isTheirs(data)
   if type(data) ~= "string" or #data > ${MAX_DATA_BYTES} then return false end
-  local url = string.match(data, '^{"userId":"[^"\\\\]*","endpoint":{"url":"([^"\\\\]*)"')
-  if not url or not string.find(data, "^%b{}$") then -- braces in balance: it is whole
+  local url = findUrl(data)
+  if url == ARGV[4] then return true end
+  if not url then
     if not string.find(data, ARGV[3], 1, true) then return false end
     local ok, job = pcall(cjson.decode, data)
     if not ok or type(job) ~= "table" or type(job.endpoint) ~= "table" or type(job.endpoint.url) ~= "string" then
@@ -32,18 +41,19 @@ end`;
 
 /** To write into a job's hash that it is parked. What its key holds cannot stop a script (pcall) between its other writes. */
 const NOTE_PARKED = `
-local function noteParked(key, turn, start)
+local function noteParked(key, turn, now)
   local picked = redis.pcall("HGET", key, "ats")
   local ats = type(picked) == "string" and tonumber(picked) or 0
-  redis.pcall("HSET", key, "delay", turn - start, "parked", turn, "ats", ats + 1)
+  redis.pcall("HSET", key, "delay", turn - now, "parked", turn, "ats", ats + 1)
 end`;
 
 /**
  * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, the line's from, spacingMs,
  * startAt, horizonAt, and the last job that was looked at and left, behind which to begin. Returns how many jobs it moved,
- * how many it looked at, the last that it left, and those that it moved and did not note, each with its turn.
+ * how many it looked at, the last that it left, and the first and the last score of those that {@link NOTE} is to note.
  *
- * To note them is a third of the work, and the others' jobs wait behind it: what has its turn soon is noted, the rest later.
+ * To note them is a third of the work, and the others' jobs wait behind it. What has its turn soon, or beyond the line, is
+ * noted at once; the rest later. What waits in delayed though its delay is 0 is one that has not been noted yet.
  */
 export const SIFT = `${IS_THEIRS}${NOTE_PARKED}
 local function callInPieces(command, key, args)
@@ -55,20 +65,21 @@ local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), math
 local at = ARGV[9] ~= "" and redis.call("LPOS", KEYS[1], ARGV[9], "RANK", -1, "MAXLEN", ${MAX_LEFT})
 local left = at and redis.call("LRANGE", KEYS[1], at, -1) or {}
 local ids = redis.call("LRANGE", KEYS[1], -ARGV[2] - #left, -1 - #left)
-local kept, turns, unnoted, moved = {}, {}, {}, 0
+local kept, turns, moved, noteFrom, noteTo = {}, {}, 0, 0, 0
 for i = #ids, 1, -1 do
   local key = ARGV[1] .. ids[i]
   if isTheirs(redis.pcall("HGET", key, "data")) then
-    local turn = from + moved * spacing
-    if turn > horizon then turn = start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1)) end
-    turn = math.floor(turn)
-    turns[2 * moved + 1] = turn * 4096 + moved % 4096
+    local turn = math.floor(from + moved * spacing)
+    local isBeyond = turn > horizon
+    if isBeyond then turn = math.floor(start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1))) end
+    local score = turn * 4096 + moved % 4096
+    turns[2 * moved + 1] = score
     turns[2 * moved + 2] = ids[i]
-    if turn < start + ${SOON_MS} then
+    if isBeyond or turn < start + ${SOON_MS} then
       noteParked(key, turn, start)
     else
-      unnoted[#unnoted + 1] = ids[i]
-      unnoted[#unnoted + 1] = turn
+      if noteFrom == 0 then noteFrom = score end
+      noteTo = score
     end
     moved = moved + 1
   else
@@ -84,23 +95,23 @@ if moved > 0 then
   callInPieces("RPUSH", KEYS[1], left)
   redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")
 end
-return {moved, #ids, kept[#kept] or ARGV[9], unnoted}`;
+return {moved, #ids, kept[#kept] or ARGV[9], noteFrom, noteTo}`;
 
 /**
- * KEYS: delayed. ARGV: prefix of job keys, when they were parked, and jobs, each with its turn: what has another one by
- * now waits for something else. Returns how many jobs it noted.
+ * KEYS: delayed. ARGV: prefix of job keys, now, the scores between which to look, jobs to look at. Returns how many jobs it
+ * noted and the score of the last that it looked at, if there was one.
  */
 export const NOTE = `${NOTE_PARKED}
-local noted = 0
-for i = 3, #ARGV, 2 do
-  local score = redis.call("ZSCORE", KEYS[1], ARGV[i])
-  local turn = tonumber(ARGV[i + 1])
-  if score and math.floor(score / 4096) == turn then
-    noteParked(ARGV[1] .. ARGV[i], turn, ARGV[2])
+local ids = redis.call("ZRANGEBYSCORE", KEYS[1], ARGV[3], ARGV[4], "WITHSCORES", "LIMIT", 0, ARGV[5])
+local now, noted = tonumber(ARGV[2]), 0
+for i = 1, #ids, 2 do
+  local key, turn = ARGV[1] .. ids[i], math.floor(ids[i + 1] / 4096)
+  if turn > now and redis.pcall("HGET", key, "delay") == "0" then
+    noteParked(key, turn, now)
     noted = noted + 1
   end
 end
-return {noted}`;
+return {noted, ids[#ids]}`;
 
 /**
  * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, now, jobs to move. Gives the endpoint's
@@ -113,8 +124,9 @@ local moved, seen = 0, 0
 for i = 1, #ids, 2 do
   if moved == want then break end
   seen = seen + 1
-  local job = redis.pcall("HMGET", ARGV[1] .. ids[i], "parked", "data")
-  if tonumber(job[1] or nil) == math.floor(ids[i + 1] / 4096) and isTheirs(job[2]) then
+  local job = redis.pcall("HMGET", ARGV[1] .. ids[i], "parked", "delay", "data")
+  local isParked = job[2] == "0" or tonumber(job[1] or nil) == math.floor(ids[i + 1] / 4096)
+  if isParked and isTheirs(job[3]) then
     redis.call("ZADD", KEYS[1], now * 4096 + moved % 4096, ids[i])
     moved = moved + 1
   end

@@ -15,8 +15,8 @@ const CHUNK = 3_000; // jobs looked at by one script: some 20 ms during which Va
 const ENOUGH = 32; // jobs of one endpoint parked one by one before it is worth looking for more
 const LULL_MS = 1000; // 1 s: those 32 must come within it
 const WORTHWHILE = 1 / 10; // of a chunk; below it the rest is left to be parked one by one
-const NOTED = 200; // jobs noted by one script, with its turn each: a millisecond
-const MAX_UNNOTED = 10; // scripts whose jobs are noted later: a backlog of millions must not be held in memory
+const NOTED = 200; // jobs looked at by one script, to be noted: half a millisecond
+const NOTE_EVERY = 10; // pieces of a very long queue: its first jobs must be noted before they have their turns
 const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
 
 export interface SifterOptions {
@@ -39,17 +39,10 @@ export interface Sifter {
   advance(endpoint: string, jobs: number): void;
 }
 
-/** What is still to be written of jobs that one script parked. */
-interface Note {
-  readonly startAt: number;
-  /** A job, its turn, the next job, … */
-  readonly turns: readonly (string | number)[];
-}
-
 type Script<Reply> = (...args: unknown[]) => Promise<Reply>;
 interface Scripts {
-  siftQueue: Script<[moved: number, seen: number, left: string, unnoted: Note["turns"]]>;
-  noteJobs: Script<[noted: number]>;
+  siftQueue: Script<[moved: number, seen: number, left: string, noteFrom: number, noteTo: number]>;
+  noteJobs: Script<[noted: number, last?: string]>;
   advanceJobs: Script<[moved: number, seen: number]>;
 }
 
@@ -62,36 +55,45 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
   const recent = new Map<string, number>(); // endpoints and how often they were parked since the last lull
   let lullAt = 0;
   let isBusy = false; // with one endpoint: the others can wait
+  const unnoted: { from: string; to: number }[] = []; // scores between which jobs in delayed have not been noted yet
+  let isNoting = false;
 
   async function sift(name: string, host: string): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
-    const notes: Note[] = [];
     let left = "";
-    for (;;) {
+    for (let pieces = 1; ; pieces++) {
       const line = gate.line(name);
-      if (line === undefined) break; // it may go again
+      if (line === undefined) return; // it may go again
       const place = [line.from, line.spacingMs, line.startAt, line.horizonAt];
       const asked = [wait, delayed, marker, jobs, CHUNK, host, name, ...place, left];
-      const [moved, seen, last, unnoted] = await siftQueue.call(valkey, ...asked);
+      const [moved, seen, last, noteFrom, noteTo] = await siftQueue.call(valkey, ...asked);
       left = last;
-      notes.push({ startAt: Math.floor(line.startAt), turns: unnoted });
+      if (noteTo > 0) unnoted.push({ from: `${noteFrom}`, to: noteTo });
       gate.joined(name, moved, line);
       logger.debug({ endpoint: name, moved, seen }, "queue.sifted");
-      if (notes.length === MAX_UNNOTED) await note(name, notes.splice(0));
-      if (seen < CHUNK || moved < CHUNK * WORTHWHILE) break;
+      if (seen < CHUNK || moved < CHUNK * WORTHWHILE) return;
+      if (pieces % NOTE_EVERY === 0) note();
     }
-    await note(name, notes);
   }
 
-  async function note(name: string, notes: readonly Note[]): Promise<void> {
+  /** Write down of the jobs that were parked together that they are. Never throws, and is not waited for. */
+  async function note(): Promise<void> {
+    if (isNoting) return; // it goes on with what has been added meanwhile
+    isNoting = true;
     let noted = 0;
-    for (const { startAt, turns } of notes) {
-      for (let i = 0; i < turns.length; i += 2 * NOTED) {
-        const [count] = await noteJobs.call(valkey, keys.delayed, keys.jobs, startAt, ...turns.slice(i, i + 2 * NOTED));
+    try {
+      for (let range = unnoted.shift(); range !== undefined; range = unnoted.shift()) {
+        const { from, to } = range;
+        const [count, last] = await noteJobs.call(valkey, keys.delayed, keys.jobs, now(), from, to, NOTED);
         noted += count;
+        if (last !== undefined) unnoted.unshift({ from: `(${last}`, to });
       }
+      logger.debug({ noted }, "queue.noted");
+    } catch (error) {
+      logger.debug({ reason: (error as Error).message }, "queue.unnoted");
+    } finally {
+      isNoting = false;
     }
-    logger.debug({ endpoint: name, noted }, "queue.noted");
   }
 
   async function advance(name: string, host: string, count: number): Promise<void> {
@@ -124,7 +126,10 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
       recent.set(name, times);
       if (times < ENOUGH || isBusy) return;
       recent.delete(name);
-      begin(name, sift(name, url.host));
+      begin(
+        name,
+        sift(name, url.host).finally(() => void note()),
+      );
     },
     advance(name, count) {
       if (!isBusy) begin(name, advance(name, new URL(name).host, count));

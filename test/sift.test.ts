@@ -169,6 +169,7 @@ describe("sifting", () => {
       // Meanwhile one was done with, and another failed and is delayed for its retry.
       rig.valkey.zrem(rig.queue.toKey("delayed"), gone);
       rig.valkey.del(rig.queue.toKey(gone));
+      rig.valkey.hset(rig.queue.toKey(failed), "delay", 60_000);
       rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 60_000) * 0x1000, failed);
     });
     await rig.add(...theirs(4_000)); // pieces enough
@@ -182,16 +183,18 @@ describe("sifting", () => {
     expect(await field(failed, "parked")).toBeNull();
   });
 
-  test("notes the first of a very long queue before it goes on", async () => {
+  test("begins to note those of a very long queue before it is through", async () => {
     const rig = await setUp();
-    for (let count = 0; count < 33_000; count += 3_000) await rig.add(...theirs(3_000));
-    rig.call();
-    await eventually(
-      () => rig.noted.length,
-      (length) => length === 2,
-    );
-    expect(rig.noted).toEqual([30_000 - 100, 3_000]);
+    const ids: string[] = [];
+    for (let count = 0; count < 33_000; count += 3_000) ids.push(...(await rig.add(...theirs(3_000))));
+    let meanwhile: Promise<string | null> | undefined;
+    rig.onPiece((asked) => {
+      if (asked === 12) meanwhile = rig.valkey.hget(rig.queue.toKey(ids[200] as string), "parked");
+    });
+    await rig.sift();
+    expect(await meanwhile).toBe(String(EPOCH_MS + 1_000 + 2_000));
     expect(await rig.waiting()).toEqual([]);
+    expect(rig.noted.reduce((sum, count) => sum + count)).toBe(33_000 - 100);
   });
 
   test("wakes the workers for the first turn", async () => {
@@ -342,6 +345,15 @@ describe("advancing", () => {
     expect(await rig.advance(20)).toMatchObject({ moved: 20 });
     expect((await rig.due()).toSorted()).toEqual(rig.ids.slice(0, 50).toSorted());
     expect(rig.advanced).toEqual([]);
+  });
+
+  test("gives it to those too that have not been noted yet", async () => {
+    const rig = await setUp();
+    const [id] = (await rig.add(...theirs(1))) as [string];
+    await rig.valkey.del(rig.queue.toKey("wait"));
+    await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 5_000) * 0x1000, id); // what a sift does, at first
+    rig.sifter.advance(THEIRS, 10);
+    await eventually(rig.delayed, ([job]) => job?.turnAt === EPOCH_MS);
   });
 
   test("leaves a job that waits for its retry, and one that was parked before that, to their time", async () => {
