@@ -4,7 +4,7 @@
 import type { Gate, Turn } from "../src/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
 import { buildRequest, endpointName, type WebhookEvent } from "../src/payload.ts";
-import { AttemptFailed, DelayedError, type Job, type Process } from "../src/queue.ts";
+import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
 import type { Sender } from "../src/send.ts";
 import type { Completed } from "./completion.ts";
@@ -16,8 +16,8 @@ export interface DeliverOptions extends ContractOptions {
   readonly completed: Completed;
   /** Called for a job that broke the contract. */
   readonly rejected: (job: Job, reason: string) => void;
-  /** Called for a job that may not go yet, before it is put off. */
-  readonly parked: (job: Job, event: WebhookEvent, turn: Extract<Turn, { kind: "park" }>) => void;
+  /** Called for a job that may not go yet, before it is parked. */
+  readonly parked: (event: WebhookEvent, turn: Extract<Turn, { kind: "park" }>) => void;
   /** How long an event may be put off, in ms, from when it was due. */
   readonly maxAgeMs: number;
   /** Epoch ms. */
@@ -39,8 +39,8 @@ export function createDeliver(options: DeliverOptions): Process {
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const turn = await gate.admit(endpoint, wasParked(job));
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
-      parked(job, event, turn);
-      return await park(job, token, turn.retryAt); // no slot held, no attempt used
+      parked(event, turn);
+      throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
 
     const attempt = job.attemptsMade + 1;
@@ -90,12 +90,6 @@ function isOldButNew(job: Job, { reason }: Extract<Turn, { kind: "park" }>): boo
   return reason !== "circuit" && job.attemptsStarted - job.attemptsMade <= FIRST_TURNS;
 }
 
-/** Put the job back until `retryAt` (epoch ms), uncharged. */
-async function park(job: Job, token: string, retryAt: number): Promise<never> {
-  await job.moveToDelayed(retryAt, token);
-  throw new DelayedError();
-}
-
 const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
   gone: "",
   blocked: "",
@@ -125,5 +119,6 @@ async function handBack(job: Job, token: string, outcome: Outcome, retryAt: numb
     await job.moveToWait(token); // to the head of the line
     throw new DelayedError();
   }
-  return await park(job, token, retryAt);
+  await job.moveToDelayed(retryAt, token);
+  throw new DelayedError();
 }

@@ -79,9 +79,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
     },
-    parked: (job, event, turn) => {
+    parked: (event, turn) => {
       metrics.parked(turn.reason);
-      sifter.parked(job.id as string, event.endpoint.url, turn.retryAt);
+      sifter.parked(event.endpoint.url);
     },
   });
   const worker = new DeliveryWorker(deliver, {

@@ -44,6 +44,14 @@ export class AttemptFailed extends Error {
   }
 }
 
+/** An attempt that did not come to be: the job may not go yet. It goes back as it was, until `retryAt` (epoch ms). */
+export class Parked extends Error {
+  override readonly name = "Parked";
+  constructor(readonly retryAt: number) {
+    super("not yet");
+  }
+}
+
 /**
  * -1 ends the job. An error that nobody foresaw, ours or Valkey's, is no reason to lose the event: it is tried again while
  * it has attempts. Never throws: BullMQ would leave the job active until it counts as stalled.
@@ -63,9 +71,10 @@ interface MainLoop {
   readonly mainLoopQueue: { numTotal(): number; add(work: Promise<undefined>): void } | null;
   /** The next job, which may be long in coming; undefined when none came after all. */
   _getNextJob(token: string, options: object): Promise<Job | undefined>;
+  updateDelays(limitMs?: number, delayUntil?: number): void;
 }
 
-/** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed} or {@link DelayedError}. */
+/** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed}, {@link Parked} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
 export interface DeliveryWorkerOptions {
@@ -163,6 +172,21 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
     } catch (error) {
       this.emit("error", error as Error);
     }
+  }
+
+  /** BullMQ puts a job off in one script and asks for the next in another: this does both in one, and notes that it is parked. */
+  protected override async handleFailed(...given: Parameters<Worker["handleFailed"]>): Promise<Job> {
+    const [error, job, token, mayTakeNext] = given;
+    if (!(error instanceof Parked)) return await super.handleFailed(...given);
+    const nowMs = Date.now();
+    const next = await this.backend.moveToDelayed(job.id as string, nowMs, Math.max(0, error.retryAt - nowMs), token, {
+      skipAttempt: true,
+      fieldsToUpdate: { parked: error.retryAt },
+      fetchNext: mayTakeNext?.() && !this.closing && !this.paused,
+    });
+    const [stored, id, limitMs, delayUntil] = next as [JobJson?, string?, number?, number?];
+    this.#loop.updateDelays(limitMs, delayUntil);
+    return await this.nextJobFromJobData(stored, id, token);
   }
 
   protected override async moveToActive(token: string, name?: string): Promise<Job> {

@@ -31,10 +31,10 @@ export interface SifterOptions {
 
 export interface Sifter {
   /**
-   * Call it for each job that is parked one by one, before it is: now and then many more are parked behind it. Never
-   * throws, and is not waited for.
+   * Call it for each job that is parked one by one: now and then many more are parked behind it. Never throws, and is not
+   * waited for.
    */
-  parked(job: string, endpoint: URL, retryAt: number): void;
+  parked(endpoint: URL): void;
   /** Call so many of an endpoint's parked jobs forward. Never throws, and is not waited for. */
   advance(endpoint: string, jobs: number): void;
 }
@@ -115,8 +115,7 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
   }
 
   return {
-    parked(job, url, retryAt) {
-      valkey.hset(keys.jobs + job, "parked", retryAt).catch(() => {}); // then it comes at its turn, and no sooner
+    parked(url) {
       if (now() - lullAt > LULL_MS) {
         recent.clear();
         lullAt = now();
