@@ -12,6 +12,7 @@ const SLOW_SHRINK = 0.9; // of the limit remains after a slow answer
 const SILENT_SHRINK = 0.5; // of the limit remains after an attempt without an answer
 const SMOOTHING = 0.2; // weight of the newest duration in the average
 const ASSUMED_MS = 20; // duration of an attempt to an endpoint that has not answered yet
+const NO_SOONER_MS = 500; // 1/2 s: the first turn at one that has not answered yet; once it does, they are called forward
 const MAX_PARK_MS = 5 * 60 * 1000; // 5 min: an endpoint may recover long before the end of its line
 
 export class Endpoint {
@@ -69,7 +70,8 @@ export class Endpoint {
    */
   line(wasParked: boolean, abreast: number, nowMs: number): Line {
     const spacingMs = this.#spacingMs(abreast);
-    const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + this.#lullMs(nowMs));
+    const lullMs = Math.max(this.#averageMs === 0 ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
+    const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + lullMs);
     return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
   }
 

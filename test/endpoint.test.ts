@@ -118,6 +118,15 @@ describe("the line of an endpoint", () => {
     expect(spacings[1]).toBeGreaterThan(1_500);
   });
 
+  test("begins half a second off while there is no first answer, which would call them forward", () => {
+    const endpoint = new Endpoint();
+    endpoint.started(1_000);
+    expect(endpoint.line(false, 4, 1_010).from).toBe(1_515);
+    expect(endpoint.line(true, 4, 2_000).from).toBeGreaterThan(2_900); // by then it has been silent for longer than that
+    endpoint.took(10, 2_000);
+    expect(endpoint.line(false, 4, 2_000).from).toBeLessThan(2_010);
+  });
+
   test("is put off by a silence, for as long as that has lasted, and not stretched by it", () => {
     const endpoint = new Endpoint();
     for (let i = 0; i < 50; i++) endpoint.took(10, 0);
