@@ -68,7 +68,15 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     });
   const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
   const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
-  const sifter = createSifter({ valkey, prefix: queueKey(config.queue), gate, logger });
+  const sifter = createSifter({
+    valkey,
+    prefix: queueKey(config.queue),
+    gate,
+    logger,
+    onSift: (isUnderWay) => {
+      worker.isHeldBack = isUnderWay;
+    },
+  });
   const deliver = createDeliver({
     ...config,
     gate,

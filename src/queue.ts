@@ -99,6 +99,8 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   lastPickUpAt = Date.now();
   /** How many jobs are being processed. */
   active = 0;
+  /** Take one job after the other, although many wait: one endpoint's are just being moved out of the way. */
+  isHeldBack = false;
   readonly #policy: RetryPolicy;
   readonly #loop: MainLoop;
   #comeInRow = 0;
@@ -192,7 +194,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     const job = await super.moveToActive(token, name);
     this.#comeInRow = job === undefined ? 0 : this.#comeInRow + 1;
-    for (let more = 0; more < 2 && this.#comeInRow > FEW; more++) this.#askForOne();
+    for (let more = 0; more < 2 && this.#comeInRow > FEW && !this.isHeldBack; more++) this.#askForOne();
     return job;
   }
 

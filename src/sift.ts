@@ -25,6 +25,11 @@ export interface SifterOptions {
   readonly prefix: string;
   readonly gate: Pick<Gate, "line" | "joined" | "advanced">;
   readonly logger: Pick<Logger, "debug">;
+  /**
+   * Called when a sift begins, with true, and when it has ended: jobs that are taken faster than it goes are the ones it is
+   * about to park.
+   */
+  readonly onSift?: (isUnderWay: boolean) => void;
   /** Epoch ms. */
   readonly now?: () => number;
 }
@@ -46,7 +51,8 @@ interface Scripts {
   advanceJobs: Script<[moved: number, seen: number]>;
 }
 
-export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: SifterOptions): Sifter {
+export function createSifter(options: SifterOptions): Sifter {
+  const { valkey, prefix, gate, logger, onSift = () => {}, now = Date.now } = options;
   valkey.defineCommand("siftQueue", { numberOfKeys: 3, lua: SIFT });
   valkey.defineCommand("noteJobs", { numberOfKeys: 1, lua: NOTE });
   valkey.defineCommand("advanceJobs", { numberOfKeys: 2, lua: ADVANCE });
@@ -59,6 +65,16 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
   let isNoting = false;
 
   async function sift(name: string, host: string): Promise<void> {
+    onSift(true);
+    try {
+      await siftInPieces(name, host);
+    } finally {
+      onSift(false);
+      note();
+    }
+  }
+
+  async function siftInPieces(name: string, host: string): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
     let left = "";
     for (let pieces = 1; ; pieces++) {
@@ -125,10 +141,7 @@ export function createSifter({ valkey, prefix, gate, logger, now = Date.now }: S
       recent.set(name, times);
       if (times < ENOUGH || isBusy) return;
       recent.delete(name);
-      begin(
-        name,
-        sift(name, url.host).finally(() => void note()),
-      );
+      begin(name, sift(name, url.host));
     },
     advance(name, count) {
       if (!isBusy) begin(name, advance(name, new URL(name).host, count));

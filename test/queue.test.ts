@@ -74,6 +74,23 @@ test("of those that wait the first begin while the others are still being taken"
   expect(asked.beforeTheFirst).toBeLessThanOrEqual(2);
 });
 
+test("a worker that is held back takes one after the other, and side by side again when it no longer is", async () => {
+  const { queue, worker, begun, asked } = await setUp(200);
+  await queue.addBulk(Array.from({ length: 300 }, () => job));
+  worker.isHeldBack = true;
+  worker.run();
+  await eventually(
+    () => begun.length,
+    (count) => count > 20,
+  );
+  expect(asked.most).toBe(1);
+  worker.isHeldBack = false;
+  await eventually(
+    () => asked.most,
+    (most) => most > 20,
+  );
+});
+
 test("for a job that comes alone no more are asked for than by BullMQ itself", async () => {
   const { queue, worker, begun, asked } = await setUp(200);
   worker.run();

@@ -33,6 +33,7 @@ async function setUp(given: Partial<Line> = {}) {
   const advanced: string[] = [];
   const sifted: { moved: number; seen: number }[] = [];
   const noted: number[] = [];
+  const underWay: boolean[] = [];
   let line: Line = {
     startAt: EPOCH_MS,
     from: EPOCH_MS + 1_000,
@@ -64,6 +65,7 @@ async function setUp(given: Partial<Line> = {}) {
         else sifted.push(fields);
       },
     } as never,
+    onSift: (isUnderWay) => void underWay.push(isUnderWay),
     now: () => EPOCH_MS,
   });
   return {
@@ -74,6 +76,8 @@ async function setUp(given: Partial<Line> = {}) {
     advanced,
     joined,
     sifted,
+    /** What it said of sifts that began and ended. */
+    underWay,
     /** How many jobs each sift had noted at its end. */
     noted,
     /** Call the sifter as for so many jobs that were parked one by one. */
@@ -139,6 +143,7 @@ describe("sifting", () => {
     expect(await rig.waiting()).toEqual(kept);
     expect(await rig.delayed()).toEqual(moved.map((id, index) => ({ id, turnAt: EPOCH_MS + 1_000 + index * 10 })));
     expect(rig.joined).toEqual([200]);
+    expect(rig.underWay).toEqual([true, false]);
   });
 
   test("counts as a pick-up, so that they go before fresh ones, and leaves the rest of a job alone", async () => {
