@@ -7,7 +7,7 @@
  *
  * 115 events a second go to 20 healthy endpoints in every scenario, and as many to others in most. Prints how many of the
  * healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the receiver. Baselines:
- * the healthy ones alone, and a backlog of the healthy tenth alone.
+ * the healthy ones alone, and a backlog of the healthy tenth alone; the last for a worker that is cold and one that is warm.
  */
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
@@ -23,8 +23,13 @@ interface Scenario {
   readonly isBaseline?: boolean;
   /** Where the other half of the traffic goes; none when absent. */
   readonly others?: { readonly kind: "fast" | "dead" | "slow"; readonly endpoints: number };
-  /** Jobs that wait before the worker starts, and the share of them that one endpoint owns. */
-  readonly backlog?: { readonly jobs: number; readonly share: number; readonly kind: "dead" | "slow" | "fast" };
+  /** Jobs that wait before the worker starts, or resumes when it is warm, and the share of them that one endpoint owns. */
+  readonly backlog?: {
+    readonly jobs: number;
+    readonly share: number;
+    readonly kind: "dead" | "slow" | "fast";
+    readonly isWarm?: boolean;
+  };
 }
 
 const SCENARIOS: readonly Scenario[] = [
@@ -36,12 +41,15 @@ const SCENARIOS: readonly Scenario[] = [
   { name: "backlog, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast" } },
   { name: "backlog, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead" } },
   { name: "backlog, 90 % one slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow" } },
+  { name: "warm, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast", isWarm: true } },
+  { name: "warm, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead", isWarm: true } },
 ];
 const HEALTHY_ENDPOINTS = 20;
 const HEALTHY_PER_SECOND = 115;
 const TICK_MS = 2; // events come one by one, not in batches
 const GRACE_MS = 3 * 1000; // after the last event
 const POLL_MS = 50;
+const WARM_UP_JOBS = 30_000; // of a worker that is to be warm
 
 const { values } = parseArgs({
   options: {
@@ -115,15 +123,24 @@ async function measure(
   };
   const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
 
-  if (backlog !== undefined) {
-    const jobs = Array.from({ length: backlog.jobs }, (_, index) =>
-      index % 100 < backlog.share * 100 ? job(backlog.kind, 1000) : healthy(),
-    );
+  const add = async (count: number, build: (index: number) => ReturnType<typeof job>) => {
+    const jobs = Array.from({ length: count }, (_, index) => build(index));
     for (let start = 0; start < jobs.length; start += 1000) await queue.addBulk(jobs.slice(start, start + 1000));
-  }
+  };
+  const fill = async ({ jobs, share, kind }: NonNullable<Scenario["backlog"]>) =>
+    await add(jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000) : healthy()));
+
+  if (backlog !== undefined && !backlog.isWarm) await fill(backlog);
   const worker = startWorker(kind, run);
   await untilPrinted(worker, "worker.ready");
+  if (backlog?.isWarm) {
+    await add(WARM_UP_JOBS, (index) => job("fast", index % HEALTHY_ENDPOINTS, "warm-up"));
+    while ((await queue.getJobCountByTypes("wait", "active", "delayed")) > 0) await Bun.sleep(POLL_MS);
+    await queue.pause();
+    await fill(backlog);
+  }
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
+  if (backlog?.isWarm) await queue.resume();
   // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
   const warmUpMs = backlog === undefined ? warmUp : 0;
   const skipped = Math.round((warmUpMs * HEALTHY_PER_SECOND) / 1000);
