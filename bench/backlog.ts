@@ -78,7 +78,11 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   const name = crypto.randomUUID();
   const total = jobs + warmUpJobs;
   const seenBefore = (await readSink(rig)).requests;
-  if (kind !== "raw") await fill(rig, name, total, urls);
+  if (kind !== "raw") {
+    const queue = new Queue(name, { connection: { url: rig.valkeyUrl } });
+    await fill(queue, total, (index) => buildJob(index, urls));
+    await queue.close();
+  }
   const rawEnv: Record<string, string> =
     kind === "raw" ? { BENCH_URLS: JSON.stringify(urls), BENCH_JOBS: String(total) } : {};
   const workers = Array.from({ length: count }, () =>
@@ -87,11 +91,11 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   const remaining = async (): Promise<number> =>
     kind === "raw" ? total - ((await readSink(rig)).requests - seenBefore) : await countOpen(rig, name);
 
-  const first = await until(remaining, jobs, workers);
+  const first = await untilLeft(remaining, jobs, workers);
   const before = await readMeters(rig, workers);
   const startedAt = performance.now();
   let peak = 0;
-  const done = await until(remaining, 0, workers, () => {
+  const done = await untilLeft(remaining, 0, workers, () => {
     peak = Math.max(peak, ...workers.filter((worker) => !worker.hasEnded()).map(({ pid }) => peakBytes(pid)));
   });
   const seconds = (performance.now() - startedAt) / 1000;
@@ -111,13 +115,16 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   };
 }
 
-async function fill({ valkeyUrl }: Rig, name: string, total: number, urls: readonly string[]): Promise<void> {
-  const queue = new Queue(name, { connection: { url: valkeyUrl } });
+/** Add so many jobs to a queue. */
+export async function fill(
+  queue: Queue,
+  total: number,
+  build: (index: number) => { name: string; data: object },
+): Promise<void> {
   for (let start = 0; start < total; start += CHUNK) {
     const length = Math.min(CHUNK, total - start);
-    await queue.addBulk(Array.from({ length }, (_, index) => buildJob(start + index, urls)));
+    await queue.addBulk(Array.from({ length }, (_, index) => build(start + index)));
   }
-  await queue.close();
 }
 
 /** Jobs that are not finished. */
@@ -129,7 +136,12 @@ export async function countOpen({ client }: Rig, name: string): Promise<number> 
   return replies.reduce((sum, [, length]) => sum + Number(length), 0);
 }
 
-async function until(
+/**
+ * Wait until no more than `target` jobs are left; resolves with how many there were then.
+ *
+ * @throws  when a worker ends, or nothing moves
+ */
+export async function untilLeft(
   remaining: () => Promise<number>,
   target: number,
   workers: readonly Child[],

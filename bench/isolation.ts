@@ -11,6 +11,7 @@
  */
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
+import { countOpen, fill, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
 import { parseKinds, parseNumber } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
@@ -106,10 +107,11 @@ console.log(
 );
 
 async function measure(
-  { valkeyUrl, receiverLine: receiverUrl, startWorker }: Rig,
+  rig: Rig,
   kind: Kind,
   { others, backlog }: Scenario,
 ): Promise<{ sent: number; latencies: number[] }> {
+  const { valkeyUrl, receiverLine: receiverUrl, startWorker } = rig;
   const run = crypto.randomUUID();
   const queue = new Queue(run, { connection: { url: valkeyUrl } });
   let count = 0;
@@ -123,21 +125,17 @@ async function measure(
   };
   const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
 
-  const add = async (count: number, build: (index: number) => ReturnType<typeof job>) => {
-    const jobs = Array.from({ length: count }, (_, index) => build(index));
-    for (let start = 0; start < jobs.length; start += 1000) await queue.addBulk(jobs.slice(start, start + 1000));
-  };
-  const fill = async ({ jobs, share, kind }: NonNullable<Scenario["backlog"]>) =>
-    await add(jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000) : healthy()));
+  const addBacklog = async ({ jobs, share, kind }: NonNullable<Scenario["backlog"]>) =>
+    await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000) : healthy()));
 
-  if (backlog !== undefined && !backlog.isWarm) await fill(backlog);
+  if (backlog !== undefined && !backlog.isWarm) await addBacklog(backlog);
   const worker = startWorker(kind, run);
   await untilPrinted(worker, "worker.ready");
   if (backlog?.isWarm) {
-    await add(WARM_UP_JOBS, (index) => job("fast", index % HEALTHY_ENDPOINTS, "warm-up"));
-    while ((await queue.getJobCountByTypes("wait", "active", "delayed")) > 0) await Bun.sleep(POLL_MS);
+    await fill(queue, WARM_UP_JOBS, (index) => job("fast", index % HEALTHY_ENDPOINTS, "warm-up"));
+    await untilLeft(() => countOpen(rig, run), 0, [worker]);
     await queue.pause();
-    await fill(backlog);
+    await addBacklog(backlog);
   }
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
   if (backlog?.isWarm) await queue.resume();

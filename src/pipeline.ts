@@ -87,9 +87,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
     },
-    parked: (event, turn) => {
+    parked: (endpoint, turn) => {
       metrics.parked(turn.reason);
-      sifter.parked(event.endpoint.url);
+      sifter.parked(endpoint);
     },
   });
   const worker = new DeliveryWorker(deliver, {

@@ -39,10 +39,12 @@ local function isTheirs(data)
   return name == ARGV[4] or name .. "/" == ARGV[4]
 end`;
 
-/** To write into a job's hash that it is parked. What its key holds cannot stop a script (pcall) between its other writes. */
+/**
+ * To write into a job's hash that it is parked, given its count of pick-ups as it stands there. What its key holds cannot stop
+ * a script (pcall) between its other writes.
+ */
 const NOTE_PARKED = `
-local function noteParked(key, turn, now)
-  local picked = redis.pcall("HGET", key, "ats")
+local function noteParked(key, turn, now, picked)
   local ats = type(picked) == "string" and tonumber(picked) or 0
   redis.pcall("HSET", key, "delay", turn - now, "parked", turn, "ats", ats + 1)
 end`;
@@ -76,7 +78,7 @@ for i = #ids, 1, -1 do
     turns[2 * moved + 1] = score
     turns[2 * moved + 2] = ids[i]
     if isBeyond or turn < start + ${SOON_MS} then
-      noteParked(key, turn, start)
+      noteParked(key, turn, start, redis.pcall("HGET", key, "ats"))
     else
       if noteFrom == 0 then noteFrom = score end
       noteTo = score
@@ -106,8 +108,9 @@ local ids = redis.call("ZRANGEBYSCORE", KEYS[1], ARGV[3], ARGV[4], "WITHSCORES",
 local now, noted = tonumber(ARGV[2]), 0
 for i = 1, #ids, 2 do
   local key, turn = ARGV[1] .. ids[i], math.floor(ids[i + 1] / 4096)
-  if turn > now and redis.pcall("HGET", key, "delay") == "0" then
-    noteParked(key, turn, now)
+  local job = redis.pcall("HMGET", key, "delay", "ats")
+  if turn > now and job[1] == "0" then
+    noteParked(key, turn, now, job[2])
     noted = noted + 1
   end
 end

@@ -7,7 +7,6 @@
  */
 import type { Gate } from "./gate.ts";
 import type { Logger } from "./logger.ts";
-import { endpointName } from "./payload.ts";
 import { ADVANCE, NOTE, SIFT } from "./sift-scripts.ts";
 import type { Valkey } from "./valkey.ts";
 
@@ -39,7 +38,7 @@ export interface Sifter {
    * Call it for each job that is parked one by one: now and then many more are parked behind it. Never throws, and is not
    * waited for.
    */
-  parked(endpoint: URL): void;
+  parked(endpoint: string): void;
   /** Call so many of an endpoint's parked jobs forward. Never throws, and is not waited for. */
   advance(endpoint: string, jobs: number): void;
 }
@@ -64,18 +63,19 @@ export function createSifter(options: SifterOptions): Sifter {
   const unnoted: { from: string; to: number }[] = []; // scores between which jobs in delayed have not been noted yet
   let isNoting = false;
 
-  async function sift(name: string, host: string): Promise<void> {
+  async function sift(name: string): Promise<void> {
     onSift(true);
     try {
-      await siftInPieces(name, host);
+      await siftInPieces(name);
     } finally {
       onSift(false);
       note();
     }
   }
 
-  async function siftInPieces(name: string, host: string): Promise<void> {
+  async function siftInPieces(name: string): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
+    const { host } = new URL(name);
     let left = "";
     for (let pieces = 1; ; pieces++) {
       const line = gate.line(name);
@@ -112,8 +112,9 @@ export function createSifter(options: SifterOptions): Sifter {
     }
   }
 
-  async function advance(name: string, host: string, count: number): Promise<void> {
+  async function advance(name: string, count: number): Promise<void> {
     const { delayed, marker, jobs } = keys;
+    const { host } = new URL(name);
     const want = Math.min(count, MAX_ADVANCED);
     const [moved, seen] = await advanceJobs.call(valkey, delayed, marker, jobs, MAX_ADVANCED, host, name, now(), want);
     logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
@@ -131,20 +132,19 @@ export function createSifter(options: SifterOptions): Sifter {
   }
 
   return {
-    parked(url) {
+    parked(name) {
       if (now() - lullAt > LULL_MS) {
         recent.clear();
         lullAt = now();
       }
-      const name = endpointName(url);
       const times = (recent.get(name) ?? 0) + 1;
       recent.set(name, times);
       if (times < ENOUGH || isBusy) return;
       recent.delete(name);
-      begin(name, sift(name, url.host));
+      begin(name, sift(name));
     },
     advance(name, count) {
-      if (!isBusy) begin(name, advance(name, new URL(name).host, count));
+      if (!isBusy) begin(name, advance(name, count));
     },
   };
 }

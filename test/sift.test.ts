@@ -82,7 +82,7 @@ async function setUp(given: Partial<Line> = {}) {
     noted,
     /** Call the sifter as for so many jobs that were parked one by one. */
     call: (times = ENOUGH, url = THEIRS) => {
-      for (let i = 0; i < times; i++) sifter.parked(new URL(url));
+      for (let i = 0; i < times; i++) sifter.parked(url);
     },
     /** The endpoint may go again after so many pieces. */
     closeLineAfter: (count: number) => {
@@ -97,7 +97,7 @@ async function setUp(given: Partial<Line> = {}) {
     /** Sift until nothing moves any more. */
     async sift(url = THEIRS) {
       const before = noted.length;
-      for (let i = 0; i < ENOUGH; i++) sifter.parked(new URL(url));
+      for (let i = 0; i < ENOUGH; i++) sifter.parked(url);
       await eventually(
         () => noted.length,
         (length) => length > before,
