@@ -17,7 +17,7 @@ export interface DeliverOptions extends ContractOptions {
   /** Called for a job that broke the contract. */
   readonly rejected: (job: Job, reason: string) => void;
   /** Called for a job that may not go yet, before it is parked. */
-  readonly parked: (endpoint: string, turn: Extract<Turn, { kind: "park" }>) => void;
+  readonly parked: (turn: Extract<Turn, { kind: "park" }>) => void;
   /** How long an event may be put off, in ms, from when it was due. */
   readonly maxAgeMs: number;
   /** Epoch ms. */
@@ -39,7 +39,7 @@ export function createDeliver(options: DeliverOptions): Process {
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const turn = await gate.admit(endpoint, wasParked(job));
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
-      parked(endpoint, turn);
+      parked(turn);
       throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
 

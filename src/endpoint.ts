@@ -22,7 +22,8 @@ export class Endpoint {
   /** It has answered, and not been silent since. */
   isProven = false;
   readonly breaker = new Breaker();
-  /** The last turn given out, epoch ms: until then jobs may lie parked that could go by now. */
+  /** The turns given out, epoch ms: between these jobs may lie parked that could go by now. */
+  firstTurnAt = Number.POSITIVE_INFINITY;
   lastTurnAt = 0;
   /** When parked jobs were last called forward, epoch ms. */
   advancedAt = 0;
@@ -59,7 +60,11 @@ export class Endpoint {
    * line off and leaves its pace alone: a hiccup of two seconds, ours or its, must not stretch a line to minutes.
    */
   #lullMs(nowMs: number): number {
-    return this.inFlight > 0 ? Math.max(0, nowMs - this.#progressAt - (this.#averageMs || ASSUMED_MS)) : 0;
+    return Math.max(0, this.#silentMs(nowMs) - (this.#averageMs || ASSUMED_MS));
+  }
+
+  #silentMs(nowMs: number): number {
+    return this.inFlight > 0 ? nowMs - this.#progressAt : 0;
   }
 
   /**
@@ -69,10 +74,24 @@ export class Endpoint {
    * @param wasParked  they have had a turn in vain, and go before the rest
    */
   line(wasParked: boolean, abreast: number, nowMs: number): Line {
-    const spacingMs = this.#spacingMs(abreast);
-    const lullMs = Math.max(this.#averageMs === 0 ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
+    // One that has not answered yet takes as long as it has been silent at least. Its first answer calls them forward.
+    const isUnknown = this.#averageMs === 0;
+    const spacingMs = isUnknown ? Math.max(ASSUMED_MS, this.#silentMs(nowMs)) / abreast : this.#spacingMs(abreast);
+    const lullMs = Math.max(isUnknown ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
     const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + lullMs);
     return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
+  }
+
+  /** Turns were given out from `first` to `last`, epoch ms. */
+  gaveTurns({ first, last }: { first: number; last: number }): void {
+    this.firstTurnAt = Math.min(this.firstTurnAt, first);
+    this.lastTurnAt = Math.max(this.lastTurnAt, last);
+  }
+
+  /** Nothing lies parked before that turn any more; none at all when it is Infinity. */
+  tookTurns(until: number): void {
+    this.firstTurnAt = until;
+    if (until === Number.POSITIVE_INFINITY) this.lastTurnAt = 0;
   }
 
   /** How many attempts it is likely to finish within `periodMs` when `abreast` go at once; 1 or more. */
@@ -83,8 +102,8 @@ export class Endpoint {
   /** So many joined the line. */
   joined(count: number, { from, spacingMs }: Line, wasParked: boolean): void {
     const endsAt = from + (count - 1) * spacingMs;
-    if (wasParked) this.#frontEndsAt = endsAt;
-    else this.#lineEndsAt = endsAt;
+    if (wasParked) this.#frontEndsAt = Math.max(this.#frontEndsAt, endsAt);
+    else this.#lineEndsAt = Math.max(this.#lineEndsAt, endsAt);
   }
 
   /** Take an attempt's duration into the average. */

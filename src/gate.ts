@@ -5,12 +5,13 @@
  * let go the instant its endpoint answers; what must wait for longer is parked in Valkey until its turn.
  */
 import { Endpoint } from "./endpoint.ts";
-import { firstTurn, type Line } from "./line.ts";
-import { isSilence, type Outcome } from "./outcome.ts";
+import { firstTurn, type Line, turnsOf } from "./line.ts";
+import type { Outcome } from "./outcome.ts";
+import { type Shortage, Slots } from "./slots.ts";
 import { type Waiter, WaitingRoom } from "./waiting-room.ts";
 
 /** Why a job was parked: its endpoint's circuit, its endpoint's limit, or the share of all slots it may have. */
-export type ParkReason = "circuit" | "limit" | "share";
+export type ParkReason = "circuit" | Shortage;
 
 /** `go` (as the circuit's n-th probe, or as none: 0), or not before `retryAt` (epoch ms). */
 export type Turn =
@@ -30,8 +31,8 @@ export interface Gate {
   line(endpoint: string): Line | undefined;
   /** So many have joined a line that {@link Gate.line} gave. */
   joined(endpoint: string, count: number, line: Line): void;
-  /** None of an endpoint's jobs is parked any more, as far as can be found. */
-  advanced(endpoint: string): void;
+  /** An endpoint's parked jobs were called forward up to that turn (epoch ms); none is left when it is Infinity. */
+  advanced(endpoint: string, until: number): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
   /** Their names. Looks at every endpoint there is: for a slow timer. */
@@ -47,8 +48,16 @@ export interface GateOptions {
   readonly endpointSlots: number;
   /** How many endpoints to remember. */
   readonly capacity?: number;
-  /** Called when an endpoint could take so many of its parked jobs now, long before their turns. */
-  readonly onRoom?: (endpoint: string, jobs: number) => void;
+  /**
+   * Called for each job that may not go and will not soon: one that is parked, or waits for an endpoint that has not
+   * answered yet. Once a job and turn.
+   */
+  readonly onHeld?: (endpoint: string, isProven: boolean) => void;
+  /**
+   * Called when an endpoint could take so many of its parked jobs now, long before their turns, of which the first is at
+   * `from` (epoch ms).
+   */
+  readonly onRoom?: (endpoint: string, jobs: number, from: number) => void;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
@@ -58,8 +67,6 @@ export interface GateOptions {
 /** How many jobs a worker takes from the queue for each slot: one that goes, and one that waits for a moment. */
 export const JOBS_PER_SLOT = 2;
 
-const SUSPECT_SHARE = 1 / 2; // of all slots, for endpoints that have not answered yet, or not lately, together
-const BUSY_SHARE = 3 / 4; // of all slots; beyond it an endpoint keeps to its fair share, and the rest is for the others
 const MAX_WAIT_MS = 250; // what is worth waiting for here; a turn further off is worth two scripts in Valkey
 const SHORT_WAIT_MS = 25; // what is worth waiting for although the room is scarce
 const ADVANCE_MS = 50; // parked jobs are called forward for so much of an endpoint's time at once
@@ -69,16 +76,17 @@ const CAPACITY = 10_000; // endpoints; a few hundred bytes each
 /** A job that waits for a moment, for its endpoint's next answers. */
 interface WaitingJob extends Waiter<Endpoint> {
   readonly wasParked: boolean;
-  readonly reason: ParkReason;
+  readonly reason: Shortage;
   readonly resolve: (turn: Turn) => void;
 }
 
 const GO: Turn = { kind: "go", probe: 0 }; // one for all: the hot path makes enough garbage
 
 export function createGate({
-  slots,
+  slots: size,
   endpointSlots,
   capacity = CAPACITY,
+  onHeld = () => {},
   onRoom = () => {},
   now = Date.now,
   random = Math.random,
@@ -87,11 +95,7 @@ export function createGate({
   const room = new WaitingRoom<Endpoint, WaitingJob>(MAX_WAIT_MS, ({ line, wasParked, reason, resolve }) =>
     resolve(park(line, wasParked, reason)),
   );
-  const suspectSlots = Math.max(1, Math.floor(slots * SUSPECT_SHARE));
-  const busySlots = Math.max(1, Math.floor(slots * BUSY_SHARE));
-  const suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their slots
-  let inFlight = 0;
-  let busyEndpoints = 0;
+  const slots = new Slots(size, endpointSlots);
   let openCircuits = 0;
 
   function recall(name: string): Endpoint {
@@ -111,41 +115,19 @@ export function createGate({
     }
   }
 
-  /** What one endpoint may have in flight, or waiting, while room is scarce. */
-  function fairShare(of: number): number {
-    return Math.max(1, Math.floor(of / Math.max(1, busyEndpoints)));
-  }
-
-  function whyNot(endpoint: Endpoint): ParkReason | undefined {
-    if (endpoint.inFlight >= Math.floor(Math.min(endpoint.limit, endpointSlots))) return "limit";
-    if (inFlight >= slots) return "share";
-    if (!endpoint.isProven && suspects.inFlight >= suspectSlots) return "share";
-    return inFlight >= busySlots && endpoint.inFlight >= fairShare(busySlots) ? "share" : undefined;
-  }
-
   function start(endpoint: Endpoint, probe = 0): Turn {
-    if (endpoint.inFlight === 0) busyEndpoints += 1;
-    inFlight += 1;
-    endpoint.started(now());
-    if (!endpoint.isProven) suspects.started(now());
+    slots.take(endpoint, now());
     return probe === 0 ? GO : { kind: "go", probe };
   }
 
-  /** How many attempts to an endpoint go at once when it is at its best. */
-  function abreast(endpoint: Endpoint): number {
-    return Math.min(endpoint.reach(endpointSlots), Math.max(endpoint.inFlight, fairShare(busySlots)));
-  }
-
-  function park(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn {
-    const isCrowded = reason === "share" && !endpoint.isProven;
-    const [owner, width] = isCrowded ? [suspects, suspectSlots] : [endpoint, abreast(endpoint)];
-    const line = owner.line(wasParked, width, now());
-    owner.joined(1, line, wasParked);
+  function park(endpoint: Endpoint, wasParked: boolean, reason: Shortage): Turn {
+    const line = slots.line(endpoint, reason, wasParked, now());
+    slots.joined(endpoint, reason, 1, line, wasParked);
     return parkAt(endpoint, firstTurn(line, random), reason);
   }
 
   function parkAt(endpoint: Endpoint, retryAt: number, reason: ParkReason): Turn {
-    endpoint.lastTurnAt = Math.max(endpoint.lastTurnAt, retryAt);
+    endpoint.gaveTurns({ first: retryAt, last: retryAt });
     return { kind: "park", retryAt, reason };
   }
 
@@ -153,80 +135,75 @@ export function createGate({
   function offerRoom(name: string, endpoint: Endpoint): void {
     const nowMs = now();
     if (endpoint.lastTurnAt < nowMs + WORTH_ADVANCING_MS || nowMs < endpoint.advancedAt + ADVANCE_MS) return;
-    if (endpoint.breaker.isOpen || whyNot(endpoint) !== undefined) return;
+    if (endpoint.breaker.isOpen || slots.shortage(endpoint) !== undefined) return;
     endpoint.advancedAt = nowMs;
-    onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, abreast(endpoint))));
+    const jobs = endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, slots.abreast(endpoint)));
+    onRoom(name, jobs, endpoint.firstTurnAt);
     setTimeout(offerRoom, ADVANCE_MS, name, endpoint).unref(); // by then they are done, and the last of them asked too soon
   }
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
-  function wait(endpoint: Endpoint, wasParked: boolean, reason: ParkReason): Turn | Promise<Turn> {
+  function wait(endpoint: Endpoint, wasParked: boolean, reason: Shortage): Turn | Promise<Turn> {
+    const { inFlight, busyEndpoints } = slots;
     const ahead = room.sizeOf(endpoint);
-    const waitMs = endpoint.inFlight > 0 ? endpoint.waitMs(ahead + 1, abreast(endpoint), now()) : MAX_WAIT_MS + 1;
-    const isHog = busyEndpoints > 1 && endpoint.inFlight + ahead >= slots; // half of all that a worker holds
-    const hasRoom = room.size < slots / 2 || ahead < fairShare(slots) || (waitMs <= SHORT_WAIT_MS && !isHog);
-    const isFull = inFlight + room.size >= slots * JOBS_PER_SLOT;
+    const waitMs = endpoint.inFlight > 0 ? endpoint.waitMs(ahead + 1, slots.abreast(endpoint), now()) : MAX_WAIT_MS + 1;
+    const isHog = busyEndpoints > 1 && endpoint.inFlight + ahead >= size; // half of all that a worker holds
+    const hasRoom = room.size < size / 2 || ahead < slots.fairShare(size) || (waitMs <= SHORT_WAIT_MS && !isHog);
+    const isFull = inFlight + room.size >= size * JOBS_PER_SLOT;
     if (waitMs > MAX_WAIT_MS || !hasRoom || isFull) return park(endpoint, wasParked, reason);
     return new Promise((resolve) => {
       room.enter({ line: endpoint, wasParked, reason, resolve });
     });
   }
 
+  function decide(endpoint: Endpoint, wasParked: boolean): Turn | Promise<Turn> {
+    if (endpoint.breaker.isOpen) {
+      const probe = slots.isFull ? 0 : endpoint.breaker.admit(now());
+      if (probe > 0) return start(endpoint, probe);
+      const line = endpoint.breaker.line(now());
+      endpoint.breaker.joined(line);
+      return parkAt(endpoint, firstTurn(line, random), "circuit");
+    }
+    const reason = slots.shortage(endpoint);
+    return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
+  }
+
   return {
     admit(name, wasParked) {
       const endpoint = recall(name);
-      if (endpoint.breaker.isOpen) {
-        const probe = inFlight < slots ? endpoint.breaker.admit(now()) : 0;
-        if (probe > 0) return start(endpoint, probe);
-        const line = endpoint.breaker.line(now());
-        endpoint.breaker.joined(line);
-        return parkAt(endpoint, firstTurn(line, random), "circuit");
-      }
-      const reason = whyNot(endpoint);
-      return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
+      const turn = decide(endpoint, wasParked);
+      if (turn instanceof Promise ? !endpoint.isProven : turn.kind === "park") onHeld(name, endpoint.isProven);
+      return turn;
     },
     release(name, outcome, turn) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined) return; // never: what is in flight is not forgotten
       const { isOpen } = endpoint.breaker;
-      inFlight -= 1;
-      endpoint.inFlight -= 1;
-      if (!endpoint.isProven) suspects.inFlight -= 1;
-      if (endpoint.inFlight === 0) busyEndpoints -= 1;
-
-      const isAnswer = outcome.kind === "response";
-      if (isAnswer || isSilence(outcome)) {
-        endpoint.took(outcome.durationMs, now());
-        if (!endpoint.isProven) suspects.took(outcome.durationMs, now());
-        if (endpoint.isProven !== isAnswer) suspects.inFlight += isAnswer ? -endpoint.inFlight : endpoint.inFlight;
-        endpoint.isProven = isAnswer;
-      }
+      slots.giveBack(endpoint, outcome, now());
       endpoint.learn(outcome, endpointSlots, now(), turn.kind === "go" ? turn.probe : 0);
       openCircuits += Number(endpoint.breaker.isOpen) - Number(isOpen);
       for (const waiter of room.lineOf(endpoint)) {
-        if (whyNot(endpoint) !== undefined || endpoint.breaker.isOpen) break;
+        if (slots.shortage(endpoint) !== undefined || endpoint.breaker.isOpen) break;
         room.leave(waiter);
         waiter.resolve(start(endpoint));
       }
-      if (isAnswer) offerRoom(name, endpoint);
+      if (outcome.kind === "response") offerRoom(name, endpoint);
     },
     line(name) {
       const endpoint = endpoints.get(name);
       if (endpoint?.breaker.isOpen) return endpoint.breaker.line(now());
-      if (endpoint === undefined || whyNot(endpoint) === undefined) return undefined;
-      return endpoint.line(false, abreast(endpoint), now());
+      const reason = endpoint && slots.shortage(endpoint);
+      return reason && slots.line(endpoint, reason, false, now());
     },
     joined(name, count, line) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined || count === 0) return;
-      const lastTurnAt = Math.min(line.from + (count - 1) * line.spacingMs, line.horizonAt);
-      endpoint.lastTurnAt = Math.max(endpoint.lastTurnAt, lastTurnAt);
+      endpoint.gaveTurns(turnsOf(line, count));
       if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
-      else endpoint.joined(count, line, false);
+      else slots.joined(endpoint, slots.shortage(endpoint) ?? "limit", count, line, false);
     },
-    advanced(name) {
-      const endpoint = endpoints.get(name);
-      if (endpoint !== undefined) endpoint.lastTurnAt = 0;
+    advanced(name, until) {
+      endpoints.get(name)?.tookTurns(until);
     },
     get openCircuits() {
       return openCircuits;

@@ -14,6 +14,13 @@ export interface Line {
 
 const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when the probe is due
 
+/** The first and the last of so many turns of a line, or what lies beyond them, epoch ms. */
+export function turnsOf({ from, spacingMs, startAt, horizonAt }: Line, count: number): { first: number; last: number } {
+  const last = from + (count - 1) * spacingMs;
+  if (last <= horizonAt) return { first: from, last };
+  return { first: Math.min(from, (startAt + horizonAt) / 2), last: horizonAt };
+}
+
 /** The first turn of a line, give or take a little, epoch ms. */
 export function firstTurn({ from, spacingMs, startAt, horizonAt }: Line, random: () => number): number {
   const turn = from + random() * Math.min(spacingMs, MAX_JITTER_MS);

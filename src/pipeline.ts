@@ -64,7 +64,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     createGate({
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
-      onRoom: (endpoint, jobs) => sifter.advance(endpoint, jobs),
+      onHeld: (...held) => sifter.held(...held),
+      onRoom: (...room) => sifter.advance(...room),
     });
   const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
   const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
@@ -76,6 +77,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     onSift: (isUnderWay) => {
       worker.isHeldBack = isUnderWay;
     },
+    onCleared: (jobs) => worker.take(jobs),
   });
   const deliver = createDeliver({
     ...config,
@@ -87,10 +89,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
     },
-    parked: (endpoint, turn) => {
-      metrics.parked(turn.reason);
-      sifter.parked(endpoint);
-    },
+    parked: ({ reason }) => metrics.parked(reason),
   });
   const worker = new DeliveryWorker(deliver, {
     queue: config.queue,

@@ -28,6 +28,7 @@ const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
 const FEW = 3; // jobs that wait; beyond them more are asked for at once
+const MOST_AT_ONCE = 64; // jobs asked for at once: more than can go soon would wait here, and keep others out
 const STRATEGY = "fluxhook";
 
 /**
@@ -194,14 +195,16 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     const job = await super.moveToActive(token, name);
     this.#comeInRow = job === undefined ? 0 : this.#comeInRow + 1;
-    for (let more = 0; more < 2 && this.#comeInRow > FEW && !this.isHeldBack; more++) this.#askForOne();
+    if (this.#comeInRow > FEW && !this.isHeldBack) this.take(2);
     return job;
   }
 
-  #askForOne(): void {
+  /** Ask for so many jobs side by side, as far as there is room. */
+  take(jobs: number): void {
     const hand = this.#loop.mainLoopQueue;
-    if (hand === null || this.closing || this.paused || hand.numTotal() >= this.concurrency) return;
-    hand.add(this.#work(crypto.randomUUID()));
+    if (hand === null || this.closing || this.paused) return;
+    const free = Math.min(jobs, MOST_AT_ONCE, this.concurrency - hand.numTotal());
+    for (let asked = 0; asked < free; asked++) hand.add(this.#work(crypto.randomUUID()));
   }
 
   /** BullMQ drops a job whose schedule cannot go on, and so leaves it active, stalling for ever: it goes without one. */

@@ -7,36 +7,45 @@
 
 const MAX_LEFT = 10_000; // jobs that were looked at and left, and wait before those to be looked at
 const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some thousands
+const FEW = 300; // jobs that are noted at once: to look for them later among all that are parked would cost more
 const SOON_MS = 2 * 1000; // 2 s: a job that comes before it is noted would pass for one that was never parked
 const MAX_DATA_BYTES = 16 * 1024; // 16 KiB: a job with more is parked by itself, since decoding it would hold up Valkey
 
 /**
- * Whether a job's data names the endpoint ARGV[4] at the host ARGV[3]. Most data are as JSON.stringify writes them, fields in
- * the contract's order, and need no decoding; nor do those without the host in their text.
+ * To look for the endpoints whose jobs are wanted. `want` one, with what is to be known of it; `find` gives that back for a
+ * job's data, or nil. Most data are as JSON.stringify writes them, fields in the contract's order, and need no decoding; nor
+ * do those without a URL at a host that is wanted.
  */
-const IS_THEIRS = `
+const FIND = `
 local head, middle = '{"userId":"', '","endpoint":{"url":"'
-local function findUrl(data)
+local wanted, hosts = {}, {}
+local function want(endpoint, known)
+  wanted[endpoint] = known
+  hosts[string.match(endpoint, "^%a+://([^/]*)") or ""] = true
+end
+local function urlIn(data)
   local at = string.sub(data, 1, #head) == head and string.find(data, '"', #head + 1, true)
   local from = at and string.sub(data, at, at + #middle - 1) == middle and at + #middle
   local to = from and string.find(data, '"', from, true)
   local url = to and string.sub(data, from, to - 1)
   if url and not string.find(url, "\\\\", 1, true) and string.find(data, "^%b{}$") then return url end -- braces in balance: it is whole
 end
-local function isTheirs(data)
-  if type(data) ~= "string" or #data > ${MAX_DATA_BYTES} then return false end
-  local url = findUrl(data)
-  if url == ARGV[4] then return true end
-  if not url then
-    if not string.find(data, ARGV[3], 1, true) then return false end
-    local ok, job = pcall(cjson.decode, data)
-    if not ok or type(job) ~= "table" or type(job.endpoint) ~= "table" or type(job.endpoint.url) ~= "string" then
-      return false
+local function decodedUrlIn(data)
+  for host in string.gmatch(data, '"url"%s*:%s*"https?:[\\\\/]+([^"/\\\\?#]+)') do
+    if hosts[host] then
+      local ok, job = pcall(cjson.decode, data)
+      return ok and type(job) == "table" and type(job.endpoint) == "table" and type(job.endpoint.url) == "string" and job.endpoint.url
     end
-    url = job.endpoint.url
   end
+end
+local function find(data)
+  if type(data) ~= "string" or #data > ${MAX_DATA_BYTES} then return nil end
+  local url = urlIn(data) or decodedUrlIn(data)
+  if not url then return nil end
+  local known = wanted[url]
+  if known then return known end
   local name = string.match(url, "^[^?#]*")
-  return name == ARGV[4] or name .. "/" == ARGV[4]
+  return wanted[name] or wanted[name .. "/"]
 end`;
 
 /**
@@ -50,42 +59,55 @@ local function noteParked(key, turn, now, picked)
 end`;
 
 /**
- * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, the line's from, spacingMs,
- * startAt, horizonAt, and the last job that was looked at and left, behind which to begin. Returns how many jobs it moved,
- * how many it looked at, the last that it left, and the first and the last score of those that {@link NOTE} is to note.
+ * KEYS: wait, delayed, marker. ARGV: prefix of job keys, jobs to look at, now, and the last job that was looked at and left,
+ * behind which to begin; then for each endpoint its name and its line's from, spacingMs, startAt and horizonAt. Returns how
+ * many jobs it looked at, the last that it left, the lowest and the highest score of those that {@link NOTE} is to note (0
+ * and 0 when there are none), and for each endpoint how many of its jobs it moved.
  *
- * To note them is a third of the work, and the others' jobs wait behind it. What has its turn soon, or beyond the line, is
- * noted at once; the rest later. What waits in delayed though its delay is 0 is one that has not been noted yet.
+ * To note them is a third of the work, and the others' jobs wait behind it. What has its turn soon is noted at once, and so
+ * are a few; the rest later. What waits in delayed though its delay is 0 is one that has not been noted yet.
  */
-export const SIFT = `${IS_THEIRS}${NOTE_PARKED}
+export const SIFT = `${FIND}${NOTE_PARKED}
 local function callInPieces(command, key, args)
   for i = 1, #args, ${MAX_UNPACKED} do
     redis.call(command, key, unpack(args, i, math.min(i + ${MAX_UNPACKED} - 1, #args)))
   end
 end
-local from, spacing, start, horizon = tonumber(ARGV[5]), tonumber(ARGV[6]), math.floor(ARGV[7]), tonumber(ARGV[8])
-local at = ARGV[9] ~= "" and redis.call("LPOS", KEYS[1], ARGV[9], "RANK", -1, "MAXLEN", ${MAX_LEFT})
+local lines = {}
+for i = 5, #ARGV, 5 do
+  local from, spacing, start, horizon = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), math.floor(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  local line = { from = from, spacing = spacing, start = start, horizon = horizon, moved = 0 }
+  lines[#lines + 1] = line
+  want(ARGV[i], line)
+end
+local function turnIn(line)
+  local turn = math.floor(line.from + line.moved * line.spacing)
+  if turn <= line.horizon then return turn end
+  return math.floor(line.start + (line.horizon - line.start) * (0.5 + 0.5 * ((line.moved * 0.6180339887) % 1)))
+end
+local now = math.floor(ARGV[3])
+local at = ARGV[4] ~= "" and redis.call("LPOS", KEYS[1], ARGV[4], "RANK", -1, "MAXLEN", ${MAX_LEFT})
 local left = at and redis.call("LRANGE", KEYS[1], at, -1) or {}
 local ids = redis.call("LRANGE", KEYS[1], -ARGV[2] - #left, -1 - #left)
-local kept, turns, moved, noteFrom, noteTo = {}, {}, 0, 0, 0
+local kept, turns, moved, noteFrom, noteTo = {}, {}, 0, math.huge, 0
 for i = #ids, 1, -1 do
-  local key = ARGV[1] .. ids[i]
-  if isTheirs(redis.pcall("HGET", key, "data")) then
-    local turn = math.floor(from + moved * spacing)
-    local isBeyond = turn > horizon
-    if isBeyond then turn = math.floor(start + (horizon - start) * (0.5 + 0.5 * ((moved * 0.6180339887) % 1))) end
-    local score = turn * 4096 + moved % 4096
-    turns[2 * moved + 1] = score
+  local line = find(redis.pcall("HGET", ARGV[1] .. ids[i], "data"))
+  if line then
+    turns[2 * moved + 1] = turnIn(line) * 4096 + moved % 4096
     turns[2 * moved + 2] = ids[i]
-    if isBeyond or turn < start + ${SOON_MS} then
-      noteParked(key, turn, start, redis.pcall("HGET", key, "ats"))
-    else
-      if noteFrom == 0 then noteFrom = score end
-      noteTo = score
-    end
+    line.moved = line.moved + 1
     moved = moved + 1
   else
     kept[#kept + 1] = ids[i]
+  end
+end
+for i = 1, 2 * moved, 2 do
+  local score, key = turns[i], ARGV[1] .. turns[i + 1]
+  local turn = math.floor(score / 4096)
+  if moved <= ${FEW} or turn < now + ${SOON_MS} then
+    noteParked(key, turn, now, redis.pcall("HGET", key, "ats"))
+  else
+    noteFrom, noteTo = math.min(noteFrom, score), math.max(noteTo, score)
   end
 end
 if moved > 0 then
@@ -97,7 +119,9 @@ if moved > 0 then
   callInPieces("RPUSH", KEYS[1], left)
   redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")
 end
-return {moved, #ids, kept[#kept] or ARGV[9], noteFrom, noteTo}`;
+local reply = { #ids, kept[#kept] or ARGV[4], noteTo > 0 and noteFrom or 0, noteTo }
+for _, line in ipairs(lines) do reply[#reply + 1] = line.moved end
+return reply`;
 
 /**
  * KEYS: delayed. ARGV: prefix of job keys, now, the scores between which to look, jobs to look at. Returns how many jobs it
@@ -117,22 +141,26 @@ end
 return {noted, ids[#ids]}`;
 
 /**
- * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, host, endpoint, now, jobs to move. Gives the endpoint's
- * next parked jobs the turn "now", in their order. Returns how many jobs it moved and how many it looked at.
+ * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, endpoint, now, jobs to move, and the turn at which to
+ * begin. Gives the endpoint's next parked jobs the turn "now", in their order. Returns how many jobs it moved, how many it
+ * looked at and the score of the last, unless there are no more.
  */
-export const ADVANCE = `${IS_THEIRS}
-local now, want = tonumber(ARGV[5]), tonumber(ARGV[6])
-local ids = redis.call("ZRANGEBYSCORE", KEYS[1], (now + 1) * 4096, "+inf", "WITHSCORES", "LIMIT", 0, ARGV[2])
+export const ADVANCE = `${FIND}
+want(ARGV[3], true)
+local now, most = tonumber(ARGV[4]), tonumber(ARGV[5])
+local from = math.max(now + 1, tonumber(ARGV[6])) * 4096
+local ids = redis.call("ZRANGEBYSCORE", KEYS[1], from, "+inf", "WITHSCORES", "LIMIT", 0, ARGV[2])
 local moved, seen = 0, 0
-for i = 1, #ids, 2 do
-  if moved == want then break end
-  seen = seen + 1
-  local job = redis.pcall("HMGET", ARGV[1] .. ids[i], "parked", "delay", "data")
-  local isParked = job[2] == "0" or tonumber(job[1] or nil) == math.floor(ids[i + 1] / 4096)
-  if isParked and isTheirs(job[3]) then
-    redis.call("ZADD", KEYS[1], now * 4096 + moved % 4096, ids[i])
+while seen < #ids / 2 and moved < most do
+  local id, score = ids[2 * seen + 1], tonumber(ids[2 * seen + 2])
+  local job = redis.pcall("HMGET", ARGV[1] .. id, "parked", "delay", "data")
+  local isParked = job[2] == "0" or tonumber(job[1] or nil) == math.floor(score / 4096)
+  if isParked and find(job[3]) then
+    redis.call("ZADD", KEYS[1], now * 4096 + moved % 4096, id)
     moved = moved + 1
   end
+  seen = seen + 1
 end
 if moved > 0 then redis.call("ZADD", KEYS[2], now, "1") end
-return {moved, seen}`;
+local isEnd = seen == #ids / 2 and seen < tonumber(ARGV[2])
+return {moved, seen, not isEnd and tonumber(ids[2 * seen]) or nil}`;

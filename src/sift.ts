@@ -1,22 +1,28 @@
 /**
- * Sifting: when one endpoint owns a great part of the queue and may not go, its jobs are moved out of the way together;
- * and when it may go again, long before the turns they were given, they are called forward.
+ * Sifting: when endpoints that may not go own a great part of the queue, their jobs are moved out of the way together; and
+ * when one may go again, long before the turns they were given, they are called forward.
  *
  * One by one each would have to be picked up first, before the others' events behind it: 18,000 jobs are three seconds of
  * everyone's time. One script parks up to three thousand, at the turns they would have been given.
  */
 import type { Gate } from "./gate.ts";
+import type { Line } from "./line.ts";
 import type { Logger } from "./logger.ts";
 import { ADVANCE, NOTE, SIFT } from "./sift-scripts.ts";
 import type { Valkey } from "./valkey.ts";
 
 const CHUNK = 3_000; // jobs looked at by one script: some 20 ms during which Valkey does nothing else
-const ENOUGH = 32; // jobs of one endpoint parked one by one before it is worth looking for more
+const ENOUGH = 32; // jobs that may not go, one by one, before it is worth looking for more
 const LULL_MS = 1000; // 1 s: those 32 must come within it
+const OFTEN = 4; // of them an endpoint's that is silent so far, for its jobs to be looked for; 32 of one that answers
+const MAX_ENDPOINTS = 200; // in one script
 const WORTHWHILE = 1 / 10; // of a chunk; below it the rest is left to be parked one by one
 const NOTED = 200; // jobs looked at by one script, to be noted: half a millisecond
 const NOTE_EVERY = 10; // pieces of a very long queue: its first jobs must be noted before they have their turns
 const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
+const RARE = 1 / 100; // of those; below it the rest is left to come at its turns
+const SCORE_PER_MS = 4096; // of BullMQ's delayed jobs
+const nothing = () => ({ from: Number.POSITIVE_INFINITY, to: 0 });
 
 export interface SifterOptions {
   readonly valkey: Valkey;
@@ -29,64 +35,78 @@ export interface SifterOptions {
    * about to park.
    */
   readonly onSift?: (isUnderWay: boolean) => void;
+  /** Called after each piece of a sift: so many jobs that may go are now the next in the queue. */
+  readonly onCleared?: (jobs: number) => void;
   /** Epoch ms. */
   readonly now?: () => number;
 }
 
 export interface Sifter {
   /**
-   * Call it for each job that is parked one by one: now and then many more are parked behind it. Never throws, and is not
-   * waited for.
+   * Call it for each job that was taken and may not go: now and then many more are parked behind it. Never throws, and is
+   * not waited for.
+   *
+   * @param isProven  its endpoint answers, if not fast enough
    */
-  parked(endpoint: string): void;
-  /** Call so many of an endpoint's parked jobs forward. Never throws, and is not waited for. */
-  advance(endpoint: string, jobs: number): void;
+  held(endpoint: string, isProven: boolean): void;
+  /**
+   * Call so many of an endpoint's parked jobs forward, of which the first has its turn at `from` (epoch ms). Never throws,
+   * and is not waited for.
+   */
+  advance(endpoint: string, jobs: number, from: number): void;
 }
 
 type Script<Reply> = (...args: unknown[]) => Promise<Reply>;
 interface Scripts {
-  siftQueue: Script<[moved: number, seen: number, left: string, noteFrom: number, noteTo: number]>;
+  siftQueue: Script<[seen: number, left: string, noteFrom: number, noteTo: number, ...moved: number[]]>;
   noteJobs: Script<[noted: number, last?: string]>;
-  advanceJobs: Script<[moved: number, seen: number]>;
+  advanceJobs: Script<[moved: number, seen: number, last?: number]>;
 }
 
 export function createSifter(options: SifterOptions): Sifter {
-  const { valkey, prefix, gate, logger, onSift = () => {}, now = Date.now } = options;
+  const { valkey, prefix, gate, logger, onSift = () => {}, onCleared = () => {}, now = Date.now } = options;
   valkey.defineCommand("siftQueue", { numberOfKeys: 3, lua: SIFT });
   valkey.defineCommand("noteJobs", { numberOfKeys: 1, lua: NOTE });
   valkey.defineCommand("advanceJobs", { numberOfKeys: 2, lua: ADVANCE });
   const { siftQueue, noteJobs, advanceJobs } = valkey as unknown as Scripts;
   const keys = { wait: `${prefix}:wait`, delayed: `${prefix}:delayed`, marker: `${prefix}:marker`, jobs: `${prefix}:` };
-  const recent = new Map<string, number>(); // endpoints and how often they were parked since the last lull
+  const often = new Map<string, number>(); // endpoints, and how many of their jobs were held since the last lull
+  const inTheWay = new Set<string>(); // those of them that were held often
+  let held = 0; // jobs since the last lull, or the last sift
   let lullAt = 0;
-  let isBusy = false; // with one endpoint: the others can wait
-  const unnoted: { from: string; to: number }[] = []; // scores between which jobs in delayed have not been noted yet
+  let isBusy = false;
+  let unnoted = nothing(); // between these scores jobs in delayed have not been noted yet
   let isNoting = false;
 
-  async function sift(name: string): Promise<void> {
+  async function sift(): Promise<void> {
     onSift(true);
     try {
-      await siftInPieces(name);
+      await siftInPieces();
     } finally {
       onSift(false);
       note();
     }
   }
 
-  async function siftInPieces(name: string): Promise<void> {
+  async function siftInPieces(): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
-    const { host } = new URL(name);
     let left = "";
     for (let pieces = 1; ; pieces++) {
-      const line = gate.line(name);
-      if (line === undefined) return; // it may go again
-      const place = [line.from, line.spacingMs, line.startAt, line.horizonAt];
-      const asked = [wait, delayed, marker, jobs, CHUNK, host, name, ...place, left];
-      const [moved, seen, last, noteFrom, noteTo] = await siftQueue.call(valkey, ...asked);
+      const lines: [name: string, line: Line][] = [];
+      for (const name of inTheWay) {
+        const line = gate.line(name);
+        if (line !== undefined && lines.length < MAX_ENDPOINTS) lines.push([name, line]);
+      }
+      if (lines.length === 0) return; // they may go again
+      const places = lines.flatMap(([name, line]) => [name, line.from, line.spacingMs, line.startAt, line.horizonAt]);
+      const asked = [wait, delayed, marker, jobs, CHUNK, now(), left, ...places];
+      const [seen, last, noteFrom, noteTo, ...counts] = await siftQueue.call(valkey, ...asked);
       left = last;
-      if (noteTo > 0) unnoted.push({ from: `${noteFrom}`, to: noteTo });
-      gate.joined(name, moved, line);
-      logger.debug({ endpoint: name, moved, seen }, "queue.sifted");
+      if (noteTo > 0) addUnnoted(noteFrom, noteTo);
+      for (const [index, [name, line]] of lines.entries()) gate.joined(name, counts[index] ?? 0, line);
+      const moved = counts.reduce((sum, count) => sum + count, 0);
+      logger.debug({ endpoints: lines.length, moved, seen }, "queue.sifted");
+      onCleared(seen - moved);
       if (seen < CHUNK || moved < CHUNK * WORTHWHILE) return;
       if (pieces % NOTE_EVERY === 0) note();
     }
@@ -98,53 +118,62 @@ export function createSifter(options: SifterOptions): Sifter {
     isNoting = true;
     let noted = 0;
     try {
-      for (let range = unnoted.shift(); range !== undefined; range = unnoted.shift()) {
-        const { from, to } = range;
-        const [count, last] = await noteJobs.call(valkey, keys.delayed, keys.jobs, now(), from, to, NOTED);
+      while (unnoted.from <= unnoted.to) {
+        const { from, to } = unnoted;
+        const [count, last = to] = await noteJobs.call(valkey, keys.delayed, keys.jobs, now(), from, to, NOTED);
         noted += count;
-        if (last !== undefined) unnoted.unshift({ from: `(${last}`, to });
+        if (unnoted.from === from) unnoted.from = Number(last) + 1; // unless more was added before it
       }
+      unnoted = nothing();
       logger.debug({ noted }, "queue.noted");
     } catch (error) {
-      logger.debug({ reason: (error as Error).message }, "queue.unnoted");
+      logger.debug({ reason: (error as Error).message }, "queue.unnoted"); // after the next sift
     } finally {
       isNoting = false;
     }
   }
 
-  async function advance(name: string, count: number): Promise<void> {
-    const { delayed, marker, jobs } = keys;
-    const { host } = new URL(name);
-    const want = Math.min(count, MAX_ADVANCED);
-    const [moved, seen] = await advanceJobs.call(valkey, delayed, marker, jobs, MAX_ADVANCED, host, name, now(), want);
-    logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
-    // Too few among the others' to be worth looking for: they come at their turns.
-    if (moved < want && moved < seen * WORTHWHILE + 1) gate.advanced(name);
+  function addUnnoted(from: number, to: number): void {
+    unnoted = { from: Math.min(unnoted.from, from), to: Math.max(unnoted.to, to) };
   }
 
-  function begin(name: string, work: Promise<void>): void {
+  async function advance(name: string, count: number, from: number): Promise<void> {
+    const { delayed, marker, jobs } = keys;
+    const asked = [delayed, marker, jobs, MAX_ADVANCED, name, now(), Math.min(count, MAX_ADVANCED), from];
+    const [moved, seen, last] = await advanceJobs.call(valkey, ...asked);
+    logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
+    // Too few among the others' are not worth looking for: they come at their turns.
+    const isRare = seen === MAX_ADVANCED && moved < MAX_ADVANCED * RARE;
+    gate.advanced(name, last === undefined || isRare ? Number.POSITIVE_INFINITY : last / SCORE_PER_MS);
+  }
+
+  function begin(work: Promise<void>): void {
     isBusy = true;
     work
-      .catch((error: Error) => logger.debug({ endpoint: name, reason: error.message }, "queue.unsifted"))
+      .catch((error: Error) => logger.debug({ reason: error.message }, "queue.unsifted"))
       .finally(() => {
         isBusy = false;
       });
   }
 
   return {
-    parked(name) {
-      if (now() - lullAt > LULL_MS) {
-        recent.clear();
+    held(name, isProven) {
+      if (now() - lullAt > LULL_MS && !isBusy) {
+        often.clear();
+        inTheWay.clear();
+        held = 0;
         lullAt = now();
       }
-      const times = (recent.get(name) ?? 0) + 1;
-      recent.set(name, times);
-      if (times < ENOUGH || isBusy) return;
-      recent.delete(name);
-      begin(name, sift(name));
+      const times = (often.get(name) ?? 0) + 1;
+      often.set(name, times);
+      if (times >= (isProven ? ENOUGH : OFTEN)) inTheWay.add(name);
+      held += 1;
+      if (held < ENOUGH || isBusy) return;
+      held = 0;
+      begin(sift());
     },
-    advance(name, count) {
-      if (!isBusy) begin(name, advance(name, count));
+    advance(name, count, from) {
+      if (!isBusy) begin(advance(name, count, from));
     },
   };
 }

@@ -14,6 +14,7 @@ const PURE = [
   "line",
   "breaker",
   "endpoint",
+  "slots",
   "mask",
   "response",
   "advice",

@@ -127,6 +127,17 @@ describe("the line of an endpoint", () => {
     expect(endpoint.line(false, 4, 2_000).from).toBeLessThan(2_010);
   });
 
+  test("that has not answered yet goes at the pace of what it has taken so far, if that is more than expected", () => {
+    const endpoint = new Endpoint();
+    const spacingAt = (nowMs: number) => endpoint.line(false, 4, nowMs).spacingMs;
+    expect(spacingAt(9_000)).toBe(5); // nothing is in flight
+    endpoint.started(10_000);
+    expect(spacingAt(10_001)).toBe(5);
+    expect(spacingAt(12_000)).toBe(500);
+    endpoint.took(2_000, 12_000);
+    expect(spacingAt(13_000)).toBe(500); // from now on at its own
+  });
+
   test("is put off by a silence, for as long as that has lasted, and not stretched by it", () => {
     const endpoint = new Endpoint();
     for (let i = 0; i < 50; i++) endpoint.took(10, 0);

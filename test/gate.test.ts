@@ -166,6 +166,32 @@ describe("endpoints that do not answer", () => {
     expect(isGo(ask(gate, "healthy"))).toBe(held < SLOTS / 2);
   });
 
+  test("leave each of those that nobody has tried yet its first attempt", () => {
+    const gate = gateOf();
+    const silent = Array.from({ length: 50 }, (_, index) => fill(gate, `silent-${index}`));
+    expect(Math.min(...silent)).toBe(1);
+    expect(Math.max(...silent)).toBe(4);
+    for (let i = 0; i < 20; i++) expect(isGo(ask(gate, `new-${i}`))).toBe(true);
+  });
+
+  test("and wait for their share are in one line, at the pace of all of them", () => {
+    const gate = gateOf({ random: () => 0 });
+    for (let i = 0; i < SLOTS; i++) fill(gate, `silent-${i}`);
+    const turnOf = (name: string) => {
+      const turn = ask(gate, name);
+      if (turn === "waits" || turn.kind !== "park") throw new Error(`expected ${name} to be parked`);
+      expect(turn.reason).toBe("share");
+      return turn.retryAt;
+    };
+    const first = turnOf("new-1");
+    expect(turnOf("new-2")).toBeGreaterThanOrEqual(first);
+    const line = gate.line("new-2");
+    if (line === undefined) throw new Error("expected a line");
+    expect(line.spacingMs).toBeLessThan(1); // 128 at once
+    gate.joined("new-2", 1_000, line);
+    expect(gate.line("new-1")?.from).toBeCloseTo(line.from + 1_000 * line.spacingMs, 0); // behind those of the other
+  });
+
   test("leave half of the slots to those that do", () => {
     const gate = gateOf();
     const healthy = ["h1", "h2", "h3", "h4"];
@@ -461,6 +487,45 @@ describe("jobs that are parked", () => {
     expect((next?.from ?? 0) - line.from).toBeCloseTo(100 * line.spacingMs, 0);
     release(gate, "a", OK(), width);
     expect(gate.line("a")).toBeUndefined();
+  });
+});
+
+describe("a job that may not go is told of", () => {
+  /** A gate and what it told. */
+  function toldBy() {
+    const told: [endpoint: string, isProven: boolean][] = [];
+    return { told, gate: gateOf({ onHeld: (...held) => void told.push(held) }) };
+  }
+
+  test("when it waits for an endpoint that has not answered yet: once, also when it is parked in the end", async () => {
+    const { told, gate } = toldBy();
+    fill(gate, "a");
+    expect(told).toEqual([]);
+    const turn = gate.admit("a", false);
+    expect(told).toEqual([["a", false]]);
+    await pass(1_000);
+    expect(await turn).toMatchObject({ kind: "park" });
+    expect(told).toHaveLength(1);
+  });
+
+  test("when it is parked, also behind one that answers, but not when it waits for that", async () => {
+    const { told, gate } = toldBy();
+    grow(gate, "a", OK(900));
+    fill(gate, "a");
+    let waiting = 0;
+    while (ask(gate, "a") === "waits") waiting += 1;
+    expect(waiting).toBeGreaterThan(0);
+    expect(told).toEqual([["a", true]]);
+  });
+
+  test("when its endpoint's circuit is open", () => {
+    const { told, gate } = toldBy();
+    for (let i = 0; i < 5; i++) {
+      ask(gate, "a");
+      gate.release("a", REFUSED, GO);
+    }
+    expect(ask(gate, "a")).toMatchObject({ kind: "park", reason: "circuit" });
+    expect(told).toEqual([["a", false]]);
   });
 });
 

@@ -91,6 +91,29 @@ test("a worker that is held back takes one after the other, and side by side aga
   );
 });
 
+test("it takes so many at once when it is told to, within what may be in hand", async () => {
+  const { queue, worker, begun, asked } = await setUp(50);
+  await queue.addBulk(Array.from({ length: 100 }, () => job));
+  worker.isHeldBack = true;
+  worker.take(5);
+  expect(asked.now).toBe(0); // it does not run
+  worker.run();
+  await eventually(
+    () => begun.length,
+    (count) => count > 2,
+  );
+  worker.take(20);
+  expect(asked.now).toBeGreaterThanOrEqual(20);
+  expect(asked.now).toBeLessThanOrEqual(21);
+  worker.take(1_000);
+  await eventually(
+    () => begun.length,
+    (count) => count === 50,
+  );
+  expect(asked.most).toBeLessThanOrEqual(50);
+  expect(await queue.getActiveCount()).toBe(50);
+});
+
 test("for a job that comes alone no more are asked for than by BullMQ itself", async () => {
   const { queue, worker, begun, asked } = await setUp(200);
   worker.run();

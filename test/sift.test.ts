@@ -30,10 +30,11 @@ async function setUp(given: Partial<Line> = {}) {
   });
 
   const joined: number[] = [];
-  const advanced: string[] = [];
-  const sifted: { moved: number; seen: number }[] = [];
+  const advanced: { endpoint: string; until: number }[] = [];
+  const sifted: { endpoints: number; moved: number; seen: number }[] = [];
   const noted: number[] = [];
   const underWay: boolean[] = [];
+  const cleared: number[] = [];
   let line: Line = {
     startAt: EPOCH_MS,
     from: EPOCH_MS + 1_000,
@@ -57,32 +58,35 @@ async function setUp(given: Partial<Line> = {}) {
         joined.push(count);
         line = { ...rest, spacingMs, from: from + count * spacingMs };
       },
-      advanced: (endpoint) => void advanced.push(endpoint),
+      advanced: (endpoint, until) => void advanced.push({ endpoint, until }),
     },
     logger: {
-      debug(fields: { moved: number; seen: number; noted: number }, message: string) {
+      debug(fields: { endpoints: number; moved: number; seen: number; noted: number }, message: string) {
         if (message === "queue.noted") noted.push(fields.noted);
         else sifted.push(fields);
       },
     } as never,
     onSift: (isUnderWay) => void underWay.push(isUnderWay),
+    onCleared: (jobs) => void cleared.push(jobs),
     now: () => EPOCH_MS,
   });
   return {
     queue,
     valkey,
     sifter,
-    /** Endpoints of which nothing is parked any more. */
+    /** Up to which turn it called an endpoint's jobs forward; Infinity when none is left. */
     advanced,
     joined,
     sifted,
     /** What it said of sifts that began and ended. */
     underWay,
+    /** How many jobs that may go it left after each piece. */
+    cleared,
     /** How many jobs each sift had noted at its end. */
     noted,
-    /** Call the sifter as for so many jobs that were parked one by one. */
-    call: (times = ENOUGH, url = THEIRS) => {
-      for (let i = 0; i < times; i++) sifter.parked(url);
+    /** Call the sifter as for so many jobs that may not go, of an endpoint that answers unless told otherwise. */
+    call: (times = ENOUGH, url = THEIRS, isProven = true) => {
+      for (let i = 0; i < times; i++) sifter.held(url, isProven);
     },
     /** The endpoint may go again after so many pieces. */
     closeLineAfter: (count: number) => {
@@ -97,7 +101,7 @@ async function setUp(given: Partial<Line> = {}) {
     /** Sift until nothing moves any more. */
     async sift(url = THEIRS) {
       const before = noted.length;
-      for (let i = 0; i < ENOUGH; i++) sifter.parked(url);
+      for (let i = 0; i < ENOUGH; i++) sifter.held(url, true);
       await eventually(
         () => noted.length,
         (length) => length > before,
@@ -307,6 +311,67 @@ describe("sifting", () => {
     expect(await rig.waiting()).toEqual(ids.slice(3_000));
   });
 
+  test("moves the jobs of all endpoints that are in the way together, each endpoint's in a line of its own", async () => {
+    const rig = await setUp();
+    const urls = [THEIRS, "https://a.example/in", "https://b.example/in?token=1", "https://c.example/in"];
+    const ids = await rig.add(...Array.from({ length: 400 }, (_, index) => jobData(urls[index % 4] as string)));
+    const idsOf = (url: number) => ids.filter((_, index) => index % 4 === url);
+    rig.call(10, THEIRS, false);
+    rig.call(10, "https://a.example/in", false);
+    rig.call(12, "https://b.example/in", false);
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 1,
+    );
+    expect(rig.joined).toEqual([100, 100, 100]);
+    expect(await rig.waiting()).toEqual(idsOf(3));
+    const delayed = await rig.delayed();
+    for (const url of [0, 1, 2]) {
+      const turns = delayed.filter(({ id }) => idsOf(url).includes(id));
+      expect(turns).toEqual(idsOf(url).map((id, index) => ({ id, turnAt: EPOCH_MS + 1_000 + index * 10 })));
+    }
+    expect(rig.sifted).toMatchObject([{ endpoints: 3, moved: 300, seen: 400 }]);
+    expect(rig.cleared).toEqual([100]);
+  });
+
+  test("leaves an endpoint's jobs alone that had to wait now and then, or answers and had to now and then", async () => {
+    const rig = await setUp();
+    const [rare, steady] = ["https://rare.example/in", "https://steady.example/in"];
+    const ids = await rig.add(jobData(rare), jobData(steady), ...theirs(1));
+    rig.call(3, rare, false);
+    rig.call(20, steady, true);
+    rig.call(9, THEIRS, false);
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 1,
+    );
+    expect(await rig.waiting()).toEqual(ids.slice(0, 2));
+    expect((await rig.delayed()).map(({ id }) => id)).toEqual(ids.slice(2));
+  });
+
+  test("goes on to the end with endpoints that turn out to be in the way meanwhile", async () => {
+    const rig = await setUp();
+    const other = "https://other.example/in";
+    const mix = Array.from({ length: 9_000 }, (_, index) => jobData(index % 3 === 0 ? THEIRS : other));
+    for (let start = 0; start < mix.length; start += 3_000) await rig.add(...mix.slice(start, start + 3_000));
+    rig.onPiece((asked) => {
+      if (asked === 2) rig.call(4, other, false);
+    });
+    rig.call(32);
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 1,
+    );
+    expect(rig.sifted.map(({ moved }) => moved)).toEqual([1_000, 3_000, 3_000, 0]);
+    expect(await rig.waiting()).toHaveLength(2_000); // those before it was known: for the next sift
+    rig.call(32, other, false);
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 2,
+    );
+    expect(await rig.waiting()).toEqual([]);
+  });
+
   test("does not begin for a job now and then", async () => {
     const rig = await setUp();
     await rig.add(...theirs(50));
@@ -325,9 +390,9 @@ describe("advancing", () => {
     await rig.sift();
     const retry = (await rig.queue.add("file.created", jobData(THEIRS), { delay: 60_000 })).id as string;
     await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 1_500) * 0x1000, retry);
-    const advance = async (jobs: number) => {
+    const advance = async (jobs: number, from = 0) => {
       const before = rig.sifted.length;
-      rig.sifter.advance(THEIRS, jobs);
+      rig.sifter.advance(THEIRS, jobs, from);
       await eventually(
         () => rig.sifted.length,
         (length) => length > before,
@@ -349,7 +414,8 @@ describe("advancing", () => {
     ]);
     expect(await rig.advance(20)).toMatchObject({ moved: 20 });
     expect((await rig.due()).toSorted()).toEqual(rig.ids.slice(0, 50).toSorted());
-    expect(rig.advanced).toEqual([]);
+    const untils = [29, 49].map((index) => EPOCH_MS + 1_000 + index * 10);
+    expect(rig.advanced.map(({ until }) => Math.floor(until))).toEqual(untils);
   });
 
   test("gives it to those too that have not been noted yet", async () => {
@@ -357,7 +423,7 @@ describe("advancing", () => {
     const [id] = (await rig.add(...theirs(1))) as [string];
     await rig.valkey.del(rig.queue.toKey("wait"));
     await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 5_000) * 0x1000, id); // what a sift does, at first
-    rig.sifter.advance(THEIRS, 10);
+    rig.sifter.advance(THEIRS, 10, 0);
     await eventually(rig.delayed, ([job]) => job?.turnAt === EPOCH_MS);
   });
 
@@ -375,15 +441,50 @@ describe("advancing", () => {
     const rig = await parkedRig(40);
     await rig.advance(500);
     await rig.advance(500);
-    expect(rig.advanced).toEqual([THEIRS]);
+    expect(rig.advanced).toEqual(Array(2).fill({ endpoint: THEIRS, until: Number.POSITIVE_INFINITY }));
     expect(await rig.due()).toHaveLength(40);
+  });
+
+  test("begins at the turn it is told, and so finds those behind many of the others'", async () => {
+    const rig = await parkedRig(300);
+    expect(await rig.advance(10, EPOCH_MS + 1_000 + 200 * 10)).toMatchObject({ moved: 10, seen: 10 });
+    expect(await rig.due()).toEqual(rig.ids.slice(200, 210));
+  });
+
+  test("goes on behind the others' next time, unless there are too few among those", async () => {
+    const rig = await setUp();
+    const [few, many] = ["https://few.example/in", "https://many.example/in"];
+    const ids = await rig.add(
+      ...Array.from({ length: 1_000 }, (_, index) => jobData(index === 300 ? few : index % 50 === 0 ? many : THEIRS)),
+    );
+    for (const url of [few, many, THEIRS]) rig.call(4, url, false);
+    await rig.sift();
+    const advance = async (url: string, from: number) => {
+      const before = rig.advanced.length;
+      rig.sifter.advance(url, 100, from);
+      await eventually(
+        () => rig.advanced.length,
+        (length) => length > before,
+      );
+      return rig.advanced.at(-1)?.until as number;
+    };
+    expect(await rig.waiting()).toEqual([]);
+    expect(await advance(few, 0)).toBe(Number.POSITIVE_INFINITY);
+    const until = await advance(many, 0);
+    expect(until).toBeLessThan(Number.POSITIVE_INFINITY);
+    expect(until).toBeGreaterThan(EPOCH_MS + 4_000);
+    await advance(many, until);
+    const due = (await rig.delayed()).filter(({ turnAt }) => turnAt <= EPOCH_MS).map(({ id }) => id);
+    expect(due.toSorted()).toEqual(
+      [...ids.filter((_, index) => index % 50 === 0 && index !== 300), ids[300]].toSorted() as string[],
+    );
   });
 
   test("leaves other endpoints' parked jobs where they are", async () => {
     const rig = await setUp();
     const ids = await rig.add(...theirs(20));
     await rig.sift();
-    rig.sifter.advance("https://customer.example/other", 100);
+    rig.sifter.advance("https://customer.example/other", 100, 0);
     await eventually(
       () => rig.advanced,
       (advanced) => advanced.length === 1,
@@ -528,6 +629,30 @@ test("a backlog of one endpoint is sifted while the worker runs, and everything 
     failed: 0,
   });
 }, 30_000);
+
+test("a backlog of many endpoints that are silent holds up nobody, not even one that is new", async () => {
+  const silent = await startReceiver();
+  open.push(silent);
+  silent.answer("hang");
+  const quick = await startReceiver();
+  open.push(quick);
+  const system = await startStack({ concurrency: 64, isIdle: true });
+  open.push(system);
+  const ENDPOINTS = 12;
+  const QUICK = 100;
+  const add = async (url: string) =>
+    await system.queue.addBulk(Array.from({ length: QUICK }, () => ({ name: "file.created", data: jobData(url) })));
+  for (let index = 0; index < ENDPOINTS; index++) await add(silent.url(`/in/${index}`));
+  await add(quick.url("/in"));
+  system.worker.run();
+  // An attempt that is not answered takes ten seconds.
+  await bounded(quick.waitFor(QUICK, 3_000), () => `the quick ones, got ${quick.requests.length}`, 3_000);
+  expect(silent.requests.length).toBeLessThanOrEqual(64 / 2);
+  await eventually(
+    () => system.queue.getDelayedCount(),
+    (delayed) => delayed > ENDPOINTS * QUICK - 64 * 2,
+  );
+});
 
 test("a backlog that was parked at the pace of a slow endpoint goes as soon as it is fast", async () => {
   const receiver = await startReceiver();
