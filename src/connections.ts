@@ -71,6 +71,8 @@ export class Connection {
   /** It has carried an exchange before this one. */
   isReused = false;
   idleSince = 0;
+  /** When the last of the request left, on the clock of performance.now(); Infinity until it has. */
+  sentAt = Number.POSITIVE_INFINITY;
   /** It waits for the resolver. */
   isResolving = false;
   #exchange: Exchange | undefined;
@@ -129,6 +131,7 @@ export class Connection {
   begin(exchange: Exchange, request: Buffer): void {
     this.#exchange = exchange;
     this.#unsent = request;
+    this.sentAt = Number.POSITIVE_INFINITY;
     if (this.#isOpen) unsent.add(this);
   }
 
@@ -143,6 +146,7 @@ export class Connection {
       const count = this.#bare.write(bytes);
       this.#unsent = count < bytes.length ? bytes.subarray(Math.max(0, count)) : undefined;
     }
+    if (this.#unsent === undefined) this.sentAt = performance.now();
   }
 
   /** All of the request has left. */

@@ -115,6 +115,7 @@ const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
 /** A connection that ended without a word, as a reset says it. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
+const BLOCKED_MS = 500; // a deadline that is noticed so late: the loop was blocked, or the process stopped
 const STALE_MS = 2 * 1000; // 2 s: a receiver that had closed the connection says so within a round trip
 
 /** One attempt under way: from the connection to the outcome. */
@@ -124,6 +125,7 @@ class Attempt implements Exchange {
   #connection: Connection | undefined;
   #request: Buffer | undefined;
   #deadline: Timer | undefined;
+  #wasBlocked = false;
   #isOver = false;
 
   constructor(
@@ -134,10 +136,7 @@ class Attempt implements Exchange {
   ) {}
 
   start(requestLine: string, request: WebhookRequest): void {
-    // After a loop that was blocked, answers that have arrived come before the verdict that none did. Bun looks at its
-    // sockets between the two turns, not before the first.
-    const late = (): void => this.#finish(this.#response() ?? (this.#connection?.isResolving ? UNRESOLVED : SILENT));
-    this.#deadline = setTimeout(() => setImmediate(() => setImmediate(late)), this.timeoutMs);
+    this.#deadline = setTimeout(this.#expired, this.timeoutMs);
     try {
       this.#request = writeRequest(requestLine, request);
       this.#begin(this.connections.take(this.target));
@@ -150,6 +149,22 @@ class Attempt implements Exchange {
     this.#connection = connection;
     connection.begin(this, this.#request as Buffer);
   }
+
+  readonly #expired = (): void => {
+    // A loop that was blocked could not send in time: what left after the deadline, or has not yet, has its time from now
+    // on, once.
+    const dueAt = this.#startedAt + this.timeoutMs;
+    const isLate = performance.now() > dueAt + BLOCKED_MS && (this.#connection?.sentAt ?? 0) > dueAt;
+    if (isLate && !this.#wasBlocked) {
+      this.#wasBlocked = true;
+      this.#deadline = setTimeout(this.#expired, this.timeoutMs);
+      return;
+    }
+    // And answers that have arrived come before the verdict that none did. Bun looks at its sockets between the two turns,
+    // not before the first.
+    const late = (): void => this.#finish(this.#response() ?? (this.#connection?.isResolving ? UNRESOLVED : SILENT));
+    setImmediate(() => setImmediate(late));
+  };
 
   received(bytes: Buffer): void {
     const reading = this.#reader.read(bytes);

@@ -367,6 +367,25 @@ describe("the deadline", () => {
       child.kill();
     }
   });
+
+  test("begins anew, once, for what could not be sent because the loop was blocked", async () => {
+    const listener = await answering(http(200));
+    const sender = senderWith({ timeoutMs: 300, resolve: () => new Promise(() => {}) });
+    const block = (ms: number) => {
+      const until = performance.now() + ms;
+      while (performance.now() < until);
+    };
+    const attempt = sender.send(to(listener), "1");
+    block(1_000); // the connection is open by then, and the deadline long past
+    expect(what(await attempt)).toEqual(response(200));
+
+    const never = sender.send(requestTo("http://name.test/"), "2");
+    block(1_000);
+    const wokenAt = performance.now();
+    expect(what(await never)).toEqual(fault("resolver"));
+    expect(performance.now() - wokenAt).toBeGreaterThan(200);
+    expect(performance.now() - wokenAt).toBeLessThan(300 + 200);
+  });
 });
 
 describe("no answer", () => {
