@@ -24,11 +24,13 @@ interface Scenario {
   readonly isBaseline?: boolean;
   /** Where the other half of the traffic goes; none when absent. */
   readonly others?: { readonly kind: "fast" | "dead" | "slow"; readonly endpoints: number };
-  /** Jobs that wait before the worker starts, or resumes when it is warm, and the share of them that one endpoint owns. */
+  /** Jobs that wait before the worker starts, or resumes when it is warm, and the share of them that is not the healthy ones'. */
   readonly backlog?: {
     readonly jobs: number;
     readonly share: number;
     readonly kind: "dead" | "slow" | "fast";
+    /** How many share that share; one when absent. */
+    readonly endpoints?: number;
     readonly isWarm?: boolean;
   };
 }
@@ -42,6 +44,8 @@ const SCENARIOS: readonly Scenario[] = [
   { name: "backlog, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast" } },
   { name: "backlog, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead" } },
   { name: "backlog, 90 % one slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow" } },
+  { name: "backlog, 90 % fifty dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead", endpoints: 50 } },
+  { name: "backlog, 90 % fifty slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow", endpoints: 50 } },
   { name: "warm, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast", isWarm: true } },
   { name: "warm, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead", isWarm: true } },
 ];
@@ -132,8 +136,8 @@ async function measure(
   };
   const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
 
-  const addBacklog = async ({ jobs, share, kind }: NonNullable<Scenario["backlog"]>) =>
-    await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000) : healthy()));
+  const addBacklog = async ({ jobs, share, kind, endpoints = 1 }: NonNullable<Scenario["backlog"]>) =>
+    await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000 + (index % endpoints)) : healthy()));
 
   if (backlog !== undefined && !backlog.isWarm) await addBacklog(backlog);
   await settle();

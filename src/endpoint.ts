@@ -4,6 +4,7 @@
 import { Breaker } from "./breaker.ts";
 import type { Line } from "./line.ts";
 import { isSilence, type Outcome } from "./outcome.ts";
+import { ParkedTurns } from "./parked-turns.ts";
 
 const START_LIMIT = 4; // in flight to an endpoint that has not answered yet
 const SLOW_MS = 1000; // 1 s: an answer that takes longer earns no higher limit
@@ -22,11 +23,10 @@ export class Endpoint {
   /** It has answered, and not been silent since. */
   isProven = false;
   readonly breaker = new Breaker();
-  /** The turns given out, epoch ms: between these jobs may lie parked that could go by now. */
-  firstTurnAt = Number.POSITIVE_INFINITY;
-  lastTurnAt = 0;
-  /** When parked jobs were last called forward, epoch ms. */
-  advancedAt = 0;
+  /** The turns given out: there jobs may lie parked that could go by now. */
+  readonly parked = new ParkedTurns();
+  /** Its parked jobs are being called forward. */
+  isAdvancing = false;
   #averageMs = 0; // 0 is unknown
   #progressAt = 0; // when it last answered, or went from idle to busy
   #lineEndsAt = 0; // when the last of those parked has its turn
@@ -80,18 +80,6 @@ export class Endpoint {
     const lullMs = Math.max(isUnknown ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
     const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + lullMs);
     return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
-  }
-
-  /** Turns were given out from `first` to `last`, epoch ms. */
-  gaveTurns({ first, last }: { first: number; last: number }): void {
-    this.firstTurnAt = Math.min(this.firstTurnAt, first);
-    this.lastTurnAt = Math.max(this.lastTurnAt, last);
-  }
-
-  /** Nothing lies parked before that turn any more; none at all when it is Infinity. */
-  tookTurns(until: number): void {
-    this.firstTurnAt = until;
-    if (until === Number.POSITIVE_INFINITY) this.lastTurnAt = 0;
   }
 
   /** How many attempts it is likely to finish within `periodMs` when `abreast` go at once; 1 or more. */

@@ -7,6 +7,7 @@
 import { Endpoint } from "./endpoint.ts";
 import { firstTurn, type Line, turnsOf } from "./line.ts";
 import type { Outcome } from "./outcome.ts";
+import type { Span } from "./parked-turns.ts";
 import { type Shortage, Slots } from "./slots.ts";
 import { type Waiter, WaitingRoom } from "./waiting-room.ts";
 
@@ -31,7 +32,7 @@ export interface Gate {
   line(endpoint: string): Line | undefined;
   /** So many have joined a line that {@link Gate.line} gave. */
   joined(endpoint: string, count: number, line: Line): void;
-  /** An endpoint's parked jobs were called forward up to that turn (epoch ms); none is left when it is Infinity. */
+  /** An endpoint's parked jobs were called forward up to that turn, epoch ms. */
   advanced(endpoint: string, until: number): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
@@ -53,11 +54,8 @@ export interface GateOptions {
    * answered yet. Once a job and turn.
    */
   readonly onHeld?: (endpoint: string, isProven: boolean) => void;
-  /**
-   * Called when an endpoint could take so many of its parked jobs now, long before their turns, of which the first is at
-   * `from` (epoch ms).
-   */
-  readonly onRoom?: (endpoint: string, jobs: number, from: number) => void;
+  /** Called when an endpoint could take so many of its parked jobs now, long before their turns, which are in that span. */
+  readonly onRoom?: (endpoint: string, jobs: number, turns: Span) => void;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
@@ -127,19 +125,17 @@ export function createGate({
   }
 
   function parkAt(endpoint: Endpoint, retryAt: number, reason: ParkReason): Turn {
-    endpoint.gaveTurns({ first: retryAt, last: retryAt });
+    endpoint.parked.add({ first: retryAt, last: retryAt });
     return { kind: "park", retryAt, reason };
   }
 
   /** Turns were laid out at the pace of an endpoint that was slow or away; one that has room again need not keep to them. */
   function offerRoom(name: string, endpoint: Endpoint): void {
-    const nowMs = now();
-    if (endpoint.lastTurnAt < nowMs + WORTH_ADVANCING_MS || nowMs < endpoint.advancedAt + ADVANCE_MS) return;
-    if (endpoint.breaker.isOpen || slots.shortage(endpoint) !== undefined) return;
-    endpoint.advancedAt = nowMs;
-    const jobs = endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, slots.abreast(endpoint)));
-    onRoom(name, jobs, endpoint.firstTurnAt);
-    setTimeout(offerRoom, ADVANCE_MS, name, endpoint).unref(); // by then they are done, and the last of them asked too soon
+    const turns = endpoint.parked.after(now() + WORTH_ADVANCING_MS);
+    endpoint.isAdvancing = turns !== undefined && !endpoint.breaker.isOpen && slots.shortage(endpoint) === undefined;
+    if (turns === undefined || !endpoint.isAdvancing) return;
+    onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, slots.abreast(endpoint))), turns);
+    setTimeout(offerRoom, ADVANCE_MS, name, endpoint).unref(); // by then they are done, and the last answer may be long ago
   }
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
@@ -187,7 +183,7 @@ export function createGate({
         room.leave(waiter);
         waiter.resolve(start(endpoint));
       }
-      if (outcome.kind === "response") offerRoom(name, endpoint);
+      if (outcome.kind === "response" && !endpoint.isAdvancing) offerRoom(name, endpoint);
     },
     line(name) {
       const endpoint = endpoints.get(name);
@@ -198,12 +194,12 @@ export function createGate({
     joined(name, count, line) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined || count === 0) return;
-      endpoint.gaveTurns(turnsOf(line, count));
+      endpoint.parked.add(turnsOf(line, count));
       if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
       else slots.joined(endpoint, slots.shortage(endpoint) ?? "limit", count, line, false);
     },
     advanced(name, until) {
-      endpoints.get(name)?.tookTurns(until);
+      endpoints.get(name)?.parked.dropBefore(until);
     },
     get openCircuits() {
       return openCircuits;

@@ -2,6 +2,8 @@
  * A line of jobs that wait for an endpoint, and the turns they get. Pure.
  */
 
+import type { Span } from "./parked-turns.ts";
+
 /** When those who wait have their turns: one every `spacingMs`, epoch ms. */
 export interface Line {
   /** The first turn. */
@@ -15,7 +17,7 @@ export interface Line {
 const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when the probe is due
 
 /** The first and the last of so many turns of a line, or what lies beyond them, epoch ms. */
-export function turnsOf({ from, spacingMs, startAt, horizonAt }: Line, count: number): { first: number; last: number } {
+export function turnsOf({ from, spacingMs, startAt, horizonAt }: Line, count: number): Span {
   const last = from + (count - 1) * spacingMs;
   if (last <= horizonAt) return { first: from, last };
   return { first: Math.min(from, (startAt + horizonAt) / 2), last: horizonAt };

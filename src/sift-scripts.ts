@@ -141,15 +141,15 @@ end
 return {noted, ids[#ids]}`;
 
 /**
- * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, endpoint, now, jobs to move, and the turn at which to
- * begin. Gives the endpoint's next parked jobs the turn "now", in their order. Returns how many jobs it moved, how many it
+ * KEYS: delayed, marker. ARGV: prefix of job keys, jobs to look at, endpoint, now, jobs to move, and the first and last turn
+ * to look at. Gives the endpoint's next parked jobs the turn "now", in their order. Returns how many jobs it moved, how many it
  * looked at and the score of the last, unless there are no more.
  */
 export const ADVANCE = `${FIND}
 want(ARGV[3], true)
 local now, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local from = math.max(now + 1, tonumber(ARGV[6])) * 4096
-local ids = redis.call("ZRANGEBYSCORE", KEYS[1], from, "+inf", "WITHSCORES", "LIMIT", 0, ARGV[2])
+local from, to = math.max(now + 1, tonumber(ARGV[6])) * 4096, math.floor(ARGV[7]) * 4096 + 4095
+local ids = redis.call("ZRANGEBYSCORE", KEYS[1], from, to, "WITHSCORES", "LIMIT", 0, ARGV[2])
 local moved, seen = 0, 0
 while seen < #ids / 2 and moved < most do
   local id, score = ids[2 * seen + 1], tonumber(ids[2 * seen + 2])

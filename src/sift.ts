@@ -8,6 +8,7 @@
 import type { Gate } from "./gate.ts";
 import type { Line } from "./line.ts";
 import type { Logger } from "./logger.ts";
+import type { Span } from "./parked-turns.ts";
 import { ADVANCE, NOTE, SIFT } from "./sift-scripts.ts";
 import type { Valkey } from "./valkey.ts";
 
@@ -50,17 +51,17 @@ export interface Sifter {
    */
   held(endpoint: string, isProven: boolean): void;
   /**
-   * Call so many of an endpoint's parked jobs forward, of which the first has its turn at `from` (epoch ms). Never throws,
-   * and is not waited for.
+   * Call so many of an endpoint's parked jobs forward, of those whose turns are in that span. Never throws, and is not
+   * waited for.
    */
-  advance(endpoint: string, jobs: number, from: number): void;
+  advance(endpoint: string, jobs: number, turns: Span): void;
 }
 
 type Script<Reply> = (...args: unknown[]) => Promise<Reply>;
 interface Scripts {
   siftQueue: Script<[seen: number, left: string, noteFrom: number, noteTo: number, ...moved: number[]]>;
   noteJobs: Script<[noted: number, last?: string]>;
-  advanceJobs: Script<[moved: number, seen: number, last?: number]>;
+  advanceJobs: Script<[moved: number, seen: number, until?: number]>;
 }
 
 export function createSifter(options: SifterOptions): Sifter {
@@ -137,14 +138,15 @@ export function createSifter(options: SifterOptions): Sifter {
     unnoted = { from: Math.min(unnoted.from, from), to: Math.max(unnoted.to, to) };
   }
 
-  async function advance(name: string, count: number, from: number): Promise<void> {
+  async function advance(name: string, count: number, { first, last }: Span): Promise<void> {
     const { delayed, marker, jobs } = keys;
-    const asked = [delayed, marker, jobs, MAX_ADVANCED, name, now(), Math.min(count, MAX_ADVANCED), from];
-    const [moved, seen, last] = await advanceJobs.call(valkey, ...asked);
+    const most = Math.min(count, MAX_ADVANCED);
+    const asked = [delayed, marker, jobs, MAX_ADVANCED, name, now(), most, first, last];
+    const [moved, seen, until] = await advanceJobs.call(valkey, ...asked);
     logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
     // Too few among the others' are not worth looking for: they come at their turns.
     const isRare = seen === MAX_ADVANCED && moved < MAX_ADVANCED * RARE;
-    gate.advanced(name, last === undefined || isRare ? Number.POSITIVE_INFINITY : last / SCORE_PER_MS);
+    gate.advanced(name, until === undefined || isRare ? last + 1 : until / SCORE_PER_MS);
   }
 
   function begin(work: Promise<void>): void {
@@ -172,8 +174,8 @@ export function createSifter(options: SifterOptions): Sifter {
       held = 0;
       begin(sift());
     },
-    advance(name, count, from) {
-      if (!isBusy) begin(advance(name, count, from));
+    advance(name, count, turns) {
+      if (!isBusy) begin(advance(name, count, turns));
     },
   };
 }

@@ -15,6 +15,7 @@ const PURE = [
   "breaker",
   "endpoint",
   "slots",
+  "parked-turns",
   "mask",
   "response",
   "advice",

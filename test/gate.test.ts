@@ -490,6 +490,29 @@ describe("jobs that are parked", () => {
   });
 });
 
+test("parked jobs are called forward until none is left, though no answer comes meanwhile", async () => {
+  const offered: { first: number; last: number }[] = [];
+  const gate = gateOf({ onRoom: (_endpoint, _jobs, turns) => void offered.push(turns) });
+  const width = fill(gate, "a");
+  const at = (ms: number): Line => ({ startAt: nowMs, from: nowMs + ms, spacingMs: 10, horizonAt: nowMs + MINUTE_MS });
+  const [near, far] = [at(5_000), at(20_000)];
+  gate.joined("a", 100, near);
+  gate.joined("a", 1, far);
+  const spans = [
+    { first: near.from, last: near.from + 990 },
+    { first: far.from, last: far.from },
+  ];
+  release(gate, "a", OK(), width);
+  expect(offered).toEqual(spans.slice(0, 1));
+  gate.advanced("a", near.from + 991);
+  nowMs -= 1; // clocks need not agree on when 50 ms are over
+  await pass(50);
+  expect(offered).toEqual(spans);
+  gate.advanced("a", far.from + 1);
+  await pass(1_000);
+  expect(offered).toEqual(spans);
+});
+
 describe("a job that may not go is told of", () => {
   /** A gate and what it told. */
   function toldBy() {

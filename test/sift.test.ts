@@ -11,6 +11,7 @@ import { testValkeyUrl } from "./support/valkey.ts";
 const THEIRS = "https://customer.example/in";
 const ENOUGH = 100; // calls after which a sifter has long begun
 const EPOCH_MS = 1_760_000_000_000;
+const LAST = EPOCH_MS + 1e7; // a turn beyond all of them
 
 const open: { stop(): Promise<void> }[] = [];
 afterEach(async () => {
@@ -74,7 +75,7 @@ async function setUp(given: Partial<Line> = {}) {
     queue,
     valkey,
     sifter,
-    /** Up to which turn it called an endpoint's jobs forward; Infinity when none is left. */
+    /** Up to which turn it called an endpoint's jobs forward. */
     advanced,
     joined,
     sifted,
@@ -390,9 +391,9 @@ describe("advancing", () => {
     await rig.sift();
     const retry = (await rig.queue.add("file.created", jobData(THEIRS), { delay: 60_000 })).id as string;
     await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 1_500) * 0x1000, retry);
-    const advance = async (jobs: number, from = 0) => {
+    const advance = async (jobs: number, first = 0) => {
       const before = rig.sifted.length;
-      rig.sifter.advance(THEIRS, jobs, from);
+      rig.sifter.advance(THEIRS, jobs, { first, last: LAST });
       await eventually(
         () => rig.sifted.length,
         (length) => length > before,
@@ -423,7 +424,7 @@ describe("advancing", () => {
     const [id] = (await rig.add(...theirs(1))) as [string];
     await rig.valkey.del(rig.queue.toKey("wait"));
     await rig.valkey.zadd(rig.queue.toKey("delayed"), (EPOCH_MS + 5_000) * 0x1000, id); // what a sift does, at first
-    rig.sifter.advance(THEIRS, 10, 0);
+    rig.sifter.advance(THEIRS, 10, { first: 0, last: LAST });
     await eventually(rig.delayed, ([job]) => job?.turnAt === EPOCH_MS);
   });
 
@@ -441,7 +442,7 @@ describe("advancing", () => {
     const rig = await parkedRig(40);
     await rig.advance(500);
     await rig.advance(500);
-    expect(rig.advanced).toEqual(Array(2).fill({ endpoint: THEIRS, until: Number.POSITIVE_INFINITY }));
+    expect(rig.advanced).toEqual(Array(2).fill({ endpoint: THEIRS, until: LAST + 1 }));
     expect(await rig.due()).toHaveLength(40);
   });
 
@@ -449,6 +450,17 @@ describe("advancing", () => {
     const rig = await parkedRig(300);
     expect(await rig.advance(10, EPOCH_MS + 1_000 + 200 * 10)).toMatchObject({ moved: 10, seen: 10 });
     expect(await rig.due()).toEqual(rig.ids.slice(200, 210));
+  });
+
+  test("looks no further than it is told", async () => {
+    const rig = await parkedRig(100);
+    rig.sifter.advance(THEIRS, 100, { first: EPOCH_MS + 1_100, last: EPOCH_MS + 1_190 });
+    await eventually(
+      () => rig.advanced,
+      (advanced) => advanced.length === 1,
+    );
+    expect(await rig.due()).toEqual(rig.ids.slice(10, 20));
+    expect(rig.advanced).toEqual([{ endpoint: THEIRS, until: EPOCH_MS + 1_191 }]);
   });
 
   test("goes on behind the others' next time, unless there are too few among those", async () => {
@@ -461,7 +473,7 @@ describe("advancing", () => {
     await rig.sift();
     const advance = async (url: string, from: number) => {
       const before = rig.advanced.length;
-      rig.sifter.advance(url, 100, from);
+      rig.sifter.advance(url, 100, { first: from, last: LAST });
       await eventually(
         () => rig.advanced.length,
         (length) => length > before,
@@ -469,9 +481,9 @@ describe("advancing", () => {
       return rig.advanced.at(-1)?.until as number;
     };
     expect(await rig.waiting()).toEqual([]);
-    expect(await advance(few, 0)).toBe(Number.POSITIVE_INFINITY);
+    expect(await advance(few, 0)).toBe(LAST + 1);
     const until = await advance(many, 0);
-    expect(until).toBeLessThan(Number.POSITIVE_INFINITY);
+    expect(until).toBeLessThan(LAST);
     expect(until).toBeGreaterThan(EPOCH_MS + 4_000);
     await advance(many, until);
     const due = (await rig.delayed()).filter(({ turnAt }) => turnAt <= EPOCH_MS).map(({ id }) => id);
@@ -484,7 +496,7 @@ describe("advancing", () => {
     const rig = await setUp();
     const ids = await rig.add(...theirs(20));
     await rig.sift();
-    rig.sifter.advance("https://customer.example/other", 100, 0);
+    rig.sifter.advance("https://customer.example/other", 100, { first: 0, last: LAST });
     await eventually(
       () => rig.advanced,
       (advanced) => advanced.length === 1,
@@ -631,13 +643,11 @@ test("a backlog of one endpoint is sifted while the worker runs, and everything 
 }, 30_000);
 
 test("a backlog of many endpoints that are silent holds up nobody, not even one that is new", async () => {
-  const silent = await startReceiver();
-  open.push(silent);
-  silent.answer("hang");
-  const quick = await startReceiver();
-  open.push(quick);
   const system = await startStack({ concurrency: 64, isIdle: true });
-  open.push(system);
+  open.push(system); // ends last: what hangs ends with its receiver
+  const [silent, quick] = [await startReceiver(), await startReceiver()];
+  open.push(silent, quick);
+  silent.answer("hang");
   const ENDPOINTS = 12;
   const QUICK = 100;
   const add = async (url: string) =>
