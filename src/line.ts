@@ -1,7 +1,6 @@
 /**
  * A line of jobs that wait for an endpoint, and the turns they get. Pure.
  */
-
 import type { Span } from "./parked-turns.ts";
 
 /** When those who wait have their turns: one every `spacingMs`, epoch ms. */
