@@ -125,7 +125,7 @@ export function createGate({
   }
 
   function parkAt(endpoint: Endpoint, retryAt: number, reason: ParkReason): Turn {
-    endpoint.parked.add({ first: retryAt, last: retryAt });
+    endpoint.parked.add({ first: retryAt, last: retryAt }, now());
     return { kind: "park", retryAt, reason };
   }
 
@@ -194,7 +194,7 @@ export function createGate({
     joined(name, count, line) {
       const endpoint = endpoints.get(name);
       if (endpoint === undefined || count === 0) return;
-      endpoint.parked.add(turnsOf(line, count));
+      endpoint.parked.add(turnsOf(line, count), now());
       if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
       else slots.joined(endpoint, slots.shortage(endpoint) ?? "limit", count, line, false);
     },

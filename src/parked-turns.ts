@@ -14,8 +14,9 @@ const MAX_SPANS = 8; // of an endpoint; the last two become one when there are m
 export class ParkedTurns {
   #spans: readonly Span[] = []; // in order, apart from each other
 
-  /** Turns were given out. */
-  add(span: Span): void {
+  /** Turns were given out. Those whose time has come make room for them: their jobs are back by themselves. */
+  add(span: Span, nowMs: number): void {
+    this.dropBefore(nowMs);
     const spans: Span[] = [];
     for (const next of [...this.#spans, span].sort((a, b) => a.first - b.first)) {
       const previous = spans.at(-1);

@@ -10,7 +10,7 @@ function spansOf(turns: ParkedTurns) {
 
 function turnsAt(...spans: [first: number, last: number][]): ParkedTurns {
   const turns = new ParkedTurns();
-  for (const [first, last] of spans) turns.add({ first, last });
+  for (const [first, last] of spans) turns.add({ first, last }, 0);
   return turns;
 }
 
@@ -45,9 +45,20 @@ test("what was called forward is dropped, a span in part", () => {
 
 test("there are eight at the most; none of the turns is forgotten", () => {
   const turns = new ParkedTurns();
-  for (let index = 1; index <= 1_000; index++) turns.add({ first: index * 10_000, last: index * 10_000 + 5 });
+  for (let index = 1; index <= 1_000; index++) turns.add({ first: index * 10_000, last: index * 10_000 + 5 }, 0);
   const spans = spansOf(turns);
   expect(spans).toHaveLength(8);
   expect(spans[0]).toEqual({ first: 10_000, last: 10_005 });
   expect(spans[7]).toEqual({ first: 80_000, last: 10_000_005 });
+});
+
+test("those whose time has come make room for others", () => {
+  const turns = new ParkedTurns();
+  for (let index = 1; index <= 1_000; index++)
+    turns.add({ first: index * 10_000, last: index * 10_000 + 5 }, index * 10_000);
+  turns.add({ first: 20_000_000, last: 20_000_005 }, 10_000_000);
+  expect(spansOf(turns)).toEqual([
+    { first: 10_000_000, last: 10_000_005 },
+    { first: 20_000_000, last: 20_000_005 },
+  ]);
 });
