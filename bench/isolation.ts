@@ -111,12 +111,6 @@ console.log(
   buildTable(["scenario", "worker", "healthy events", "arrived", "p50 ms", "p99 ms", "p99 ÷ baseline"], cells),
 );
 
-/** Collect our own garbage of filling a queue now: later it would take a third of a core from what is measured. */
-async function settle(): Promise<void> {
-  Bun.gc(true);
-  await Bun.sleep(SETTLE_MS);
-}
-
 async function measure(
   rig: Rig,
   kind: Kind,
@@ -136,11 +130,14 @@ async function measure(
   };
   const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
 
-  const addBacklog = async ({ jobs, share, kind, endpoints = 1 }: NonNullable<Scenario["backlog"]>) =>
+  const addBacklog = async ({ jobs, share, kind, endpoints = 1 }: NonNullable<Scenario["backlog"]>) => {
     await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000 + (index % endpoints)) : healthy()));
+    // Collect our own garbage of that now: later it would take a third of a core from what is measured.
+    Bun.gc(true);
+    await Bun.sleep(SETTLE_MS);
+  };
 
   if (backlog !== undefined && !backlog.isWarm) await addBacklog(backlog);
-  await settle();
   const worker = startWorker(kind, run);
   await untilPrinted(worker, "worker.ready");
   if (backlog?.isWarm) {
@@ -148,7 +145,6 @@ async function measure(
     await untilLeft(() => countOpen(rig, run), 0, [worker]);
     await queue.pause();
     await addBacklog(backlog);
-    await settle();
   }
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
   if (backlog?.isWarm) await queue.resume();

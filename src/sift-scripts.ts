@@ -5,6 +5,9 @@
  * waits for a retry, and must wait its time.
  */
 
+/** Of BullMQ's delayed jobs. */
+export const SCORE_PER_MS = 4096;
+
 const MAX_LEFT = 10_000; // jobs that were looked at and left, and wait before those to be looked at
 const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some thousands
 const FEW = 300; // jobs that are noted at once: to look for them later among all that are parked would cost more
@@ -93,7 +96,7 @@ local kept, turns, moved, noteFrom, noteTo = {}, {}, 0, math.huge, 0
 for i = #ids, 1, -1 do
   local line = find(redis.pcall("HGET", ARGV[1] .. ids[i], "data"))
   if line then
-    turns[2 * moved + 1] = turnIn(line) * 4096 + moved % 4096
+    turns[2 * moved + 1] = turnIn(line) * ${SCORE_PER_MS} + moved % ${SCORE_PER_MS}
     turns[2 * moved + 2] = ids[i]
     line.moved = line.moved + 1
     moved = moved + 1
@@ -103,7 +106,7 @@ for i = #ids, 1, -1 do
 end
 for i = 1, 2 * moved, 2 do
   local score, key = turns[i], ARGV[1] .. turns[i + 1]
-  local turn = math.floor(score / 4096)
+  local turn = math.floor(score / ${SCORE_PER_MS})
   if moved <= ${FEW} or turn < now + ${SOON_MS} then
     noteParked(key, turn, now, redis.pcall("HGET", key, "ats"))
   else
@@ -117,7 +120,7 @@ if moved > 0 then
   for i = #kept, 1, -1 do first[#first + 1] = kept[i] end
   callInPieces("RPUSH", KEYS[1], first)
   callInPieces("RPUSH", KEYS[1], left)
-  redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / 4096, "1")
+  redis.call("ZADD", KEYS[3], redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")[2] / ${SCORE_PER_MS}, "1")
 end
 local reply = { #ids, kept[#kept] or ARGV[4], noteTo > 0 and noteFrom or 0, noteTo }
 for _, line in ipairs(lines) do reply[#reply + 1] = line.moved end
@@ -131,7 +134,7 @@ export const NOTE = `${NOTE_PARKED}
 local ids = redis.call("ZRANGEBYSCORE", KEYS[1], ARGV[3], ARGV[4], "WITHSCORES", "LIMIT", 0, ARGV[5])
 local now, noted = tonumber(ARGV[2]), 0
 for i = 1, #ids, 2 do
-  local key, turn = ARGV[1] .. ids[i], math.floor(ids[i + 1] / 4096)
+  local key, turn = ARGV[1] .. ids[i], math.floor(ids[i + 1] / ${SCORE_PER_MS})
   local job = redis.pcall("HMGET", key, "delay", "ats")
   if turn > now and job[1] == "0" then
     noteParked(key, turn, now, job[2])
@@ -148,15 +151,15 @@ return {noted, ids[#ids]}`;
 export const ADVANCE = `${FIND}
 want(ARGV[3], true)
 local now, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local from, to = math.max(now + 1, tonumber(ARGV[6])) * 4096, math.floor(ARGV[7]) * 4096 + 4095
+local from, to = math.max(now + 1, tonumber(ARGV[6])) * ${SCORE_PER_MS}, math.floor(ARGV[7]) * ${SCORE_PER_MS} + ${SCORE_PER_MS - 1}
 local ids = redis.call("ZRANGEBYSCORE", KEYS[1], from, to, "WITHSCORES", "LIMIT", 0, ARGV[2])
 local moved, seen = 0, 0
 while seen < #ids / 2 and moved < most do
   local id, score = ids[2 * seen + 1], tonumber(ids[2 * seen + 2])
   local job = redis.pcall("HMGET", ARGV[1] .. id, "parked", "delay", "data")
-  local isParked = job[2] == "0" or tonumber(job[1] or nil) == math.floor(score / 4096)
+  local isParked = job[2] == "0" or tonumber(job[1] or nil) == math.floor(score / ${SCORE_PER_MS})
   if isParked and find(job[3]) then
-    redis.call("ZADD", KEYS[1], now * 4096 + moved % 4096, id)
+    redis.call("ZADD", KEYS[1], now * ${SCORE_PER_MS} + moved % ${SCORE_PER_MS}, id)
     moved = moved + 1
   end
   seen = seen + 1

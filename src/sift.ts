@@ -9,7 +9,7 @@ import type { Gate } from "./gate.ts";
 import type { Line } from "./line.ts";
 import type { Logger } from "./logger.ts";
 import type { Span } from "./parked-turns.ts";
-import { ADVANCE, NOTE, SIFT } from "./sift-scripts.ts";
+import { ADVANCE, NOTE, SCORE_PER_MS, SIFT } from "./sift-scripts.ts";
 import type { Valkey } from "./valkey.ts";
 
 const CHUNK = 3_000; // jobs looked at by one script: some 20 ms during which Valkey does nothing else
@@ -22,7 +22,6 @@ const NOTED = 200; // jobs looked at by one script, to be noted: half a millisec
 const NOTE_EVERY = 10; // pieces of a very long queue: its first jobs must be noted before they have their turns
 const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
 const RARE = 1 / 100; // of those; below it the rest is left to come at its turns
-const SCORE_PER_MS = 4096; // of BullMQ's delayed jobs
 const nothing = () => ({ from: Number.POSITIVE_INFINITY, to: 0 });
 
 export interface SifterOptions {
