@@ -71,7 +71,8 @@ export function buildUrls({ receiverLine }: Rig, endpoints: number, hosts: numbe
 /**
  * Fill a queue, start workers on it, and measure from when the warm-up jobs are done to the last acknowledgement.
  *
- * @throws  when a worker ends, nothing moves, a job failed, or the receiver has not seen every delivery
+ * @throws  when a worker ends, nothing moves, a job failed, the receiver has not seen every delivery, or there were too
+ *          few to measure
  */
 export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   const { kind, jobs, warmUpJobs, urls, workers: count = 1 } = run;
@@ -92,6 +93,7 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
     kind === "raw" ? total - ((await readSink(rig)).requests - seenBefore) : await countOpen(rig, name);
 
   const first = await untilLeft(remaining, jobs, workers);
+  if (first === 0) throw new Error(`${jobs} jobs were done between two looks: too few to measure`);
   const before = await readMeters(rig, workers);
   const startedAt = performance.now();
   let peak = 0;
