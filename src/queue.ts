@@ -192,7 +192,12 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
     return await this.nextJobFromJobData(stored, id, token);
   }
 
+  /** BullMQ asks for the job that woke it although it was told to stop meanwhile: that wakes another worker instead. */
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
+    if (this.closing) {
+      await (this.opts.connection as Valkey).zadd(this.toKey("marker"), 0, "0");
+      return undefined as unknown as Job;
+    }
     const job = await super.moveToActive(token, name);
     this.#comeInRow = job === undefined ? 0 : this.#comeInRow + 1;
     if (this.#comeInRow > FEW && !this.isHeldBack) this.take(2);

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from "bun:test";
-import { Queue } from "bullmq";
+import { Queue, type RedisQueueBackend } from "bullmq";
 import { DeliveryWorker } from "../src/queue.ts";
 import { connectValkey } from "../src/valkey.ts";
 import { bounded, eventually } from "./support/stack.ts";
@@ -47,7 +47,7 @@ async function setUp(concurrency: number) {
     },
   });
   await worker.waitUntilReady();
-  return { queue, worker, begun, asked, letGo: end };
+  return { queue, valkey, worker, begun, asked, letGo: end };
 }
 
 test("jobs that wait are taken side by side, and no more of them than may be in hand", async () => {
@@ -150,4 +150,25 @@ test("a worker that is closed while it takes jobs leaves none of them in its han
     wait: 300 - begun.length,
     completed: begun.length,
   });
+});
+
+test("a job that wakes a worker which was just told to stop is left, and wakes another", async () => {
+  const { queue, worker, begun, asked, valkey } = await setUp(200);
+  worker.run();
+  await eventually(
+    () => asked.inAll,
+    (count) => count > 0,
+  );
+  const { backend } = worker as unknown as { backend: RedisQueueBackend };
+  const disconnect = backend.disconnectBlocking.bind(backend);
+  const { promise: added, resolve: disconnectNow } = Promise.withResolvers<void>();
+  backend.disconnectBlocking = (wait) => added.then(() => disconnect(wait));
+  const closed = worker.close();
+  await queue.add("file.created", {});
+  const ending = Bun.sleep(50).then(disconnectNow); // it wakes first
+  await bounded(closed, () => "its end");
+  await ending;
+  expect(begun).toEqual([]);
+  expect(await queue.getWaitingCount()).toBe(1);
+  expect(await valkey.zscore(queue.toKey("marker"), "0")).toBe("0"); // as BullMQ writes it
 });
