@@ -1,14 +1,17 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
-/** Run a program that has a logger; `level` is that logger's. */
-function start(level: string, code: string) {
+/** Run a program that has a logger; `level` is that logger's, `within` what runs it. */
+function start(level: string, code: string, within: readonly string[] = []) {
   const script = `
     import { createLogger } from "./src/logger.ts";
     const { logger, flush } = createLogger("${level}");
     ${code}`;
-  const cwd = join(import.meta.dir, "..");
-  return Bun.spawn([process.execPath, "-e", script], { cwd, stdout: "pipe", stderr: "inherit", timeout: 10_000 });
+  return Bun.spawn([...within, process.execPath, "-e", script], {
+    cwd: join(import.meta.dir, ".."),
+    stdio: ["pipe", "pipe", "pipe"],
+    timeout: 10_000,
+  });
 }
 
 test("a line is JSON with level, time, fields and message, in order, and all are out after flush", async () => {
@@ -57,6 +60,33 @@ test("many lines to a slow reader all arrive, and hold up nobody", async () => {
     .map((line) => JSON.parse(line));
   expect(lines.slice(0, -1).map(({ n }) => n)).toEqual(Array.from({ length: 20_000 }, (_, n) => n));
   expect(lines.at(-1).tookMs).toBeLessThan(400);
+});
+
+test("of a reader that stops reading no more is kept than has its place, and it is told how many lines it missed", async () => {
+  const child = start(
+    "error",
+    `const text = "x".repeat(100_000);
+     for (let n = 0; n < 1_000; n++) { logger.error({ n, text }, "line"); if (n % 10 === 9) await Bun.sleep(1); }
+     console.error("100 MB");
+     let startedAt;
+     do {
+       startedAt = performance.now();
+       await flush();
+     } while (performance.now() - startedAt > 400); // 500 ms while nobody reads
+     await Bun.sleep(10);
+     await flush();
+     process.exit(0);`,
+    ["sh", "-c", `exec 3<&0; "$@" | { read go <&3; cat; }`, "sh"],
+  );
+  await child.stderr.getReader().read();
+  child.stdin.write("go\n");
+  child.stdin.flush();
+  const lines = (await new Response(child.stdout).text()).trimEnd().split("\n");
+  const [notice, ...kept] = lines.map((line) => JSON.parse(line)).reverse();
+  expect(notice).toMatchObject({ level: "warn", message: "output.dropped", lines: 1_000 - kept.length });
+  expect(kept.reverse().map(({ n }) => n)).toEqual(Array.from({ length: kept.length }, (_, n) => n));
+  expect(kept.length).toBeGreaterThan(300);
+  expect(kept.length).toBeLessThan(400);
 });
 
 test("a reader that has gone stops nothing", async () => {
