@@ -29,10 +29,8 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     // Go and find the new primary, then resend.
     reconnectOnError: (error) => (isReadonly(error) ? 2 : false),
   });
-  valkey.on("connect", () => {
-    joinWrites(valkey.stream);
-    valkey.stream.setMaxListeners(0); // ioredis adds one for each READONLY: a failover under load is no leak to warn of
-  });
+  expectFailovers(valkey);
+  valkey.on("connect", () => joinWrites(valkey.stream));
   let isAway: boolean | undefined;
   valkey.on("ready", () => {
     if (isAway !== undefined) logger.info({ connection: name }, "valkey.back");
@@ -44,6 +42,11 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     isAway = true;
   });
   return valkey;
+}
+
+/** For each READONLY ioredis listens to the connection's end once more: a failover under load is no leak to warn of. */
+function expectFailovers(valkey: Valkey): void {
+  valkey.on("connect", () => valkey.stream.setMaxListeners(0));
 }
 
 /** What a primary that became a replica answers: the first word of an error is its code, not prose. */
@@ -139,6 +142,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
     retryStrategy: () => RECONNECT_MS,
     reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
   });
+  expectFailovers(valkey);
   valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
   let trouble: NodeJS.ErrnoException | undefined;
   valkey.on("error", (error) => {
