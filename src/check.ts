@@ -1,11 +1,12 @@
 /**
  * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
  */
-import { findMisspelt, hostOf, loadConfig, loadConfigOrExit, maskUrl } from "./config.ts";
+import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
 import { valkeyProblems } from "./readiness.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { nearest } from "./unknown-settings.ts";
 import { reachValkey, readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
+import { maskValkeyUrl, placeOf } from "./valkey-url.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -80,6 +81,7 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
   const loaded = loadConfig(env);
   const misspelt = findMisspelt(env);
   const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
+  const place = placeOf(url.data ?? "");
   const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
   const facts = reached?.ok ? await askFacts(reached.valkey) : undefined;
 
@@ -87,7 +89,7 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
   const reachProblems =
     reached === undefined || typeof facts === "object"
       ? []
-      : [`Valkey cannot be used at ${hostOf(url.data)}: ${reached.ok ? facts : reached.reason}`];
+      : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`];
   const factProblems = typeof facts === "object" ? valkeyProblems(facts) : [];
   const problems = [...settingProblems, ...reachProblems, ...factProblems];
 
@@ -100,7 +102,7 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
     `Settings\n${Object.entries(SETTINGS)
       .map(([key, setting]) => describeSetting(key, setting, env))
       .join("")}`,
-    typeof facts === "object" ? `Valkey at ${hostOf(url.data)}\n${describeFacts(facts)}` : "",
+    typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
     problems.length > 0 ? `Problems\n${problems.map((problem) => `  ${problem}\n`).join("")}` : "All is well.\n",
   ];
   return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
@@ -122,7 +124,7 @@ function describeSetting(key: string, { name, default: fallback, schema, isSecre
   const value = given ?? fallback;
   const loaded = key === "endpointConcurrency" && given === undefined ? loadConfig(env) : undefined;
   let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
-  if (key === "valkeyUrl") shown = maskUrl(value);
+  if (key === "valkeyUrl") shown = maskValkeyUrl(value);
   else if (isSecret && value !== "") shown = "***";
   else if (loaded?.ok) shown = `${loaded.config.endpointConcurrency}`;
   const isDefault = given === undefined && shown !== "(unset)";

@@ -71,23 +71,6 @@ export function loadConfigOrExit(env: Readonly<Record<string, string | undefined
   process.exit(78);
 }
 
-/**
- * A Valkey URL without its password, which may also stand in the query.
- *
- * @returns `***` when it is no URL: there is no telling what is secret in it
- */
-export function maskUrl(text: string): string {
-  if (!SETTINGS.valkeyUrl.schema.safeParse(text).success) return "***";
-  const url = new URL(text);
-  const user = url.password === "" ? url.username : `${url.username}:***`;
-  return `${url.protocol}//${user === "" ? "" : `${user}@`}${url.host}${url.pathname}${url.search === "" ? "" : "?***"}`;
-}
-
-/** Where a Valkey URL points: host and port. */
-export function hostOf(url: string | undefined): string {
-  return url === undefined ? "" : new URL(url).host;
-}
-
 /** Whether a host, as in `BOARD_HOST` or a URL, is this machine alone. */
 export function isLoopback(host: string): boolean {
   const literal = literalOf(host);

@@ -10,6 +10,7 @@ import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import { openQueue, type Queue } from "./queue.ts";
 import { createKey, isSealed, seal } from "./seal.ts";
 import { connectPromptly, ValkeyAwayError } from "./valkey.ts";
+import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 export type * from "./events.ts";
 export { type Attempt, ContractError, createKey, EVENT_TYPES, type JobData, seal, ValkeyAwayError };
@@ -85,7 +86,7 @@ export function createFluxhook({
   maxBodyBytes = MAX_BODY_BYTES,
   sealingKey,
 }: FluxhookOptions = {}): Fluxhook {
-  expect(/^rediss?:\/\//.test(valkeyUrl) && URL.canParse(valkeyUrl), "valkeyUrl to be a redis:// or rediss:// URL");
+  expect(isValkeyUrl(valkeyUrl), `valkeyUrl to be ${VALKEY_URL_FORMS}`);
   expect(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS, "timeoutMs to be a number of ms above 0");
   if (sealingKey !== undefined) seal("", sealingKey, ""); // says so when the key is none
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);

@@ -3,6 +3,7 @@
  */
 import { z } from "zod";
 import { type Network, parseNetwork } from "./address.ts";
+import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */
 export interface Setting<T> {
@@ -54,9 +55,7 @@ const key = z
   .string()
   .regex(/^[A-Za-z0-9+/]{43}=$/)
   .transform((value) => Buffer.from(value, "base64"));
-const valkeyUrl = z
-  .string()
-  .refine((value) => /^rediss?:\/\//.test(value) && URL.canParse(value) && new URL(value).hostname !== "");
+const valkeyUrl = z.string().refine(isValkeyUrl);
 
 function setting<T>(
   name: string,
@@ -75,8 +74,8 @@ export const SETTINGS = {
     "VALKEY_URL",
     "redis://127.0.0.1:6379",
     valkeyUrl,
-    "a redis:// or rediss:// URL",
-    "`rediss://` for TLS; user, password and database in the URL",
+    VALKEY_URL_FORMS,
+    "`rediss://` for TLS; user, password and database in the URL; `redis+sentinel://a:26379,b:26379/mymaster` asks Sentinels",
     { isSecret: true },
   ),
   queue: setting(

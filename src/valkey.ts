@@ -2,12 +2,28 @@
  * Connections to Valkey, and what it says about itself.
  */
 import "./channel-subscribers.ts";
-import { Redis, ReplyError } from "ioredis";
+import { Redis, type RedisOptions, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
+import { addressOf, placeOf } from "./valkey-url.ts";
 
 export type Valkey = Redis;
+
+const SENTINEL_MS = 2 * 1000; // 2 s for one Sentinel to answer: then the next is asked
+
+/**
+ * Open a connection.
+ *
+ * @param url  as `VALKEY_URL`; where it names Sentinels, each connecting begins with asking them for the primary
+ */
+export function openValkey(url: string, options: RedisOptions): Valkey {
+  const address = addressOf(url);
+  if ("url" in address) return new Redis(address.url, options);
+  const timeouts = { connectTimeout: SENTINEL_MS, sentinelCommandTimeout: SENTINEL_MS };
+  const sentinelRetryStrategy = options.retryStrategy ?? (() => null);
+  return new Redis({ ...address, ...timeouts, sentinelRetryStrategy, ...options });
+}
 
 const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
 const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
@@ -20,7 +36,7 @@ const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's lo
  * @param name  shown in CLIENT LIST and in the log
  */
 export function connectValkey(url: string, name: string, logger: Pick<Logger, "info" | "warn">): Valkey {
-  const valkey = new Redis(url, {
+  const valkey = openValkey(url, {
     connectionName: name,
     maxRetriesPerRequest: null,
     // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
@@ -76,7 +92,7 @@ export async function reachValkey(
   url: string,
   name: string,
 ): Promise<{ readonly ok: true; readonly valkey: Valkey } | { readonly ok: false; readonly reason: string }> {
-  const valkey = new Redis(url, {
+  const valkey = openValkey(url, {
     connectionName: name,
     lazyConnect: true,
     retryStrategy: () => null,
@@ -97,7 +113,7 @@ export async function reachValkey(
   if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
   valkey.disconnect();
   if (complaint === undefined) return { ok: false, reason: "no answer" };
-  return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message };
+  return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message.replace(/\.$/, "") };
 }
 
 const RECONNECT_MS = 200; // a backend's caller waits meanwhile
@@ -132,7 +148,7 @@ export interface PromptValkey {
 
 /** @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included */
 export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
-  const valkey = new Redis(url, {
+  const valkey = openValkey(url, {
     connectionName: name,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
@@ -190,7 +206,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
       }
       const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
       const what = valkey.status === "end" ? "the connection was closed" : `no answer within ${timeoutMs} ms${why}`;
-      throw new ValkeyAwayError(`Valkey at ${new URL(url).host}: ${what}`, isSent, { cause: trouble });
+      throw new ValkeyAwayError(`Valkey at ${placeOf(url)}: ${what}`, isSent, { cause: trouble });
     },
   };
 }

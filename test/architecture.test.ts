@@ -23,6 +23,7 @@ const PURE = [
   "events",
   "verify",
   "unknown-settings",
+  "valkey-url",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];

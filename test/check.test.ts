@@ -4,7 +4,6 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { maskUrl } from "../src/config.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { SETTINGS } from "../src/settings.ts";
 import { findUnknownSettings } from "../src/unknown-settings.ts";
@@ -142,19 +141,11 @@ describe("--check ends with", () => {
 
   test("78 when VALKEY_URL is none, without printing it", async () => {
     const { out, code } = await run("board", ["--check"], { VALKEY_URL: `valkey://x:${SECRET}@h` });
-    expect(out).toContain("expected VALKEY_URL to be a redis:// or rediss:// URL, got something else");
+    expect(out).toContain(
+      "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, got something else",
+    );
     expect([code, out.includes(SECRET)]).toEqual([78, false]);
   });
-});
-
-test.each([
-  ["redis://127.0.0.1:6379", "redis://127.0.0.1:6379"],
-  ["rediss://user:p%40ss@v.internal:6380/3", "rediss://user:***@v.internal:6380/3"],
-  ["redis://:secret@h", "redis://:***@h"],
-  ["redis://h/?password=secret", "redis://h/?***"],
-  ["secret", "***"],
-])("%s is shown as %s", (url, shown) => {
-  expect(maskUrl(url)).toBe(shown);
 });
 
 describe("a variable that is no setting", () => {

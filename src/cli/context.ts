@@ -2,9 +2,10 @@
  * What every command shares: exit codes, errors with one, and a connection that does not hang.
  */
 import { type AttemptLog, createAttemptLog } from "../attempts.ts";
-import { type Config, findMisspelt, hostOf, loadConfig } from "../config.ts";
+import { type Config, findMisspelt, loadConfig } from "../config.ts";
 import type { Queue } from "../queue.ts";
 import type { Valkey } from "../valkey.ts";
+import { placeOf } from "../valkey-url.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -72,12 +73,12 @@ export function readConfig(env: Env, terminal: Terminal): Config {
 export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
   // Loaded when needed: they take most of the start, and help, completion and usage errors come without.
   const [{ openQueue }, { reachValkey }] = await Promise.all([import("../queue.ts"), import("../valkey.ts")]);
-  const host = hostOf(config.valkeyUrl);
+  const place = placeOf(config.valkeyUrl);
   const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
   if (!reached.ok) {
     throw new CommandError(
       "unavailable",
-      `Valkey cannot be used at ${host}: ${reached.reason}. VALKEY_URL says where.`,
+      `Valkey cannot be used at ${place}: ${reached.reason}. VALKEY_URL says where.`,
     );
   }
   const { valkey } = reached;
@@ -89,7 +90,7 @@ export async function withValkey<T>(config: Config, use: (session: Session) => P
     if (error instanceof CommandError || valkey.status === "ready") throw error;
     throw new CommandError(
       "unavailable",
-      `Valkey at ${host} went away: what was under way may or may not have happened.`,
+      `Valkey at ${place} went away: what was under way may or may not have happened.`,
     );
   } finally {
     valkey.disconnect();

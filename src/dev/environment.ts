@@ -4,6 +4,7 @@
 import { Queue } from "bullmq";
 import { type Config, loadConfig } from "../config.ts";
 import { within } from "../deadline.ts";
+import { addressOf, placeOf } from "../valkey-url.ts";
 import { freePort } from "./processes.ts";
 
 /** Something the user can do something about: shown without a stack trace. */
@@ -59,7 +60,7 @@ function load(env: Env): { env: Env; config: Config } {
 }
 
 function openQueue(name: string, url: string): Queue {
-  const queue = new Queue(name, { connection: { url } });
+  const queue = new Queue(name, { connection: addressOf(url) });
   return queue.on("error", () => {}); // it keeps trying; who waits for it has a deadline
 }
 
@@ -76,7 +77,7 @@ async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue
   const counts = await within(VALKEY_ANSWERS_MS, use, undefined);
   if (counts === undefined) {
     throw new DemoError(
-      `No Valkey answers at ${new URL(valkeyUrl).host}, where VALKEY_URL points. Start it, or unset VALKEY_URL: npm start then brings its own.`,
+      `No Valkey answers at ${placeOf(valkeyUrl)}, where VALKEY_URL points. Start it, or unset VALKEY_URL: npm start then brings its own.`,
     );
   }
   if (counts[0] === 0 && counts[1] === 0) return queue;

@@ -7,6 +7,7 @@ import { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../../jobs/event.ts";
 import { loadConfigOrExit } from "../config.ts";
 import { within } from "../deadline.ts";
+import { addressOf, placeOf } from "../valkey-url.ts";
 import { buildSample } from "./samples.ts";
 
 const ANSWER_MS = 5 * 1000; // 5 s: BullMQ itself would wait for Valkey for ever
@@ -21,11 +22,11 @@ EVENT is one of ${EVENT_TYPES.join(", ")}.`);
 }
 
 const config = loadConfigOrExit(process.env);
-const queue = new Queue(config.queue, { connection: { url: config.valkeyUrl } });
+const queue = new Queue(config.queue, { connection: addressOf(config.valkeyUrl) });
 queue.on("error", () => {}); // it keeps trying; we do not
 const job = await within(ANSWER_MS, queue.add(type, buildSample(type, url)), undefined);
 if (job === undefined) {
-  console.error(`No Valkey answers at ${new URL(config.valkeyUrl).host}. Set VALKEY_URL to the one the worker uses.`);
+  console.error(`No Valkey answers at ${placeOf(config.valkeyUrl)}. Set VALKEY_URL to the one the worker uses.`);
   process.exit(1);
 }
 console.log(`Enqueued ${type} on "${config.queue}" as job ${job.id}.`);

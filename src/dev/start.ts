@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import type { Config } from "../config.ts";
 import { within } from "../deadline.ts";
+import { maskValkeyUrl, placeOf } from "../valkey-url.ts";
 import { DemoError, prepareEnvironment } from "./environment.ts";
 import { type Child, type LogLine, startChild } from "./processes.ts";
 import { startReceiver } from "./receiver.ts";
@@ -95,7 +96,7 @@ async function run(once: boolean): Promise<number> {
   say(
     formatPairs(
       [
-        ["Valkey", new URL(valkeyUrl).host, ownValkey ? "yours" : "a throwaway one: gone when this ends"],
+        ["Valkey", placeOf(valkeyUrl), ownValkey ? "yours" : "a throwaway one: gone when this ends"],
         ["Worker", worker, `takes jobs from the queue "${queue.name}"`],
         ["Board", board, login],
         ["Receiver", endpoint, "plays a customer's endpoint"],
@@ -178,6 +179,6 @@ function authorize({ boardUser, boardPassword }: Config): Record<string, string>
 
 /** What a command needs in front to reach our queue. A URL with a password is not shown: it is in the user's environment. */
 function buildSettings(valkeyUrl: string, queue: string): string {
-  const url = new URL(valkeyUrl).password === "" ? `VALKEY_URL=${valkeyUrl} ` : "";
+  const url = maskValkeyUrl(valkeyUrl) === valkeyUrl ? `VALKEY_URL=${valkeyUrl} ` : "";
   return queue === "webhooks" ? url : `${url}WEBHOOK_QUEUE=${queue} `;
 }

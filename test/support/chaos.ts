@@ -4,10 +4,11 @@
  */
 import { test } from "bun:test";
 import { Queue } from "bullmq";
-import { Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import { type Answer, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../../src/dev/valkey.ts";
 import { createFluxhook } from "../../src/index.ts";
+import { openValkey } from "../../src/valkey.ts";
 import { type Arrival, type Balance, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";
@@ -32,6 +33,8 @@ const ENDPOINTS = 4;
 export interface RigOptions {
   readonly valkey?: ThrowawayValkeyOptions;
   readonly workers?: number;
+  /** How to get to that Valkey, as `VALKEY_URL`: straight on unless told otherwise. Ends as {@link Rig.atEnd} does. */
+  readonly via?: (valkey: ThrowawayValkey, atEnd: Rig["atEnd"]) => Promise<string>;
   /** For every worker. */
   readonly env?: Record<string, string>;
   /** What the receiver takes for an answer, ms: from, to. */
@@ -107,11 +110,12 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
   ends.push(() => valkey.stop());
   const receiver = await startReceiver();
   ends.push(() => receiver.stop());
-  const admin = new Redis(valkey.url, { maxRetriesPerRequest: null, retryStrategy: () => 100 });
+  const url = (await options.via?.(valkey, (end) => void ends.push(end))) ?? valkey.url;
+  const admin = openValkey(url, { maxRetriesPerRequest: null, retryStrategy: () => 100 });
   admin.on("error", () => {}); // Valkey is away on purpose
   const queue = new Queue("webhooks", { connection: admin });
   queue.on("error", () => {});
-  const backend = createFluxhook({ valkeyUrl: valkey.url, timeoutMs: 60_000 });
+  const backend = createFluxhook({ valkeyUrl: url, timeoutMs: 60_000 });
   ends.push(async () => {
     admin.disconnect();
     await Promise.race([backend.close().catch(() => {}), Bun.sleep(500)]);
@@ -127,7 +131,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
     twoByTwo(async () => {
       if (isOver) throw new Error("the test is over");
       const slots = { WEBHOOK_CONCURRENCY: String(SLOTS), WEBHOOK_ENDPOINT_CONCURRENCY: String(SLOTS) };
-      const worker = startWorkerProcess({ VALKEY_URL: valkey.url, ...slots, ...commonEnv, ...env });
+      const worker = startWorkerProcess({ VALKEY_URL: url, ...slots, ...commonEnv, ...env });
       workers.push(worker);
       const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");
       await eventually(isReady, (ready) => ready, START_MS, POLL_MS);
@@ -209,11 +213,11 @@ async function end(worker: WorkerProcess): Promise<void> {
 }
 
 /** Wait until a worker is ready, or is not; why it is not. */
-export function whenReady(worker: WorkerProcess, isReady: boolean): Promise<string[]> {
+export function whenReady(worker: WorkerProcess, isReady: boolean, timeoutMs = READY_MS): Promise<string[]> {
   const ask = async (): Promise<string[]> => {
     const response = await fetch(await worker.url("/readyz"));
     const { problems = ["no reason given"] } = (await response.json()) as { problems?: string[] };
     return response.status === 200 ? [] : problems;
   };
-  return eventually(ask, (problems) => (problems.length === 0) === isReady, READY_MS, POLL_MS);
+  return eventually(ask, (problems) => (problems.length === 0) === isReady, timeoutMs, POLL_MS);
 }

@@ -1,0 +1,85 @@
+import { describe, expect, test } from "bun:test";
+import { addressOf, isValkeyUrl, maskValkeyUrl, placeOf } from "../src/valkey-url.ts";
+
+const SECRET = "hush-hush";
+
+describe("one Valkey", () => {
+  test.each(["redis://h", "redis://u:p%40ss@127.0.0.1:6380/3", "rediss://[::1]:6379", "redis://h?password=x"])(
+    "%s goes to the client as it is",
+    (url) => {
+      expect(isValkeyUrl(url)).toBe(true);
+      expect(addressOf(url)).toEqual({ url });
+    },
+  );
+});
+
+describe("Sentinels", () => {
+  test("are asked in the order given, on their own port unless another is given", () => {
+    expect(addressOf("redis+sentinel://a,b.internal:26380,[::1]/mymaster")).toEqual({
+      sentinels: [
+        { host: "a", port: 26379 },
+        { host: "b.internal", port: 26380 },
+        { host: "::1", port: 26379 },
+      ],
+      name: "mymaster",
+      db: 0,
+    });
+  });
+
+  test("and Valkey have logins of their own", () => {
+    expect(addressOf("redis+sentinel://u:p%40%2Fss@a/my-primary.1/3?user=s&password=q%26w")).toEqual({
+      sentinels: [{ host: "a", port: 26379 }],
+      name: "my-primary.1",
+      db: 3,
+      username: "u",
+      password: "p@/ss",
+      sentinelUsername: "s",
+      sentinelPassword: "q&w",
+    });
+    expect(addressOf("redis+sentinel://:p@a/m")).toMatchObject({ password: "p" });
+    expect(addressOf("redis+sentinel://:p@a/m")).not.toHaveProperty("username");
+  });
+
+  test("and Valkey are both reached over TLS with rediss", () => {
+    expect(addressOf("rediss+sentinel://a/m")).toMatchObject({
+      tls: {},
+      sentinelTLS: {},
+      enableTLSForSentinelMode: true,
+    });
+  });
+});
+
+test.each([
+  "",
+  "redis://",
+  "redis://h:x",
+  "redis://:%zz@h",
+  "http://h",
+  "redis+sentinel://a",
+  "redis+sentinel://a/",
+  "redis+sentinel:///m",
+  "redis+sentinel://a,/m",
+  "redis+sentinel://a:x/m",
+  "redis+sentinel://a/m/x",
+  "redis+sentinel://a/m/1/2",
+  "redis+sentinel://a/m?db=1",
+  "redis+sentinel://a/m#x",
+  "redis+sentinel://:%zz@a/m",
+  "sentinel://a/m",
+])("%j is none", (url) => {
+  expect(isValkeyUrl(url)).toBe(false);
+  expect(() => addressOf(url)).toThrow(RangeError);
+});
+
+test.each([
+  ["redis://127.0.0.1:6379", "redis://127.0.0.1:6379", "127.0.0.1:6379"],
+  [`rediss://user:${SECRET}@v.internal:6380/3`, "rediss://user:***@v.internal:6380/3", "v.internal:6380"],
+  [`redis://:${SECRET}@h`, "redis://:***@h", "h"],
+  [`redis://h/?password=${SECRET}`, "redis://h/?***", "h"],
+  [`redis+sentinel://u:${SECRET}@a:1,b/m/2`, "redis+sentinel://u:***@a:1,b/m/2", "m of a:1,b"],
+  [`redis+sentinel://a/m?password=${SECRET}`, "redis+sentinel://a/m?***", "m of a"],
+  [SECRET, "***", ""],
+])("%s is shown as %s, and leads to %j", (url, shown, place) => {
+  expect(maskValkeyUrl(url)).toBe(shown);
+  expect(placeOf(url)).toBe(place);
+});
