@@ -12,7 +12,9 @@ import type { Span } from "./parked-turns.ts";
 import { ADVANCE, NOTE, SCORE_PER_MS, SIFT } from "./sift-scripts.ts";
 import type { Valkey } from "./valkey.ts";
 
-const CHUNK = 3_000; // jobs looked at by one script: some 20 ms during which Valkey does nothing else
+const FIRST_CHUNK = 1_000; // jobs looked at by the first script: the sooner it is through, the sooner there is work
+const CHUNK = 3_000; // and by the last: some 10 to 20 ms during which Valkey does nothing else
+const GROWTH = 3 / 2; // from each to the next: each has one round trip, and the worker must not run out of work in it
 const ENOUGH = 32; // jobs that may not go, one by one, before it is worth looking for more
 const LULL_MS = 1000; // 1 s: those 32 must come within it
 const OFTEN = 4; // of them an endpoint's that is silent so far, for its jobs to be looked for; 32 of one that answers
@@ -91,6 +93,7 @@ export function createSifter(options: SifterOptions): Sifter {
   async function siftInPieces(): Promise<void> {
     const { wait, delayed, marker, jobs } = keys;
     let left = "";
+    let chunk = FIRST_CHUNK;
     for (let pieces = 1; ; pieces++) {
       const lines: [name: string, line: Line][] = [];
       for (const name of inTheWay) {
@@ -99,7 +102,7 @@ export function createSifter(options: SifterOptions): Sifter {
       }
       if (lines.length === 0) return; // they may go again
       const places = lines.flatMap(([name, line]) => [name, line.from, line.spacingMs, line.startAt, line.horizonAt]);
-      const asked = [wait, delayed, marker, jobs, CHUNK, now(), left, ...places];
+      const asked = [wait, delayed, marker, jobs, chunk, now(), left, ...places];
       const [seen, last, noteFrom, noteTo, ...counts] = await siftQueue.call(valkey, ...asked);
       left = last;
       if (noteTo > 0) addUnnoted(noteFrom, noteTo);
@@ -107,7 +110,8 @@ export function createSifter(options: SifterOptions): Sifter {
       const moved = counts.reduce((sum, count) => sum + count, 0);
       logger.debug({ endpoints: lines.length, moved, seen }, "queue.sifted");
       onCleared(seen - moved);
-      if (seen < CHUNK || moved < CHUNK * WORTHWHILE) return;
+      if (seen < chunk || moved < chunk * WORTHWHILE) return;
+      chunk = Math.min(CHUNK, Math.round(chunk * GROWTH));
       if (pieces % NOTE_EVERY === 0) note();
     }
   }

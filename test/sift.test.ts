@@ -234,9 +234,10 @@ describe("sifting", () => {
     const ids = await rig.add(...Array.from({ length: 7_000 }, (_, index) => (index % 2 ? others(1) : theirs(1))[0]));
     await rig.sift();
     expect(rig.sifted).toMatchObject([
-      { moved: 1_500, seen: 3_000 },
-      { moved: 1_500, seen: 3_000 }, // each piece begins behind what the one before it left
       { moved: 500, seen: 1_000 },
+      { moved: 750, seen: 1_500 }, // each piece is larger, and begins behind what the one before it left
+      { moved: 1_125, seen: 2_250 },
+      { moved: 1_125, seen: 2_250 }, // the rest, of 3,000 that were asked for
     ]);
     const waiting = await rig.waiting();
     const delayed = (await rig.delayed()).map(({ id }) => id);
@@ -292,10 +293,10 @@ describe("sifting", () => {
       () => rig.noted.length,
       (sifts) => sifts === 1,
     );
-    await rig.valkey.ltrim(rig.queue.toKey("wait"), 0, -1 - 1_500); // a worker took what was left
+    await rig.valkey.ltrim(rig.queue.toKey("wait"), 0, -1 - 500); // a worker took what was left
     rig.closeLineAfter(Number.POSITIVE_INFINITY);
     await rig.sift();
-    expect(await rig.waiting()).toEqual(ids.slice(3_000).filter((_, index) => index % 2));
+    expect(await rig.waiting()).toEqual(ids.slice(1_000).filter((_, index) => index % 2));
     expect((await rig.delayed()).length).toBe(3_000);
   });
 
@@ -308,8 +309,8 @@ describe("sifting", () => {
       () => rig.timesAsked(),
       (asked) => asked === 2, // and the second time there was no line any more
     );
-    expect(rig.sifted).toMatchObject([{ moved: 3_000, seen: 3_000 }]);
-    expect(await rig.waiting()).toEqual(ids.slice(3_000));
+    expect(rig.sifted).toMatchObject([{ moved: 1_000, seen: 1_000 }]);
+    expect(await rig.waiting()).toEqual(ids.slice(1_000));
   });
 
   test("moves the jobs of all endpoints that are in the way together, each endpoint's in a line of its own", async () => {
@@ -363,8 +364,8 @@ describe("sifting", () => {
       () => rig.noted.length,
       (sifts) => sifts === 1,
     );
-    expect(rig.sifted.map(({ moved }) => moved)).toEqual([1_000, 3_000, 3_000, 0]);
-    expect(await rig.waiting()).toHaveLength(2_000); // those before it was known: for the next sift
+    expect(rig.sifted.map(({ moved }) => moved)).toEqual([334, 1_500, 2_250, 3_000, 1_250]);
+    expect(await rig.waiting()).toHaveLength(666); // those before it was known: for the next sift
     rig.call(32, other, false);
     await eventually(
       () => rig.noted.length,
