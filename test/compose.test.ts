@@ -31,6 +31,7 @@ describe("docker-compose.yml", () => {
     expect(valkey.image).toMatch(/^valkey\/valkey:\d+\.\d+-alpine$/);
     expect(option("appendonly")).toBe("yes");
     expect(option("maxmemory-policy")).toBe("noeviction");
+    expect(option("hash-max-listpack-value")).toBe("2048"); // docs/sizing.md
     expect(valkey.volumes).toEqual(["valkey-data:/data"]);
     expect(volumes).toHaveProperty("valkey-data");
     expect(valkey.healthcheck?.test).toEqual(["CMD", "valkey-cli", "ping"]);
