@@ -97,12 +97,12 @@ export function placeOf(text: string): string {
 const listHosts = ({ hosts }: Parts): string => hosts.map(({ host }) => host).join(",");
 
 function split(text: string): Parts | undefined {
-  const [, scheme, user = "", list = "", rest] = SENTINEL.exec(text) ?? [];
+  const [, scheme, user = "", list = "", rest = ""] = SENTINEL.exec(text) ?? [];
   if (scheme === undefined) {
     const url = PLAIN.test(text) ? parse(text) : undefined;
     return url && { scheme: url.protocol.slice(0, -1), hosts: [url], url };
   }
-  const url = parse(`redis://${user}hosts${rest}`);
+  const url = parse(`redis://${user}hosts${rest.replaceAll("+", "%2B")}`); // in a query it would stand for a blank
   const hosts = list.split(",").map((host) => parse(`redis://${host}`));
   const [, name, database] = NAME_AND_DATABASE.exec(url?.pathname ?? "") ?? [];
   if (url === undefined || name === undefined || url.hash !== "") return undefined;

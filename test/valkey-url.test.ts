@@ -37,6 +37,10 @@ describe("Sentinels", () => {
       sentinelPassword: "q&w",
     });
     expect(addressOf("redis+sentinel://:p@a/m")).toMatchObject({ password: "p" });
+    expect(addressOf("redis+sentinel://:a+b@a/m?password=c+d=")).toMatchObject({
+      password: "a+b",
+      sentinelPassword: "c+d=",
+    });
     expect(addressOf("redis+sentinel://:p@a/m")).not.toHaveProperty("username");
   });
 
