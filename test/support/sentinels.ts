@@ -49,11 +49,6 @@ export async function startSentinels(
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-sentinels-"));
   const server = Bun.which("valkey-server") ?? Bun.which("redis-server") ?? "valkey-server";
   const children: Bun.Subprocess[] = [];
-  const kill = (): void => {
-    for (const child of children) child.kill("SIGKILL");
-    rmSync(directory, { recursive: true, force: true });
-  };
-  process.on("exit", kill);
   const clients: Redis[] = [];
   const hosts: string[] = [];
   for (let index = 0; index < count; index++) {
@@ -73,7 +68,9 @@ export async function startSentinels(
     ];
     const file = join(directory, `${own}.conf`);
     writeFileSync(file, `${settings.join("\n")}\n`);
-    children.push(Bun.spawn([server, file, "--sentinel"], { stdio: ["ignore", "ignore", "ignore"] }));
+    // Its shell's stdin ends with us, however we end.
+    const guarded = ["sh", "-c", '"$@" & read -r _; kill -9 $!', "sh", server, file, "--sentinel"];
+    children.push(Bun.spawn(guarded, { stdio: ["pipe", "ignore", "ignore"] }));
     hosts.push(`127.0.0.1:${tls ? tlsPort : own}`);
     const client = new Redis(own, { password: ownPassword, maxRetriesPerRequest: null, retryStrategy: () => 20 });
     clients.push(client.on("error", () => {})); // it is still starting
@@ -90,9 +87,9 @@ export async function startSentinels(
   return {
     hosts: hosts.join(","),
     async stop() {
-      process.off("exit", kill);
-      kill();
+      for (const child of children) (child.stdin as Bun.FileSink).end();
       await Promise.all(children.map((child) => child.exited));
+      rmSync(directory, { recursive: true, force: true });
     },
   };
 }
