@@ -23,7 +23,8 @@ const WORTHWHILE = 1 / 10; // of a chunk; below it the rest is left to be parked
 const NOTED = 200; // jobs looked at by one script, to be noted: half a millisecond
 const NOTE_EVERY = 10; // pieces of a very long queue: its first jobs must be noted before they have their turns
 const MAX_ADVANCED = 500; // jobs called forward, and looked at for that, by one script
-const RARE = 1 / 100; // of those; below it the rest is left to come at its turns
+const RARE = 1 / 100; // of those: fewer were found than that
+const MAX_RARE = 10; // such scripts in a row, half a second of looking; then the rest is left to come at its turns
 const nothing = () => ({ from: Number.POSITIVE_INFINITY, to: 0 });
 
 export interface SifterOptions {
@@ -79,6 +80,7 @@ export function createSifter(options: SifterOptions): Sifter {
   let isBusy = false;
   let unnoted = nothing(); // between these scores jobs in delayed have not been noted yet
   let isNoting = false;
+  const rare = new Map<string, number>(); // endpoints whose parked jobs are looked for, and scripts in a row that found few
 
   async function sift(): Promise<void> {
     onSift(true);
@@ -147,9 +149,12 @@ export function createSifter(options: SifterOptions): Sifter {
     const asked = [delayed, marker, jobs, MAX_ADVANCED, name, now(), most, first, last];
     const [moved, seen, until] = await advanceJobs.call(valkey, ...asked);
     logger.debug({ endpoint: name, moved, seen }, "queue.advanced");
-    // Too few among the others' are not worth looking for: they come at their turns.
-    const isRare = seen === MAX_ADVANCED && moved < MAX_ADVANCED * RARE;
-    gate.advanced(name, until === undefined || isRare ? last + 1 : until / SCORE_PER_MS);
+    // Too few among the others' are not worth looking for without end.
+    const times = seen === MAX_ADVANCED && moved < MAX_ADVANCED * RARE ? (rare.get(name) ?? 0) + 1 : 0;
+    const isOver = until === undefined || times === MAX_RARE;
+    if (times === 0 || isOver) rare.delete(name);
+    else rare.set(name, times);
+    gate.advanced(name, isOver ? last + 1 : until / SCORE_PER_MS);
   }
 
   function begin(work: Promise<void>): void {
