@@ -111,9 +111,10 @@ export async function startValkey(options: ThrowawayValkeyOptions = {}): Promise
   };
 }
 
-type Running = { child: Bun.Subprocess; watchdog: Bun.Subprocess };
+/** A server, and what ends it when we die. */
+export type Running = { child: Bun.Subprocess; watchdog: Bun.Subprocess };
 
-function findServer(): string {
+export function findServer(): string {
   const PATH = process.env.PATH ?? ""; // as it is now: Bun.which would look at what it was when the process started
   const server = Bun.which("valkey-server", { PATH }) ?? Bun.which("redis-server", { PATH });
   if (server) return server;
@@ -127,7 +128,7 @@ function findServer(): string {
  * Below the range that the kernel takes ports for outgoing connections from (32768 on Linux). A client that keeps
  * dialling a dead Valkey inside that range can end up connected to itself, and hold the port when Valkey comes back.
  */
-function randomPort(): number {
+export function randomPort(): number {
   return 20_000 + Math.floor(Math.random() * 12_000);
 }
 
@@ -174,7 +175,7 @@ async function launchServer(
  * Start a shell that waits for the end of its stdin, which comes with our death, and then ends Valkey. Our own exit
  * handler does not run when we are killed.
  */
-function startWatchdog(pid: number, directory: string): Bun.Subprocess {
+export function startWatchdog(pid: number, directory: string): Bun.Subprocess {
   const watchdog = Bun.spawn(["sh", "-c", 'read -r _; kill -9 "$1"; rm -rf "$2"', "sh", String(pid), directory], {
     stdio: ["pipe", "ignore", "ignore"],
     detached: true,
@@ -184,7 +185,7 @@ function startWatchdog(pid: number, directory: string): Bun.Subprocess {
 }
 
 /** The watchdog first: once Valkey is gone its pid may become someone else's. */
-async function end({ child, watchdog }: Running, signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+export async function end({ child, watchdog }: Running, signal: "SIGTERM" | "SIGKILL"): Promise<void> {
   watchdog.kill("SIGKILL");
   await watchdog.exited;
   child.kill("SIGCONT"); // a paused one would not act on SIGTERM

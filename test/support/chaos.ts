@@ -105,12 +105,13 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
   const { workers: count = 2, env: commonEnv = {}, answerMs = [20, 80] } = options;
   const chance = createChance(seed);
   const startedAt = performance.now();
+  const atEnd: Rig["atEnd"] = (end) => void ends.push(end);
 
   const valkey = await startValkey(options.valkey);
   ends.push(() => valkey.stop());
   const receiver = await startReceiver();
   ends.push(() => receiver.stop());
-  const url = (await options.via?.(valkey, (end) => void ends.push(end))) ?? valkey.url;
+  const url = (await options.via?.(valkey, atEnd)) ?? valkey.url;
   const admin = openValkey(url, { maxRetriesPerRequest: null, retryStrategy: () => 100 });
   admin.on("error", () => {}); // Valkey is away on purpose
   const queue = new Queue("webhooks", { connection: admin });
@@ -191,7 +192,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
       await eventually(left, (counts) => Object.values(counts).every((n) => n === 0), timeoutMs, POLL_MS);
     },
     closeBooks: () => books.close(),
-    atEnd: (end) => void ends.push(end),
+    atEnd,
     figures(figures) {
       if (!process.env.CHAOS_FIGURES) return;
       const seconds = Math.round((performance.now() - startedAt) / 100) / 10;

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { freePort } from "../../src/dev/processes.ts";
+import { end, findServer, type Running, randomPort, startWatchdog } from "../../src/dev/valkey.ts";
 import { eventually } from "./stack.ts";
 
 export const PRIMARY = "the-primary";
@@ -47,8 +48,8 @@ export async function startSentinels(
   { replicas = 0, password, ownPassword, tls = false }: SentinelOptions = {},
 ): Promise<Sentinels> {
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-sentinels-"));
-  const server = Bun.which("valkey-server") ?? Bun.which("redis-server") ?? "valkey-server";
-  const children: Bun.Subprocess[] = [];
+  const server = findServer();
+  const running: Running[] = [];
   const clients: Redis[] = [];
   const hosts: string[] = [];
   for (let index = 0; index < count; index++) {
@@ -68,9 +69,8 @@ export async function startSentinels(
     ];
     const file = join(directory, `${own}.conf`);
     writeFileSync(file, `${settings.join("\n")}\n`);
-    // Its shell's stdin ends with us, however we end.
-    const guarded = ["sh", "-c", '"$@" & read -r _; kill -9 $!', "sh", server, file, "--sentinel"];
-    children.push(Bun.spawn(guarded, { stdio: ["pipe", "ignore", "ignore"] }));
+    const child = Bun.spawn([server, file, "--sentinel"], { stdio: ["ignore", "ignore", "ignore"] });
+    running.push({ child, watchdog: startWatchdog(child.pid, directory) });
     hosts.push(`127.0.0.1:${tls ? tlsPort : own}`);
     const client = new Redis(own, { password: ownPassword, maxRetriesPerRequest: null, retryStrategy: () => 20 });
     clients.push(client.on("error", () => {})); // it is still starting
@@ -87,8 +87,7 @@ export async function startSentinels(
   return {
     hosts: hosts.join(","),
     async stop() {
-      for (const child of children) (child.stdin as Bun.FileSink).end();
-      await Promise.all(children.map((child) => child.exited));
+      await Promise.all(running.map((sentinel) => end(sentinel, "SIGKILL")));
       rmSync(directory, { recursive: true, force: true });
     },
   };
@@ -97,7 +96,7 @@ export async function startSentinels(
 /** Free, and below those that the kernel gives to outgoing connections. */
 export async function anyPort(): Promise<number> {
   for (;;) {
-    const port = await freePort(20_000 + Math.floor(Math.random() * 12_000), "127.0.0.1");
+    const port = await freePort(randomPort(), "127.0.0.1");
     if (port !== 0) return port;
   }
 }
