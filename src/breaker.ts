@@ -47,12 +47,11 @@ export class Breaker {
     const startAt = Math.max(this.#openUntil, nowMs);
     const horizonAt = startAt + Math.min(MAX_PARK_MS, Math.max(this.#openMs, nowMs - this.#openedAt));
     const from = this.#hasProber || this.#probe > 0 ? horizonAt + 1 : startAt;
-    return { startAt, from, spacingMs: horizonAt - startAt, horizonAt };
-  }
-
-  /** Somebody joined this line: its first is the prober, unless the circuit has opened anew since. */
-  joined({ startAt }: Line): void {
-    if (startAt >= this.#openUntil) this.#hasProber = true;
+    const joined = (count: number) => {
+      // The first of them is the prober, unless the circuit has opened anew since.
+      if (count > 0 && startAt >= this.#openUntil) this.#hasProber = true;
+    };
+    return { startAt, from, spacingMs: horizonAt - startAt, horizonAt, joined };
   }
 
   /** An answer, of whichever attempt: the endpoint is back. */

@@ -79,19 +79,25 @@ export class Endpoint {
     const spacingMs = isUnknown ? Math.max(ASSUMED_MS, this.#silentMs(nowMs)) / abreast : this.#spacingMs(abreast);
     const lullMs = Math.max(isUnknown ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
     const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + lullMs);
-    return { startAt: nowMs, from: endsAt + spacingMs, spacingMs, horizonAt: nowMs + MAX_PARK_MS };
+    const from = endsAt + spacingMs;
+    const joined = (count: number) => this.#joined(from + (count - 1) * spacingMs, wasParked);
+    return { startAt: nowMs, from, spacingMs, horizonAt: nowMs + MAX_PARK_MS, joined };
+  }
+
+  #joined(endsAt: number, wasParked: boolean): void {
+    if (wasParked) this.#frontEndsAt = Math.max(this.#frontEndsAt, endsAt);
+    else this.#lineEndsAt = Math.max(this.#lineEndsAt, endsAt);
+  }
+
+  /** All who waited have been called forward: whoever comes now is the first again. */
+  lineIsOver(): void {
+    this.#lineEndsAt = 0;
+    this.#frontEndsAt = 0;
   }
 
   /** How many attempts it is likely to finish within `periodMs` when `abreast` go at once; 1 or more. */
   pace(periodMs: number, abreast: number): number {
     return Math.ceil(periodMs / this.#spacingMs(abreast));
-  }
-
-  /** So many joined the line. */
-  joined(count: number, { from, spacingMs }: Line, wasParked: boolean): void {
-    const endsAt = from + (count - 1) * spacingMs;
-    if (wasParked) this.#frontEndsAt = Math.max(this.#frontEndsAt, endsAt);
-    else this.#lineEndsAt = Math.max(this.#lineEndsAt, endsAt);
   }
 
   /** Take an attempt's duration into the average. */

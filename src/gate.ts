@@ -32,8 +32,8 @@ export interface Gate {
   line(endpoint: string): Line | undefined;
   /** So many have joined a line that {@link Gate.line} gave. */
   joined(endpoint: string, count: number, line: Line): void;
-  /** An endpoint's parked jobs were called forward up to that turn, epoch ms. */
-  advanced(endpoint: string, until: number): void;
+  /** An endpoint's parked jobs were called forward; there may be more at the turns that are left. */
+  advanced(endpoint: string, left?: Span): void;
   /** Endpoints whose circuit is open. */
   readonly openCircuits: number;
   /** Their names. Looks at every endpoint there is: for a slow timer. */
@@ -54,7 +54,10 @@ export interface GateOptions {
    * answered yet. Once a job and turn.
    */
   readonly onHeld?: (endpoint: string, isProven: boolean) => void;
-  /** Called when an endpoint could take so many of its parked jobs now, long before their turns, which are in that span. */
+  /**
+   * Called when an endpoint could take so many of its parked jobs now, long before their turns, which are in that span. What
+   * is left of it is to be given back with {@link Gate.advanced}.
+   */
   readonly onRoom?: (endpoint: string, jobs: number, turns: Span) => void;
   /** Epoch ms. */
   readonly now?: () => number;
@@ -119,12 +122,12 @@ export function createGate({
   }
 
   function park(endpoint: Endpoint, wasParked: boolean, reason: Shortage): Turn {
-    const line = slots.line(endpoint, reason, wasParked, now());
-    slots.joined(endpoint, reason, 1, line, wasParked);
-    return parkAt(endpoint, firstTurn(line, random), reason);
+    return parkIn(slots.line(endpoint, reason, wasParked, now()), endpoint, reason);
   }
 
-  function parkAt(endpoint: Endpoint, retryAt: number, reason: ParkReason): Turn {
+  function parkIn(line: Line, endpoint: Endpoint, reason: ParkReason): Turn {
+    const retryAt = firstTurn(line, random);
+    line.joined(1);
     endpoint.parked.add({ first: retryAt, last: retryAt }, now());
     return { kind: "park", retryAt, reason };
   }
@@ -132,10 +135,25 @@ export function createGate({
   /** Turns were laid out at the pace of an endpoint that was slow or away; one that has room again need not keep to them. */
   function offerRoom(name: string, endpoint: Endpoint): void {
     const turns = endpoint.parked.after(now() + WORTH_ADVANCING_MS);
-    endpoint.isAdvancing = turns !== undefined && !endpoint.breaker.isOpen && slots.shortage(endpoint) === undefined;
-    if (turns === undefined || !endpoint.isAdvancing) return;
-    onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, slots.abreast(endpoint))), turns);
+    const hasRoom = turns !== undefined && slots.shortage(endpoint) === undefined;
+    const mayTake = endpoint.isProven && !endpoint.breaker.isOpen;
+    // While it has some in flight, the next to end asks again. Where others have all of the room, nothing would.
+    endpoint.isAdvancing = turns !== undefined && mayTake && (hasRoom || endpoint.inFlight === 0);
+    if (!endpoint.isAdvancing) return;
+    if (hasRoom) {
+      endpoint.parked.drop(turns);
+      onRoom(name, endpoint.pace(ADVANCE_MS, Math.min(endpoint.limit, slots.abreast(endpoint))), turns);
+    }
     setTimeout(offerRoom, ADVANCE_MS, name, endpoint).unref(); // by then they are done, and the last answer may be long ago
+  }
+
+  /** It is known only now what turns an endpoint's jobs have: it may have answered meanwhile, and nothing be in flight. */
+  function noteTurns(name: string, turns?: Span): void {
+    const endpoint = endpoints.get(name);
+    if (endpoint === undefined) return;
+    if (turns !== undefined) endpoint.parked.add(turns, now());
+    else if (endpoint.parked.after(now()) === undefined) endpoint.lineIsOver();
+    if (!endpoint.isAdvancing) offerRoom(name, endpoint);
   }
 
   /** Wait for the endpoint's next answers, if they come soon enough and there is room. */
@@ -156,9 +174,7 @@ export function createGate({
     if (endpoint.breaker.isOpen) {
       const probe = slots.isFull ? 0 : endpoint.breaker.admit(now());
       if (probe > 0) return start(endpoint, probe);
-      const line = endpoint.breaker.line(now());
-      endpoint.breaker.joined(line);
-      return parkAt(endpoint, firstTurn(line, random), "circuit");
+      return parkIn(endpoint.breaker.line(now()), endpoint, "circuit");
     }
     const reason = slots.shortage(endpoint);
     return reason === undefined ? start(endpoint) : wait(endpoint, wasParked, reason);
@@ -183,7 +199,7 @@ export function createGate({
         room.leave(waiter);
         waiter.resolve(start(endpoint));
       }
-      if (outcome.kind === "response" && !endpoint.isAdvancing) offerRoom(name, endpoint);
+      if (!endpoint.isAdvancing) offerRoom(name, endpoint);
     },
     line(name) {
       const endpoint = endpoints.get(name);
@@ -192,15 +208,11 @@ export function createGate({
       return reason && slots.line(endpoint, reason, false, now());
     },
     joined(name, count, line) {
-      const endpoint = endpoints.get(name);
-      if (endpoint === undefined || count === 0) return;
-      endpoint.parked.add(turnsOf(line, count), now());
-      if (endpoint.breaker.isOpen) endpoint.breaker.joined(line);
-      else slots.joined(endpoint, slots.shortage(endpoint) ?? "limit", count, line, false);
+      if (count === 0) return;
+      line.joined(count);
+      noteTurns(name, turnsOf(line, count));
     },
-    advanced(name, until) {
-      endpoints.get(name)?.parked.dropBefore(until);
-    },
+    advanced: noteTurns,
     get openCircuits() {
       return openCircuits;
     },

@@ -4,7 +4,7 @@
 import type { Span } from "./parked-turns.ts";
 
 /** When those who wait have their turns: one every `spacingMs`, epoch ms. */
-export interface Line {
+export interface Turns {
   /** The first turn. */
   readonly from: number;
   readonly spacingMs: number;
@@ -13,17 +13,23 @@ export interface Line {
   readonly startAt: number;
 }
 
+/** The turns of a line as it stands. */
+export interface Line extends Turns {
+  /** So many took them: the line is as much longer, though its endpoint may be in another line by now. */
+  joined(count: number): void;
+}
+
 const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when the probe is due
 
-/** The first and the last of so many turns of a line, or what lies beyond them, epoch ms. */
-export function turnsOf({ from, spacingMs, startAt, horizonAt }: Line, count: number): Span {
+/** The first and the last of so many turns of a line, or what lies beyond them, epoch ms: turns are whole milliseconds. */
+export function turnsOf({ from, spacingMs, startAt, horizonAt }: Turns, count: number): Span {
   const last = from + (count - 1) * spacingMs;
-  if (last <= horizonAt) return { first: from, last };
-  return { first: Math.min(from, (startAt + horizonAt) / 2), last: horizonAt };
+  if (last <= horizonAt) return { first: Math.floor(from), last };
+  return { first: Math.floor(Math.min(from, (startAt + horizonAt) / 2)), last: horizonAt };
 }
 
 /** The first turn of a line, give or take a little, epoch ms. */
-export function firstTurn({ from, spacingMs, startAt, horizonAt }: Line, random: () => number): number {
+export function firstTurn({ from, spacingMs, startAt, horizonAt }: Turns, random: () => number): number {
   const turn = from + random() * Math.min(spacingMs, MAX_JITTER_MS);
   return Math.ceil(turn <= horizonAt ? turn : startAt + (horizonAt - startAt) * (0.5 + 0.5 * random()));
 }

@@ -16,9 +16,10 @@ export class ParkedTurns {
 
   /** Turns were given out. Those whose time has come make room for them: their jobs are back by themselves. */
   add(span: Span, nowMs: number): void {
-    this.dropBefore(nowMs);
+    const ahead = this.#spans.filter(({ last }) => last >= nowMs);
+    const rest = ahead.map(({ first, last }) => ({ first: Math.max(first, nowMs), last }));
     const spans: Span[] = [];
-    for (const next of [...this.#spans, span].sort((a, b) => a.first - b.first)) {
+    for (const next of [...rest, span].sort((a, b) => a.first - b.first)) {
       const previous = spans.at(-1);
       const isNear = previous !== undefined && (next.first <= previous.last + GAP_MS || spans.length === MAX_SPANS);
       if (isNear) spans.push(join(spans.pop() as Span, next));
@@ -32,11 +33,9 @@ export class ParkedTurns {
     return this.#spans.find(({ last }) => last > ms);
   }
 
-  /** Nothing is parked before a time any more. */
-  dropBefore(ms: number): void {
-    this.#spans = this.#spans
-      .filter(({ last }) => last >= ms)
-      .map(({ first, last }) => ({ first: Math.max(first, ms), last }));
+  /** Forget a span that {@link ParkedTurns.after} gave. */
+  drop(span: Span): void {
+    this.#spans = this.#spans.filter((other) => other !== span);
   }
 }
 

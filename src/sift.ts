@@ -143,7 +143,17 @@ export function createSifter(options: SifterOptions): Sifter {
     unnoted = { from: Math.min(unnoted.from, from), to: Math.max(unnoted.to, to) };
   }
 
-  async function advance(name: string, count: number, { first, last }: Span): Promise<void> {
+  async function advance(name: string, count: number, turns: Span): Promise<void> {
+    let left: Span | undefined = turns;
+    try {
+      left = await advanceIn(turns, name, count);
+    } finally {
+      gate.advanced(name, left);
+    }
+  }
+
+  /** Returns the turns at which there may be more. */
+  async function advanceIn({ first, last }: Span, name: string, count: number): Promise<Span | undefined> {
     const { delayed, marker, jobs } = keys;
     const most = Math.min(count, MAX_ADVANCED);
     const asked = [delayed, marker, jobs, MAX_ADVANCED, name, now(), most, first, last];
@@ -154,7 +164,7 @@ export function createSifter(options: SifterOptions): Sifter {
     const isOver = until === undefined || times === MAX_RARE;
     if (times === 0 || isOver) rare.delete(name);
     else rare.set(name, times);
-    gate.advanced(name, isOver ? last + 1 : until / SCORE_PER_MS);
+    return isOver ? undefined : { first: until / SCORE_PER_MS, last };
   }
 
   function begin(work: Promise<void>): void {
@@ -183,7 +193,8 @@ export function createSifter(options: SifterOptions): Sifter {
       begin(sift());
     },
     advance(name, count, turns) {
-      if (!isBusy) begin(advance(name, count, turns));
+      if (isBusy) gate.advanced(name, turns);
+      else begin(advance(name, count, turns));
     },
   };
 }

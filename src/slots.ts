@@ -82,23 +82,13 @@ export class Slots {
   }
 
   /**
-   * The line of those who wait for more of something.
+   * The line of those who wait for more of something. Suspects that wait for a part of their share are in one line.
    *
    * @param wasParked  they have had a turn in vain, and go before the rest
    */
   line(endpoint: Endpoint, of: Shortage, wasParked: boolean, nowMs: number): Line {
-    const isCrowd = this.#isCrowd(endpoint, of);
+    const isCrowd = of === "share" && !endpoint.isProven;
     const abreast = isCrowd ? this.#suspectSlots : this.abreast(endpoint);
     return (isCrowd ? this.#suspects : endpoint).line(wasParked, abreast, nowMs);
-  }
-
-  /** So many joined that line. */
-  joined(endpoint: Endpoint, of: Shortage, count: number, line: Line, wasParked: boolean): void {
-    (this.#isCrowd(endpoint, of) ? this.#suspects : endpoint).joined(count, line, wasParked);
-  }
-
-  /** Suspects that wait for a part of their share are in one line. */
-  #isCrowd(endpoint: Endpoint, of: Shortage): boolean {
-    return of === "share" && !endpoint.isProven;
   }
 }

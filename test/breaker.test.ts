@@ -21,7 +21,7 @@ const probeAt = (breaker: Breaker, nowMs: number) => breaker.line(nowMs).startAt
 /** Join the line; the turn there, epoch ms. */
 function join(breaker: Breaker, nowMs: number): number {
   const line = breaker.line(nowMs);
-  breaker.joined(line);
+  line.joined(1);
   return firstTurn(line, Math.random);
 }
 
@@ -151,7 +151,7 @@ describe("those who wait for an open circuit", () => {
     const old = breaker.line(EPOCH_MS);
     breaker.succeeded();
     for (let i = 0; i < failures; i++) breaker.failed(LATER_MS);
-    breaker.joined(old);
+    old.joined(1);
     expect(join(breaker, LATER_MS)).toBeLessThanOrEqual(probeAt(breaker, LATER_MS) + 1_000);
   });
 

@@ -90,7 +90,7 @@ describe("the line of an endpoint", () => {
       expect(line.from).toBeGreaterThanOrEqual(1_000);
       expect(line.from).toBeGreaterThan(last);
       last = line.from;
-      endpoint.joined(1, line, false);
+      line.joined(1);
     }
     // Little's law: 100 attempts of 100 ms, four at a time, take 2.5 s.
     expect(last - 1_000).toBeCloseTo(2_500, 0);
@@ -98,14 +98,14 @@ describe("the line of an endpoint", () => {
 
   test("is as long for many at once as for as many one by one", () => {
     const [one, many] = [new Endpoint(), new Endpoint()];
-    for (let i = 0; i < 50; i++) one.joined(1, one.line(false, 4, 0), false);
-    many.joined(50, many.line(false, 4, 0), false);
+    for (let i = 0; i < 50; i++) one.line(false, 4, 0).joined(1);
+    many.line(false, 4, 0).joined(50);
     expect(many.line(false, 4, 0).from).toBeCloseTo(one.line(false, 4, 0).from, 3);
   });
 
   test("has those in front that have had a turn in vain", () => {
     const endpoint = new Endpoint();
-    endpoint.joined(1_000, endpoint.line(false, 4, 0), false);
+    endpoint.line(false, 4, 0).joined(1_000);
     expect(endpoint.line(true, 4, 0).from).toBeLessThan(endpoint.line(false, 4, 0).from / 10);
   });
 

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import { createGate, type Gate, JOBS_PER_SLOT, type Turn } from "../src/gate.ts";
 import type { Line } from "../src/line.ts";
 import type { Outcome } from "../src/outcome.ts";
+import type { Span } from "../src/parked-turns.ts";
 
 const SEED = Number(process.env.GATE_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const EPOCH_MS = 1_760_000_000_000;
@@ -490,27 +491,136 @@ describe("jobs that are parked", () => {
   });
 });
 
-test("parked jobs are called forward until none is left, though no answer comes meanwhile", async () => {
-  const offered: { first: number; last: number }[] = [];
-  const gate = gateOf({ onRoom: (_endpoint, _jobs, turns) => void offered.push(turns) });
-  const width = fill(gate, "a");
-  const at = (ms: number): Line => ({ startAt: nowMs, from: nowMs + ms, spacingMs: 10, horizonAt: nowMs + MINUTE_MS });
-  const [near, far] = [at(5_000), at(20_000)];
-  gate.joined("a", 100, near);
-  gate.joined("a", 1, far);
-  const spans = [
-    { first: near.from, last: near.from + 990 },
-    { first: far.from, last: far.from },
-  ];
-  release(gate, "a", OK(), width);
-  expect(offered).toEqual(spans.slice(0, 1));
-  gate.advanced("a", near.from + 991);
-  nowMs -= 1; // clocks need not agree on when 50 ms are over
-  await pass(50);
-  expect(offered).toEqual(spans);
-  gate.advanced("a", far.from + 1);
-  await pass(1_000);
-  expect(offered).toEqual(spans);
+describe("parked jobs are called forward", () => {
+  /** A gate, and the spans of turns for which it offered room. */
+  function offering() {
+    const offered: Span[] = [];
+    return {
+      offered,
+      gate: gateOf({ random: () => 0, onRoom: (_endpoint, _jobs, turns) => void offered.push(turns) }),
+    };
+  }
+  const lineAt = (ms: number): Line => {
+    const [startAt, from] = [nowMs, nowMs + ms];
+    return { startAt, from, spacingMs: 10, horizonAt: nowMs + MINUTE_MS, joined: () => {} };
+  };
+
+  test("until none is left, though no answer comes meanwhile", async () => {
+    const { gate, offered } = offering();
+    const width = fill(gate, "a");
+    const [near, far] = [lineAt(5_000), lineAt(20_000)];
+    gate.joined("a", 100, near);
+    gate.joined("a", 1, far);
+    const spans = [
+      { first: near.from, last: near.from + 990 },
+      { first: far.from, last: far.from },
+    ];
+    release(gate, "a", OK(), width);
+    expect(offered).toEqual(spans.slice(0, 1));
+    gate.advanced("a");
+    nowMs -= 1; // clocks need not agree on when 50 ms are over
+    await pass(50);
+    expect(offered).toEqual(spans);
+    gate.advanced("a");
+    await pass(1_000);
+    expect(offered).toEqual(spans);
+  });
+
+  test("as far as they were not yet, as soon as that is known", async () => {
+    const { gate, offered } = offering();
+    const width = fill(gate, "a");
+    const line = lineAt(5_000);
+    gate.joined("a", 100, line);
+    release(gate, "a", OK(), width);
+    const left = { first: line.from + 500, last: line.from + 990 };
+    gate.advanced("a", left);
+    expect(offered).toHaveLength(1); // not before those have had their time
+    await pass(50);
+    expect(offered[1]).toEqual(left);
+    await pass(200); // Valkey takes its time
+    expect(offered).toHaveLength(2);
+    gate.advanced("a", left);
+    expect(offered[2]).toEqual(left);
+  });
+
+  test("also those that were parked while others were: they are in nobody's answer", async () => {
+    const { gate, offered } = offering();
+    const width = fill(gate, "a");
+    const [first, second] = [lineAt(5_000), lineAt(4_000)];
+    gate.joined("a", 100, first);
+    release(gate, "a", OK(), width);
+    gate.joined("a", 1, second);
+    gate.advanced("a");
+    await pass(50);
+    expect(offered[1]).toEqual({ first: second.from, last: second.from });
+  });
+
+  test("though it is known only after their endpoint's last answer that they were parked", () => {
+    const { gate, offered } = offering();
+    const width = fill(gate, "a");
+    const line = gate.line("a") as Line; // a sift begins
+    release(gate, "a", OK(), width);
+    expect(offered).toEqual([]);
+    gate.joined("a", 100, line);
+    expect(offered).toHaveLength(1);
+  });
+
+  test("as soon as the worker has room, if it was full by then", async () => {
+    const { gate, offered } = offering();
+    const width = fill(gate, "a");
+    release(gate, "a", OK(), width);
+    for (let i = 0; i < 1_000; i++) grow(gate, `h${i % 8}`);
+    for (let i = 0; i < 8; i++) fill(gate, `h${i}`);
+    for (let i = 0; gate.line("a") === undefined && i < SLOTS; i++) expect(isGo(ask(gate, `one-${i}`))).toBe(true);
+    gate.joined("a", 100, lineAt(5_000));
+    await pass(1_000);
+    expect(offered).toEqual([]);
+    gate.release("h0", OK(), GO);
+    gate.release("h1", OK(), GO);
+    await pass(50);
+    expect(offered).toHaveLength(1);
+  });
+
+  test("not while their endpoint is silent", async () => {
+    const { gate, offered } = offering();
+    grow(gate, "a");
+    const width = fill(gate, "a");
+    gate.joined("a", 100, lineAt(5_000));
+    release(gate, "a", SILENCE, width);
+    await pass(1_000);
+    expect(offered).toEqual([]);
+  });
+
+  test("after which whoever must wait is the first in line again", () => {
+    const { gate } = offering();
+    grow(gate, "a");
+    const width = fill(gate, "a");
+    const line = gate.line("a") as Line;
+    gate.joined("a", 100_000, line);
+    expect(gate.line("a")?.from).toBeGreaterThan(line.from + 1_000);
+    release(gate, "a", OK(), width);
+    gate.advanced("a");
+    fill(gate, "a");
+    expect((gate.line("a") as Line).from).toBeLessThan(line.from + 50);
+  });
+
+  test("those of a crowd were in its line, not in that of an endpoint which has answered meanwhile", () => {
+    const { gate } = offering();
+    for (let i = 0; i < SLOTS; i++) fill(gate, `silent-${i}`);
+    expect(gate.line("new-1")).toBeUndefined();
+    gate.release("silent-0", FAULT, GO); // one may go
+    expect(isGo(ask(gate, "new-1"))).toBe(true);
+    ask(gate, "new-2");
+    const line = gate.line("new-1") as Line;
+    const crowd = gate.line("new-2") as Line;
+    expect(line.from).toBe(crowd.from);
+    gate.release("new-1", OK(), GO);
+    expect(isGo(ask(gate, "new-3"))).toBe(true); // in its place
+    gate.joined("new-1", 100_000, line);
+    expect((gate.line("new-2") as Line).from).toBeGreaterThan(crowd.from + 1_000);
+    fill(gate, "new-1");
+    expect((gate.line("new-1") as Line).from).toBeLessThan(crowd.from);
+  });
 });
 
 describe("a job that may not go is told of", () => {

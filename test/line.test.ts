@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { firstTurn } from "../src/line.ts";
+import { firstTurn, turnsOf } from "../src/line.ts";
 
 const line = { startAt: 1_000, from: 2_000, spacingMs: 100, horizonAt: 10_000 };
 
@@ -34,5 +34,21 @@ describe("the first turn of a line", () => {
       expect(turn).toBeGreaterThanOrEqual(startAt);
       expect(turn).toBeLessThanOrEqual(Math.ceil(horizonAt));
     }
+  });
+});
+
+describe("all turns of a line", () => {
+  test.each([
+    [1, 2_000, 2_000],
+    [11, 2_000, 3_000],
+    [81, 2_000, 10_000],
+    [82, 2_000, 10_000], // the last is spread out: it may be anywhere in the second half
+  ])("%i of them", (count, first, last) => {
+    expect(turnsOf(line, count)).toEqual({ first, last });
+  });
+
+  test("lie within what is said of them, also where the line begins within a millisecond", () => {
+    expect(turnsOf({ ...line, from: 2_000.9 }, 1).first).toBe(2_000);
+    expect(turnsOf({ ...line, startAt: 1_000.5, from: 20_000 }, 5)).toEqual({ first: 5_500, last: 10_000 });
   });
 });

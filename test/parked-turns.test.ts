@@ -30,17 +30,18 @@ test("the next span is the first that ends after a time", () => {
   expect(turns.after(60_000)).toBeUndefined();
 });
 
-test("what was called forward is dropped, a span in part", () => {
+test("a span is dropped, and nothing else; what is left of it may come back", () => {
   const turns = turnsAt([10_000, 20_000], [60_000, 60_000]);
-  turns.dropBefore(15_000);
+  const [first] = spansOf(turns);
+  if (first === undefined) throw new Error("expected a span");
+  turns.drop(first);
+  turns.drop({ first: 60_000, last: 60_000 }); // it never gave that one
+  expect(spansOf(turns)).toEqual([{ first: 60_000, last: 60_000 }]);
+  turns.add({ first: 15_000, last: 20_000 }, 0);
   expect(spansOf(turns)).toEqual([
     { first: 15_000, last: 20_000 },
     { first: 60_000, last: 60_000 },
   ]);
-  turns.dropBefore(20_001);
-  expect(spansOf(turns)).toEqual([{ first: 60_000, last: 60_000 }]);
-  turns.dropBefore(60_001);
-  expect(spansOf(turns)).toEqual([]);
 });
 
 test("there are eight at the most; none of the turns is forgotten", () => {

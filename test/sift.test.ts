@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Line } from "../src/line.ts";
+import { type Line, type Turns, turnsOf } from "../src/line.ts";
+import type { Span } from "../src/parked-turns.ts";
 import { queueKey } from "../src/queue.ts";
 import { createSifter } from "../src/sift.ts";
 import { connectValkey, type Valkey } from "../src/valkey.ts";
@@ -19,7 +20,7 @@ afterEach(async () => {
 });
 
 /** A queue that nobody works on, and a sifter for it with a line of the test's own. */
-async function setUp(given: Partial<Line> = {}) {
+async function setUp(given: Partial<Turns> = {}) {
   const name = `sift-${crypto.randomUUID()}`;
   const valkey: Valkey = connectValkey(await testValkeyUrl(), "test:sift", { info() {}, warn() {} } as never);
   const queue = new Queue(name, { connection: valkey });
@@ -31,7 +32,7 @@ async function setUp(given: Partial<Line> = {}) {
   });
 
   const joined: number[] = [];
-  const advanced: { endpoint: string; until: number }[] = [];
+  const advanced: { endpoint: string; left: Span | undefined }[] = [];
   const sifted: { endpoints: number; moved: number; seen: number }[] = [];
   const noted: number[] = [];
   const underWay: boolean[] = [];
@@ -41,6 +42,7 @@ async function setUp(given: Partial<Line> = {}) {
     from: EPOCH_MS + 1_000,
     spacingMs: 10,
     horizonAt: EPOCH_MS + 1e9,
+    joined: () => {},
     ...given,
   };
   let asked = 0;
@@ -59,7 +61,7 @@ async function setUp(given: Partial<Line> = {}) {
         joined.push(count);
         line = { ...rest, spacingMs, from: from + count * spacingMs };
       },
-      advanced: (endpoint, until) => void advanced.push({ endpoint, until }),
+      advanced: (endpoint, left) => void advanced.push({ endpoint, left }),
     },
     logger: {
       debug(fields: { endpoints: number; moved: number; seen: number; noted: number }, message: string) {
@@ -75,7 +77,7 @@ async function setUp(given: Partial<Line> = {}) {
     queue,
     valkey,
     sifter,
-    /** Up to which turn it called an endpoint's jobs forward. */
+    /** Of which endpoints it called jobs forward, and what it left. */
     advanced,
     joined,
     sifted,
@@ -416,8 +418,9 @@ describe("advancing", () => {
     ]);
     expect(await rig.advance(20)).toMatchObject({ moved: 20 });
     expect((await rig.due()).toSorted()).toEqual(rig.ids.slice(0, 50).toSorted());
-    const untils = [29, 49].map((index) => EPOCH_MS + 1_000 + index * 10);
-    expect(rig.advanced.map(({ until }) => Math.floor(until))).toEqual(untils);
+    const firsts = [29, 49].map((index) => EPOCH_MS + 1_000 + index * 10); // it was the last to be looked at
+    expect(rig.advanced.map(({ left }) => Math.floor(left?.first as number))).toEqual(firsts);
+    expect(rig.advanced.map(({ left }) => left?.last)).toEqual([LAST, LAST]);
   });
 
   test("gives it to those too that have not been noted yet", async () => {
@@ -443,7 +446,7 @@ describe("advancing", () => {
     const rig = await parkedRig(40);
     await rig.advance(500);
     await rig.advance(500);
-    expect(rig.advanced).toEqual(Array(2).fill({ endpoint: THEIRS, until: LAST + 1 }));
+    expect(rig.advanced).toEqual(Array(2).fill({ endpoint: THEIRS, left: undefined }));
     expect(await rig.due()).toHaveLength(40);
   });
 
@@ -461,7 +464,7 @@ describe("advancing", () => {
       (advanced) => advanced.length === 1,
     );
     expect(await rig.due()).toEqual(rig.ids.slice(10, 20));
-    expect(rig.advanced).toEqual([{ endpoint: THEIRS, until: EPOCH_MS + 1_191 }]);
+    expect(rig.advanced).toEqual([{ endpoint: THEIRS, left: undefined }]);
   });
 
   test("goes on behind the others' next time, and gives up when it has found too few among those ten times", async () => {
@@ -479,20 +482,54 @@ describe("advancing", () => {
         () => rig.advanced.length,
         (length) => length > before,
       );
-      return rig.advanced.at(-1)?.until as number;
+      return rig.advanced.at(-1)?.left;
     };
     expect(await rig.waiting()).toEqual([]);
-    for (let times = 1; times < 10; times++) expect(await advance(few, 0)).toBeLessThan(LAST);
-    expect(await advance(few, 0)).toBe(LAST + 1);
-    expect(await advance(few, 0)).toBeLessThan(LAST); // for parked jobs of a later time
-    const until = await advance(many, 0);
-    expect(until).toBeLessThan(LAST);
-    expect(until).toBeGreaterThan(EPOCH_MS + 4_000);
-    await advance(many, until);
+    for (let times = 1; times < 10; times++) expect(await advance(few, 0)).toBeDefined();
+    expect(await advance(few, 0)).toBeUndefined();
+    expect(await advance(few, 0)).toBeDefined(); // for parked jobs of a later time
+    const left = (await advance(many, 0)) as Span;
+    expect(left.last).toBe(LAST);
+    expect(left.first).toBeGreaterThan(EPOCH_MS + 4_000);
+    await advance(many, left.first);
     const due = (await rig.delayed()).filter(({ turnAt }) => turnAt <= EPOCH_MS).map(({ id }) => id);
     expect(due.toSorted()).toEqual(
       [...ids.filter((_, index) => index % 50 === 0 && index !== 300), ids[300]].toSorted() as string[],
     );
+  });
+
+  test("finds the first of a line that begins within a millisecond", async () => {
+    const line: Turns = { startAt: EPOCH_MS, from: EPOCH_MS + 1_000.7, spacingMs: 10, horizonAt: LAST };
+    const rig = await setUp(line);
+    const ids = await rig.add(...theirs(5));
+    await rig.sift();
+    rig.sifter.advance(THEIRS, 100, turnsOf(line, 5));
+    await eventually(
+      () => rig.advanced,
+      (advanced) => advanced.length === 1,
+    );
+    expect(await rig.delayed()).toEqual(ids.map((id) => ({ id, turnAt: EPOCH_MS })));
+  });
+
+  test("gives back what it was asked for while it is at something else, or cannot", async () => {
+    const rig = await parkedRig(20);
+    const turns = { first: 0, last: LAST };
+    rig.sifter.advance(THEIRS, 5, turns);
+    rig.sifter.advance(THEIRS, 5, turns);
+    expect(rig.advanced).toEqual([{ endpoint: THEIRS, left: turns }]); // the second, at once
+    await eventually(
+      () => rig.advanced,
+      (advanced) => advanced.length === 2,
+    );
+    expect(await rig.due()).toHaveLength(5);
+    await rig.valkey.del(rig.queue.toKey("delayed"));
+    await rig.valkey.set(rig.queue.toKey("delayed"), "no sorted set");
+    rig.sifter.advance(THEIRS, 5, turns);
+    await eventually(
+      () => rig.advanced,
+      (advanced) => advanced.length === 3,
+    );
+    expect(rig.advanced[2]).toEqual({ endpoint: THEIRS, left: turns });
   });
 
   test("leaves other endpoints' parked jobs where they are", async () => {
