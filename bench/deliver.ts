@@ -14,25 +14,22 @@
  * `--profile` leaves a CPU profile of each fluxhook worker (Markdown), which slows it down.
  */
 import { resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { buildUrls, type Drained, drain } from "./backlog.ts";
 import { median } from "./clock.ts";
-import { parseKinds, parseNumber, parseNumbers, parseSettings } from "./options.ts";
+import { parseKinds, parseNumber, parseNumbers, parseSettings, readOptions } from "./options.ts";
 import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
 import { type Kind, startRig } from "./rig.ts";
 
-const { values } = parseArgs({
-  options: {
-    jobs: { type: "string", default: "20000" },
-    concurrency: { type: "string", default: "64,256" },
-    endpoints: { type: "string", default: "1,40,1000" },
-    rounds: { type: "string", default: "3" },
-    kinds: { type: "string", default: "noop,plain,raw,fluxhook" },
-    hosts: { type: "string", default: "1" },
-    "warm-up": { type: "string", default: "20000" }, // while Bun compiles, its compilers share the cores with all the rest
-    set: { type: "string", multiple: true, default: [] },
-    profile: { type: "string" },
-  },
+const { values } = readOptions({
+  jobs: { type: "string", default: "20000" },
+  concurrency: { type: "string", default: "64,256" },
+  endpoints: { type: "string", default: "1,40,1000" },
+  rounds: { type: "string", default: "3" },
+  kinds: { type: "string", default: "noop,plain,raw,fluxhook" },
+  hosts: { type: "string", default: "1" },
+  "warm-up": { type: "string", default: "20000" }, // while Bun compiles, its compilers share the cores with all the rest
+  set: { type: "string", multiple: true, default: [] },
+  profile: { type: "string" },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
 const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);

@@ -9,11 +9,10 @@
  * healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the receiver. Baselines:
  * the healthy ones alone, and a backlog of the healthy tenth alone; the last for a worker that is cold and one that is warm.
  */
-import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import { countOpen, fill, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
-import { parseKinds, parseNumber } from "./options.ts";
+import { parseKinds, parseNumber, readOptions } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
 import { buildTable, type Cell, describeMachine, formatNumber } from "./report.ts";
 import { type Kind, type Rig, startRig } from "./rig.ts";
@@ -57,14 +56,12 @@ const POLL_MS = 50;
 const SETTLE_MS = 300; // with it, a backlog of 20,000 leaves the bench 6 ms of CPU in the next half second; 90 without
 const WARM_UP_JOBS = 30_000; // of a worker that is to be warm
 
-const { values } = parseArgs({
-  options: {
-    seconds: { type: "string", default: "20" },
-    only: { type: "string" },
-    kinds: { type: "string", default: "plain,fluxhook" },
-    "warm-up": { type: "string", default: "3" },
-    rounds: { type: "string", default: "1" },
-  },
+const { values } = readOptions({
+  seconds: { type: "string", default: "20" },
+  only: { type: "string" },
+  kinds: { type: "string", default: "plain,fluxhook" },
+  "warm-up": { type: "string", default: "3" },
+  rounds: { type: "string", default: "1" },
 });
 const seconds = parseNumber("seconds", values.seconds, 120);
 const warmUp = parseNumber("warm-up", values["warm-up"], 60, 0) * 1000;

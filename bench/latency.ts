@@ -8,25 +8,22 @@
  * coordinated omission. An event that has not arrived 10 s after the last one was enqueued is missing,
  * and counts as later than all others.
  */
-import { parseArgs } from "node:util";
 import { buildUrls } from "./backlog.ts";
 import { median, percentile } from "./clock.ts";
 import { cpuMicros } from "./meters.ts";
-import { parseKinds, parseNumber, parseNumbers, parseSettings } from "./options.ts";
+import { parseKinds, parseNumber, parseNumbers, parseSettings, readOptions } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
 import { buildTable, describeMachine, formatNumber } from "./report.ts";
 import { type Kind, type Rig, readSink, startRig } from "./rig.ts";
 
-const { values } = parseArgs({
-  options: {
-    rates: { type: "string", default: "100,1000,3000" },
-    seconds: { type: "string", default: "20" },
-    "warm-up": { type: "string", default: "5" },
-    rounds: { type: "string", default: "3" },
-    kinds: { type: "string", default: "plain,fluxhook" },
-    endpoints: { type: "string", default: "40" },
-    set: { type: "string", multiple: true, default: [] },
-  },
+const { values } = readOptions({
+  rates: { type: "string", default: "100,1000,3000" },
+  seconds: { type: "string", default: "20" },
+  "warm-up": { type: "string", default: "5" },
+  rounds: { type: "string", default: "3" },
+  kinds: { type: "string", default: "plain,fluxhook" },
+  endpoints: { type: "string", default: "40" },
+  set: { type: "string", multiple: true, default: [] },
 });
 const seconds = parseNumber("seconds", values.seconds, 300);
 const warmUpSeconds = parseNumber("warm-up", values["warm-up"], 60);

@@ -1,7 +1,40 @@
 /**
  * What stands on a bench's command line. What is not as expected ends the program with 2, before anything is started.
  */
+import { basename } from "node:path";
+import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 import type { Kind } from "./rig.ts";
+
+type Values<T extends ParseArgsOptionsConfig> = ReturnType<typeof parseArgs<{ options: T }>>["values"];
+
+/**
+ * The values of a bench's options, described as for `parseArgs`, and what stands behind them. With `--help` it prints them and
+ * their defaults, and ends the program.
+ */
+export function readOptions<T extends ParseArgsOptionsConfig>(
+  options: T,
+  allowPositionals = false,
+): { values: Values<T>; positionals: string[] } {
+  try {
+    const all = { ...options, help: { type: "boolean" } } as const;
+    const { values, positionals } = parseArgs({ options: all, allowPositionals });
+    if (!("help" in values)) return { values: values as Values<T>, positionals };
+  } catch (error) {
+    const [what] = (error as Error).message.split(". "); // what follows is about positionals
+    console.error(`${what}\n${describeOptions(options)}`);
+    process.exit(2);
+  }
+  console.log(describeOptions(options));
+  process.exit(0);
+}
+
+function describeOptions(options: ParseArgsOptionsConfig): string {
+  const lines = Object.entries(options).map(
+    ([name, { type, default: given = "" }]) =>
+      `  --${name}${type === "boolean" ? "" : ` ${given === "" || Array.isArray(given) ? "…" : given}`}`,
+  );
+  return `Usage: bun bench/${basename(process.argv[1] ?? "")} [options]; by default\n\n${lines.join("\n")}\n\nWhat each is for stands at the head of that file.`;
+}
 
 /** Whole numbers, comma-separated, each from 1 to `max`. */
 export function parseNumbers(name: string, text: string, max: number): number[] {

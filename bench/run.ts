@@ -7,8 +7,7 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, relative, resolve } from "node:path";
-import { parseArgs } from "node:util";
-import { parseKinds } from "./options.ts";
+import { parseKinds, readOptions } from "./options.ts";
 
 /** Arguments of each program in the short form; the full form has its defaults. */
 const SHORT: Readonly<Record<string, string>> = {
@@ -21,14 +20,14 @@ const SHORT: Readonly<Record<string, string>> = {
 };
 const ROOT = resolve(import.meta.dir, "..");
 
-const { values, positionals: more } = parseArgs({
-  allowPositionals: true,
-  options: {
+const { values, positionals: more } = readOptions(
+  {
     out: { type: "string", default: "bench/results/latest.md" },
     only: { type: "string", default: Object.keys(SHORT).join(",") },
     full: { type: "boolean", default: false },
   },
-});
+  true,
+);
 const names = parseKinds("only", values.only, Object.keys(SHORT));
 const out = resolve(ROOT, values.out);
 

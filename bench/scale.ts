@@ -9,25 +9,22 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { parseArgs } from "node:util";
 import { buildUrls, type Drained, drain } from "./backlog.ts";
 import { median } from "./clock.ts";
-import { parseNumber, parseNumbers, parseSettings } from "./options.ts";
+import { parseNumber, parseNumbers, parseSettings, readOptions } from "./options.ts";
 import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
 import { startRig } from "./rig.ts";
 import { buildSizing } from "./sizing.ts";
 
-const { values } = parseArgs({
-  options: {
-    workers: { type: "string", default: "1,2,4" },
-    jobs: { type: "string", default: "20000" },
-    "warm-up": { type: "string", default: "5000" },
-    concurrency: { type: "string", default: "64" },
-    endpoints: { type: "string", default: "40" },
-    rounds: { type: "string", default: "3" },
-    set: { type: "string", multiple: true, default: [] },
-    write: { type: "string" },
-  },
+const { values } = readOptions({
+  workers: { type: "string", default: "1,2,4" },
+  jobs: { type: "string", default: "20000" },
+  "warm-up": { type: "string", default: "5000" },
+  concurrency: { type: "string", default: "64" },
+  endpoints: { type: "string", default: "40" },
+  rounds: { type: "string", default: "3" },
+  set: { type: "string", multiple: true, default: [] },
+  write: { type: "string" },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
 const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);

@@ -11,9 +11,9 @@
  * times in ms, `DELETE <control>` forgets both but the open connections.
  */
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { epochMs } from "./clock.ts";
 import { HOSTS_PER_NET, hostOf } from "./hosts.ts";
+import { readOptions } from "./options.ts";
 
 export interface SinkCounts {
   readonly requests: number;
@@ -25,12 +25,10 @@ export interface SinkCounts {
   readonly cpuMicros: number;
 }
 
-const { values } = parseArgs({
-  options: {
-    hosts: { type: "string", default: "1" },
-    times: { type: "boolean", default: false },
-    tls: { type: "string" },
-  },
+const { values } = readOptions({
+  hosts: { type: "string", default: "1" },
+  times: { type: "boolean", default: false },
+  tls: { type: "string" },
 });
 
 const ANSWER = Buffer.from("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok");

@@ -8,24 +8,21 @@
  * The queue always holds some thousand jobs. Ends after `--jobs` or `--minutes`, whichever comes first, and looks again
  * `--idle` seconds after the last delivery.
  */
-import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import { buildJob, buildUrls, countOpen } from "./backlog.ts";
 import { openSockets, peakBytes, residentBytes } from "./meters.ts";
-import { parseNumber, parseSettings } from "./options.ts";
+import { parseNumber, parseSettings, readOptions } from "./options.ts";
 import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
 import { type Rig, readSink, startRig } from "./rig.ts";
 
-const { values } = parseArgs({
-  options: {
-    jobs: { type: "string", default: "1000000" },
-    minutes: { type: "string", default: "10" },
-    concurrency: { type: "string", default: "64" },
-    endpoints: { type: "string", default: "40" },
-    hosts: { type: "string", default: "40" },
-    idle: { type: "string", default: "20" },
-    set: { type: "string", multiple: true, default: [] },
-  },
+const { values } = readOptions({
+  jobs: { type: "string", default: "1000000" },
+  minutes: { type: "string", default: "10" },
+  concurrency: { type: "string", default: "64" },
+  endpoints: { type: "string", default: "40" },
+  hosts: { type: "string", default: "40" },
+  idle: { type: "string", default: "20" },
+  set: { type: "string", multiple: true, default: [] },
 });
 const jobs = parseNumber("jobs", values.jobs, 10_000_000);
 const minutes = parseNumber("minutes", values.minutes, 120);

@@ -8,22 +8,19 @@
  * cannot be told where a name leads, so it goes to addresses; the sender does too, and once more to as many names, as in
  * production. No queue: the same signed requests from a loop, to one host after the other.
  */
-import { parseArgs } from "node:util";
 import { median } from "./clock.ts";
 import { CA_FILE, certificateFiles, MAX_HOSTS } from "./hosts.ts";
-import { parseKinds, parseNumber, parseNumbers } from "./options.ts";
+import { parseKinds, parseNumber, parseNumbers, readOptions } from "./options.ts";
 import { createProcesses, untilPrinted } from "./processes.ts";
 import { buildTable, describeMachine, formatNumber } from "./report.ts";
 import type { ClientFigures } from "./tls-client.ts";
 
-const { values } = parseArgs({
-  options: {
-    hosts: { type: "string", default: "1,60,300,1000" },
-    requests: { type: "string", default: "10000" },
-    concurrency: { type: "string", default: "64" },
-    rounds: { type: "string", default: "3" },
-    clients: { type: "string", default: "fetch,sender,sender-names" },
-  },
+const { values } = readOptions({
+  hosts: { type: "string", default: "1,60,300,1000" },
+  requests: { type: "string", default: "10000" },
+  concurrency: { type: "string", default: "64" },
+  rounds: { type: "string", default: "3" },
+  clients: { type: "string", default: "fetch,sender,sender-names" },
 });
 const requests = parseNumber("requests", values.requests, 1_000_000);
 const concurrency = parseNumber("concurrency", values.concurrency, 1_000);

@@ -157,6 +157,20 @@ test("an argument that makes no sense is refused before anything starts", async 
   rmSync(directory, { recursive: true });
 });
 
+test.each([
+  ["--help", 0, ""],
+  ["--second 3", 2, "Unknown option '--second'"],
+  ["--seconds", 2, "Option '--seconds <value>' argument missing"],
+  ["fast", 2, "Unexpected argument 'fast'"],
+])("isolation.ts %s ends with %i and lists what there is", async (args, code, reason) => {
+  const { child, directory, output, errors } = start("isolation", args);
+  const [text, problems] = await Promise.all([output, errors]);
+  expect([await child.exited, problems.split("\n", 1)[0]]).toEqual([code, reason]);
+  expect([text.includes("\n  --rounds 1\n"), problems.includes("\n  --rounds 1\n")]).toEqual([code === 0, code === 2]);
+  expect(readdirSync(directory)).toEqual([]);
+  rmSync(directory, { recursive: true });
+});
+
 describe("figures", () => {
   test("percentiles and medians are values of the list, or between two", () => {
     expect(percentile([4, 1, 3, 2], 0.5)).toBe(2);
