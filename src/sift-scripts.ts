@@ -105,12 +105,14 @@ for i = #ids, 1, -1 do
   end
 end
 for i = 1, 2 * moved, 2 do
-  local score, key = turns[i], ARGV[1] .. turns[i + 1]
+  local score = turns[i]
   local turn = math.floor(score / ${SCORE_PER_MS})
   if moved <= ${FEW} or turn < now + ${SOON_MS} then
+    local key = ARGV[1] .. turns[i + 1]
     noteParked(key, turn, now, redis.pcall("HGET", key, "ats"))
   else
-    noteFrom, noteTo = math.min(noteFrom, score), math.max(noteTo, score)
+    if score < noteFrom then noteFrom = score end
+    if score > noteTo then noteTo = score end
   end
 end
 if moved > 0 then
