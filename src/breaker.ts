@@ -51,7 +51,7 @@ export class Breaker {
       // The first of them is the prober, unless the circuit has opened anew since.
       if (count > 0 && startAt >= this.#openUntil) this.#hasProber = true;
     };
-    return { startAt, from, spacingMs: horizonAt - startAt, horizonAt, joined };
+    return { owner: this, startAt, from, spacingMs: horizonAt - startAt, horizonAt, joined };
   }
 
   /** An answer, of whichever attempt: the endpoint is back. */

@@ -14,7 +14,14 @@ const SILENT_SHRINK = 0.5; // of the limit remains after an attempt without an a
 const SMOOTHING = 0.2; // weight of the newest duration in the average
 const ASSUMED_MS = 20; // duration of an attempt to an endpoint that has not answered yet
 const NO_SOONER_MS = 500; // 1/2 s: the first turn at one that has not answered yet; once it does, they are called forward
+const FIRST_PACE = { spacingMs: 5, lullMs: NO_SOONER_MS }; // of first attempts: those that are answered hold up nobody
 const MAX_PARK_MS = 5 * 60 * 1000; // 5 min: an endpoint may recover long before the end of its line
+
+/**
+ * Where a job that waits stands: before all others when it is to be an endpoint's first attempt, before those that come
+ * fresh from the queue when it had its turn in vain.
+ */
+export type Place = "first" | "again" | "fresh";
 
 export class Endpoint {
   /** How many attempts may be in flight; grows while it answers, shrinks while it is slow or silent (AIMD). */
@@ -28,14 +35,28 @@ export class Endpoint {
   /** Its parked jobs are being called forward. */
   isAdvancing = false;
   #averageMs = 0; // 0 is unknown
+  #hasFirst = false; // one of its jobs is to be its first attempt
   #progressAt = 0; // when it last answered, or went from idle to busy
-  #lineEndsAt = 0; // when the last of those parked has its turn
-  #frontEndsAt = 0; // the same for those that came at their turn and had to be parked again
+  readonly #lineEndsAt = { first: 0, again: 0, fresh: 0 }; // when the last of those parked has its turn
 
   /** An attempt begins. */
   started(nowMs: number): void {
     if (this.inFlight === 0) this.#progressAt = nowMs;
     this.inFlight += 1;
+    this.#hasFirst = false;
+  }
+
+  /** No attempt has come to an end yet, and none is in flight. */
+  get isUntried(): boolean {
+    return this.#averageMs === 0 && this.inFlight === 0;
+  }
+
+  /** The place of a job that must wait; of a fresh one's jobs one is to be its first attempt. */
+  placeOf(wasParked: boolean): Place {
+    const isFirst = this.isUntried && (wasParked || !this.#hasFirst);
+    this.#hasFirst ||= isFirst;
+    if (isFirst) return "first";
+    return wasParked ? "again" : "fresh";
   }
 
   /**
@@ -70,29 +91,28 @@ export class Endpoint {
   /**
    * The line of those who wait. Turns are laid out one after the other at the endpoint's own pace, so that a whole backlog
    * is parked once, not every few seconds.
-   *
-   * @param wasParked  they have had a turn in vain, and go before the rest
    */
-  line(wasParked: boolean, abreast: number, nowMs: number): Line {
-    // One that has not answered yet takes as long as it has been silent at least. Its first answer calls them forward.
-    const isUnknown = this.#averageMs === 0;
-    const spacingMs = isUnknown ? Math.max(ASSUMED_MS, this.#silentMs(nowMs)) / abreast : this.#spacingMs(abreast);
-    const lullMs = Math.max(isUnknown ? NO_SOONER_MS : 0, this.#lullMs(nowMs));
-    const endsAt = Math.max(wasParked ? this.#frontEndsAt : this.#lineEndsAt, nowMs + lullMs);
-    const from = endsAt + spacingMs;
-    const joined = (count: number) => this.#joined(from + (count - 1) * spacingMs, wasParked);
-    return { startAt: nowMs, from, spacingMs, horizonAt: nowMs + MAX_PARK_MS, joined };
+  line(place: Place, abreast: number, nowMs: number): Line {
+    const endsAt = this.#lineEndsAt;
+    const { spacingMs, lullMs } = place === "first" ? FIRST_PACE : this.#linePace(abreast, nowMs);
+    const from = Math.max(endsAt[place], nowMs + lullMs) + spacingMs;
+    const joined = (count: number): void => {
+      endsAt[place] = Math.max(endsAt[place], from + (count - 1) * spacingMs);
+    };
+    return { owner: this, startAt: nowMs, from, spacingMs, horizonAt: nowMs + MAX_PARK_MS, joined };
   }
 
-  #joined(endsAt: number, wasParked: boolean): void {
-    if (wasParked) this.#frontEndsAt = Math.max(this.#frontEndsAt, endsAt);
-    else this.#lineEndsAt = Math.max(this.#lineEndsAt, endsAt);
+  #linePace(abreast: number, nowMs: number) {
+    const lullMs = this.#lullMs(nowMs);
+    if (this.#averageMs > 0) return { spacingMs: this.#spacingMs(abreast), lullMs };
+    // One that has not answered yet takes as long as it has been silent at least. Its first answer calls them forward.
+    const spacingMs = Math.max(ASSUMED_MS, this.#silentMs(nowMs)) / abreast;
+    return { spacingMs, lullMs: Math.max(NO_SOONER_MS, lullMs) };
   }
 
   /** All who waited have been called forward: whoever comes now is the first again. */
   lineIsOver(): void {
-    this.#lineEndsAt = 0;
-    this.#frontEndsAt = 0;
+    Object.assign(this.#lineEndsAt, { first: 0, again: 0, fresh: 0 });
   }
 
   /** How many attempts it is likely to finish within `periodMs` when `abreast` go at once; 1 or more. */
@@ -100,9 +120,14 @@ export class Endpoint {
     return Math.ceil(periodMs / this.#spacingMs(abreast));
   }
 
-  /** Take an attempt's duration into the average. */
-  took(durationMs: number, nowMs: number): void {
+  /** An attempt has come to an end. */
+  progressed(nowMs: number): void {
     this.#progressAt = nowMs;
+  }
+
+  /** And its duration goes into the average. */
+  took(durationMs: number, nowMs: number): void {
+    this.progressed(nowMs);
     const previousMs = this.#averageMs || durationMs;
     this.#averageMs = Math.max(1, previousMs + SMOOTHING * (durationMs - previousMs));
   }

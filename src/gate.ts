@@ -122,7 +122,7 @@ export function createGate({
   }
 
   function park(endpoint: Endpoint, wasParked: boolean, reason: Shortage): Turn {
-    return parkIn(slots.line(endpoint, reason, wasParked, now()), endpoint, reason);
+    return parkIn(slots.line(endpoint, reason, endpoint.placeOf(wasParked), now()), endpoint, reason);
   }
 
   function parkIn(line: Line, endpoint: Endpoint, reason: ParkReason): Turn {
@@ -205,7 +205,7 @@ export function createGate({
       const endpoint = endpoints.get(name);
       if (endpoint?.breaker.isOpen) return endpoint.breaker.line(now());
       const reason = endpoint && slots.shortage(endpoint);
-      return reason && slots.line(endpoint, reason, false, now());
+      return reason && slots.line(endpoint, reason, "fresh", now());
     },
     joined(name, count, line) {
       if (count === 0) return;

@@ -15,11 +15,29 @@ export interface Turns {
 
 /** The turns of a line as it stands. */
 export interface Line extends Turns {
+  /** Whose it is: lines of one owner are the same. */
+  readonly owner: object;
   /** So many took them: the line is as much longer, though its endpoint may be in another line by now. */
   joined(count: number): void;
 }
 
 const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when the probe is due
+
+/** The same lines, for those who join them together: where they are one, its turns are dealt out in rounds. */
+export function dealOut(lines: readonly Line[]): Line[] {
+  const owners = lines.map(({ owner }) => owner);
+  const sizes = new Map<object, number>();
+  for (const owner of owners) sizes.set(owner, (sizes.get(owner) ?? 0) + 1);
+  const dealt = new Map<object, number>();
+  return lines.map((line) => {
+    const { owner, from, spacingMs } = line;
+    const size = sizes.get(owner) ?? 1;
+    const place = dealt.get(owner) ?? 0;
+    dealt.set(owner, place + 1);
+    const joined = (count: number): void => line.joined((count - 1) * size + place + 1);
+    return { ...line, from: from + place * spacingMs, spacingMs: size * spacingMs, joined };
+  });
+}
 
 /** The first and the last of so many turns of a line, or what lies beyond them, epoch ms: turns are whole milliseconds. */
 export function turnsOf({ from, spacingMs, startAt, horizonAt }: Turns, count: number): Span {

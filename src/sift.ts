@@ -6,7 +6,7 @@
  * everyone's time. One script parks up to three thousand, at the turns they would have been given.
  */
 import type { Gate } from "./gate.ts";
-import type { Line } from "./line.ts";
+import { dealOut, type Line } from "./line.ts";
 import type { Logger } from "./logger.ts";
 import type { Span } from "./parked-turns.ts";
 import { ADVANCE, NOTE, SCORE_PER_MS, SIFT } from "./sift-scripts.ts";
@@ -97,18 +97,19 @@ export function createSifter(options: SifterOptions): Sifter {
     let left = "";
     let chunk = FIRST_CHUNK;
     for (let pieces = 1; ; pieces++) {
-      const lines: [name: string, line: Line][] = [];
+      const found = new Map<string, Line>();
       for (const name of inTheWay) {
         const line = gate.line(name);
-        if (line !== undefined && lines.length < MAX_ENDPOINTS) lines.push([name, line]);
+        if (line !== undefined && found.size < MAX_ENDPOINTS) found.set(name, line);
       }
-      if (lines.length === 0) return; // they may go again
-      const places = lines.flatMap(([name, line]) => [name, line.from, line.spacingMs, line.startAt, line.horizonAt]);
+      if (found.size === 0) return; // they may go again
+      const [names, lines] = [[...found.keys()], dealOut([...found.values()])];
+      const places = lines.flatMap((line, i) => [names[i], line.from, line.spacingMs, line.startAt, line.horizonAt]);
       const asked = [wait, delayed, marker, jobs, chunk, now(), left, ...places];
       const [seen, last, noteFrom, noteTo, ...counts] = await siftQueue.call(valkey, ...asked);
       left = last;
       if (noteTo > 0) addUnnoted(noteFrom, noteTo);
-      for (const [index, [name, line]] of lines.entries()) gate.joined(name, counts[index] ?? 0, line);
+      for (const [i, line] of lines.entries()) gate.joined(names[i] as string, counts[i] ?? 0, line);
       const moved = counts.reduce((sum, count) => sum + count, 0);
       logger.debug({ endpoints: lines.length, moved, seen }, "queue.sifted");
       onCleared(seen - moved);

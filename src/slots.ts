@@ -1,7 +1,7 @@
 /**
  * The slots of a worker: who has them, and what one endpoint may have of them. In-process, without a clock of its own.
  */
-import { Endpoint } from "./endpoint.ts";
+import { Endpoint, type Place } from "./endpoint.ts";
 import type { Line } from "./line.ts";
 import { isSilence, type Outcome } from "./outcome.ts";
 
@@ -9,7 +9,7 @@ import { isSilence, type Outcome } from "./outcome.ts";
 export type Shortage = "limit" | "share";
 
 const SUSPECT_SHARE = 1 / 2; // of all slots, for endpoints that have not answered yet, or not lately, together
-const CROWD_SHARE = 1 / 4; // of all slots; beyond it such an endpoint has one, so that each of many gets its first attempt
+const CROWD_SHARE = 1 / 4; // of all slots; the rest of that share is for first attempts, one of each endpoint
 const BUSY_SHARE = 3 / 4; // of all slots; beyond it an endpoint keeps to its fair share, and the rest is for the others
 
 export class Slots {
@@ -42,11 +42,10 @@ export class Slots {
 
   /** What keeps an endpoint from one more; undefined when nothing does. */
   shortage(endpoint: Endpoint): Shortage | undefined {
-    const { inFlight, limit, isProven } = endpoint;
+    const { inFlight, limit, isProven, isUntried } = endpoint;
     if (inFlight >= Math.floor(Math.min(limit, this.most))) return "limit";
     if (this.isFull) return "share";
-    if (!isProven && this.#suspects.inFlight >= (inFlight === 0 ? this.#suspectSlots : this.#crowdSlots))
-      return "share";
+    if (!isProven && this.#suspects.inFlight >= (isUntried ? this.#suspectSlots : this.#crowdSlots)) return "share";
     return this.inFlight >= this.#busySlots && inFlight >= this.fairShare(this.#busySlots) ? "share" : undefined;
   }
 
@@ -76,19 +75,21 @@ export class Slots {
     const isAnswer = outcome.kind === "response";
     if (!isAnswer && !isSilence(outcome)) return;
     endpoint.took(outcome.durationMs, nowMs);
-    if (!endpoint.isProven) this.#suspects.took(outcome.durationMs, nowMs);
+    if (!endpoint.isProven) {
+      // Who answers leaves the crowd, and takes its jobs along: the pace of those who stay is that of their silence.
+      if (isAnswer) this.#suspects.progressed(nowMs);
+      else this.#suspects.took(outcome.durationMs, nowMs);
+    }
     if (endpoint.isProven !== isAnswer) this.#suspects.inFlight += isAnswer ? -endpoint.inFlight : endpoint.inFlight;
     endpoint.isProven = isAnswer;
   }
 
   /**
    * The line of those who wait for more of something. Suspects that wait for a part of their share are in one line.
-   *
-   * @param wasParked  they have had a turn in vain, and go before the rest
    */
-  line(endpoint: Endpoint, of: Shortage, wasParked: boolean, nowMs: number): Line {
+  line(endpoint: Endpoint, of: Shortage, place: Place, nowMs: number): Line {
     const isCrowd = of === "share" && !endpoint.isProven;
-    const abreast = isCrowd ? this.#suspectSlots : this.abreast(endpoint);
-    return (isCrowd ? this.#suspects : endpoint).line(wasParked, abreast, nowMs);
+    const abreast = isCrowd ? this.#crowdSlots : this.abreast(endpoint);
+    return (isCrowd ? this.#suspects : endpoint).line(place, abreast, nowMs);
   }
 }

@@ -86,7 +86,7 @@ describe("the line of an endpoint", () => {
     endpoint.took(100, 0);
     let last = 0;
     for (let i = 0; i < 100; i++) {
-      const line = endpoint.line(false, 4, 1_000);
+      const line = endpoint.line("fresh", 4, 1_000);
       expect(line.from).toBeGreaterThanOrEqual(1_000);
       expect(line.from).toBeGreaterThan(last);
       last = line.from;
@@ -98,22 +98,22 @@ describe("the line of an endpoint", () => {
 
   test("is as long for many at once as for as many one by one", () => {
     const [one, many] = [new Endpoint(), new Endpoint()];
-    for (let i = 0; i < 50; i++) one.line(false, 4, 0).joined(1);
-    many.line(false, 4, 0).joined(50);
-    expect(many.line(false, 4, 0).from).toBeCloseTo(one.line(false, 4, 0).from, 3);
+    for (let i = 0; i < 50; i++) one.line("fresh", 4, 0).joined(1);
+    many.line("fresh", 4, 0).joined(50);
+    expect(many.line("fresh", 4, 0).from).toBeCloseTo(one.line("fresh", 4, 0).from, 3);
   });
 
   test("has those in front that have had a turn in vain", () => {
     const endpoint = new Endpoint();
-    endpoint.line(false, 4, 0).joined(1_000);
-    expect(endpoint.line(true, 4, 0).from).toBeLessThan(endpoint.line(false, 4, 0).from / 10);
+    endpoint.line("fresh", 4, 0).joined(1_000);
+    expect(endpoint.line("again", 4, 0).from).toBeLessThan(endpoint.line("fresh", 4, 0).from / 10);
   });
 
   test("goes at the endpoint's pace: slower after slow answers", () => {
     const [quick, slow] = [new Endpoint(), new Endpoint()];
     for (let i = 0; i < 50; i++) quick.took(10, 0);
     for (let i = 0; i < 50; i++) slow.took(2_000, 0);
-    const spacings = [quick, slow].map((endpoint) => endpoint.line(false, 1, 5_000).spacingMs);
+    const spacings = [quick, slow].map((endpoint) => endpoint.line("fresh", 1, 5_000).spacingMs);
     expect(spacings[0]).toBeLessThan(20);
     expect(spacings[1]).toBeGreaterThan(1_500);
   });
@@ -121,15 +121,15 @@ describe("the line of an endpoint", () => {
   test("begins half a second off while there is no first answer, which would call them forward", () => {
     const endpoint = new Endpoint();
     endpoint.started(1_000);
-    expect(endpoint.line(false, 4, 1_010).from).toBe(1_515);
-    expect(endpoint.line(true, 4, 2_000).from).toBeGreaterThan(2_900); // by then it has been silent for longer than that
+    expect(endpoint.line("fresh", 4, 1_010).from).toBe(1_515);
+    expect(endpoint.line("again", 4, 2_000).from).toBeGreaterThan(2_900); // by then it has been silent for longer than that
     endpoint.took(10, 2_000);
-    expect(endpoint.line(false, 4, 2_000).from).toBeLessThan(2_010);
+    expect(endpoint.line("fresh", 4, 2_000).from).toBeLessThan(2_010);
   });
 
   test("that has not answered yet goes at the pace of what it has taken so far, if that is more than expected", () => {
     const endpoint = new Endpoint();
-    const spacingAt = (nowMs: number) => endpoint.line(false, 4, nowMs).spacingMs;
+    const spacingAt = (nowMs: number) => endpoint.line("fresh", 4, nowMs).spacingMs;
     expect(spacingAt(9_000)).toBe(5); // nothing is in flight
     endpoint.started(10_000);
     expect(spacingAt(10_001)).toBe(5);
@@ -142,7 +142,7 @@ describe("the line of an endpoint", () => {
     const endpoint = new Endpoint();
     for (let i = 0; i < 50; i++) endpoint.took(10, 0);
     endpoint.started(0);
-    const { from, spacingMs } = endpoint.line(false, 1, 5_000);
+    const { from, spacingMs } = endpoint.line("fresh", 1, 5_000);
     expect(from).toBeGreaterThan(9_900);
     expect(from).toBeLessThan(10_100);
     expect(spacingMs).toBeLessThan(20);

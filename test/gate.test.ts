@@ -175,6 +175,66 @@ describe("endpoints that do not answer", () => {
     for (let i = 0; i < 20; i++) expect(isGo(ask(gate, `new-${i}`))).toBe(true);
   });
 
+  test("and did not when they were tried leave half of their share to those that nobody has tried yet", () => {
+    const gate = gateOf();
+    const silent = Array.from({ length: 200 }, (_, index) => `silent-${index}`);
+    for (const name of silent) gate.release(name, SILENCE, ask(gate, name) as Turn);
+    const held = silent.reduce((sum, name) => sum + fill(gate, name), 0);
+    expect(held).toBe(SLOTS / 4);
+    for (let i = 0; i < SLOTS / 4; i++) expect(isGo(ask(gate, `new-${i}`))).toBe(true);
+    expect(isGo(ask(gate, "one-more"))).toBe(false);
+  });
+
+  test("do not put off an endpoint's first attempt by the length of their line, nor its other jobs those of others", () => {
+    const gate = gateOf({ random: () => 0 });
+    for (let i = 0; i < SLOTS; i++) fill(gate, `silent-${i}`);
+    nowMs += 5_000;
+    const line = gate.line("silent-70"); // it has one attempt in flight, and no share left for a second
+    if (line === undefined) throw new Error("expected a line");
+    gate.joined("silent-70", 10_000, line);
+    const waitOf = (name: string, wasParked = false) => {
+      const turn = ask(gate, name, wasParked);
+      if (turn === "waits" || turn.kind !== "park") throw new Error(`expected ${name} to be parked`);
+      return turn.retryAt - nowMs;
+    };
+    const firsts = Array.from({ length: 100 }, (_, index) => waitOf(`new-${index}`));
+    expect(firsts).toEqual(firsts.toSorted((a, b) => a - b));
+    expect(Math.min(...firsts)).toBeGreaterThanOrEqual(500);
+    expect(Math.max(...firsts)).toBeLessThan(3_000);
+    expect(waitOf("new-1")).toBeGreaterThan(60_000); // one of its jobs is enough to know more
+    nowMs += 3_000;
+    expect(waitOf("new-1", true)).toBeLessThan(1_000); // in vain: once more
+  });
+
+  test("are tried once each before a new one need not wait for them, and by then it does not wait at all", async () => {
+    const gate = gateOf({ random: createRandom(SEED) });
+    const waits: number[][] = []; // of new ones that answer: when each came, and for how long it waited
+    const due = new Map<number, (() => void)[]>();
+    const at = (ms: number, run: () => void) => {
+      const tick = Math.max(Math.ceil(ms / 5) * 5, nowMs + 5);
+      due.set(tick, [...(due.get(tick) ?? []), run]);
+    };
+    const come = (name: string, isNew: boolean, cameAt: number, wasParked = false): void => {
+      const turn = ask(gate, name, wasParked);
+      if (turn === "waits") return; // its endpoint's next job will do
+      if (turn.kind === "park") return void at(turn.retryAt, () => come(name, isNew, cameAt, true));
+      if (isNew) waits.push([cameAt, nowMs - cameAt]);
+      at(nowMs + (isNew ? 5 : 10_000), () => gate.release(name, isNew ? OK() : SILENCE, turn));
+    };
+    for (let ms = 0; ms < 40_000; ms += 5) {
+      at(EPOCH_MS + ms, () => come(`silent-${(ms / 5) % 200}`, false, EPOCH_MS + ms)); // 200 a second
+      if (ms % 500 === 0) at(EPOCH_MS + ms, () => come(`new-${ms}`, true, EPOCH_MS + ms));
+    }
+    while (nowMs < EPOCH_MS + 60_000) {
+      await pass(5);
+      for (const run of due.get(nowMs) ?? []) run();
+    }
+    expect(waits).toHaveLength(80);
+    const later = waits.filter(([cameAt = 0]) => cameAt > EPOCH_MS + 25_000).map(([, waitMs]) => waitMs);
+    expect(Math.max(...waits.map(([, waitMs = 0]) => waitMs))).toBeLessThan(25_000);
+    expect(new Set(later)).toEqual(new Set([0]));
+  });
+
   test("and wait for their share are in one line, at the pace of all of them", () => {
     const gate = gateOf({ random: () => 0 });
     for (let i = 0; i < SLOTS; i++) fill(gate, `silent-${i}`);
@@ -191,6 +251,15 @@ describe("endpoints that do not answer", () => {
     expect(line.spacingMs).toBeLessThan(1); // 128 at once
     gate.joined("new-2", 1_000, line);
     expect(gate.line("new-1")?.from).toBeCloseTo(line.from + 1_000 * line.spacingMs, 0); // behind those of the other
+  });
+
+  test("have a line at the pace of their silence, however many others answer at once meanwhile", () => {
+    const gate = gateOf();
+    for (let i = 0; i < SLOTS; i++) fill(gate, `silent-${i}`);
+    nowMs += 10_000;
+    release(gate, "silent-0", SILENCE, 4);
+    for (let i = 0; i < 100; i++) gate.release(`new-${i}`, OK(1), ask(gate, `new-${i}`) as Turn);
+    expect(gate.line("silent-70")?.spacingMs).toBeCloseTo(10_000 / (SLOTS / 4), 0);
   });
 
   test("leave half of the slots to those that do", () => {
@@ -502,7 +571,7 @@ describe("parked jobs are called forward", () => {
   }
   const lineAt = (ms: number): Line => {
     const [startAt, from] = [nowMs, nowMs + ms];
-    return { startAt, from, spacingMs: 10, horizonAt: nowMs + MINUTE_MS, joined: () => {} };
+    return { owner: {}, startAt, from, spacingMs: 10, horizonAt: nowMs + MINUTE_MS, joined: () => {} };
   };
 
   test("until none is left, though no answer comes meanwhile", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { firstTurn, turnsOf } from "../src/line.ts";
+import { dealOut, firstTurn, type Line, turnsOf } from "../src/line.ts";
 
 const line = { startAt: 1_000, from: 2_000, spacingMs: 100, horizonAt: 10_000 };
 
@@ -50,5 +50,32 @@ describe("all turns of a line", () => {
   test("lie within what is said of them, also where the line begins within a millisecond", () => {
     expect(turnsOf({ ...line, from: 2_000.9 }, 1).first).toBe(2_000);
     expect(turnsOf({ ...line, startAt: 1_000.5, from: 20_000 }, 5)).toEqual({ first: 5_500, last: 10_000 });
+  });
+});
+
+describe("lines that are joined together", () => {
+  const ownedBy = (owner: object, log: number[] = []): Line => ({
+    ...line,
+    owner,
+    joined: (count) => void log.push(count),
+  });
+
+  test("are left as they are where each has an owner of its own", () => {
+    const lines = [ownedBy({}), ownedBy({})];
+    for (const { from, spacingMs } of dealOut(lines)) expect([from, spacingMs]).toEqual([2_000, 100]);
+  });
+
+  test("deal the turns of one and the same out in rounds, and are as much longer as the last of them says", () => {
+    const joined: number[] = [];
+    const [crowd, other] = [{}, {}];
+    const dealt = dealOut([ownedBy(crowd, joined), ownedBy(other), ownedBy(crowd, joined), ownedBy(crowd, joined)]);
+    expect(dealt.map(({ from, spacingMs }) => [from, spacingMs])).toEqual([
+      [2_000, 300],
+      [2_000, 100],
+      [2_100, 300],
+      [2_200, 300],
+    ]);
+    for (const [i, count] of [1, 1, 5, 2].entries()) dealt[i]?.joined(count);
+    expect(joined).toEqual([1, 14, 6]); // the turns at 2,000, 3,300 and 2,500
   });
 });

@@ -20,7 +20,7 @@ afterEach(async () => {
 });
 
 /** A queue that nobody works on, and a sifter for it with a line of the test's own. */
-async function setUp(given: Partial<Turns> = {}) {
+async function setUp(given: Partial<Line> = {}) {
   const name = `sift-${crypto.randomUUID()}`;
   const valkey: Valkey = connectValkey(await testValkeyUrl(), "test:sift", { info() {}, warn() {} } as never);
   const queue = new Queue(name, { connection: valkey });
@@ -38,12 +38,18 @@ async function setUp(given: Partial<Turns> = {}) {
   const underWay: boolean[] = [];
   const cleared: number[] = [];
   let line: Line = {
+    owner: sifted,
     startAt: EPOCH_MS,
     from: EPOCH_MS + 1_000,
     spacingMs: 10,
     horizonAt: EPOCH_MS + 1e9,
     joined: () => {},
     ...given,
+  };
+  const owners: Record<string, object> = {};
+  const ownerOf = (endpoint: string) => {
+    owners[endpoint] ??= {};
+    return given?.owner ?? owners[endpoint];
   };
   let asked = 0;
   let pieces = Number.POSITIVE_INFINITY;
@@ -52,10 +58,10 @@ async function setUp(given: Partial<Turns> = {}) {
     valkey,
     prefix: queueKey(name),
     gate: {
-      line: () => {
+      line: (endpoint) => {
         asked += 1;
         betweenPieces(asked);
-        return asked > pieces ? undefined : line;
+        return asked > pieces ? undefined : { ...line, owner: ownerOf(endpoint) };
       },
       joined(_, count, { from, spacingMs, ...rest }) {
         joined.push(count);
@@ -336,6 +342,19 @@ describe("sifting", () => {
     }
     expect(rig.sifted).toMatchObject([{ endpoints: 3, moved: 300, seen: 400 }]);
     expect(rig.cleared).toEqual([100]);
+  });
+
+  test("and those of endpoints that are in one line have its turns by rounds", async () => {
+    const rig = await setUp({ owner: {} });
+    const urls = [THEIRS, "https://a.example/in", "https://b.example/in"];
+    const ids = await rig.add(...Array.from({ length: 300 }, (_, index) => jobData(urls[index % 3] as string)));
+    for (const url of urls) rig.call(11, url, false);
+    await eventually(
+      () => rig.noted.length,
+      (sifts) => sifts === 1,
+    );
+    expect(rig.joined).toEqual([100, 100, 100]);
+    expect(await rig.delayed()).toEqual(ids.map((id, index) => ({ id, turnAt: EPOCH_MS + 1_000 + index * 10 })));
   });
 
   test("leaves an endpoint's jobs alone that had to wait now and then, or answers and had to now and then", async () => {
