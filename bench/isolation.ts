@@ -5,9 +5,10 @@
  *
  * `--only` takes parts of scenarios' names. With several rounds, the scenarios take turns and the times are medians.
  *
- * 115 events a second go to 20 healthy endpoints in every scenario, and as many to others in most. Prints how many of the
- * healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the receiver. Baselines:
- * the healthy ones alone, and a backlog of the healthy tenth alone; the last for a worker that is cold and one that is warm.
+ * 115 events a second go to 20 healthy endpoints in every scenario, or each to a new one, and as many to others in most.
+ * Prints how many of the healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the
+ * receiver. Baselines: the healthy ones alone, and a backlog of the healthy tenth alone; the last for a worker that is cold
+ * and one that is warm. Beside 200 dead ones a new endpoint counts from 20 s on, when each of those has been tried.
  */
 import { Queue } from "bullmq";
 import { countOpen, fill, untilLeft } from "./backlog.ts";
@@ -21,6 +22,10 @@ interface Scenario {
   readonly name: string;
   /** What the ones that follow are compared with. */
   readonly isBaseline?: boolean;
+  /** Each of the healthy events goes to an endpoint that had none before. */
+  readonly isNew?: boolean;
+  /** How long the worker is to run before it counts, at least; ms. */
+  readonly warmUpMs?: number;
   /** Where the other half of the traffic goes; none when absent. */
   readonly others?: { readonly kind: "fast" | "dead" | "slow"; readonly endpoints: number };
   /** Jobs that wait before the worker starts, or resumes when it is warm, and the share of them that is not the healthy ones'. */
@@ -40,6 +45,8 @@ const SCENARIOS: readonly Scenario[] = [
   { name: "and 20 dead", others: { kind: "dead", endpoints: 20 } },
   { name: "and 50 dead", others: { kind: "dead", endpoints: 50 } },
   { name: "and 20 slow (2 s)", others: { kind: "slow", endpoints: 20 } },
+  { name: "new endpoints", isBaseline: true, isNew: true },
+  { name: "new ones, and 200 dead", isNew: true, others: { kind: "dead", endpoints: 200 }, warmUpMs: 20_000 },
   { name: "backlog, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast" } },
   { name: "backlog, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead" } },
   { name: "backlog, 90 % one slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow" } },
@@ -111,7 +118,7 @@ console.log(
 async function measure(
   rig: Rig,
   kind: Kind,
-  { others, backlog }: Scenario,
+  { others, backlog, isNew, warmUpMs = 0 }: Scenario,
 ): Promise<{ sent: number; latencies: number[] }> {
   const { valkeyUrl, receiverLine: receiverUrl, startWorker } = rig;
   const run = crypto.randomUUID();
@@ -125,7 +132,7 @@ async function measure(
       data: { userId: `usr_${endpoint}`, endpoint: { url, secret: "bench-secret" }, data },
     };
   };
-  const healthy = () => job("fast", count++ % HEALTHY_ENDPOINTS);
+  const healthy = () => job("fast", isNew ? count++ : count++ % HEALTHY_ENDPOINTS);
 
   const addBacklog = async ({ jobs, share, kind, endpoints = 1 }: NonNullable<Scenario["backlog"]>) => {
     await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000 + (index % endpoints)) : healthy()));
@@ -146,8 +153,8 @@ async function measure(
   await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
   if (backlog?.isWarm) await queue.resume();
   // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
-  const warmUpMs = backlog === undefined ? warmUp : 0;
-  const skipped = Math.round((warmUpMs * HEALTHY_PER_SECOND) / 1000);
+  const skippedMs = backlog === undefined ? Math.max(warmUp, warmUpMs) : 0;
+  const skipped = Math.round((skippedMs * HEALTHY_PER_SECOND) / 1000);
   const total = skipped + seconds * HEALTHY_PER_SECOND;
   const startedAt = performance.now();
   let otherCount = 0;
