@@ -21,8 +21,7 @@ export function readOptions<T extends ParseArgsOptionsConfig>(
     if (!("help" in values)) return { values: values as Values<T>, positionals };
   } catch (error) {
     const [what] = (error as Error).message.split(". "); // what follows is about positionals
-    console.error(`${what}\n${describeOptions(options)}`);
-    process.exit(2);
+    return refuse(`${what}\n${describeOptions(options)}`);
   }
   console.log(describeOptions(options));
   process.exit(0);
@@ -40,31 +39,31 @@ function describeOptions(options: ParseArgsOptionsConfig): string {
 export function parseNumbers(name: string, text: string, max: number): number[] {
   const values = text.split(",").map(Number);
   if (values.every((value) => Number.isInteger(value) && value >= 1 && value <= max)) return values;
-  return refuse(`--${name} to be whole numbers from 1 to ${max}, comma-separated`, text);
+  return refuse(`expected --${name} to be whole numbers from 1 to ${max}, comma-separated, got "${text}"`);
 }
 
 /** One whole number from `min` to `max`. */
 export function parseNumber(name: string, text: string, max: number, min = 1): number {
   const value = text === "" ? Number.NaN : Number(text);
   if (Number.isInteger(value) && value >= min && value <= max) return value;
-  return refuse(`--${name} to be a whole number from ${min} to ${max}`, text);
+  return refuse(`expected --${name} to be a whole number from ${min} to ${max}, got "${text}"`);
 }
 
 /** Some of the known kinds, of workers for example, comma-separated. */
 export function parseKinds<K extends string = Kind>(name: string, text: string, known: readonly K[]): K[] {
   const kinds = text.split(",") as K[];
   if (kinds.every((kind) => known.includes(kind))) return kinds;
-  return refuse(`--${name} to be some of ${known.join(",")}`, text);
+  return refuse(`expected --${name} to be some of ${known.join(",")}, got "${text}"`);
 }
 
 /** Settings for the workers, as `NAME=value`. */
 export function parseSettings(pairs: readonly string[]): Record<string, string> {
   const unlike = pairs.find((pair) => !/^[A-Z_]+=/.test(pair));
-  if (unlike !== undefined) return refuse("--set to be NAME=value", unlike);
+  if (unlike !== undefined) return refuse(`expected --set to be NAME=value, got "${unlike}"`);
   return Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s, 2)));
 }
 
-function refuse(expected: string, got: string): never {
-  console.error(`expected ${expected}, got "${got}"`);
+function refuse(reason: string): never {
+  console.error(reason);
   process.exit(2);
 }

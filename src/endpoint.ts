@@ -51,8 +51,8 @@ export class Endpoint {
     return this.#averageMs === 0 && this.inFlight === 0;
   }
 
-  /** The place of a job that must wait; of a fresh one's jobs one is to be its first attempt. */
-  placeOf(wasParked: boolean): Place {
+  /** The place that a job takes which must wait; of an untried endpoint's fresh ones, one is to be its first attempt. */
+  takePlace(wasParked: boolean): Place {
     const isFirst = this.isUntried && (wasParked || !this.#hasFirst);
     this.#hasFirst ||= isFirst;
     if (isFirst) return "first";

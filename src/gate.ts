@@ -122,7 +122,7 @@ export function createGate({
   }
 
   function park(endpoint: Endpoint, wasParked: boolean, reason: Shortage): Turn {
-    return parkIn(slots.line(endpoint, reason, endpoint.placeOf(wasParked), now()), endpoint, reason);
+    return parkIn(slots.line(endpoint, reason, endpoint.takePlace(wasParked), now()), endpoint, reason);
   }
 
   function parkIn(line: Line, endpoint: Endpoint, reason: ParkReason): Turn {

@@ -25,17 +25,12 @@ const MAX_JITTER_MS = 1000; // 1 s: whoever is to probe an endpoint comes when t
 
 /** The same lines, for those who join them together: where they are one, its turns are dealt out in rounds. */
 export function dealOut(lines: readonly Line[]): Line[] {
-  const owners = lines.map(({ owner }) => owner);
-  const sizes = new Map<object, number>();
-  for (const owner of owners) sizes.set(owner, (sizes.get(owner) ?? 0) + 1);
-  const dealt = new Map<object, number>();
+  const byOwner = Map.groupBy(lines, ({ owner }) => owner);
   return lines.map((line) => {
-    const { owner, from, spacingMs } = line;
-    const size = sizes.get(owner) ?? 1;
-    const place = dealt.get(owner) ?? 0;
-    dealt.set(owner, place + 1);
+    const same = byOwner.get(line.owner) ?? [line];
+    const [size, place] = [same.length, same.indexOf(line)];
     const joined = (count: number): void => line.joined((count - 1) * size + place + 1);
-    return { ...line, from: from + place * spacingMs, spacingMs: size * spacingMs, joined };
+    return { ...line, from: line.from + place * line.spacingMs, spacingMs: size * line.spacingMs, joined };
   });
 }
 

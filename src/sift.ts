@@ -103,7 +103,8 @@ export function createSifter(options: SifterOptions): Sifter {
         if (line !== undefined && found.size < MAX_ENDPOINTS) found.set(name, line);
       }
       if (found.size === 0) return; // they may go again
-      const [names, lines] = [[...found.keys()], dealOut([...found.values()])];
+      const names = [...found.keys()];
+      const lines = dealOut([...found.values()]);
       const places = lines.flatMap((line, i) => [names[i], line.from, line.spacingMs, line.startAt, line.horizonAt]);
       const asked = [wait, delayed, marker, jobs, chunk, now(), left, ...places];
       const [seen, last, noteFrom, noteTo, ...counts] = await siftQueue.call(valkey, ...asked);

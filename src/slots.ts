@@ -17,7 +17,7 @@ export class Slots {
   inFlight = 0;
   /** Endpoints that have some. */
   busyEndpoints = 0;
-  readonly #suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their slots
+  readonly #suspects = new Endpoint(); // all of them together, as if they were one: its pace is that of their silence
   readonly #suspectSlots: number;
   readonly #crowdSlots: number;
   readonly #busySlots: number;

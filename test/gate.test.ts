@@ -175,7 +175,7 @@ describe("endpoints that do not answer", () => {
     for (let i = 0; i < 20; i++) expect(isGo(ask(gate, `new-${i}`))).toBe(true);
   });
 
-  test("and did not when they were tried leave half of their share to those that nobody has tried yet", () => {
+  test("and have been tried leave half of their share to those that nobody has tried yet", () => {
     const gate = gateOf();
     const silent = Array.from({ length: 200 }, (_, index) => `silent-${index}`);
     for (const name of silent) gate.release(name, SILENCE, ask(gate, name) as Turn);
