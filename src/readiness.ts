@@ -32,7 +32,7 @@ export function valkeyProblems({ isPrimary, evictionPolicy }: ValkeyFacts): stri
 export async function checkWorker(worker: DeliveryWorker, queue: Queue, nowMs: number): Promise<string[]> {
   if (!worker.isRunning()) return ["the worker does not run"];
   const idleMs = nowMs - worker.lastPickUpAt;
-  if (idleMs < STUCK_MS || worker.active >= worker.concurrency) return [];
+  if (idleMs < STUCK_MS || worker.active >= worker.capacity) return [];
   const isHeld = Promise.all([queue.isPaused(), queue.isMaxed(), queue.getWaitingCount()]);
   const [isPaused, isMaxed, waiting] = await within(PROBE_MS, isHeld, [true, true, 0]);
   if (isPaused || isMaxed || waiting === 0) return [];

@@ -1,0 +1,228 @@
+/**
+ * The main loop of our worker, over BullMQ's public `getNextJob` and `processJob`.
+ *
+ * BullMQ's own loop fetches jobs one after the other, and starts none before it holds as many as it may or all there are:
+ * where hundreds wait, the first would wait for as many round trips. This one starts each job as it comes, and while the
+ * queue has more it fetches in parallel.
+ */
+import { type Job, type JobJson, type RedisQueueBackend, Worker } from "bullmq";
+import type { Valkey } from "./valkey.ts";
+
+const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
+const MAX_PARALLEL_FETCHES = 64; // asked for by one call of `take`: more could not start soon, and other workers could
+const ERROR_PAUSE_MS = 1000; // 1 s until the next fetch after one that failed
+const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
+
+/** What wants to know how the queue is doing. */
+export interface QueueWatch {
+  /** A job was taken. */
+  taken(): void;
+  /** No job was waiting. */
+  empty(): void;
+}
+
+/**
+ * A BullMQ worker with a loop of its own. It holds as many jobs as it has slots (BullMQ's `concurrency`), and one more for
+ * each that is excused. Jobs that are being asked for count as held.
+ */
+export class LoopWorker extends Worker<unknown, string, string, RedisQueueBackend> {
+  /** Epoch ms at which this worker last took a job, or was made. */
+  lastPickUpAt = Date.now();
+  /** Fetch one job after the other, even while many wait: those at the head of the queue are about to be moved away. */
+  isHeldBack = false;
+  /** Set by a subclass's constructor. */
+  protected watch: QueueWatch | undefined;
+
+  #isLooping = false;
+  #held = 0;
+  #excused = 0;
+  #fetchedInRow = 0;
+  #tokens = 0;
+  #isEmpty = true; // as the last fetch found the queue
+  #isDrained = false; // as BullMQ has it: its next `getNextJob` waits for a job
+  #hasWaited = false; // the current `getNextJob` did wait
+  #wakeLoop = () => {};
+  #endPause = () => {};
+
+  /** How many jobs it may hold. */
+  get capacity(): number {
+    return this.concurrency + this.#excused;
+  }
+
+  get #mayTake(): boolean {
+    return this.#isLooping && !this.closing && !this.paused;
+  }
+
+  override async run(): Promise<void> {
+    if (this.running) throw new Error("the worker is already running");
+    this.running = true;
+    try {
+      if (this.closing || this.paused) return;
+      await this.startStalledCheckTimer();
+      this.lockManager.start();
+      this.mainLoopRunning = this.#loop();
+      await this.mainLoopRunning;
+    } finally {
+      this.running = false;
+    }
+  }
+
+  override async pause(doNotWaitActive?: boolean): Promise<void> {
+    const paused = super.pause(doNotWaitActive);
+    this.#wake();
+    await paused;
+  }
+
+  override async resume(): Promise<void> {
+    await super.resume();
+    this.#wake();
+  }
+
+  override async close(force?: boolean): Promise<void> {
+    const closed = super.close(force);
+    this.#wake();
+    await closed;
+  }
+
+  /** So many of the jobs in hand need no slot: as many more may be taken. */
+  excuse(jobs: number): void {
+    const more = jobs - this.#excused;
+    this.#excused = jobs;
+    if (more <= 0) return;
+    this.#wakeLoop();
+    if (!this.#isEmpty && !this.isHeldBack) this.take(more);
+  }
+
+  /** Fetch so many jobs in parallel, as far as there are slots. */
+  take(jobs: number): void {
+    if (!this.#mayTake) return;
+    const free = Math.min(jobs, MAX_PARALLEL_FETCHES, this.capacity - this.#held);
+    for (let asked = 0; asked < free; asked++) this.#work(this.#nextToken());
+  }
+
+  async #loop(): Promise<void> {
+    this.#isLooping = true;
+    while (this.#mayTake || this.#held > 0) {
+      if (this.#mayTake && this.#held < this.capacity) await this.#takeNext();
+      else await this.#change();
+    }
+    this.#isLooping = false;
+  }
+
+  /** Wait for the next job, which may be long in coming, and start it. */
+  async #takeNext(): Promise<void> {
+    const token = this.#nextToken();
+    const wasDrained = this.#isDrained;
+    this.#hasWaited = false;
+    this.#held += 1;
+    let job: Job | undefined;
+    try {
+      job = await this.getNextJob(token);
+      // BullMQ waits for the next job of a drained queue, unless a rate limit holds: then it answers at once.
+      if (job === undefined && wasDrained && !this.#hasWaited) await this.#waitForRateLimit();
+    } catch (error) {
+      await this.#pauseAfter(error as Error);
+    }
+    this.#held -= 1;
+    if (job !== undefined) this.#work(token, job);
+  }
+
+  /** Process a job, and those that come after it, one with each acknowledgement. */
+  async #work(token: string, taken?: Job): Promise<void> {
+    let hasAsked = false;
+    const mayFetchNext = () => {
+      hasAsked = this.#held <= this.capacity;
+      return hasAsked;
+    };
+    this.#held += 1;
+    try {
+      let job: Awaited<ReturnType<Worker["processJob"]>> = taken ?? (await this.moveToActive(token, this.opts.name));
+      while (job) job = await this.processJob(job, token, mayFetchNext);
+      if (hasAsked) this.#foundEmpty();
+    } catch (error) {
+      this.emit("error", error as Error);
+    }
+    this.#held -= 1;
+    this.#wakeLoop();
+  }
+
+  /**
+   * BullMQ fetches the job whose marker woke it, even if it was told to stop meanwhile. The marker goes back, to wake another
+   * worker instead.
+   */
+  protected override async moveToActive(token: string, name?: string): Promise<Job> {
+    if (this.closing || this.paused) {
+      await (this.opts.connection as Valkey).zadd(this.toKey("marker"), 0, "0");
+      return undefined as never;
+    }
+    const job = await super.moveToActive(token, name);
+    this.#fetchedInRow = job === undefined ? 0 : this.#fetchedInRow + 1;
+    if (job === undefined) this.#foundEmpty();
+    else if (this.#fetchedInRow > PARALLEL_FETCH_AFTER && !this.isHeldBack) this.take(2);
+    return job;
+  }
+
+  /** BullMQ drops a job whose schedule cannot go on, and leaves it active, stalling for ever: it goes without one. */
+  protected override async nextJobFromJobData(stored?: JobJson, jobId?: string, token?: string): Promise<Job> {
+    this.#isDrained = !stored;
+    if (stored) {
+      this.#isEmpty = false;
+      this.lastPickUpAt = Date.now();
+      this.watch?.taken();
+    }
+    const job = await super.nextJobFromJobData(stored, jobId, token);
+    if (job !== undefined || !stored) return job;
+    const opts = { ...stored.opts, repeatJobKey: undefined };
+    return await super.nextJobFromJobData({ ...stored, opts, repeatJobKey: undefined }, jobId, token);
+  }
+
+  protected override getBlockTimeout(blockUntil: number): number {
+    this.#hasWaited = true;
+    return super.getBlockTimeout(blockUntil);
+  }
+
+  #foundEmpty(): void {
+    this.#isEmpty = true;
+    this.watch?.empty();
+  }
+
+  async #waitForRateLimit(): Promise<void> {
+    if (!this.#mayTake) return;
+    const limitMs = await this.backend.getRateLimitTtl(this.opts.limiter?.max);
+    await this.#pauseFor(this.getRateLimitDelay(Math.max(MIN_LIMIT_PAUSE_MS, limitMs)));
+  }
+
+  async #pauseAfter(error: Error): Promise<void> {
+    if (!this.#mayTake) return;
+    this.emit("error", error);
+    await this.#pauseFor(ERROR_PAUSE_MS);
+  }
+
+  /** Ends sooner when the worker is paused or closed. */
+  #pauseFor(ms: number): Promise<void> {
+    if (!this.#mayTake) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    this.#endPause = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    return promise;
+  }
+
+  /** Until a job ends, or more may be taken. */
+  #change(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wakeLoop = resolve;
+    return promise;
+  }
+
+  #wake(): void {
+    this.#endPause();
+    this.#wakeLoop();
+  }
+
+  #nextToken(): string {
+    return `${this.id}:${this.#tokens++}`;
+  }
+}
