@@ -3,6 +3,7 @@
  */
 import type { Attempt, AttemptLog } from "./attempts.ts";
 import type { Job, Queue } from "./queue.ts";
+import { DELAYED_SCORE_PER_MS } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
 /** Where a job is; `gone` when it is not kept any more, or is another user's by now. */
@@ -24,8 +25,6 @@ export interface Delivery {
   /** Newest first, at least one. */
   readonly attempts: readonly [Attempt, ...Attempt[]];
 }
-
-const SCORE_PER_MS = 4096; // BullMQ's delayed set: ms times this, so that jobs of one millisecond keep their order
 
 export interface DeliverySources {
   readonly queue: Queue;
@@ -56,7 +55,7 @@ export async function readDeliveries(
       const job = attempts[0].job as string | undefined;
       const state = job === undefined ? "gone" : await readState(queue, job, userId);
       const score = state === "delayed" ? await valkey.zscore(queue.toKey("delayed"), job as string) : null;
-      const nextAt = score === null ? undefined : Math.floor(Number(score) / SCORE_PER_MS);
+      const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
       return { id, event, endpoint, job, state, nextAt, attempts };
     }),
   );

@@ -16,6 +16,7 @@ import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
 import { LoopWorker, type QueueWatch } from "./worker-loop.ts";
 
+export { queueKey } from "./queue-layout.ts";
 export type { Job, Queue };
 export { DelayedError };
 
@@ -170,9 +171,6 @@ function isRetention(value: unknown): boolean {
   const { age, count, limit } = value as Record<string, unknown>;
   return [age, count, limit].every((part) => part === undefined || isCount(part));
 }
-
-/** The prefix of a queue's keys in Valkey. */
-export const queueKey = (name: string): string => `bull:${name}`;
 
 /** The queue as producers, the board and metrics see it. */
 export function openQueue(name: string, valkey: Valkey): Queue {

@@ -6,6 +6,7 @@
  * queue has more it fetches in parallel.
  */
 import { type Job, type JobJson, type RedisQueueBackend, Worker } from "bullmq";
+import { MARKER } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
@@ -152,7 +153,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
    */
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     if (this.closing || this.paused) {
-      await (this.opts.connection as Valkey).zadd(this.toKey("marker"), 0, "0");
+      await (this.opts.connection as Valkey).zadd(this.toKey("marker"), MARKER.score, MARKER.member);
       return undefined as never;
     }
     const job = await super.moveToActive(token, name);

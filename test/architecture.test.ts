@@ -24,6 +24,7 @@ const PURE = [
   "verify",
   "unknown-settings",
   "valkey-url",
+  "queue-layout",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];

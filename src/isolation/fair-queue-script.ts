@@ -1,0 +1,233 @@
+/**
+ * One look at a queue, in Lua: which flows have more than their share of it, and their jobs' new order.
+ *
+ * A flow is a user, or else an endpoint. The script looks at the oldest jobs of `wait` and at some of the newest, and counts
+ * the jobs of each flow. Where one dominates, its oldest jobs move to `prioritized`, from which workers take when `wait` is
+ * empty, with start tags as scores (start-time fair queueing): one more for each job of a flow, so that flows take turns
+ * there. The newest jobs of the others go ahead of those that have not been looked at yet.
+ *
+ * What it costs is bounded by `size`, and by a budget for the bytes it reads and the JSON tokens it steps over.
+ */
+import { MARKER, PRIORITY_SCORE } from "../queue-layout.ts";
+
+/** With fewer jobs in `wait` there is nothing to do: they are soon gone. */
+export const LEAST = 64;
+/** Of the jobs looked at, one in so many is from the newest, */
+export const NEWEST_SHARE = 4;
+/** and no more than these: what comes between two looks. */
+export const MAX_NEWEST = 256;
+/** It is unfair where the largest flow has more jobs than this and four times the smallest flow's. */
+export const SLACK = 16;
+/** Or, in a large piece, than one in so many and that. */
+export const SLACK_SHARE = 16;
+/** Then each flow yields that has more than one in so many. */
+export const GREEDY_SHARE = 32;
+/** The first jobs of a yielding flow stay, one for each so many looked at. */
+export const KEPT_SHARE = 128;
+/** It is worth going on while one in so many is moved. */
+export const WORTHWHILE_SHARE = 10;
+/** Bytes that one script reads, some 3 ms in which Valkey does nothing else; the job that exceeds them is the last. */
+export const MAX_BYTES = 1024 * 1024;
+
+const BYTES_PER_STEP = 200; // to step over a token takes as long as to read so many bytes,
+const BYTES_PER_BYTE = 3; // and to step over a byte
+const MAX_STEPS = 2_000; // tokens before a job's user and URL; a job that has more belongs to no flow
+const MAX_NAME_BYTES = 512; // of a user's id or a URL: longer ones that begin alike count as one flow
+const TAGS_SECONDS = 60 * 60; // 1 h after a job was last moved: jobs that wait longer may lose their flow's place
+const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some thousands
+
+/**
+ * `fieldsOf` gives a job's own `userId` and `endpoint.url`, and what it cost to find them. One pattern has both for data that
+ * are as most clients write the contract. In others strings and brackets are stepped over, so that only fields of the object
+ * itself count, wherever they stand.
+ */
+export const FIELDS = String.raw`
+local find, match, sub, byte = string.find, string.match, string.sub, string.byte
+local CONTRACT = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"url"%s*:%s*"([^"\\]*)"'
+local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
+
+local function textOf(raw)
+  if raw and find(raw, "\\", 1, true) then
+    local isText, decoded = pcall(cjson.decode, '["' .. raw .. '"]')
+    raw = isText and decoded[1] or nil
+  end
+  return raw and sub(raw, 1, ${MAX_NAME_BYTES})
+end
+
+local function stepOver(data)
+  local keys, depth, at, steps = {}, 0, 1, 0
+  local user, url
+  while steps < ${MAX_STEPS} and not (user and url) do
+    local from = find(data, '["{}%[%]]', at)
+    if not from then break end
+    local char = byte(data, from)
+    steps, at = steps + 1, from + 1
+    if char == OPEN_OBJECT or char == OPEN_ARRAY then
+      depth = depth + 1
+      keys[depth] = nil
+    elseif char ~= QUOTE then
+      depth = depth - 1
+    else
+      local to = find(data, '["\\]', at)
+      while to and byte(data, to) == BACKSLASH and steps < ${MAX_STEPS} do
+        steps, to = steps + 1, find(data, '["\\]', to + 2)
+      end
+      if not to then break end
+      local value = match(data, "^%s*:()", to + 1)
+      if value then
+        keys[depth] = sub(data, at, to - 1)
+      elseif depth == 1 and keys[1] == "userId" then
+        user = sub(data, at, to - 1)
+      elseif depth == 2 and keys[1] == "endpoint" and keys[2] == "url" then
+        url = sub(data, at, to - 1)
+      end
+      at = value or to + 1
+    end
+  end
+  return user, url, ${BYTES_PER_STEP} * steps + ${BYTES_PER_BYTE} * at
+end
+
+local function fieldsOf(data)
+  if type(data) ~= "string" then return nil, nil, 0 end
+  local user, url = match(data, CONTRACT)
+  local cost = 0
+  if not url then user, url, cost = stepOver(data) end
+  return textOf(user), textOf(url), #data + cost
+end`;
+
+/** Reads pieces of `wait` within the budget, and counts flows. */
+const COUNTING = `
+local wait, prioritized, marker, meta, tagsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local users, urls = {}, {}
+
+local function read(ids, from, to, step, budget)
+  local seen = {}
+  for i = from, to, step do
+    if budget <= 0 then break end
+    local id, cost = ids[i], 0
+    users[id], urls[id], cost = fieldsOf(redis.pcall("HGET", ARGV[1] .. id, "data"))
+    budget = budget - cost
+    seen[#seen + 1] = id
+  end
+  return seen
+end
+
+-- The flows that have too much of what was seen. One that has all of it has too much if it may not be alone.
+local function greedy(nameOf, lists, total, mayBeAlone)
+  local count, flows, most, least, yielding = {}, 0, 0, total, {}
+  for _, ids in ipairs(lists) do
+    for _, id in ipairs(ids) do
+      local name = nameOf(id)
+      if name then count[name] = (count[name] or 0) + 1 end
+    end
+  end
+  for _, n in pairs(count) do flows, most, least = flows + 1, math.max(most, n), math.min(least, n) end
+  local isUnfair = most > 4 * least + math.max(${SLACK}, total / ${SLACK_SHARE})
+  if isUnfair or (most == total and not mayBeAlone) then
+    for name, n in pairs(count) do yielding[name] = n * ${GREEDY_SHARE} > total or nil end
+  end
+  return yielding
+end`;
+
+/**
+ * KEYS: wait, prioritized, marker, meta, tags. ARGV: prefix of job keys; how many jobs to look at; how many at the head of
+ * `wait` to skip, since they were looked at already; how many to give back from `prioritized` to the head of `wait` when it
+ * ends, so that yielding flows have a share however long the others' line is; then the users that are in trouble, which yield
+ * as a whole.
+ *
+ * The tags are a hash, a field for each flow that has jobs in `prioritized` (`u:` and a user's id, or `e:` and a URL), its
+ * value the flow's next start tag. It is deleted when no such job is left, and expires after an hour. The virtual time is the
+ * lowest tag that waits.
+ *
+ * Returns how many jobs it looked at, how many it moved to `prioritized`, and how many at the head to skip when it looks
+ * further: -1 if that is not worth it.
+ */
+export const LOOK = `${FIELDS}${COUNTING}
+local function inPieces(command, key, args)
+  for i = 1, #args, ${MAX_UNPACKED} do
+    redis.call(command, key, unpack(args, i, math.min(i + ${MAX_UNPACKED} - 1, #args)))
+  end
+end
+local function reversed(list)
+  local turned = {}
+  for i = #list, 1, -1 do turned[#turned + 1] = list[i] end
+  return turned
+end
+
+local length = redis.call("LLEN", wait)
+if length < ${LEAST} then return { 0, 0, -1 } end
+local skipped = math.min(length, tonumber(ARGV[3]))
+local size = math.min(length - skipped, tonumber(ARGV[2]))
+local most = size < length - skipped and math.min(${MAX_NEWEST}, math.floor(size / ${NEWEST_SHARE})) or 0
+local newest = most > 0 and redis.call("LRANGE", wait, 0, most - 1) or {}
+newest = reversed(read(newest, 1, #newest, 1, ${MAX_BYTES / NEWEST_SHARE}))
+local head = redis.call("LRANGE", wait, most - size - skipped, -1)
+local oldest = read(head, #head - skipped, 1, -1, ${MAX_BYTES - MAX_BYTES / NEWEST_SHARE})
+local total = #oldest + #newest
+
+local first = tonumber(redis.call("ZRANGE", prioritized, 0, 0, "WITHSCORES")[2] or ${PRIORITY_SCORE})
+local now, tags = 0, {}
+if first < ${PRIORITY_SCORE} then
+  local stored = redis.call("HGETALL", tagsKey)
+  now = first
+  for i = 1, #stored, 2 do tags[stored[i]] = tonumber(stored[i + 1]) end
+else
+  redis.call("DEL", tagsKey)
+end
+local troubled = {}
+for i = 5, #ARGV do troubled[ARGV[i]] = true end
+
+local lists = { oldest, newest }
+local greedyUsers = greedy(function(id) return users[id] end, lists, total, false)
+local function userYields(user)
+  return user and (greedyUsers[user] or troubled[user] or (tags["u:" .. user] or 0) > now)
+end
+local greedyUrls = greedy(function(id) return not userYields(users[id]) and urls[id] or nil end, lists, total, true)
+local function flowOf(id)
+  local user, url = users[id], urls[id]
+  if userYields(user) then return "u:" .. user end
+  if url and (greedyUrls[url] or (tags["e:" .. url] or 0) > now) then return "e:" .. url end
+end
+
+local kept, moved, met, next = {}, {}, {}, {}
+for i = 0, skipped - 1 do kept[#kept + 1] = head[#head - i] end
+for _, id in ipairs(oldest) do
+  local flow = flowOf(id)
+  met[flow or ""] = (met[flow or ""] or 0) + 1
+  if flow and (troubled[users[id] or ""] or met[flow] > math.ceil(total / ${KEPT_SHARE})) then
+    local tag = next[flow] or math.max(now, tags[flow] or 0)
+    next[flow] = math.min(tag + 1, ${PRIORITY_SCORE - 1})
+    moved[#moved + 1] = tag
+    moved[#moved + 1] = id
+  else
+    kept[#kept + 1] = id
+  end
+end
+local count = #moved / 2
+local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + total < length
+
+if count > 0 then
+  redis.call("LTRIM", wait, 0, -1 - #oldest - skipped)
+  if count * 2 > #oldest then -- most of what has not been looked at is theirs too: the others' newest need not wait for it
+    local staying = {}
+    for _, id in ipairs(newest) do
+      local list = flowOf(id) and staying or kept
+      list[#list + 1] = id
+    end
+    redis.call("LTRIM", wait, #newest, -1)
+    inPieces("LPUSH", wait, staying)
+  end
+  inPieces("RPUSH", wait, reversed(kept))
+  inPieces("ZADD", prioritized, moved)
+  for flow, tag in pairs(next) do redis.call("HSET", tagsKey, flow, tag) end
+  redis.call("EXPIRE", tagsKey, ${TAGS_SECONDS})
+  if redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end
+end
+if not goesOn then
+  local given = redis.call("ZRANGEBYSCORE", prioritized, "-inf", "(${PRIORITY_SCORE}", "LIMIT", 0, ARGV[4])
+  if #given > 0 then
+    inPieces("ZREM", prioritized, given)
+    inPieces("RPUSH", wait, reversed(given))
+  end
+end
+return { total, count, goesOn and #kept or -1 }`;

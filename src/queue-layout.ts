@@ -1,0 +1,32 @@
+/**
+ * How BullMQ lays out a queue in Valkey (version pinned in package.json): all that our own scripts and commands know of it.
+ * `test/queue-layout.test.ts` compares it with what BullMQ itself writes.
+ */
+
+/** The prefix of a queue's keys. */
+export const queueKey = (name: string): string => `bull:${name}`;
+
+/** The keys of the queue with this prefix that our scripts touch. */
+export const queueKeys = (prefix: string) => ({
+  /** List of job ids, next job last. Workers take these first. */
+  wait: `${prefix}:wait`,
+  /** Sorted set of job ids, lowest score next. Workers take these when `wait` is empty. */
+  prioritized: `${prefix}:prioritized`,
+  /** Sorted set of job ids by {@link delayedScore}. */
+  delayed: `${prefix}:delayed`,
+  /** Sorted set whose members wake waiting workers: {@link MARKER}, or one for the next delayed job. */
+  marker: `${prefix}:marker`,
+  /** Hash; the field `paused` is there while the queue is paused. */
+  meta: `${prefix}:meta`,
+  /** What a job's key begins with; its id follows. A job is a hash, its data the field `data`, as JSON. */
+  jobs: `${prefix}:`,
+});
+
+/** Member and score of the marker that says: jobs wait. */
+export const MARKER = { member: "0", score: 0 } as const;
+
+/** A producer's priority is 1 or more, so scores below this come before any. */
+export const PRIORITY_SCORE = 2 ** 32;
+
+/** Scores of `delayed` per ms: jobs of one millisecond keep their order. */
+export const DELAYED_SCORE_PER_MS = 4096;

@@ -1,0 +1,380 @@
+/** The order in which jobs come when there is a backlog, in a real Valkey. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { Queue } from "bullmq";
+import { FIELDS, LOOK, MAX_BYTES } from "../src/isolation/fair-queue-script.ts";
+import { PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
+import { connectValkey } from "../src/valkey.ts";
+import { type Ask, type Fields, inOrder, type Line, lookAt } from "./isolation/fair-model.ts";
+import { type Chance, createChance } from "./support/chance.ts";
+import { jobData } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+const SEED = Number(process.env.FAIR_SEED ?? Math.floor(Math.random() * 2 ** 31));
+
+const open: { stop(): Promise<unknown> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+type LookAt = (...args: unknown[]) => Promise<[seen: number, moved: number, skip: number]>;
+
+/** A queue that nobody works on. */
+async function setUp() {
+  const name = `fair-${crypto.randomUUID()}`;
+  const valkey = connectValkey(await testValkeyUrl(), "test:fair", { info() {}, warn() {} });
+  const queue = new Queue(name, { connection: valkey });
+  open.push({
+    async stop() {
+      await queue.close();
+      valkey.disconnect();
+    },
+  });
+  valkey.defineCommand("lookAtQueue", { numberOfKeys: 5, lua: LOOK });
+  const { lookAtQueue } = valkey as unknown as { lookAtQueue: LookAt };
+  const { wait, prioritized, marker, meta, jobs } = queueKeys(queueKey(name));
+  const tags = `${queueKey(name)}:fair:tags`;
+  return {
+    name,
+    valkey,
+    queue,
+    keys: { wait, prioritized, marker, meta, jobs, tags },
+    /** One look. */
+    look: ({ size = 1_000, skip = 0, giveBack = 0, troubled = [] }: Partial<Ask> = {}) =>
+      lookAtQueue.call(valkey, wait, prioritized, marker, meta, tags, jobs, size, skip, giveBack, ...troubled),
+    async line(): Promise<Line> {
+      const scores = await valkey.zrange(prioritized, "0", "-1", "WITHSCORES");
+      return {
+        wait: await valkey.lrange(wait, 0, -1),
+        prioritized: new Map(scores.flatMap((id, i) => (i % 2 ? [] : [[id, Number(scores[i + 1])]]))),
+        tags: new Map(Object.entries(await valkey.hgetall(tags)).map(([flow, tag]) => [flow, Number(tag)])),
+      };
+    },
+    /** Add jobs of these users, each to a URL of its own unless told otherwise. */
+    async add(users: readonly string[], url = (index: number) => `https://${index}.example/in`, opts = {}) {
+      const jobs = users.map((userId, i) => ({ name: "file.created", data: jobData(url(i), { userId }), opts }));
+      return (await queue.addBulk(jobs)).map(({ id }) => id as string);
+    },
+    /** A job with data that no BullMQ client would write. */
+    async addRaw(id: string, data: string) {
+      await valkey.hset(`${jobs}${id}`, { name: "file.created", data, opts: "{}", timestamp: "1" });
+      await valkey.lpush(wait, id);
+      return id;
+    },
+  };
+}
+
+type Rig = Awaited<ReturnType<typeof setUp>>;
+
+const users = (count: number, from = 0) => Array.from({ length: count }, (_, i) => `usr_${from + i}`);
+const many = (user: string, count: number) => Array<string>(count).fill(user);
+/** The next job first. */
+const waiting = async (rig: Rig) => [...(await rig.line()).wait].reverse();
+
+test("the script does what the model says, in 500 random queues", async () => {
+  const chance = createChance(SEED);
+  const rig = await setUp();
+  for (let round = 0; round < 500; round++) {
+    const { line, fields } = await randomLine(rig, chance);
+    let expected: Line = line;
+    let skip = 0;
+    for (let looks = Math.ceil(chance.between(0, 4)); looks > 0; looks--) {
+      const ask: Ask = {
+        size: Math.ceil(chance.between(60, 1_200)),
+        skip,
+        giveBack: Math.floor(chance.between(0, 10)),
+        troubled: users(20).filter(() => chance.between(0, 1) < 0.05),
+      };
+      const { seen, moved, skip: next, ...then } = lookAt(expected, (id) => fields.get(id) as Fields, ask);
+      const replied = await rig.look(ask);
+      expect({ SEED, round, replied, ...(await rig.line()) }).toEqual({
+        SEED,
+        round,
+        replied: [seen, moved, next],
+        ...then,
+      });
+      expected = then;
+      skip = Math.max(0, next + Math.floor(chance.between(-3, 3))); // some were taken meanwhile, or came to the head
+    }
+  }
+});
+
+/** A queue with flows of all sizes, written by hand; and what its jobs are. */
+async function randomLine(rig: Rig, chance: Chance): Promise<{ line: Line; fields: Map<string, Fields> }> {
+  const { valkey, keys } = rig;
+  const length = Math.floor(60 * 2 ** chance.between(0, 5));
+  const skew = chance.between(0.2, 6); // of the flows' sizes
+  const pick = (many: number) => Math.floor(many * chance.between(0, 1) ** skew);
+  const isOneUser = chance.between(0, 1) < 0.1;
+  const [userCount, urlCount] = [2 ** chance.between(0, 10), 2 ** chance.between(0, 10)].map(Math.ceil) as [
+    number,
+    number,
+  ];
+  const fields = new Map<string, Fields>();
+  const writes = valkey.pipeline().del(keys.wait, keys.prioritized, keys.tags);
+  const write = (id: string): void => {
+    const user = chance.between(0, 1) < 0.02 ? undefined : `usr_${isOneUser ? 0 : pick(userCount)}`;
+    const url = `https://h.example/${pick(urlCount)}`;
+    fields.set(id, { user, url });
+    writes.hset(`${keys.jobs}${id}`, "data", JSON.stringify({ userId: user, endpoint: { url } }));
+  };
+  const wait = Array.from({ length }, (_, i) => `w${i}`);
+  for (const id of wait) write(id);
+  writes.rpush(keys.wait, ...wait);
+  const prioritized = new Map<string, number>();
+  const tags = new Map<string, number>();
+  if (chance.between(0, 1) < 0.6) {
+    for (let i = 0; i < 20; i++) {
+      const isOurs = chance.between(0, 1) < 0.8;
+      prioritized.set(`p${i}`, (isOurs ? 0 : PRIORITY_SCORE * Math.ceil(chance.between(0, 3))) + pick(50));
+    }
+    for (const id of prioritized.keys()) write(id);
+    writes.zadd(keys.prioritized, ...[...prioritized].flatMap(([id, score]) => [score, id]));
+    for (let i = 0; i < 5; i++) tags.set(`${chance.pick(["u:usr_", "e:https://h.example/"])}${pick(10)}`, pick(60));
+    if (chance.between(0, 1) < 0.1) tags.set("u:usr_0", PRIORITY_SCORE - 3); // about to run out
+    writes.hset(keys.tags, Object.fromEntries(tags));
+  }
+  await writes.exec();
+  return { line: { wait, prioritized, tags }, fields };
+}
+
+describe("a look", () => {
+  test("changes nothing where nobody dominates", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(Array.from({ length: 400 }, (_, i) => `usr_${i % 40}`));
+    await rig.valkey.del(rig.keys.marker);
+    expect(await rig.look()).toEqual([400, 0, -1]);
+    expect(await waiting(rig)).toEqual(ids);
+    expect(await rig.valkey.exists(rig.keys.prioritized, rig.keys.tags, rig.keys.marker)).toBe(0);
+  });
+
+  test("puts one user's jobs behind the others', in their order, but for a few", async () => {
+    const rig = await setUp();
+    const hogs = await rig.add(many("hog", 500));
+    const others = await rig.add(users(20));
+    expect(await rig.look()).toEqual([520, 495, -1]);
+    expect(await waiting(rig)).toEqual([...hogs.slice(0, 5), ...others]);
+    expect(inOrder((await rig.line()).prioritized)).toEqual(hogs.slice(5));
+  });
+
+  test("lets several of them take turns, however many jobs each has", async () => {
+    const rig = await setUp();
+    const big = await rig.add(many("big", 400));
+    const small = await rig.add(many("small", 100));
+    await rig.add(users(20));
+    await rig.look();
+    const order = inOrder((await rig.line()).prioritized).slice(0, 60);
+    const share = order.filter((id) => small.includes(id)).length;
+    expect(share).toBe(30);
+    expect(order.filter((id) => big.includes(id))).toEqual(big.slice(5, 35)); // each in its order
+  });
+
+  test("takes a user who comes later into the round, and whose who have jobs there behind those", async () => {
+    const rig = await setUp();
+    await rig.add([...many("first", 300), ...users(20)]);
+    await rig.look();
+    for (let i = 0; i < 100; i++) await rig.valkey.zpopmin(rig.keys.prioritized); // workers take a hundred
+    await rig.valkey.del(rig.keys.wait);
+    const [second, first] = [await rig.add(many("second", 100)), await rig.add([...many("first", 2), ...users(20)])];
+    await rig.look();
+    const order = inOrder((await rig.line()).prioritized);
+    expect(order.slice(0, 100).filter((id) => second.includes(id)).length).toBe(50);
+    expect(order.at(-1)).toBe(first[1] as string); // the first of the two was kept
+  });
+
+  test("puts the jobs to one endpoint behind the others', although they are of many users", async () => {
+    const rig = await setUp();
+    const hot = await rig.add(users(500), () => "https://hot.example/in");
+    const others = await rig.add(users(20, 1_000));
+    expect(await rig.look()).toEqual([520, 495, -1]);
+    expect(await waiting(rig)).toEqual([...hot.slice(0, 5), ...others]);
+  });
+
+  test("does not hold a user's jobs to the endpoint that another floods against that endpoint", async () => {
+    const rig = await setUp();
+    await rig.add(many("attacker", 500), () => "https://victim.example/in");
+    const victims = await rig.add(many("victim", 3), () => "https://victim.example/in");
+    const others = await rig.add(users(20));
+    await rig.look();
+    expect((await waiting(rig)).slice(5)).toEqual([...victims, ...others]);
+  });
+
+  test("leaves a queue of one endpoint alone, but moves one user's in case that others come", async () => {
+    const [alone, single] = [await setUp(), await setUp()];
+    await alone.add(users(200), () => "https://only.example/in");
+    expect(await alone.look()).toEqual([200, 0, -1]);
+    await single.add(many("only", 200));
+    expect(await single.look()).toEqual([200, 198, -1]);
+  });
+
+  test("of a long queue takes the others' newest jobs to its head, past what it has not looked at", async () => {
+    const rig = await setUp();
+    const hogs = await rig.add(many("hog", 2_000));
+    const others = await rig.add(users(10));
+    expect(await rig.look({ size: 400 })).toEqual([400, 296, 14]);
+    expect((await waiting(rig)).slice(0, 14)).toEqual([...hogs.slice(0, 4), ...others]);
+    expect((await waiting(rig)).slice(14)).toEqual(hogs.slice(300)); // in their order
+    expect(inOrder((await rig.line()).prioritized)).toEqual(hogs.slice(4, 300));
+  });
+
+  test("lets a user in trouble yield as a whole", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(Array.from({ length: 100 }, (_, i) => `usr_${i % 50}`));
+    expect(await rig.look({ troubled: ["usr_7"] })).toEqual([100, 2, -1]);
+    expect(inOrder((await rig.line()).prioritized)).toEqual([ids[7], ids[57]] as string[]);
+  });
+
+  test("gives some jobs back, the next ones first, and none that a producer gave a priority", async () => {
+    const rig = await setUp();
+    const hogs = await rig.add(many("hog", 100));
+    const others = await rig.add(users(70));
+    const urgent = await rig.add(["vip"], undefined, { priority: 1 });
+    await rig.look({ giveBack: 4 });
+    expect((await waiting(rig)).slice(0, 6)).toEqual([...hogs.slice(2, 6), ...hogs.slice(0, 2)]);
+    expect((await waiting(rig)).slice(6)).toEqual(others);
+    await rig.look({ giveBack: 1_000 });
+    expect([...(await rig.line()).prioritized.keys()]).toEqual(urgent);
+  });
+
+  test("keeps what it moves ahead of producers' priorities", async () => {
+    const rig = await setUp();
+    const urgent = await rig.add(["vip"], undefined, { priority: 1 });
+    await rig.add([...many("hog", 200), ...users(20)]);
+    await rig.look();
+    const all = await rig.valkey.zrange(rig.keys.prioritized, "0", "-1");
+    expect(all).toHaveLength(200 - 2 + 1);
+    expect(all.at(-1)).toBe(urgent[0] as string);
+  });
+
+  test("leaves LIFO jobs at the head", async () => {
+    const rig = await setUp();
+    await rig.add([...many("hog", 300), ...users(20)]);
+    const lifo = await rig.add(["usr_9", "hog"], undefined, { lifo: true });
+    await rig.look();
+    expect((await waiting(rig)).slice(0, 2)).toEqual(lifo.toReversed());
+  });
+
+  test("wakes no worker of a paused queue, and wakes one otherwise", async () => {
+    const rig = await setUp();
+    await rig.add([...many("hog", 300), ...users(20)]);
+    await rig.queue.pause();
+    await rig.look();
+    expect(await rig.valkey.exists(rig.keys.marker)).toBe(0);
+    await rig.queue.resume();
+    await rig.valkey.del(rig.keys.marker);
+    await rig.add(many("other", 300));
+    await rig.valkey.del(rig.keys.marker);
+    await rig.look();
+    expect(await rig.valkey.zscore(rig.keys.marker, "0")).toBe("0");
+  });
+
+  test("forgets its tags when nobody's jobs are left behind, and within an hour", async () => {
+    const rig = await setUp();
+    await rig.add([...many("hog", 300), ...users(20)]);
+    await rig.look();
+    expect((await rig.line()).tags).toEqual(new Map([["u:hog", 297]]));
+    expect(await rig.valkey.ttl(rig.keys.tags)).toBeGreaterThan(3_500);
+    await rig.valkey.del(rig.keys.prioritized, rig.keys.wait);
+    await rig.add(users(100));
+    await rig.look();
+    expect(await rig.valkey.exists(rig.keys.tags)).toBe(0);
+  });
+
+  test("reads no more than its budget of bytes", async () => {
+    const rig = await setUp();
+    const data = JSON.stringify(
+      jobData("https://large.example/in", { userId: "hog", data: { text: "x".repeat(MAX_BYTES / 32) } }),
+    );
+    for (let i = 0; i < 80; i++) await rig.addRaw(`large-${i}`, data);
+    const [seen, moved, skip] = await rig.look();
+    expect([seen, moved, skip]).toEqual([24, 23, 1]); // 80 are no more than one piece: none of them is new
+  });
+
+  test("leaves alone what is no job", async () => {
+    const rig = await setUp();
+    await rig.add(many("hog", 100));
+    await rig.valkey.lpush(rig.keys.wait, "gone", "list", "0:0");
+    await rig.valkey.rpush(`${rig.keys.jobs}list`, "x");
+    await rig.add(users(20));
+    await rig.look();
+    expect((await waiting(rig)).slice(1)).toEqual(expect.arrayContaining(["gone", "list", "0:0"]));
+  });
+});
+
+test("a long backlog is gone through in pieces, each behind the one before", async () => {
+  const rig = await setUp();
+  const ids = await rig.add(Array.from({ length: 3_000 }, (_, i) => (i % 10 === 0 ? `usr_${i}` : "hog")));
+  let skip = 0;
+  let seenInAll = 0;
+  while (skip >= 0) {
+    const [seen, , next] = await rig.look({ size: 500, skip });
+    seenInAll += seen;
+    skip = next;
+  }
+  const others = ids.filter((_, i) => i % 10 === 0);
+  const inLine = await waiting(rig);
+  expect(inLine.filter((id) => others.includes(id)).toSorted()).toEqual(others.toSorted());
+  expect(inLine.length).toBeLessThan(300 + 40);
+  expect(inOrder((await rig.line()).prioritized)).toEqual(ids.filter((id) => !inLine.includes(id)));
+  expect(seenInAll).toBeLessThan(3_000 + 8 * 125); // the newest are looked at each time
+});
+
+describe("a job's user and endpoint are found", () => {
+  /** What the script makes of a job's data. */
+  async function fieldsOf(data: string): Promise<Fields> {
+    const { valkey } = await setUp();
+    const script = `${FIELDS} local user, url = fieldsOf(ARGV[1]) return { user or false, url or false }`;
+    const [user, url] = (await valkey.eval(script, 0, data)) as (string | null)[];
+    return { ...(user === null ? {} : { user }), ...(url === null ? {} : { url }) };
+  }
+
+  const [user, url] = ["usr_1", "https://customer.example/in?tenant=1"];
+  const other = { userId: "victim", endpoint: { url: "https://other.example/" } };
+  const own = { userId: user, endpoint: { url, secret: "s" } };
+  test.each<[string, string, Fields]>([
+    ["as JavaScript writes them", JSON.stringify({ ...own, data: other }), { user, url }],
+    ["as PHP does, with escaped slashes", JSON.stringify(own).replaceAll("/", "\\/"), { user, url }],
+    ["as Python does, with spaces", JSON.stringify(own).replaceAll('":', '": ').replaceAll(',"', ', "'), { user, url }],
+    ["on lines of their own", JSON.stringify({ data: other, ...own }, null, 2), { user, url }],
+    ["behind the event's own data, which has the same names", JSON.stringify({ data: other, ...own }), { user, url }],
+    ["behind names in a list", JSON.stringify({ data: [other, "userId", ["x"]], ...own }), { user, url }],
+    ["behind 100 kB of data", JSON.stringify({ data: "x".repeat(100_000), ...own }), { user, url }],
+    [
+      "behind brackets and quotes in a text",
+      JSON.stringify({ data: { a: '}]{"userId":"x"\\' }, ...own }),
+      { user, url },
+    ],
+    ["in another order", JSON.stringify({ endpoint: { secret: "s", url }, userId: user }), { user, url }],
+    ["with quotes and other letters in them", JSON.stringify({ ...own, userId: 'a"\\ü' }), { user: 'a"\\ü', url }],
+    ["although one is missing", JSON.stringify({ data: other, userId: user }), { user }],
+    ["not where they are nested", JSON.stringify({ data: other, endpoint: { data: { url } } }), {}],
+    ["not in a list", JSON.stringify([own]), {}],
+    ["not in a text", JSON.stringify(JSON.stringify(own)), {}],
+    ["not where they are no texts", JSON.stringify({ userId: { userId: "x" }, endpoint: { url: [url] } }), {}],
+    ["not behind thousands of values", JSON.stringify({ data: Array(5_000).fill("x"), ...own }), {}],
+    ["not in what is cut off before them", '{"data":{"userId":"x', {}],
+    ["not in a text of nothing but escapes", `{"data":"${"\\n".repeat(50_000)}","userId":"x"}`, {}],
+    ["not where there is nothing", "", {}],
+  ])("%s", async (_, data, expected) => {
+    expect(await fieldsOf(data)).toEqual(expected);
+  });
+
+  test("in any object as JSON.parse has them", async () => {
+    const chance = createChance(SEED);
+    const texts = ["userId", "endpoint", "url", "", "a:b", '"', "\\", '{"userId":"x"}', "}", "ü/"];
+    const value = (depth: number): unknown => {
+      const kind = depth > 4 ? 0 : Math.floor(chance.between(0, 6));
+      if (kind < 3) return chance.pick<unknown>([...texts, 7, null, true]);
+      if (kind === 3) return Array.from({ length: chance.between(0, 4) }, () => value(depth + 1));
+      const keys = Array.from({ length: chance.between(0, 5) }, () => chance.pick(texts));
+      return Object.fromEntries(keys.map((key) => [key, value(depth + 1)]));
+    };
+    const textOrNone = (found: unknown) => (typeof found === "string" ? found : undefined);
+    for (let round = 0; round < 300; round++) {
+      const data = { a: value(1), ...Object(value(0)) };
+      const text = JSON.stringify(data, null, chance.pick([0, 1]));
+      const isObject = typeof data.endpoint === "object" && !Array.isArray(data.endpoint);
+      const expected = { user: textOrNone(data.userId), url: isObject ? textOrNone(data.endpoint?.url) : undefined };
+      expect({ SEED, text, ...(await fieldsOf(text)) }).toEqual({ SEED, text, ...expected });
+    }
+  });
+});

@@ -1,0 +1,65 @@
+/** What our scripts know of BullMQ's keys is what BullMQ writes. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { Queue } from "bullmq";
+import { DELAYED_SCORE_PER_MS, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
+import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
+
+let valkey: Valkey;
+let queue: Queue;
+let keys: ReturnType<typeof queueKeys>;
+const add = async (opts: object) => (await queue.add("file.created", { text: "ü" }, opts)).id as string;
+const scores = (key: string) => valkey.zrange(key, "0", "-1", "WITHSCORES");
+
+beforeAll(async () => {
+  const name = `layout-${crypto.randomUUID()}`;
+  valkey = connectValkey(await testValkeyUrl(), "test:layout", { info() {}, warn() {} });
+  queue = new Queue(name, { connection: valkey });
+  keys = queueKeys(queueKey(name));
+});
+afterAll(async () => {
+  await queue.obliterate({ force: true });
+  await queue.close();
+  valkey.disconnect();
+});
+
+test("every key is where BullMQ has it", () => {
+  const { jobs, ...named } = keys;
+  for (const [name, key] of Object.entries(named)) expect(key).toBe(queue.toKey(name));
+  expect(jobs).toBe(queue.toKey(""));
+});
+
+test("the next job of wait is last, and a LIFO job goes there", async () => {
+  const ids = [await add({}), await add({}), await add({ lifo: true })];
+  expect(await valkey.lrange(keys.wait, 0, -1)).toEqual([ids[1], ids[0], ids[2]] as string[]);
+});
+
+test("a job is a hash, and its data JSON", async () => {
+  const id = await add({});
+  expect(await valkey.hget(`${keys.jobs}${id}`, "data")).toBe('{"text":"ü"}');
+});
+
+test("the least of a producer's priorities has a score above those of ours", async () => {
+  const id = await add({ priority: 1 });
+  expect(await scores(keys.prioritized)).toEqual([id, String(PRIORITY_SCORE + 1)]);
+});
+
+test("a delayed job's score is its time", async () => {
+  const before = Date.now();
+  await add({ delay: 60_000 });
+  const [, score] = await scores(keys.delayed);
+  expect(Math.floor(Number(score) / DELAYED_SCORE_PER_MS) - before - 60_000).toBeWithin(0, 5_000);
+});
+
+test("a job that waits leaves a marker, unless the queue is paused", async () => {
+  await valkey.del(keys.marker);
+  await add({});
+  expect(await scores(keys.marker)).toEqual([MARKER.member, String(MARKER.score)]);
+  await queue.pause();
+  expect(await valkey.hexists(keys.meta, "paused")).toBe(1);
+  expect(await valkey.exists(keys.marker)).toBe(0);
+  await add({});
+  expect(await valkey.exists(keys.marker)).toBe(0);
+  await queue.resume();
+  expect(await valkey.hexists(keys.meta, "paused")).toBe(0);
+});
