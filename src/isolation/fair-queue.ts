@@ -64,7 +64,7 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
 
   async function look(): Promise<void> {
     const troubled = [...heldBy].filter(([, times]) => times >= TROUBLE).map(([user]) => user);
-    const giveBack = Math.ceil(taken * GIVE_BACK_SHARE);
+    const giveBack = Math.floor(taken * GIVE_BACK_SHARE);
     let size = FIRST_PIECE;
     let skip = 0;
     let [allSeen, allMoved] = [0, 0];
