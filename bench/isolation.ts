@@ -1,182 +1,172 @@
 /**
- * Isolation: what dead, slow and hoarding endpoints do to the others, beside a plain BullMQ worker.
+ * Isolation: what one endpoint, host or user does to the others, beside a plain BullMQ worker and beside the same traffic
+ * undisturbed.
  *
- *   bun bench/isolation.ts [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3] [--rounds 1]
+ *   bun bench/isolation.ts [--short] [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3] [--rounds 1]
+ *                          [--size 100] [--latency 100] [--seed 1]
  *
- * `--only` takes parts of scenarios' names. With several rounds, the scenarios take turns and the times are medians.
+ * `--only` takes parts of scenarios' names; `--short` is some of them, smaller and shorter: two minutes in all. `--size` and
+ * `--latency` are percentages: of the numbers of jobs and endpoints, and of the time that answers take. With several rounds
+ * the scenarios take turns and the times are medians.
  *
- * 115 events a second go to 20 healthy endpoints in every scenario, or each to a new one, and as many to others in most.
- * Prints how many of the healthy events arrived and how long they took from `queue.add`, or from the worker's start, to the
- * receiver. Baselines: the healthy ones alone, and a backlog of the healthy tenth alone; the last for a worker that is cold
- * and one that is warm. Beside 200 dead ones a new endpoint counts from 20 s on, when each of those has been tried.
+ * Prints for each scenario (isolation-scenarios.ts) how many of the measured events arrived and how long they took from
+ * `queue.add`, or from when the worker was let at them, to the receiver; and of the rest how many arrived, and when the last
+ * of them did.
  */
 import { Queue } from "bullmq";
 import { countOpen, fill, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
+import { hostOf } from "./hosts.ts";
+import { type Aim, buildScenarios, createRandom, type Scenario } from "./isolation-scenarios.ts";
 import { parseKinds, parseNumber, readOptions } from "./options.ts";
 import { untilPrinted } from "./processes.ts";
 import { buildTable, type Cell, describeMachine, formatNumber } from "./report.ts";
 import { type Kind, type Rig, startRig } from "./rig.ts";
 
-interface Scenario {
-  readonly name: string;
-  /** What the ones that follow are compared with. */
-  readonly isBaseline?: boolean;
-  /** Each of the healthy events goes to an endpoint that had none before. */
-  readonly isNew?: boolean;
-  /** How long the worker is to run before it counts, at least; ms. */
-  readonly warmUpMs?: number;
-  /** Where the other half of the traffic goes; none when absent. */
-  readonly others?: { readonly kind: "fast" | "dead" | "slow"; readonly endpoints: number };
-  /** Jobs that wait before the worker starts, or resumes when it is warm, and the share of them that is not the healthy ones'. */
-  readonly backlog?: {
-    readonly jobs: number;
-    readonly share: number;
-    readonly kind: "dead" | "slow" | "fast";
-    /** How many share that share; one when absent. */
-    readonly endpoints?: number;
-    readonly isWarm?: boolean;
-  };
-}
-
-const SCENARIOS: readonly Scenario[] = [
-  { name: "healthy only", isBaseline: true },
-  { name: "and 20 more healthy", others: { kind: "fast", endpoints: 20 } },
-  { name: "and 20 dead", others: { kind: "dead", endpoints: 20 } },
-  { name: "and 50 dead", others: { kind: "dead", endpoints: 50 } },
-  { name: "and 20 slow (2 s)", others: { kind: "slow", endpoints: 20 } },
-  { name: "new endpoints", isBaseline: true, isNew: true },
-  { name: "new ones, and 200 dead", isNew: true, others: { kind: "dead", endpoints: 200 }, warmUpMs: 20_000 },
-  { name: "backlog, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast" } },
-  { name: "backlog, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead" } },
-  { name: "backlog, 90 % one slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow" } },
-  { name: "backlog, 90 % fifty dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead", endpoints: 50 } },
-  { name: "backlog, 90 % fifty slow", backlog: { jobs: 20_000, share: 0.9, kind: "slow", endpoints: 50 } },
-  { name: "warm, the healthy tenth", isBaseline: true, backlog: { jobs: 2_000, share: 0, kind: "fast", isWarm: true } },
-  { name: "warm, 90 % one dead", backlog: { jobs: 20_000, share: 0.9, kind: "dead", isWarm: true } },
-];
-const HEALTHY_ENDPOINTS = 20;
-const HEALTHY_PER_SECOND = 115;
 const TICK_MS = 2; // events come one by one, not in batches
 const GRACE_MS = 3 * 1000; // after the last event
 const POLL_MS = 50;
 const SETTLE_MS = 300; // with it, a backlog of 20,000 leaves the bench 6 ms of CPU in the next half second; 90 without
-const WARM_UP_JOBS = 30_000; // of a worker that is to be warm
+const WARM_UP_JOBS = 20_000; // at full size, of a worker that is to be warm when a backlog comes
+const SHORT = { seconds: 5, size: 25 };
 
 const { values } = readOptions({
+  short: { type: "boolean", default: false },
   seconds: { type: "string", default: "20" },
   only: { type: "string" },
   kinds: { type: "string", default: "plain,fluxhook" },
   "warm-up": { type: "string", default: "3" },
   rounds: { type: "string", default: "1" },
+  size: { type: "string", default: "100" },
+  latency: { type: "string", default: "100" },
+  seed: { type: "string", default: "1" },
 });
-const seconds = parseNumber("seconds", values.seconds, 120);
-const warmUp = parseNumber("warm-up", values["warm-up"], 60, 0) * 1000;
+const isShort = values.short;
+const seconds = isShort ? SHORT.seconds : parseNumber("seconds", values.seconds, 3_600);
+const warmUpMs = parseNumber("warm-up", values["warm-up"], 60, 0) * 1000;
 const rounds = parseNumber("rounds", values.rounds, 20);
 const kinds = parseKinds("kinds", values.kinds, ["plain", "fluxhook"]);
+const size = (parseNumber("size", values.size, 1_000) * (isShort ? SHORT.size : 100)) / 10_000;
+const latency = parseNumber("latency", values.latency, 1_000, 0) / 100;
+const seed = parseNumber("seed", values.seed, 2 ** 32 - 1, 0);
 const only = values.only?.split(",");
 
-const chosen = SCENARIOS.filter(({ name }) => only === undefined || only.some((part) => name.includes(part)));
+const chosen = buildScenarios({ size, latency }).filter(
+  (scenario) => (!isShort || scenario.isShort) && (!only || only.some((part) => scenario.name.includes(part))),
+);
 
+/** What became of a stream: how many events were sent, and how long each took that arrived, ms. */
+interface Measured {
+  readonly sent: number;
+  readonly times: number[];
+}
 interface Row {
   readonly kind: Kind;
   readonly scenario: Scenario;
-  readonly runs: { readonly sent: number; readonly latencies: number[] }[];
+  readonly runs: { readonly measured: Measured; readonly rest: Measured }[];
 }
 
 const rows = kinds.flatMap((kind) => chosen.map((scenario): Row => ({ kind, scenario, runs: [] })));
 const rig = await startRig({ receiver: ["bench/receiver.ts"] });
 try {
   for (let round = 0; round < rounds; round++) {
-    for (const { kind, scenario, runs } of rows) runs.push(await measure(rig, kind, scenario));
+    for (const { kind, scenario, runs } of rows) runs.push(await run(rig, kind, scenario));
   }
 } finally {
   await rig.stop();
 }
+report();
 
-const time = ({ runs }: Row, share: number): number =>
-  median(runs.map(({ latencies }) => percentile(latencies, share)));
-const sum = (counts: number[]): number => counts.reduce((total, count) => total + count, 0);
-let baseline = Number.NaN;
-const cells = rows.map((row): Cell[] => {
-  const p99 = time(row, 0.99);
-  if (row.scenario.isBaseline) baseline = p99;
-  const sent = sum(row.runs.map((run) => run.sent));
-  const arrived = sum(row.runs.map(({ latencies }) => latencies.length));
-  return [row.scenario.name, row.kind, sent, arrived, ...[time(row, 0.5), p99, p99 / baseline].map(formatNumber)];
-});
-console.log(`## Isolation\n\n${describeMachine(rig.facts.server)}\n`);
-console.log(
-  `256 slots; ${HEALTHY_PER_SECOND} events a second to ${HEALTHY_ENDPOINTS} healthy endpoints for ${seconds} s, as many to the others; ` +
-    `medians of ${rounds} round(s). ` +
-    "Baseline: the healthy ones alone, or a backlog of the healthy tenth alone.\n",
-);
-console.log(
-  buildTable(["scenario", "worker", "healthy events", "arrived", "p50 ms", "p99 ms", "p99 ÷ baseline"], cells),
-);
+function report(): void {
+  const time = ({ runs }: Row, share: number) => median(runs.map(({ measured }) => percentile(measured.times, share)));
+  const sum = (counts: number[]): number => counts.reduce((total, count) => total + count, 0);
+  const cells = rows.map((row): Cell[] => {
+    const { scenario, kind, runs } = row;
+    const aloneRow = rows.find((other) => other.kind === kind && other.scenario.name === scenario.alone);
+    const p99 = time(row, 0.99);
+    const share = aloneRow === undefined ? Number.NaN : p99 / time(aloneRow, 0.99);
+    const of = (count: (run: Row["runs"][number]) => number) => sum(runs.map(count));
+    const rest = of(({ rest }) => rest.sent);
+    const restMs = median(runs.map(({ rest }) => percentile(rest.times, 1)));
+    return [
+      ...[scenario.name, kind, of(({ measured }) => measured.sent), of(({ measured }) => measured.times.length)],
+      ...[time(row, 0.5), p99, share].map(formatNumber),
+      ...[rest, rest === 0 ? "–" : of(({ rest }) => rest.times.length), formatNumber(restMs / 1000)],
+    ];
+  });
+  console.log(`## Isolation\n\n${describeMachine(rig.facts.server)}\n`);
+  const scale = `${seconds} s, sizes ${formatNumber(size * 100)} %, answers ${formatNumber(latency * 100)} %, seed ${seed}`;
+  console.log(`256 slots; ${scale}; medians of ${rounds} round(s). Alone: the measured traffic without the rest.\n`);
+  const head = ["scenario", "worker", "events", "arrived", "p50 ms", "p99 ms", "p99 ÷ alone"];
+  console.log(buildTable([...head, "the rest", "arrived", "its last, s"], cells));
+}
 
-async function measure(
-  rig: Rig,
-  kind: Kind,
-  { others, backlog, isNew, warmUpMs = 0 }: Scenario,
-): Promise<{ sent: number; latencies: number[] }> {
-  const { valkeyUrl, receiverLine: receiverUrl, startWorker } = rig;
-  const run = crypto.randomUUID();
-  const queue = new Queue(run, { connection: { url: valkeyUrl } });
-  let count = 0;
-  const job = (path: "fast" | "dead" | "slow", endpoint: number, group: string = run) => {
-    const url = `${receiverUrl}/${path}/${group}/${endpoint}`;
+/** Run one scenario with one worker. */
+async function run(rig: Rig, kind: Kind, scenario: Scenario): Promise<Row["runs"][number]> {
+  const { measured, others, backlog, graceSeconds = 0 } = scenario;
+  const id = crypto.randomUUID();
+  const queue = new Queue(id, { connection: { url: rig.valkeyUrl } });
+  const random = createRandom(seed);
+  const sent = { measured: 0, rest: 0 };
+  const job = (stream: "measured" | "rest" | "warm-up", aim: Aim, index: number) => {
+    const { user, host, path, answer } = aim(index, random);
+    const url = `http://${hostOf(host)}:${rig.receiverLine}/${answer}/${id}/${stream}/${path}`;
     const data = { sentAt: epochMs(), fileId: "file_0123456789", name: "report.pdf", size: 482_113 };
-    return {
-      name: "file.created",
-      data: { userId: `usr_${endpoint}`, endpoint: { url, secret: "bench-secret" }, data },
-    };
+    return { name: "file.created", data: { userId: user, endpoint: { url, secret: "bench-secret" }, data } };
   };
-  const healthy = () => job("fast", isNew ? count++ : count++ % HEALTHY_ENDPOINTS);
-
-  const addBacklog = async ({ jobs, share, kind, endpoints = 1 }: NonNullable<Scenario["backlog"]>) => {
-    await fill(queue, jobs, (index) => (index % 100 < share * 100 ? job(kind, 1000 + (index % endpoints)) : healthy()));
+  const nextMeasured = () => job("measured", measured.aim, sent.measured++);
+  const nextOther = (aim: Aim) => job("rest", aim, sent.rest++);
+  const addBacklog = async ({ jobs, share = 0, aim = measured.aim }: NonNullable<Scenario["backlog"]>) => {
+    await fill(queue, jobs, (index) => (index % 100 < 100 - share * 100 ? nextOther(aim) : nextMeasured()));
     // Collect our own garbage of that now: later it would take a third of a core from what is measured.
     Bun.gc(true);
     await Bun.sleep(SETTLE_MS);
   };
 
-  if (backlog !== undefined && !backlog.isWarm) await addBacklog(backlog);
-  const worker = startWorker(kind, run);
+  if (backlog?.isCold) await addBacklog(backlog);
+  const worker = rig.startWorker(kind, id);
   await untilPrinted(worker, "worker.ready");
-  if (backlog?.isWarm) {
-    await fill(queue, WARM_UP_JOBS, (index) => job("fast", index % HEALTHY_ENDPOINTS, "warm-up"));
-    await untilLeft(() => countOpen(rig, run), 0, [worker]);
+  if (backlog && !backlog.isCold) {
+    const aim: Aim = (index) => ({ user: `usr_${index % 20}`, host: 0, path: `healthy/${index % 20}`, answer: 0 });
+    await fill(queue, Math.ceil(WARM_UP_JOBS * Math.min(1, size)), (index) => job("warm-up", aim, index));
+    await untilLeft(() => countOpen(rig, id), 0, [worker]);
     await queue.pause();
     await addBacklog(backlog);
   }
-  await fetch(`${receiverUrl}/start/${run}`, { method: "PUT" });
-  if (backlog?.isWarm) await queue.resume();
+  await ask(`start/${id}`, "PUT");
+  if (backlog && !backlog.isCold) await queue.resume();
   // Code that has not run yet is slow, in every worker: without a backlog, the first seconds do not count.
-  const skippedMs = backlog === undefined ? Math.max(warmUp, warmUpMs) : 0;
-  const skipped = Math.round((skippedMs * HEALTHY_PER_SECOND) / 1000);
-  const total = skipped + seconds * HEALTHY_PER_SECOND;
-  const startedAt = performance.now();
-  let otherCount = 0;
-  let live = 0;
-  while (live < total) {
-    const due = Math.min(total, Math.ceil(((performance.now() - startedAt) / 1000) * HEALTHY_PER_SECOND));
+  const skippedMs = backlog ? 0 : Math.max(warmUpMs, (scenario.warmUpSeconds ?? 0) * 1000);
+  const skipped = Math.round((skippedMs * measured.perSecond) / 1000);
+  const totalMs = skippedMs + Math.max(seconds, scenario.seconds ?? 0) * 1000;
+
+  const [before, startedAt] = [{ ...sent }, performance.now()];
+  for (
+    let elapsed = 0;
+    elapsed < totalMs && (measured.perSecond > 0 || others);
+    elapsed = performance.now() - startedAt
+  ) {
     const jobs = [];
-    for (; live < due; live++) {
-      jobs.push(healthy());
-      if (others !== undefined) jobs.push(job(others.kind, 1000 + (otherCount++ % others.endpoints), "others"));
-    }
+    const due = (perSecond: number) => Math.ceil((elapsed / 1000) * perSecond);
+    while (sent.measured - before.measured < due(measured.perSecond)) jobs.push(nextMeasured());
+    while (others && sent.rest - before.rest < due(others.perSecond)) jobs.push(nextOther(others.aim));
     if (jobs.length > 0) await queue.addBulk(jobs);
     await Bun.sleep(TICK_MS);
   }
-  const until = performance.now() + GRACE_MS;
-  let noted: number[] = [];
-  do {
-    await Bun.sleep(POLL_MS);
-    noted = (await (await fetch(`${receiverUrl}/latencies/${run}`)).json()) as number[];
-  } while (noted.length < count && performance.now() < until);
+  const until = performance.now() + Math.max(GRACE_MS, graceSeconds * 1000);
+  const arrived = async () => ((await ask(`count/${id}/measured`)) as number) >= sent.measured;
+  while (!(await arrived()) && performance.now() < until) await Bun.sleep(POLL_MS);
+
+  const [times, restTimes] = [await ask(`times/${id}/measured`), await ask(`times/${id}/rest`)] as [number[], number[]];
   await worker.stop();
   await queue.obliterate({ force: true });
   await queue.close();
-  return { sent: count - skipped, latencies: noted.slice(skipped) };
+  const counted = { sent: sent.measured - skipped, times: times.slice(skipped) };
+  return { measured: counted, rest: { sent: sent.rest, times: restTimes } };
+}
+
+/** Ask the receiver. */
+async function ask(path: string, method = "GET"): Promise<unknown> {
+  const response = await fetch(`http://127.0.0.1:${rig.receiverLine}/${path}`, { method });
+  return method === "GET" ? await response.json() : undefined;
 }

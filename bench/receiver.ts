@@ -1,42 +1,40 @@
 /**
- * The receiver of the benches, a process of its own: cheap enough not to be what is measured.
+ * The receiver of the isolation bench, a process of its own: cheap enough not to be what is measured.
  *
- * - `POST /fast/<run>/…`  answers at once and notes how long the event took: arrival minus `data.sentAt` (epoch ms), or
- *   minus the run's start if that was later
- * - `PUT /start/<run>`  the run starts now: a worker is not to blame for what waited before it ran
- * - `POST /slow/<run>/…`  answers after 2 s
- * - `POST /dead/<run>/…`  never answers
- * - `GET /latencies/<run>`  the noted times in ms, as a JSON array
+ * - `POST /<ms>/<run>/<stream>/…`  answers after so many ms, and notes how long the event took: arrival minus `data.sentAt`
+ *   (epoch ms), or minus the run's start if that was later
+ * - `POST /silent/…`  never answers
+ * - `PUT /start/<run>`  the run starts now: a worker is not to blame for what waited before
+ * - `GET /count/<run>/<stream>`  how many events it noted
+ * - `GET /times/<run>/<stream>`  the noted times in ms, a JSON array
  *
- * Prints its address as the first line.
+ * Listens on all loopback addresses, so that each can be a host of its own. Prints its port as the first line.
  */
 import { epochMs } from "./clock.ts";
 
-const SLOW_MS = 2 * 1000; // 2 s
 const starts = new Map<string, number>();
-const latencies = new Map<string, number[]>();
+const noted = new Map<string, number[]>(); // by run and stream
 
 const server = Bun.serve({
   port: 0,
-  hostname: "127.0.0.1",
+  hostname: "0.0.0.0",
   idleTimeout: 255,
   async fetch(request) {
-    const [, kind, run = ""] = new URL(request.url).pathname.split("/");
-    if (kind === "latencies") return Response.json(latencies.get(run) ?? []);
-    if (kind === "start") {
+    const [, what = "", run = "", stream = ""] = new URL(request.url).pathname.split("/");
+    const name = `${run}/${stream}`;
+    const times = noted.get(name) ?? [];
+    if (what === "count") return Response.json(times.length);
+    if (what === "times") return Response.json(times);
+    if (what === "start") {
       starts.set(run, epochMs());
       return new Response("ok");
     }
-    if (kind === "dead") return new Promise<Response>(() => {});
-    if (kind === "slow") {
-      await Bun.sleep(SLOW_MS);
-      return new Response("ok");
-    }
+    if (what === "silent") return new Promise<Response>(() => {});
     const { data } = (await request.json()) as { data: { sentAt: number } };
-    const noted = latencies.get(run) ?? [];
-    latencies.set(run, noted);
-    noted.push(epochMs() - Math.max(data.sentAt, starts.get(run) ?? 0));
+    noted.set(name, times);
+    times.push(epochMs() - Math.max(data.sentAt, starts.get(run) ?? 0));
+    if (Number(what) > 0) await Bun.sleep(Number(what));
     return new Response("ok");
   },
 });
-console.log(server.url.origin);
+console.log(server.port);
