@@ -93,8 +93,12 @@ function jittered(delayMs: number, jitter: number, random: () => number): number
   return Math.max(1, Math.round(delayMs * (1 - jitter + 2 * jitter * random())));
 }
 
-/** @returns ms from `nowMs`, in [0, 24 h]; 0 when the header is absent, unreadable, past, or on another status */
-function retryAfterMs(status: number, header: string | undefined, nowMs: number): number {
+/**
+ * How long a receiver asked us to wait.
+ *
+ * @returns ms from `nowMs`, in [0, 24 h]; 0 when the header is absent, unreadable, past, or on another status
+ */
+export function retryAfterMs(status: number, header: string | undefined, nowMs: number): number {
   if (header === undefined || (status !== 429 && (status < 500 || status > 599))) return 0;
   const text = header.trim();
   const ms = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text) - nowMs;

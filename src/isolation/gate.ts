@@ -1,0 +1,333 @@
+/**
+ * Whether an attempt may go now: what keeps slow, silent and busy endpoints, hosts and users from slowing the others.
+ *
+ * In the process, without a round trip. A worker takes jobs while fewer of its attempts are *young* than it has slots; an
+ * attempt is *old* once it has lasted a tenth of a second, and there may be eight old ones for each slot. So silence costs a
+ * slot for a tenth of a second. Four things decide in turn: what the endpoint asked for by Retry-After, the circuits of its
+ * host and its own, its limit, and the bulkheads. A job that cannot go waits here while it can expect room within a quarter of
+ * a second; otherwise it is parked. docs/isolation.md has the picture.
+ */
+import { isSilence, type Outcome } from "../outcome.ts";
+import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
+import type { Circuit, Trial } from "./circuit.ts";
+import { Endpoint } from "./endpoint.ts";
+import { Memory } from "./memory.ts";
+import { type ParkedJob, Parking, type ParkReason } from "./parking.ts";
+
+export type { ParkedJob, ParkReason };
+
+/** A job that asks for its turn. */
+export interface Candidate {
+  /** The whole URL with its query: endpoints are told apart by it. */
+  readonly endpoint: string;
+  /** The URL's origin. */
+  readonly host: string;
+  readonly user: string;
+  /** Of the body. */
+  readonly bytes: number;
+  /** The job's id: with it the job can be called back early when it is parked. */
+  readonly job?: string;
+}
+
+/** An attempt that may go; to be given back with {@link Gate.release}, once. */
+export interface Permit {
+  readonly kind: "go";
+}
+
+/** Go, or not before `retryAt` (epoch ms). */
+export type Turn = Permit | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
+
+/** A turn that will be known within 250 ms. It may well be none if the endpoint has not answered yet, or not lately. */
+export interface Wait {
+  readonly kind: "wait";
+  readonly isProven: boolean;
+  readonly turn: Promise<Turn>;
+}
+
+export interface Gate {
+  /** Ask for a turn. */
+  admit(candidate: Candidate): Turn | Wait;
+  /**
+   * Give an attempt back, with what came of it.
+   *
+   * @throws  Error when that was done before
+   */
+  release(permit: Permit, outcome: Outcome): void;
+  /** How many circuits are open: of endpoints, of hosts, and of single users on a host. */
+  readonly openCircuits: number;
+  /** Their endpoints, without the query, and hosts. Looks at each: for a slow timer. */
+  listOpen(): readonly string[];
+}
+
+export interface GateOptions {
+  /** Young attempts at most. The worker sees to that, by {@link GateOptions.onExcused}. */
+  readonly slots: number;
+  /** Attempts in flight to one endpoint at most. */
+  readonly endpointSlots: number;
+  /** Of bodies in flight, in all; a single attempt always may go. */
+  readonly maxBytes?: number;
+  /** Endpoints to remember. */
+  readonly capacity?: number;
+  /** Called when it has changed how many of the jobs in hand need no slot: those of old attempts, and those that wait. */
+  readonly onExcused?: (jobs: number) => void;
+  /** Called when parked jobs should come back now, since their endpoints have room. */
+  readonly onRoom?: (jobs: readonly ParkedJob[]) => void;
+  /** Monotonic, ms. */
+  readonly now?: () => number;
+  /** The wall clock, epoch ms. */
+  readonly epochNow?: () => number;
+  /** In [0, 1). */
+  readonly random?: () => number;
+  /** Call a function once after so many ms. */
+  readonly schedule?: (run: () => void, ms: number) => void;
+}
+
+const YOUNG_MS = 100; // a tenth of a second
+const MAX_WAIT_MS = 250; // parking takes two scripts in Valkey, and is not worth it for less
+const ROOM = 256; // jobs that wait here
+const TICK_MS = 10; // timers fire no more often
+const CAPACITY = 50_000; // endpoints, a kilobyte each
+const MAX_BYTES = 256 * 1024 * 1024; // 256 MiB, twice that with the copies on their way: half of a worker with 1 GiB
+
+interface Attempt extends Permit, Load, Trial {
+  readonly isSuspect: boolean;
+  isReleased: boolean;
+}
+
+interface Waiter extends Load {
+  readonly since: number;
+  readonly resolve: (turn: Turn) => void;
+}
+
+/** The gate of a worker. */
+export class AdmissionGate implements Gate {
+  readonly #options: Required<GateOptions>;
+  readonly bulkheads: Bulkheads;
+  readonly memory: Memory<Endpoint<Waiter>>;
+  readonly #parking: Parking;
+  readonly #young = new Set<Attempt>(); // oldest first
+  readonly #waiters = new Set<Waiter>(); // oldest first
+  readonly #crowded = new Set<Endpoint<Waiter>>(); // endpoints that some wait for
+  readonly #open = new Set<Circuit>();
+  #excused = 0;
+  #tickAt = Number.POSITIVE_INFINITY;
+
+  constructor(options: GateOptions) {
+    this.#options = {
+      maxBytes: MAX_BYTES,
+      capacity: CAPACITY,
+      onExcused: () => {},
+      onRoom: () => {},
+      now: () => performance.now(),
+      epochNow: Date.now,
+      random: Math.random,
+      schedule: (run, ms) => void setTimeout(run, ms),
+      ...options,
+    };
+    const { slots, endpointSlots, maxBytes, capacity, random } = this.#options;
+    this.bulkheads = new Bulkheads(slots, maxBytes);
+    this.#parking = new Parking(endpointSlots, random);
+    this.memory = new Memory(
+      capacity,
+      (key, host) => new Endpoint(key, host, endpointSlots),
+      (endpoint, host) => {
+        this.#parking.forget(endpoint);
+        this.#open.delete(endpoint.circuit);
+        for (const circuit of host?.allCircuits ?? []) this.#open.delete(circuit);
+      },
+    );
+  }
+
+  get openCircuits(): number {
+    return this.#open.size;
+  }
+
+  listOpen(): readonly string[] {
+    return [...new Set([...this.#open].map(({ name }) => name.replace(/\?.*/s, "")))];
+  }
+
+  admit({ endpoint: key, host, user, bytes, job }: Candidate): Turn | Wait {
+    const nowMs = this.#options.now();
+    const endpoint = this.memory.recall(key, host);
+    const load: Load = { endpoint, user, bytes, job };
+    const reason = this.obstacle(load, nowMs);
+    if (reason === undefined) return this.#start(load, nowMs);
+    if (this.#mayWait(endpoint, user, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
+    return this.#park(load, reason, nowMs);
+  }
+
+  release(permit: Permit, outcome: Outcome): void {
+    const attempt = permit as Attempt;
+    if (attempt.isReleased) throw new Error("expected a permit to be released once");
+    attempt.isReleased = true;
+    const nowMs = this.#options.now();
+    this.bulkheads.giveBack(attempt, attempt.isSuspect);
+    this.#young.delete(attempt);
+    this.#learn(attempt, outcome, nowMs);
+    this.#age(nowMs);
+    this.#serve(nowMs);
+    this.#excuse();
+  }
+
+  /** What keeps a job from going now; undefined when nothing does. */
+  obstacle(load: Load, nowMs: number): ParkReason | undefined {
+    const { endpoint, user } = load;
+    if (endpoint.limiter.heldUntil > nowMs) return "retry_after";
+    if (this.#closed(endpoint, user, nowMs) !== undefined) return "circuit";
+    if (endpoint.usage.attempts >= endpoint.limiter.limit) return "limit";
+    return this.bulkheads.shortage(load);
+  }
+
+  #closed(endpoint: Endpoint, user: string, nowMs: number): Circuit | undefined {
+    if (endpoint.circuit.isProven) return undefined;
+    return endpoint.circuits(user).find((circuit) => !circuit.admits(user, nowMs));
+  }
+
+  #start(load: Load, nowMs: number): Permit {
+    const { endpoint, user, bytes, job } = load;
+    endpoint.started(nowMs);
+    const isSuspect = this.bulkheads.take(load);
+    const attempt: Attempt = { kind: "go", endpoint, user, bytes, job, startedAt: nowMs, isSuspect, isReleased: false };
+    if (this.#open.size > 0) for (const circuit of endpoint.circuits(user)) circuit.started(attempt);
+    this.#young.add(attempt);
+    this.#tickBy(nowMs + YOUNG_MS, nowMs);
+    return attempt;
+  }
+
+  /**
+   * Whether room can be expected soon enough. One endpoint's jobs have at most half of the places that are left, but for the
+   * first of each user.
+   */
+  #mayWait(endpoint: Endpoint<Waiter>, user: string, reason: ParkReason, nowMs: number): boolean {
+    if (reason === "circuit" || reason === "retry_after") return false;
+    const { waiting, usage } = endpoint;
+    const places = ROOM - this.#waiters.size;
+    if (usage.attempts === 0 || places === 0) return false;
+    const own = waiting.sizeOf(user);
+    if (waiting.size >= places / 2 && own > 0) return false;
+    const rounds = (own + 1) * (waiting.users + (own === 0 ? 1 : 0));
+    return endpoint.lullMs(nowMs) + rounds * endpoint.spacingMs(usage.attempts) <= MAX_WAIT_MS;
+  }
+
+  #wait(load: Load & { endpoint: Endpoint<Waiter> }, nowMs: number): Wait {
+    const { endpoint } = load;
+    const turn = new Promise<Turn>((resolve) => {
+      const waiter: Waiter = { ...load, since: nowMs, resolve };
+      endpoint.waiting.enter(waiter);
+      this.#waiters.add(waiter);
+    });
+    this.#crowded.add(endpoint);
+    this.#tickBy(nowMs + MAX_WAIT_MS, nowMs);
+    this.#excuse();
+    return { kind: "wait", isProven: endpoint.circuit.isProven, turn };
+  }
+
+  #park(load: Load, reason: ParkReason, nowMs: number): Turn {
+    const closed = reason === "circuit" ? this.#closed(load.endpoint, load.user, nowMs) : undefined;
+    const dueAt = this.#parking.dueAt(load, reason, closed, nowMs);
+    const retryAt = Math.ceil(this.#options.epochNow() + dueAt - nowMs);
+    this.#parking.add(load, dueAt, retryAt, nowMs);
+    this.#tickBy(this.#parking.callAt, nowMs);
+    return { kind: "park", retryAt, reason };
+  }
+
+  /** What an attempt's end says about its endpoint and host. Our own faults and refused addresses say nothing. */
+  #learn(attempt: Attempt, outcome: Outcome, nowMs: number): void {
+    const { user } = attempt;
+    const endpoint = attempt.endpoint as Endpoint<Waiter>;
+    const { circuit, host, limiter } = endpoint;
+    const isAnswer = outcome.kind === "response";
+    const isSilent = isSilence(outcome) && attempt.startedAt >= host.circuit.answeredAt;
+    if (isAnswer) for (const each of host.forgetUsers()) this.#open.delete(each);
+    const own = isSilent ? host.circuitOf(user) : host.userCircuits.get(user);
+    for (const each of own === undefined ? [host.circuit, circuit] : [host.circuit, own, circuit]) {
+      if (isAnswer) each.answered(nowMs);
+      else if (isSilence(outcome)) each.silent(attempt, each === circuit ? attempt : endpoint.key, nowMs);
+      else each.undecided(attempt);
+      if (each.isOpen) this.#open.add(each);
+      else if (this.#open.size > 0) this.#open.delete(each);
+    }
+    if (isAnswer) this.memory.answered(endpoint);
+    limiter.learn(outcome, attempt.startedAt, nowMs, this.#options.epochNow());
+    endpoint.ended(isAnswer ? outcome.durationMs : undefined, nowMs);
+  }
+
+  /** Let those who wait go as far as they may now, and park those behind a circuit. */
+  #serve(nowMs: number): void {
+    for (const endpoint of [...this.#crowded]) {
+      for (let isMoving = true; isMoving; ) {
+        isMoving = false;
+        for (const waiter of endpoint.waiting.heads()) {
+          const reason = this.obstacle(waiter, nowMs);
+          if (reason === "limit" || reason === "share" || reason === "memory") continue;
+          isMoving = true;
+          this.#dismiss(waiter, reason, nowMs);
+        }
+      }
+    }
+  }
+
+  #dismiss(waiter: Waiter, reason: ParkReason | undefined, nowMs: number): void {
+    const endpoint = waiter.endpoint as Endpoint<Waiter>;
+    endpoint.waiting.leave(waiter, reason === undefined);
+    this.#waiters.delete(waiter);
+    if (endpoint.waiting.size === 0) this.#crowded.delete(endpoint);
+    waiter.resolve(reason === undefined ? this.#start(waiter, nowMs) : this.#park(waiter, reason, nowMs));
+  }
+
+  /** What is due: attempts grow old, jobs that waited for long enough are parked, and parked ones called. */
+  #tick(atMs: number): void {
+    if (atMs !== this.#tickAt) return; // an earlier one was asked for since
+    const nowMs = this.#options.now();
+    this.#tickAt = Number.POSITIVE_INFINITY;
+    this.#age(nowMs);
+    for (const waiter of this.#waiters) {
+      if (waiter.since + MAX_WAIT_MS > nowMs) break;
+      this.#dismiss(waiter, this.obstacle(waiter, nowMs), nowMs);
+    }
+    this.#serve(nowMs);
+    if ((this.#parking.callAt ?? Number.POSITIVE_INFINITY) <= nowMs) this.#call(nowMs);
+    this.#excuse();
+    const [youngest] = this.#young;
+    const [first] = this.#waiters;
+    if (youngest !== undefined) this.#tickBy(youngest.startedAt + YOUNG_MS, nowMs);
+    if (first !== undefined) this.#tickBy(first.since + MAX_WAIT_MS, nowMs);
+    this.#tickBy(this.#parking.callAt, nowMs);
+  }
+
+  /** Attempts that have lasted a tenth of a second are old, as far as there may be old ones. */
+  #age(nowMs: number): void {
+    for (const attempt of this.#young) {
+      if (attempt.startedAt + YOUNG_MS > nowMs || this.#old >= this.#options.slots * OLD_PER_SLOT) return;
+      this.#young.delete(attempt);
+    }
+  }
+
+  #call(nowMs: number): void {
+    const jobs = this.#parking.call(nowMs, this.bulkheads.free, (load) => this.obstacle(load, nowMs));
+    if (jobs.length > 0) this.#options.onRoom(jobs);
+  }
+
+  #tickBy(atMs: number | undefined, nowMs: number): void {
+    const tickAt = Math.max(atMs ?? Number.POSITIVE_INFINITY, nowMs + TICK_MS);
+    if (tickAt >= this.#tickAt) return;
+    this.#tickAt = tickAt;
+    this.#options.schedule(() => this.#tick(tickAt), tickAt - nowMs);
+  }
+
+  get #old(): number {
+    return this.bulkheads.all.attempts - this.#young.size;
+  }
+
+  #excuse(): void {
+    const excused = this.#old + this.#waiters.size;
+    if (excused === this.#excused) return;
+    this.#excused = excused;
+    this.#options.onExcused(excused);
+  }
+}
+
+/** Make the gate of a worker. */
+export function createGate(options: GateOptions): Gate {
+  return new AdmissionGate(options);
+}
