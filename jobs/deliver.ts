@@ -1,9 +1,9 @@
 /**
  * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
  */
-import type { Gate, Turn } from "../src/gate.ts";
+import type { Candidate, Gate, Permit, Turn } from "../src/isolation/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
-import { buildRequest, endpointName, type WebhookEvent } from "../src/payload.ts";
+import { buildRequest, endpointKey, type WebhookEvent } from "../src/payload.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
 import type { Sender } from "../src/send.ts";
@@ -16,8 +16,10 @@ export interface DeliverOptions extends ContractOptions {
   readonly completed: Completed;
   /** Called for a job that broke the contract. */
   readonly rejected: (job: Job, reason: string) => void;
+  /** Called for a job that waits in the process for an endpoint which may well not answer. */
+  readonly held: (userId: string) => void;
   /** Called for a job that may not go yet, before it is parked. */
-  readonly parked: (turn: Extract<Turn, { kind: "park" }>) => void;
+  readonly parked: (turn: Extract<Turn, { kind: "park" }>, userId: string) => void;
   /** How long an event may be put off, in ms, from when it was due. */
   readonly maxAgeMs: number;
   /** Epoch ms. */
@@ -31,35 +33,36 @@ const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Make the processor that {@link Process} describes. */
 export function createDeliver(options: DeliverOptions): Process {
-  const { gate, sender, completed, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
+  const { gate, sender, completed, held, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
 
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a broken contract is never retried
-    const endpoint = endpointName(event.endpoint.url);
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
-    const turn = await gate.admit(endpoint, wasParked(job));
+    const asked = gate.admit(candidateOf(event, job));
+    if (asked.kind === "wait" && !asked.isProven) held(event.userId);
+    const turn = asked.kind === "wait" ? await asked.turn : asked; // the wait is 250 ms at most
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
-      parked(turn);
+      parked(turn, event.userId);
       throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
 
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = turn.kind === "go" ? await send() : EXPIRED;
+    const outcome = turn.kind === "go" ? await send(turn) : EXPIRED;
 
     const ageMs = now() - dueAt;
     const verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 
-    async function send(): Promise<Outcome> {
+    async function send(permit: Permit): Promise<Outcome> {
       let result = UNSENT;
       try {
         result = await sender.send(buildRequest(event, delivery, startedAt), job.id as string);
         return result;
       } finally {
-        gate.release(endpoint, result, turn); // whatever happened, or the endpoint would lose the turn for good
+        gate.release(permit, result); // whatever happened, or its slot would be lost for good
       }
     }
   };
@@ -75,9 +78,9 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
   }
 }
 
-/** BullMQ counts pick-ups and attempts apart: one more pick-up than attempts is this one. */
-function wasParked(job: Job): boolean {
-  return job.attemptsStarted - job.attemptsMade > 1;
+/** What the gate needs to know. */
+function candidateOf({ endpoint: { url }, userId, body }: WebhookEvent, job: Job): Candidate {
+  return { endpoint: endpointKey(url), host: url.origin, user: userId, bytes: body.length, job: job.id as string };
 }
 
 const FIRST_TURNS = 10;

@@ -1,7 +1,7 @@
 /**
  * Open circuits, for the board: they live in each worker's memory, and the board is another process.
  */
-import type { Gate } from "./gate.ts";
+import type { Gate } from "./isolation/gate.ts";
 import type { Valkey } from "./valkey.ts";
 
 const PUBLISH_MS = 2 * 1000; // 2 s: a timer, never the way of an attempt

@@ -70,13 +70,13 @@ export function createMetrics({
   });
   const parked = new Counter({
     name: "fluxhook_parked_jobs_total",
-    help: "Jobs put off because of their endpoint, by reason: circuit (open), limit (of the endpoint), share (of the slots)",
+    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
     labelNames: ["reason"],
     registers,
   });
   new Gauge({
     name: "fluxhook_open_circuits",
-    help: "Endpoints that this process only probes, since they do not answer",
+    help: "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
     registers,
     collect() {
       this.set(openCircuits());

@@ -81,11 +81,22 @@ export function buildRequest(event: WebhookEvent, delivery: string, nowMs: numbe
 
 const names = new WeakMap<URL, string>();
 
-/** An endpoint as logs, metrics and the gate name it: without query and fragment, which may carry tokens. */
+/** An endpoint as logs and the board name it: without query and fragment, which may carry tokens. */
 export function endpointName(url: URL): string {
   const known = names.get(url);
   if (known !== undefined) return known;
   const name = url.origin + url.pathname;
   names.set(url, name);
   return name;
+}
+
+const keys = new WeakMap<URL, string>();
+
+/** What endpoints are told apart by: the URL that is asked for, with its query. Never shown. */
+export function endpointKey(url: URL): string {
+  const known = keys.get(url);
+  if (known !== undefined) return known;
+  const key = endpointName(url) + url.search;
+  keys.set(url, key);
+  return key;
 }

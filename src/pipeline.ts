@@ -6,15 +6,19 @@ import { createDeliver } from "../jobs/deliver.ts";
 import type { Resolve } from "./address.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
-import { createGate, type Gate, JOBS_PER_SLOT } from "./gate.ts";
+import { createCalls } from "./isolation/calls.ts";
+import { createFairQueue } from "./isolation/fair-queue.ts";
+import { createGate, type Gate } from "./isolation/gate.ts";
 import type { Logger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { DeliveryWorker, queueKey } from "./queue.ts";
+import { DeliveryWorker } from "./queue.ts";
+import { queueKey } from "./queue-layout.ts";
 import { JITTER, type RetryPolicy } from "./retry.ts";
 import { createSender, type Sender } from "./send.ts";
-import { createSifter } from "./sift.ts";
 import type { Tracing } from "./tracing.ts";
 import type { Valkey } from "./valkey.ts";
+
+const MAX_AHEAD = 64; // jobs in hand beyond the slots: they are on their way from Valkey, or back to it
 
 /** The settings a pipeline reads. */
 export type PipelineConfig = Pick<
@@ -58,26 +62,27 @@ export interface Pipeline {
 export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
+  const prefix = queueKey(config.queue);
   const sender = createSender({ ...config, resolve: parts.resolve });
   const gate =
     parts.gate ??
     createGate({
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
-      onHeld: (...held) => sifter.held(...held),
-      onRoom: (...room) => sifter.advance(...room),
+      onExcused: (jobs) => worker.excuse(jobs),
+      onRoom: createCalls({ valkey, prefix, logger }),
     });
   const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
   const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
-  const sifter = createSifter({
+  const fairQueue = createFairQueue({
     valkey,
-    prefix: queueKey(config.queue),
-    gate,
+    queue: config.queue,
+    prefix,
     logger,
-    onSift: (isUnderWay) => {
+    onLook: (isUnderWay) => {
       worker.isHeldBack = isUnderWay;
     },
-    onCleared: (jobs) => worker.take(jobs),
+    onLeft: (jobs) => worker.take(jobs),
   });
   const deliver = createDeliver({
     ...config,
@@ -89,12 +94,17 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
     },
-    parked: ({ reason }) => metrics.parked(reason),
+    held: fairQueue.held,
+    parked: ({ reason }, userId) => {
+      metrics.parked(reason);
+      fairQueue.held(userId);
+    },
   });
   const worker = new DeliveryWorker(deliver, {
     queue: config.queue,
     valkey,
-    concurrency: config.concurrency * JOBS_PER_SLOT,
+    concurrency: config.concurrency + Math.min(config.concurrency, MAX_AHEAD),
+    watch: fairQueue,
     telemetry: tracing?.telemetry,
     timeoutMs: config.timeoutMs,
     policy: parts.policy ?? {

@@ -25,6 +25,9 @@ export const queueKeys = (prefix: string) => ({
 /** Member and score of the marker that says: jobs wait. */
 export const MARKER = { member: "0", score: 0 } as const;
 
+/** Member of the marker that says: a delayed job is due at its score, epoch ms. */
+export const DELAYED_MARKER = "1";
+
 /** A producer's priority is 1 or more, so scores below this come before any. */
 export const PRIORITY_SCORE = 2 ** 32;
 

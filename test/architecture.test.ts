@@ -11,11 +11,9 @@ const PURE = [
   "payload",
   "outcome",
   "retry",
-  "line",
-  "breaker",
-  "endpoint",
-  "slots",
-  "parked-turns",
+  ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "waiting-line"].map(
+    (name) => `isolation/${name}`,
+  ),
   "mask",
   "response",
   "advice",
@@ -98,7 +96,7 @@ function findings(find: (source: Source) => Iterable<string>): string[] {
 
 test("the sources are found, and so are their imports", () => {
   const deliver = sources.find(({ file }) => file === "jobs/deliver.ts");
-  expect(deliver?.imports).toContain("../src/gate.ts"); // a type
+  expect(deliver?.imports).toContain("../src/isolation/gate.ts"); // a type
   expect(deliver?.valueImports).toContain("./event.ts");
   for (const name of PURE) expect(sources.map(({ file }) => file)).toContain(`src/${name}.ts`);
 });

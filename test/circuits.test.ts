@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { publishCircuits, readCircuits } from "../src/circuits.ts";
-import { createGate } from "../src/gate.ts";
+import { createGate, type Permit } from "../src/isolation/gate.ts";
 import { createLogger } from "../src/logger.ts";
 import { connectValkey } from "../src/valkey.ts";
 import { eventually } from "./support/stack.ts";
@@ -11,28 +11,28 @@ afterAll(() => valkey.disconnect());
 
 const SILENT = { kind: "failure", code: "timeout", durationMs: 1 } as const;
 
-async function silence(gate: ReturnType<typeof createGate>, endpoint: string): Promise<void> {
+function silence(gate: ReturnType<typeof createGate>, endpoint: string): void {
   for (let failures = 0; failures < 5; failures++) {
-    const turn = await gate.admit(endpoint, false);
+    const turn = gate.admit({ endpoint, host: new URL(endpoint).origin, user: "usr_1", bytes: 100 });
     expect(turn.kind).toBe("go");
-    gate.release(endpoint, SILENT, turn);
+    gate.release(turn as Permit, SILENT);
   }
 }
 
-test("a gate lists the endpoints whose circuit is open, and only those", async () => {
+test("a gate lists the endpoints whose circuit is open, and only those, without their queries", () => {
   const gate = createGate({ slots: 16, endpointSlots: 16 });
   expect(gate.listOpen()).toEqual([]);
-  await silence(gate, "https://a.example/x");
-  await gate.admit("https://b.example/", false);
+  silence(gate, "https://a.example/x?token=secret");
+  gate.admit({ endpoint: "https://b.example/", host: "https://b.example", user: "usr_1", bytes: 100 });
   expect(gate.listOpen()).toEqual(["https://a.example/x"]);
 });
 
 test("hosts with an open circuit are published while it is open, without their paths", async () => {
   const queue = crypto.randomUUID();
   const gate = createGate({ slots: 16, endpointSlots: 16 });
-  await silence(gate, "https://b.example:8443/hooks/token-in-the-path");
-  await silence(gate, "https://b.example:8443/other");
-  await silence(gate, "https://a.example/x");
+  silence(gate, "https://b.example:8443/hooks/token-in-the-path");
+  silence(gate, "https://b.example:8443/other");
+  silence(gate, "https://a.example/x");
   const stop = publishCircuits({ valkey, queue, gate, periodMs: 20 });
   const hosts = await eventually(
     () => readCircuits(valkey, queue, Date.now()),

@@ -633,10 +633,11 @@ test("a sender that throws gives its endpoint's turn back", async () => {
   const deliver = createDeliver({
     ...LIMITS,
     maxAgeMs: 1000,
-    gate: { ...OPEN_GATE, release: (endpoint, outcome) => void calls.push(`${endpoint} ${outcome.kind}`) },
+    gate: { ...OPEN_GATE, release: (permit, outcome) => void calls.push(`${permit.kind} ${outcome.kind}`) },
     sender: { send: () => Promise.reject(new Error("unforeseen")) },
     completed: async () => void calls.push("completed"),
     rejected: () => {},
+    held: () => {},
     parked: () => {},
   });
   const job = {
@@ -650,7 +651,7 @@ test("a sender that throws gives its endpoint's turn back", async () => {
     opts: {},
   };
   await expect(deliver(job as unknown as Job, "token", QUICK)).rejects.toThrow("unforeseen");
-  expect(calls).toEqual(["https://customer.example/hook fault"]);
+  expect(calls).toEqual(["go fault"]);
 });
 
 describe("two workers", () => {
@@ -670,7 +671,7 @@ describe("two workers", () => {
     one.worker.run();
     two.worker.run();
     await customer.waitFor(20);
-    expect([one.sender.inFlight, two.sender.inFlight]).toEqual([10, 10]); // two jobs a slot
+    expect([one.sender.inFlight, two.sender.inFlight]).toEqual([10, 10]); // its slots, and as many on their way
     full.resolve();
     await Promise.all(jobs.map((job) => Promise.race([one.settled(job), two.settled(job)])));
     expect(customer.requests.length).toBe(60);

@@ -1,0 +1,56 @@
+/**
+ * Calls parked jobs back before their time, when the gate sees that their endpoints have room.
+ */
+import type { Logger } from "../logger.ts";
+import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
+import type { Valkey } from "../valkey.ts";
+import type { ParkedJob } from "./gate.ts";
+
+const MAX_JOBS = 1_000; // in one script: 1 ms in which Valkey does nothing else
+
+/**
+ * KEYS: delayed, marker. ARGV: now; then for each job its id and when it was to come back. A job that is due at another time
+ * waits for something else, as a retry, and is left alone. Returns how many it called.
+ */
+const CALL = `
+local now, called = tonumber(ARGV[1]), 0
+for i = 2, #ARGV, 2 do
+  local score = redis.call("ZSCORE", KEYS[1], ARGV[i])
+  if score and math.floor(score / ${DELAYED_SCORE_PER_MS}) == tonumber(ARGV[i + 1]) then
+    redis.call("ZADD", KEYS[1], now * ${DELAYED_SCORE_PER_MS} + called, ARGV[i])
+    called = called + 1
+  end
+end
+if called > 0 then redis.call("ZADD", KEYS[2], now, "${DELAYED_MARKER}") end
+return called`;
+
+export interface CallOptions {
+  readonly valkey: Valkey;
+  /** The prefix of the queue's keys. */
+  readonly prefix: string;
+  readonly logger: Pick<Logger, "debug">;
+  /** Epoch ms. */
+  readonly now?: () => number;
+}
+
+/** Make the function that calls jobs back. It never throws, and is not waited for: what it misses comes at its own time. */
+export function createCalls({
+  valkey,
+  prefix,
+  logger,
+  now = Date.now,
+}: CallOptions): (jobs: readonly ParkedJob[]) => void {
+  valkey.defineCommand("callParked", { numberOfKeys: 2, lua: CALL });
+  const { callParked } = valkey as unknown as { callParked: (...args: unknown[]) => Promise<number> };
+  const { delayed, marker } = queueKeys(prefix);
+
+  return (jobs) => {
+    for (let i = 0; i < jobs.length; i += MAX_JOBS) {
+      const named = jobs.slice(i, i + MAX_JOBS).flatMap(({ job, retryAt }) => [job, retryAt]);
+      callParked.call(valkey, delayed, marker, now(), ...named).then(
+        (called) => logger.debug({ asked: named.length / 2, called }, "queue.called"),
+        (error: Error) => logger.debug({ reason: error.message }, "queue.uncalled"),
+      );
+    }
+  };
+}
