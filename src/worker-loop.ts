@@ -10,6 +10,7 @@ import { MARKER } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
+const HELD_BACK_SHARE = 1 / 8; // of its slots, for a worker that is held back
 const MAX_PARALLEL_FETCHES = 64; // asked for by one call of `take`: more could not start soon, and other workers could
 const ERROR_PAUSE_MS = 1000; // 1 s until the next fetch after one that failed
 const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
@@ -29,12 +30,11 @@ export interface QueueWatch {
 export class LoopWorker extends Worker<unknown, string, string, RedisQueueBackend> {
   /** Epoch ms at which this worker last took a job, or was made. */
   lastPickUpAt = Date.now();
-  /** Fetch one job after the other, even while many wait: those at the head of the queue are about to be moved away. */
-  isHeldBack = false;
   /** Set by a subclass's constructor. */
   protected watch: QueueWatch | undefined;
 
   #isLooping = false;
+  #isHeldBack = false;
   #held = 0;
   #excused = 0;
   #fetchedInRow = 0;
@@ -48,6 +48,24 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   /** How many jobs it may hold. */
   get capacity(): number {
     return this.concurrency + this.#excused;
+  }
+
+  /**
+   * Fetch one job after the other, and only for some of the slots: what waits at the head of the queue is about to be moved
+   * away, and who moves it should not have to wait for this process. {@link take} is not held back.
+   */
+  get isHeldBack(): boolean {
+    return this.#isHeldBack;
+  }
+
+  set isHeldBack(isHeldBack: boolean) {
+    this.#isHeldBack = isHeldBack;
+    this.#wakeLoop();
+  }
+
+  /** How many jobs it fetches for by itself. */
+  get #limit(): number {
+    return this.#isHeldBack ? this.#excused + Math.ceil(this.concurrency * HELD_BACK_SHARE) : this.capacity;
   }
 
   get #mayTake(): boolean {
@@ -104,7 +122,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #loop(): Promise<void> {
     this.#isLooping = true;
     while (this.#mayTake || this.#held > 0) {
-      if (this.#mayTake && this.#held < this.capacity) await this.#takeNext();
+      if (this.#mayTake && this.#held < this.#limit) await this.#takeNext();
       else await this.#change();
     }
     this.#isLooping = false;
@@ -132,7 +150,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
     const mayFetchNext = () => {
-      hasAsked = this.#held <= this.capacity;
+      hasAsked = this.#held <= this.#limit;
       return hasAsked;
     };
     this.#held += 1;

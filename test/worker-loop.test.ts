@@ -105,6 +105,23 @@ test("a worker that is held back takes one after the other, and side by side aga
   );
 });
 
+test("a worker that is held back leaves most of its slots free, but for jobs that it is told to take", async () => {
+  const { worker, begun, add, hasBegun, letGo } = await setUp(64);
+  await add(300);
+  worker.isHeldBack = true;
+  worker.run();
+  await hasBegun(64 / 8);
+  await Bun.sleep(50); // for more that it might take
+  expect(begun).toHaveLength(64 / 8);
+  worker.take(20);
+  await hasBegun(64 / 8 + 20);
+  letGo(begun.slice(0, 20)); // still as many as it may fetch for by itself: none follows
+  await Bun.sleep(50);
+  expect(begun).toHaveLength(64 / 8 + 20);
+  worker.isHeldBack = false;
+  await hasBegun(64 + 20);
+});
+
 test("it takes so many at once when it is told to, within what may be in hand", async () => {
   const { queue, worker, begun, asked } = await setUp(50);
   await queue.addBulk(Array.from({ length: 100 }, () => job));

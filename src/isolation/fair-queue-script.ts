@@ -15,7 +15,7 @@ export const LEAST = 64;
 /** Of the jobs looked at, one in so many is from the newest, */
 export const NEWEST_SHARE = 4;
 /** and no more than these: what comes between two looks. */
-export const MAX_NEWEST = 256;
+export const MAX_NEWEST = 128;
 /** It is unfair where the largest flow has more jobs than this and four times the smallest flow's. */
 export const SLACK = 16;
 /** Or, in a large piece, than one in so many and that. */
@@ -23,7 +23,7 @@ export const SLACK_SHARE = 16;
 /** Then each flow yields that has more than one in so many. */
 export const GREEDY_SHARE = 32;
 /** The first jobs of a yielding flow stay, one for each so many looked at. */
-export const KEPT_SHARE = 128;
+export const KEPT_SHARE = 256;
 /** It is worth going on while one in so many is moved. */
 export const WORTHWHILE_SHARE = 10;
 /** Bytes that one script reads, some 3 ms in which Valkey does nothing else; the job that exceeds them is the last. */
@@ -34,6 +34,7 @@ const BYTES_PER_BYTE = 3; // and to step over a byte
 const MAX_STEPS = 2_000; // tokens before a job's user and URL; a job that has more belongs to no flow
 const MAX_NAME_BYTES = 512; // of a user's id or a URL: longer ones that begin alike count as one flow
 const TAGS_SECONDS = 60 * 60; // 1 h after a job was last moved: jobs that wait longer may lose their flow's place
+const MAX_SKIPPED = 10_000; // jobs that were looked at, wait before those to be looked at, and are skipped
 const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some thousands
 
 /**
@@ -130,8 +131,8 @@ local function greedy(nameOf, lists, total, mayBeAlone)
 end`;
 
 /**
- * KEYS: wait, prioritized, marker, meta, tags. ARGV: prefix of job keys; how many jobs to look at; how many at the head of
- * `wait` to skip, since they were looked at already; how many to give back from `prioritized` to the head of `wait` when it
+ * KEYS: wait, prioritized, marker, meta, tags. ARGV: prefix of job keys; how many jobs to look at; the last job that was looked
+ * at and left, behind which to begin, or an empty text; how many to give back from `prioritized` to the head of `wait` when it
  * ends, so that yielding flows have a share however long the others' line is; then the users that are in trouble, which yield
  * as a whole.
  *
@@ -139,8 +140,8 @@ end`;
  * value the flow's next start tag. It is deleted when no such job is left, and expires after an hour. The virtual time is the
  * lowest tag that waits.
  *
- * Returns how many jobs it looked at, how many it moved to `prioritized`, and how many at the head to skip when it looks
- * further: -1 if that is not worth it.
+ * Returns how many jobs it looked at, how many it moved to `prioritized`, how many it left at the head, 1 if it is worth looking
+ * further, and the job behind which to begin then.
  */
 export const LOOK = `${FIELDS}${COUNTING}
 local function inPieces(command, key, args)
@@ -155,8 +156,9 @@ local function reversed(list)
 end
 
 local length = redis.call("LLEN", wait)
-if length < ${LEAST} then return { 0, 0, -1 } end
-local skipped = math.min(length, tonumber(ARGV[3]))
+if length < ${LEAST} then return { 0, 0, 0, 0, "" } end
+local last = ARGV[3] ~= "" and redis.call("LPOS", wait, ARGV[3], "RANK", -1, "MAXLEN", ${MAX_SKIPPED})
+local skipped = last and length - last or 0
 local size = math.min(length - skipped, tonumber(ARGV[2]))
 local most = size < length - skipped and math.min(${MAX_NEWEST}, math.floor(size / ${NEWEST_SHARE})) or 0
 local newest = most > 0 and redis.call("LRANGE", wait, 0, most - 1) or {}
@@ -189,7 +191,7 @@ local function flowOf(id)
   if url and (greedyUrls[url] or (tags["e:" .. url] or 0) > now) then return "e:" .. url end
 end
 
-local kept, moved, met, next = {}, {}, {}, {}
+local kept, moved, met, next, staying = {}, {}, {}, {}, newest
 for i = 0, skipped - 1 do kept[#kept + 1] = head[#head - i] end
 for _, id in ipairs(oldest) do
   local flow = flowOf(id)
@@ -209,7 +211,7 @@ local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + 
 if count > 0 then
   redis.call("LTRIM", wait, 0, -1 - #oldest - skipped)
   if count * 2 > #oldest then -- most of what has not been looked at is theirs too: the others' newest need not wait for it
-    local staying = {}
+    staying = {}
     for _, id in ipairs(newest) do
       local list = flowOf(id) and staying or kept
       list[#list + 1] = id
@@ -230,4 +232,4 @@ if not goesOn then
     inPieces("RPUSH", wait, reversed(given))
   end
 end
-return { total, count, goesOn and #kept or -1 }`;
+return { total, count, total - count - #staying, goesOn and 1 or 0, kept[#kept] or "" }`;

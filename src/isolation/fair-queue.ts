@@ -31,9 +31,9 @@ export interface FairQueueOptions {
   /** The prefix of its keys, as in `bull:webhooks`. */
   readonly prefix: string;
   readonly logger: Pick<Logger, "debug">;
-  /** Called with true when a look begins, and with false when it has ended: jobs taken meanwhile are those about to be moved. */
+  /** Called with true when a look is to take long, and with false at its end: jobs taken meanwhile are about to be moved. */
   readonly onLook?: ((isUnderWay: boolean) => void) | undefined;
-  /** Called after each script: so many of the jobs that it looked at stay at the head of the queue. */
+  /** Called after each script: so many of the jobs that it looked at are now the next in the queue. */
   readonly onLeft?: ((jobs: number) => void) | undefined;
 }
 
@@ -47,7 +47,7 @@ export interface FairQueue {
   held(userId: string): void;
 }
 
-type Look = (...args: unknown[]) => Promise<[seen: number, moved: number, skip: number]>;
+type Look = (...args: unknown[]) => Promise<[seen: number, moved: number, left: number, goesOn: number, last: string]>;
 
 export function createFairQueue(options: FairQueueOptions): FairQueue {
   const { valkey, queue, prefix, logger, onLook = () => {}, onLeft = () => {} } = options;
@@ -61,25 +61,30 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
   let taken = 0; // in a row, since the last look
   let enough = OFTEN;
   let isLooking = false;
+  let isLong = false; // the current look
 
   async function look(): Promise<void> {
     const troubled = [...heldBy].filter(([, times]) => times >= TROUBLE).map(([user]) => user);
-    const giveBack = Math.floor(taken * GIVE_BACK_SHARE);
-    let size = FIRST_PIECE;
-    let skip = 0;
+    const rest = [Math.floor(taken * GIVE_BACK_SHARE), ...troubled.slice(0, MAX_TROUBLED)];
+    let [size, behind] = [FIRST_PIECE, ""];
     let [allSeen, allMoved] = [0, 0];
-    for (let piece = 1; ; piece++) {
-      const asked = [...keys, jobs, size, skip, giveBack, ...troubled.slice(0, MAX_TROUBLED)];
-      const [seen, moved, next] = await lookAtQueue.call(valkey, ...asked);
+    for (let piece = 1; piece <= MAX_PIECES; piece++) {
+      if (piece === 2) tell(true);
+      const [seen, moved, left, goesOn, last] = await lookAtQueue.call(valkey, ...keys, jobs, size, behind, ...rest);
       allSeen += seen;
       allMoved += moved;
-      onLeft(seen - moved);
-      if (next === -1 || piece === MAX_PIECES) break;
-      skip = next;
-      size = Math.min(LAST_PIECE, size * GROWTH);
+      onLeft(left);
+      if (goesOn === 0) break;
+      [size, behind] = [Math.min(LAST_PIECE, size * GROWTH), last];
     }
     logger.debug({ queue, seen: allSeen, moved: allMoved }, "queue.looked");
     enough = allMoved * WORTHWHILE_SHARE < allSeen ? Math.max(OFTEN, VAIN_FACTOR * allSeen) : OFTEN;
+  }
+
+  function tell(isUnderWay: boolean): void {
+    if (isLong === isUnderWay) return;
+    isLong = isUnderWay;
+    onLook(isUnderWay);
   }
 
   return {
@@ -87,14 +92,13 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
       taken += 1;
       if (isLooking || (taken < enough && held < HELD)) return;
       isLooking = true;
-      onLook(true);
       look()
         .catch((error: Error) => logger.debug({ queue, reason: error.message }, "queue.unlooked"))
         .finally(() => {
           isLooking = false;
           taken = 0;
           held = 0;
-          onLook(false);
+          tell(false);
         });
     },
     empty() {

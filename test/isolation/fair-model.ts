@@ -34,8 +34,8 @@ export interface Fields {
 
 export interface Ask {
   readonly size: number;
-  /** Jobs at the head that were looked at already. */
-  readonly skip?: number;
+  /** The last job that was looked at and left: those before it are skipped. */
+  readonly behind?: string;
   readonly giveBack?: number;
   readonly troubled?: readonly string[];
 }
@@ -43,20 +43,23 @@ export interface Ask {
 export interface Looked extends Line {
   readonly seen: number;
   readonly moved: number;
-  /** Jobs at the head to skip when it looks further; -1 if that is not worth it. */
-  readonly skip: number;
+  /** Those it left at the head. */
+  readonly left: number;
+  /** Whether it is worth looking further, */
+  readonly goesOn: boolean;
+  /** and behind which job. */
+  readonly last: string;
 }
 
 /** Look at a queue once; how it is then. */
 export function lookAt(
   line: Line,
   fieldsOf: (id: string) => Fields,
-  { size, skip = 0, giveBack = 0, troubled = [] }: Ask,
+  { size, behind = "", giveBack = 0, troubled = [] }: Ask,
 ): Looked {
   const { wait } = line;
-  if (wait.length < LEAST) return { ...line, seen: 0, moved: 0, skip: -1 };
-  const skipped = Math.min(wait.length, skip);
-  const end = wait.length - skipped;
+  if (wait.length < LEAST) return { ...line, seen: 0, moved: 0, left: 0, goesOn: false, last: "" };
+  const end = wait.includes(behind) ? wait.lastIndexOf(behind) : wait.length;
   const pieceSize = Math.min(end, size);
   const most = pieceSize < end ? Math.min(MAX_NEWEST, Math.floor(pieceSize / NEWEST_SHARE)) : 0;
   const newest = withinBudget(wait.slice(0, most), fieldsOf, MAX_BYTES / NEWEST_SHARE).reverse();
@@ -102,7 +105,9 @@ export function lookAt(
     tags: isKept ? new Map([...tags, ...next]) : new Map(),
     seen,
     moved: moved.size,
-    skip: goesOn ? kept.length + ahead.length : -1,
+    left: seen - moved.size - staying.length,
+    goesOn,
+    last: ahead.at(-1) ?? kept.at(-1) ?? "",
   };
 }
 
