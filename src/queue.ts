@@ -16,7 +16,6 @@ import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
 import { LoopWorker, type QueueWatch } from "./worker-loop.ts";
 
-export { queueKey } from "./queue-layout.ts";
 export type { Job, Queue };
 export { DelayedError };
 

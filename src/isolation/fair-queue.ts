@@ -17,6 +17,7 @@ const LAST_PIECE = 1_024; // and by later ones: some 4 ms in which Valkey does n
 const GROWTH = 2; // from each to the next: each has one round trip
 const MAX_PIECES = 24; // in a row; the rest of a longer backlog is for the next look
 const OFTEN = 64; // jobs taken in a row, without finding the queue empty, before a look
+const SOON = 16; // and after a look that was worth it: more of the same may be on its way
 const VAIN_FACTOR = 2; // times as many as a look in vain saw: about a microsecond for each job taken
 const HELD = 32; // jobs that may not go, before a look
 const TROUBLE = 4; // of them one user's within a second: all of this user's jobs yield
@@ -78,7 +79,8 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
       [size, behind] = [Math.min(LAST_PIECE, size * GROWTH), last];
     }
     logger.debug({ queue, seen: allSeen, moved: allMoved }, "queue.looked");
-    enough = allMoved * WORTHWHILE_SHARE < allSeen ? Math.max(OFTEN, VAIN_FACTOR * allSeen) : OFTEN;
+    if (allMoved > 0 && allMoved * WORTHWHILE_SHARE >= allSeen) enough = SOON;
+    else enough = Math.max(OFTEN, VAIN_FACTOR * allSeen);
   }
 
   function tell(isUnderWay: boolean): void {

@@ -1,0 +1,130 @@
+/** Backlogs, through the whole worker: whoever caused one, everybody else's events come soon, and each comes once. */
+import { afterEach, expect, test } from "bun:test";
+import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { bounded, eventually, jobData, type Stack, startStack } from "./support/stack.ts";
+
+const open: { stop(): Promise<unknown> }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+async function receiver(delayMs: number): Promise<Receiver> {
+  const started = await startReceiver();
+  open.push(started);
+  started.answer({ delayMs });
+  return started;
+}
+
+async function stack(concurrency: number): Promise<Stack> {
+  const system = await startStack({ concurrency, isIdle: true });
+  open.push(system);
+  return system;
+}
+
+/** Enqueue one event to each of these URLs, of one user or of a new one each. */
+async function add({ queue }: Stack, urls: readonly string[], userId?: string): Promise<void> {
+  const jobs = urls.map((url) => ({
+    name: "file.created",
+    data: jobData(url, userId === undefined ? {} : { userId }),
+  }));
+  await queue.addBulk(jobs);
+}
+
+const times = (count: number, url: (index: number) => string) => Array.from({ length: count }, (_, i) => url(i));
+const ids = (...receivers: Receiver[]) =>
+  receivers.flatMap(({ requests }) => requests.map(({ headers }) => headers["webhook-id"]));
+/** Nothing is left to do, and nothing failed. */
+const isDone = ({ queue }: Stack) =>
+  eventually(
+    () => queue.getJobCounts("wait", "prioritized", "active", "delayed", "failed"),
+    (counts) => Object.values(counts).every((count) => count === 0),
+  );
+
+test("one slow endpoint's backlog does not hold up the events behind it, and all come once", async () => {
+  const [slow, quick] = [await receiver(60), await receiver(0)];
+  const system = await stack(32);
+  const [SLOW, QUICK] = [700, 100];
+  await add(
+    system,
+    times(SLOW, () => slow.url("/in")),
+  );
+  await add(
+    system,
+    times(QUICK, () => quick.url("/in")),
+  );
+  system.worker.run();
+  await bounded(quick.waitFor(QUICK, 10_000), () => "the quick ones", 10_000);
+  expect(slow.requests.length).toBeLessThan(SLOW / 2);
+  await isDone(system);
+  expect(new Set(ids(slow, quick)).size).toBe(SLOW + QUICK);
+  expect(ids(slow, quick)).toHaveLength(SLOW + QUICK);
+}, 40_000);
+
+test("one user's events to endpoints that all answer do not hold up the others'", async () => {
+  const [busy, quick] = [await receiver(20), await receiver(0)];
+  const system = await stack(16);
+  const [BUSY, QUICK] = [2_000, 50];
+  await add(
+    system,
+    times(BUSY, (i) => busy.url(`/${i % 400}`)),
+    "usr_busy",
+  );
+  await add(
+    system,
+    times(QUICK, (i) => quick.url(`/${i}`)),
+  );
+  system.worker.run();
+  await bounded(quick.waitFor(QUICK, 10_000), () => `the others, got ${quick.requests.length}`, 10_000);
+  expect(busy.requests.length).toBeLessThan(BUSY / 2);
+  await isDone(system);
+  expect(new Set(ids(busy, quick)).size).toBe(BUSY + QUICK);
+  expect(ids(busy, quick)).toHaveLength(BUSY + QUICK);
+}, 40_000);
+
+test("many silent endpoints' backlogs hold up nobody, not even one that is new", async () => {
+  const system = await stack(64);
+  const [silent, quick] = [await startReceiver(), await startReceiver()];
+  open.push(silent, quick); // what hangs ends with its receiver
+  silent.answer("hang");
+  const [ENDPOINTS, EACH] = [12, 100];
+  for (let i = 0; i < ENDPOINTS; i++)
+    await add(
+      system,
+      times(EACH, () => silent.url(`/in/${i}`)),
+    );
+  await add(
+    system,
+    times(EACH, () => quick.url("/in")),
+  );
+  system.worker.run();
+  // An attempt that is not answered takes five seconds.
+  await bounded(quick.waitFor(EACH, 3_000), () => `the quick ones, got ${quick.requests.length}`, 3_000);
+  await eventually(
+    () => system.queue.getDelayedCount(),
+    (delayed) => delayed > ENDPOINTS * EACH - 64 * 4,
+  );
+});
+
+test("a backlog at the pace of a slow endpoint goes as soon as that is fast", async () => {
+  const slow = await startReceiver();
+  open.push(slow);
+  let delayMs = 400;
+  slow.answer(() => ({ delayMs }));
+  const system = await stack(16);
+  const COUNT = 600;
+  await add(
+    system,
+    times(COUNT, () => slow.url("/in")),
+  );
+  system.worker.run();
+  await eventually(
+    () => system.queue.getDelayedCount(),
+    (delayed) => delayed > COUNT / 2,
+  );
+  delayMs = 0;
+  const startedAt = performance.now();
+  await isDone(system);
+  expect(performance.now() - startedAt).toBeLessThan(10_000); // at 400 ms each it would be more than 15 s
+  expect(new Set(ids(slow)).size).toBe(COUNT);
+  expect(ids(slow)).toHaveLength(COUNT);
+});
