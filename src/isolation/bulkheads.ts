@@ -37,18 +37,20 @@ export class Bulkheads {
     this.#attempts = slots * CEILING.quick;
   }
 
-  /** Attempts to endpoints that have not answered, or not lately, and bytes, for which there is room. */
-  get free(): Usage {
-    const attempts = (this.#attempts * CEILING.untried) / CEILING.quick - this.#suspects.attempts;
-    return Object.assign(new Usage(), { attempts, bytes: this.bytes - this.all.bytes });
+  /** How much is free for endpoints of that standing. */
+  free(of: "attempts" | "bytes", standing: Standing): number {
+    const size = of === "attempts" ? this.#attempts : this.bytes;
+    const free = size - this.all[of];
+    if (standing === "quick") return free;
+    return Math.min(free, (size * CEILING[standing]) / CEILING.quick - this.#suspects[of]);
   }
 
   /** What there is too little of for one more attempt; undefined when there is enough. */
   shortage({ endpoint, user, bytes }: Load): "share" | "memory" | undefined {
     if (this.all.attempts === 0) return undefined;
     const { standing } = endpoint;
-    if (!this.#fits("attempts", this.#attempts, 1, endpoint, user, standing)) return "share";
-    return this.#fits("bytes", this.bytes, bytes, endpoint, user, standing) ? undefined : "memory";
+    if (!this.#fits("attempts", 1, endpoint, user, standing)) return "share";
+    return this.#fits("bytes", bytes, endpoint, user, standing) ? undefined : "memory";
   }
 
   /** @returns whether the attempt counts as a suspect: to be given back with it */
@@ -76,10 +78,8 @@ export class Bulkheads {
     if (usage?.attempts === 0) this.#users.delete(user);
   }
 
-  #fits(of: "attempts" | "bytes", size: number, need: number, endpoint: Endpoint, user: string, standing: Standing) {
-    const isQuick = standing === "quick";
-    const ceiling = isQuick ? size : (size * CEILING[standing]) / CEILING.quick - this.#suspects[of];
-    const free = isQuick ? size - this.all[of] : Math.min(ceiling, size - this.all[of]);
+  #fits(of: "attempts" | "bytes", need: number, endpoint: Endpoint, user: string, standing: Standing): boolean {
+    const free = this.free(of, standing);
     const isWithin = (used: number, share: number) => used + need <= Math.max(need, free * share);
     if (need > free || !isWithin(endpoint.usage[of], ENDPOINT_SHARE)) return false;
     if (standing === "quick" || standing === "slow") return true;

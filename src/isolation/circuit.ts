@@ -13,6 +13,7 @@ const MAX_OPEN_MS = 60 * 1000; // 1 min between probes: how late a recovery may 
 const MIN_RETURN_MS = 5 * 1000; // 5 s: jobs that are not to probe come back no sooner
 const MAX_RETURN_MS = 5 * 60 * 1000; // 5 min, and no later
 const RESERVED_MS = 1000; // 1 s in which a due probe is kept for the user whose turn it is
+const RECHECK_MS = 2 * 1000; // 2 s until a job that is to probe looks whether the last probe has ended
 const MAX_USERS = 64; // who take turns at probing one circuit
 
 /** An attempt, as far as a circuit is concerned. */
@@ -31,7 +32,7 @@ export class Circuit {
   #openUntil = 0; // 0 while it is closed
   #probe: Trial | undefined;
   #calledFor = 0; // the opening for which a prober was called
-  readonly #turns = new Map<string, number>(); // users that were refused, and the opening for which each has a prober
+  readonly #turns = new Map<string, number>(); // users that were refused, and when a job of each comes to probe
 
   /**
    * @param name      for {@link Gate.listOpen}: an endpoint or a host
@@ -59,8 +60,14 @@ export class Circuit {
   admits(user: string, nowMs: number): boolean {
     if (!this.isOpen) return true;
     if (this.#probe !== undefined || nowMs < this.#openUntil) return false;
-    const next = this.#turns.keys().next().value ?? user;
-    return next === user || nowMs >= this.#openUntil + RESERVED_MS;
+    return nowMs >= this.#openUntil + RESERVED_MS || this.#nextUser(user) === user;
+  }
+
+  /** Users whose endpoints were not silent here go first, then those who have not probed for longest. */
+  #nextUser(otherwise: string): string {
+    const silent = new Set(this.#silent?.values());
+    for (const user of this.#turns.keys()) if (!silent.has(user)) return user;
+    return this.#turns.keys().next().value ?? otherwise;
   }
 
   /** An attempt goes. While the circuit is open, it is the probe, and its user the last whose turn comes again. */
@@ -71,14 +78,16 @@ export class Circuit {
   }
 
   /**
-   * When a refused job should come back, on the monotonic clock. The first of each user comes to probe; undefined for the
+   * When a refused job should come back, on the monotonic clock. One job of each user comes to probe; undefined for the
    * others, which come back after {@link Circuit.returnMs}.
    */
   probeAt(user: string, nowMs: number): number | undefined {
-    if (this.#probe !== undefined || this.#turns.get(user) === this.#openUntil) return undefined;
-    if (!this.#turns.has(user) && this.#turns.size >= MAX_USERS) return undefined;
-    this.#turns.set(user, this.#openUntil);
-    return nowMs < this.#openUntil ? this.#openUntil : nowMs + RESERVED_MS;
+    const isKnown = this.#turns.has(user);
+    if ((this.#turns.get(user) ?? 0) > nowMs || (!isKnown && this.#turns.size >= MAX_USERS)) return undefined;
+    const pauseMs = this.#probe === undefined ? RESERVED_MS : RECHECK_MS;
+    const at = nowMs < this.#openUntil ? this.#openUntil : nowMs + pauseMs;
+    this.#turns.set(user, at);
+    return at;
   }
 
   /** As long as the outage has lasted, within bounds: a job is put off once per doubling of it. */
@@ -107,18 +116,16 @@ export class Circuit {
   /** @param witness  what was silent: the attempt for an endpoint's circuit, the endpoint for a host's */
   silent(trial: Trial, witness: unknown, nowMs: number): void {
     if (trial.startedAt < this.answeredAt) return;
-    if (this.isOpen) {
-      if (trial !== this.#probe) return; // sent before it opened
-      this.#openMs = Math.min(this.#openMs * 2, MAX_OPEN_MS);
-    } else {
-      this.#silent ??= new Map();
-      const isNewUser = ![...this.#silent.values()].includes(trial.user);
-      if (this.#silent.size < WITNESSES_TO_OPEN || isNewUser) this.#silent.set(witness, trial.user);
+    if (this.isOpen && trial !== this.#probe) return; // sent before it opened
+    this.#silent ??= new Map();
+    const isNewUser = ![...this.#silent.values()].includes(trial.user);
+    if (this.#silent.size < (isNewUser ? MAX_USERS : WITNESSES_TO_OPEN)) this.#silent.set(witness, trial.user);
+    if (!this.isOpen) {
       const users = new Set(this.#silent.values()).size;
       if (this.#silent.size < WITNESSES_TO_OPEN || users < this.minUsers) return;
       this.#openedAt = nowMs;
-      this.#openMs = FIRST_OPEN_MS;
     }
+    this.#openMs = this.isOpen ? Math.min(this.#openMs * 2, MAX_OPEN_MS) : FIRST_OPEN_MS;
     this.#openUntil = nowMs + this.#openMs;
     this.#probe = undefined;
   }

@@ -304,7 +304,7 @@ export class AdmissionGate implements Gate {
   }
 
   #call(nowMs: number): void {
-    const jobs = this.#parking.call(nowMs, this.bulkheads.free, (load) => this.obstacle(load, nowMs));
+    const jobs = this.#parking.call(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
     if (jobs.length > 0) this.#options.onRoom(jobs);
   }
 

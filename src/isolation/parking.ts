@@ -2,9 +2,9 @@
  * When parked jobs come back: at a turn that is worked out where the pace is known, else to be looked at again; and, when
  * their endpoint has room earlier than expected, as soon as that is seen. Pure, on the monotonic clock.
  */
-import type { Load } from "./bulkheads.ts";
+import type { Bulkheads, Load } from "./bulkheads.ts";
 import type { Circuit } from "./circuit.ts";
-import type { Endpoint, Usage } from "./endpoint.ts";
+import type { Endpoint } from "./endpoint.ts";
 import { Revisits } from "./pacing.ts";
 
 /**
@@ -22,7 +22,10 @@ const CALLED_SPACING_MS = 10; // 100 a second, of jobs that are remembered and c
 const MAX_SPREAD_MS = 4 * 1000; // 4 s, or a fifth of what was asked for: over which held jobs return
 const MIN_SPREAD_MS = 1000; // 1 s
 const CALL_MS = 500; // between two calls
-const NEAR_MS = 3_500; // jobs due sooner come by themselves; + CALL_MS is below the 5 s that a job may wait
+const NEXT_CALL_MS = 50; // while there are more than may be called at once
+const MAX_CALLED = 100; // at once: others' jobs wait behind them
+const MAX_LOOKED = 5_000; // endpoints looked at by one call
+const NEAR_MS = 2_500; // jobs due sooner come by themselves; with 2 s until all were looked at, below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, some 100 bytes each
 
 /** A parked job as the queue knows it. */
@@ -41,7 +44,7 @@ export class Parking {
   readonly #forgotten = new Revisits(REVISIT_SPACING_MS);
   readonly #remembered = new Revisits(CALLED_SPACING_MS);
   readonly #far = new Map<Endpoint, Remembered[]>(); // jobs that would come back late
-  #calledAt = 0;
+  #callAt = 0;
   /** How many parked jobs are remembered. */
   size = 0;
 
@@ -98,34 +101,45 @@ export class Parking {
 
   /** When to ask for {@link Parking.call}; undefined while there is nothing to call. */
   get callAt(): number | undefined {
-    return this.size > 0 ? this.#calledAt + CALL_MS : undefined;
+    return this.size > 0 ? this.#callAt : undefined;
   }
 
-  /**
-   * Remembered jobs that should come now: as many as their endpoints can take until the next call.
-   *
-   * @param free  what there is room for in all: attempts to endpoints that have not answered, or not lately; bytes
-   */
-  call(nowMs: number, free: Usage, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
-    this.#calledAt = nowMs;
+  /** Remembered jobs that should come now: as many as their endpoints, and the worker, can take until the next call. */
+  call(nowMs: number, bulkheads: Bulkheads, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
     const called: Remembered[] = [];
+    let looks = Math.min(MAX_LOOKED, this.#far.size);
+    let [bytes, isMore] = [0, false];
     for (const [endpoint, jobs] of this.#far) {
+      if (looks === 0 || called.length >= MAX_CALLED) break;
+      looks -= 1;
+      const { standing, waiting } = endpoint;
+      const free = Math.min(MAX_CALLED, bulkheads.free("attempts", standing)) - called.length;
+      if (free <= 0 || bulkheads.free("bytes", standing) <= bytes) continue; // the first to be looked at next time
       const far = jobs.filter(({ dueAt }) => dueAt > nowMs + NEAR_MS);
-      const mayCall = endpoint.waiting.size === 0 && (endpoint.circuit.isProven || free.attempts > 0) && free.bytes > 0;
-      const chosen = new Set(mayCall ? this.#choose(endpoint, far, nowMs, obstacle) : []);
-      for (const { load } of chosen) free.add(-1, load.bytes);
+      const most = waiting.size > 0 ? 0 : Math.ceil(free / 2); // the other half is for the next
+      const chosen = new Set(this.#choose(endpoint, far, most, nowMs, obstacle));
+      isMore ||= chosen.size > 0 && chosen.size === most;
+      for (const { load } of chosen) bytes += load.bytes;
       const left = far.filter((parked) => !chosen.has(parked));
       called.push(...chosen);
       this.size += left.length - jobs.length;
-      if (left.length > 0) this.#far.set(endpoint, left);
-      else this.#far.delete(endpoint);
+      this.#far.delete(endpoint);
+      if (left.length > 0) this.#far.set(endpoint, left); // the last to be looked at again
     }
+    this.#callAt = nowMs + (isMore ? NEXT_CALL_MS : CALL_MS);
     return called.map(({ job, retryAt }) => ({ job, retryAt }));
   }
 
-  #choose(endpoint: Endpoint, jobs: Remembered[], nowMs: number, obstacle: (load: Load) => ParkReason | undefined) {
+  #choose(
+    endpoint: Endpoint,
+    jobs: Remembered[],
+    most: number,
+    nowMs: number,
+    obstacle: (load: Load) => ParkReason | undefined,
+  ): Remembered[] {
     const { usage, limiter } = endpoint;
-    const room = Math.floor(limiter.limit - usage.attempts + CALL_MS / endpoint.spacingMs(endpoint.reach(this.most)));
+    const pace = CALL_MS / endpoint.spacingMs(endpoint.reach(this.most));
+    const room = Math.min(most, Math.floor(limiter.limit - usage.attempts + pace));
     const chosen: Remembered[] = [];
     const refused = new Set<string>(); // users whose circuits are open
     for (const parked of jobs) {

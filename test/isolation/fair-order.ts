@@ -6,12 +6,12 @@ import { type Job, moveToPrioritized, moveToWaiting } from "./queue-model.ts";
 
 /** What is kept between two looks. */
 export interface FairOrder {
-  /** The next start tag of each user that yielded. */
+  /** The next start tag of each flow that yielded: a user, or an endpoint that many users share. */
   readonly tags: Map<string, number>;
 }
 
 const LEAST = 64; // jobs that wait, before it is worth looking
-const SHARE = 32; // a user with more than one in so many of the jobs looked at yields
+const SHARE = 64; // a flow with more than one in so many of the jobs looked at yields
 const KEPT = 4; // of its jobs keep their places
 const GIVEN_BACK = 4; // jobs that come from `prioritized` at each look, however long the line is
 
@@ -33,23 +33,27 @@ export function yieldPlaces({ waiting, prioritized, order }: Lines, size: number
     return { seen: 0, moved: 0 };
   }
   const piece = waiting.splice(-size, size).reverse(); // next first
-  const counts = new Map<string, number>();
-  for (const { user } of piece) counts.set(user, (counts.get(user) ?? 0) + 1);
+  const users = countBy(piece, ({ user }) => user);
+  const endpoints = countBy(piece, ({ endpoint }) => endpoint.key);
+  const flowOf = ({ user, endpoint }: Job) => {
+    if ((users.get(user) ?? 0) > piece.length / SHARE) return user;
+    return (endpoints.get(endpoint.key) ?? 0) > piece.length / SHARE ? endpoint.key : undefined;
+  };
   if (prioritized.length === 0) order.tags.clear();
   const now = prioritized.at(-1)?.tag ?? 0;
   const seen = new Map<string, number>();
   const kept: Job[] = [];
   const moved: Job[] = [];
   for (const job of piece) {
-    const place = (seen.get(job.user) ?? 0) + 1;
-    seen.set(job.user, place);
-    const dominates = (counts.get(job.user) ?? 0) > piece.length / SHARE;
-    if (!dominates || place <= KEPT) {
+    const flow = flowOf(job);
+    const place = (seen.get(flow ?? "") ?? 0) + 1;
+    seen.set(flow ?? "", place);
+    if (flow === undefined || place <= KEPT) {
       kept.push(job);
       continue;
     }
-    const tag = Math.max(now, order.tags.get(job.user) ?? 0);
-    order.tags.set(job.user, tag + 1);
+    const tag = Math.max(now, order.tags.get(flow) ?? 0);
+    order.tags.set(flow, tag + 1);
     moveToPrioritized(job, tag);
     moved.push(job);
   }
@@ -60,4 +64,10 @@ export function yieldPlaces({ waiting, prioritized, order }: Lines, size: number
   }
   giveBack();
   return { seen: piece.length, moved: moved.length };
+}
+
+function countBy(jobs: readonly Job[], nameOf: (job: Job) => string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const job of jobs) counts.set(nameOf(job), (counts.get(nameOf(job)) ?? 0) + 1);
+  return counts;
 }

@@ -102,10 +102,11 @@ export class QueueModel {
     this.#comeIfDue(job);
   }
 
-  /** One look at the line, for fairness between users. */
-  look(jobs: number): void {
-    const { seen } = yieldPlaces(this, jobs);
+  /** One look at the line, for fairness. Returns whether another is worth it. */
+  look(jobs: number): boolean {
+    const { seen, moved } = yieldPlaces(this, jobs);
     this.script(SCRIPT_MS + seen * LOOK_MS);
+    return moved > seen / 10;
   }
 
   #comeAt(job: Job): void {

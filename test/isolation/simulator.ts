@@ -19,6 +19,7 @@ const PARK_MS = 0.04;
 const STALLED_MS = 25_000; // until a dead worker's jobs run again
 const LOOK_AFTER = 64; // jobs taken in a row
 const LOOK_AT = 1_000; // jobs
+const MAX_LOOKS = 24; // one after the other
 const RETRY_MS = [5_000, 60_000, 300_000];
 const OUR_FAULT_MS = 5_000;
 const MAX_STEPS = 5_000_000;
@@ -185,7 +186,8 @@ export class ModelWorker {
     if (queue.size === 0) this.#inRow = 0;
     if (this.#inRow >= LOOK_AFTER) {
       this.#inRow = 0;
-      queue.look(LOOK_AT);
+      let looks = 0;
+      while (looks < MAX_LOOKS && queue.look(LOOK_AT)) looks += 1;
     }
     this.wake();
     this.#hasFetched = true;
