@@ -28,7 +28,7 @@ export class Limiter {
   learn(outcome: Outcome, startedAt: number, nowMs: number, epochMs: number): void {
     const status = outcome.kind === "response" ? outcome.status : 0;
     if (isDelivered(outcome)) this.limit = Math.min(this.most, this.limit + 1);
-    else if ((isSilence(outcome) || OVERLOADED.has(status)) && startedAt >= this.#halvedAt) {
+    else if ((isSilence(outcome) || OVERLOADED.has(status)) && startedAt > this.#halvedAt) {
       this.limit = Math.max(1, Math.floor(this.limit / 2));
       this.#halvedAt = nowMs;
     }

@@ -6,6 +6,7 @@ import {
   GREEDY_SHARE,
   KEPT_SHARE,
   LEAST,
+  LONG,
   MAX_BYTES,
   MAX_NEWEST,
   NEWEST_SHARE,
@@ -90,7 +91,7 @@ export function lookAt(
   }
   const goesOn = moved.size > 0 && moved.size * WORTHWHILE_SHARE >= seen && seen < end;
 
-  const passes = moved.size > 0 && moved.size * 2 > oldest.length;
+  const passes = moved.size * 2 > oldest.length || (moved.size === 0 && wait.length > LONG);
   const ahead = passes ? newest.filter((id) => flowOf(id) === undefined) : [];
   const staying = passes ? newest.filter((id) => flowOf(id) !== undefined) : newest;
   const middle = wait.slice(newest.length, end - oldest.length);

@@ -68,6 +68,7 @@ export class Judge {
   readonly #parkedAt = new Map<Job, { at: number; book: EndpointBook; wallMs: number; reason: string }>();
   #bytes = 0;
   #waiting = 0;
+  #peak = 0; // of jobs in flight or waiting
   #shortAt = 0; // when the worker as a whole last had too little
   /** With less memory than endpoints, the gate may know less than the judge. */
   readonly #isForgetful: boolean;
@@ -238,7 +239,7 @@ export class Judge {
     else if (isSilence(outcome)) this.#silent(job, book, host, startedAt);
     const isOverloaded = outcome.kind === "response" && OVERLOADED.includes(outcome.status);
     if (isDelivered(outcome)) book.limit = Math.min(this.limits.endpointSlots, book.limit + 1);
-    else if ((isSilence(outcome) || isOverloaded) && startedAt >= book.halvedAt) {
+    else if ((isSilence(outcome) || isOverloaded) && startedAt > book.halvedAt) {
       book.limit = Math.max(1, Math.floor(book.limit / 2));
       book.halvedAt = nowMs;
     }
@@ -282,7 +283,9 @@ export class Judge {
       `${inFlight.attempts} slots are taken by ${this.#sent.size} attempts`,
     );
     demand(inFlight.bytes === this.#bytes, `${inFlight.bytes} bytes are taken by ${this.#bytes}`);
-    demand(this.gate.memory.size <= this.limits.capacity + this.#sent.size + ROOM, "more is remembered than may be");
+    this.#peak = Math.max(this.#peak, this.#sent.size + this.#waiting);
+    const { size } = this.gate.memory;
+    demand(size <= this.limits.capacity + this.#peak + 1, `${size} endpoints are remembered`); // none that is busy is forgotten
   }
 
   /** Whether the endpoint has room now, and none of those who wait for it could go. */

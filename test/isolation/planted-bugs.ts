@@ -191,7 +191,16 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "nothing is ever forgotten",
-    plant: () => replace(Memory.prototype, "size", () => (() => 0) as unknown as number),
+    plant: () =>
+      replace(
+        Memory.prototype,
+        "recall",
+        (was) =>
+          function (this: Memory<Endpoint>, ...given) {
+            Object.assign(this, { capacity: Number.POSITIVE_INFINITY });
+            return was.apply(this, given);
+          },
+      ),
     options: { capacity: 3 },
   },
   {
