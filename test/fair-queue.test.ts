@@ -223,6 +223,16 @@ describe("a look", () => {
     expect(inOrder((await rig.line()).prioritized)).toEqual(hogs.slice(2, 300));
   });
 
+  test("of a very long queue in which nobody dominates takes what came last to the places behind its oldest", async () => {
+    const rig = await setUp();
+    const ids = await rig.add(users(1_100));
+    const others = await rig.add(users(8, 5_000));
+    expect(await rig.look({ size: 80 })).toMatchObject({ seen: 80, moved: 0, left: 80, goesOn: false });
+    const inLine = await waiting(rig);
+    expect(inLine.slice(0, 80)).toEqual([...ids.slice(0, 60), ...ids.slice(-12), ...others]);
+    expect(inLine.slice(80)).toEqual(ids.slice(60, -12));
+  });
+
   test("lets a user in trouble yield as a whole", async () => {
     const rig = await setUp();
     const ids = await rig.add(Array.from({ length: 100 }, (_, i) => `usr_${i % 50}`));

@@ -4,7 +4,7 @@
  * A flow is a user, or else an endpoint. The script looks at the oldest jobs of `wait` and at some of the newest, and counts
  * the jobs of each flow. Where one dominates, its oldest jobs move to `prioritized`, from which workers take when `wait` is
  * empty, with start tags as scores (start-time fair queueing): one more for each job of a flow, so that flows take turns
- * there. The newest jobs of the others go ahead of those that have not been looked at yet.
+ * there. The newest jobs of the others go ahead of those that have not been looked at yet: most of them are that flow's.
  *
  * What it costs is bounded by `size`, and by a budget for the bytes it reads and the JSON tokens it steps over.
  */
@@ -26,6 +26,11 @@ export const GREEDY_SHARE = 32;
 export const KEPT_SHARE = 256;
 /** It is worth going on while one in so many is moved. */
 export const WORTHWHILE_SHARE = 10;
+/**
+ * Where nobody dominates but the line is longer than this, what came last goes ahead as well: a small share of all, so that
+ * those who had no part in a flood of single events to everybody do not wait for all of it.
+ */
+export const LONG = 1_024;
 /** Bytes that one script reads, some 3 ms in which Valkey does nothing else; the job that exceeds them is the last. */
 export const MAX_BYTES = 1024 * 1024;
 
@@ -208,18 +213,19 @@ end
 local count = #moved / 2
 local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + total < length
 
-if count > 0 then
-  redis.call("LTRIM", wait, 0, -1 - #oldest - skipped)
-  if count * 2 > #oldest then -- most of what has not been looked at is theirs too: the others' newest need not wait for it
-    staying = {}
-    for _, id in ipairs(newest) do
-      local list = flowOf(id) and staying or kept
-      list[#list + 1] = id
-    end
-    redis.call("LTRIM", wait, #newest, -1)
-    inPieces("LPUSH", wait, staying)
+local newestPass = count * 2 > #oldest or count == 0 and length > ${LONG}
+if count > 0 or newestPass then redis.call("LTRIM", wait, 0, -1 - #oldest - skipped) end
+if newestPass then
+  staying = {}
+  for _, id in ipairs(newest) do
+    local list = flowOf(id) and staying or kept
+    list[#list + 1] = id
   end
-  inPieces("RPUSH", wait, reversed(kept))
+  redis.call("LTRIM", wait, #newest, -1)
+  inPieces("LPUSH", wait, staying)
+end
+if count > 0 or newestPass then inPieces("RPUSH", wait, reversed(kept)) end
+if count > 0 then
   inPieces("ZADD", prioritized, moved)
   for flow, tag in pairs(next) do redis.call("HSET", tagsKey, flow, tag) end
   redis.call("EXPIRE", tagsKey, ${TAGS_SECONDS})
