@@ -1,6 +1,7 @@
 /** The order in which jobs come when there is a backlog, in a real Valkey. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { type Job, Queue, Worker } from "bullmq";
+import { startValkey } from "../src/dev/valkey.ts";
 import { createFairQueue, type FairQueue } from "../src/isolation/fair-queue.ts";
 import { FIELDS, LOOK, MAX_BYTES } from "../src/isolation/fair-queue-script.ts";
 import { PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
@@ -23,9 +24,9 @@ type LookAt = (
 ) => Promise<[seen: number, moved: number, left: number, goesOn: number, last: string]>;
 
 /** A queue that nobody works on. */
-async function setUp() {
+async function setUp(url?: string) {
   const name = `fair-${crypto.randomUUID()}`;
-  const valkey = connectValkey(await testValkeyUrl(), "test:fair", { info() {}, warn() {} });
+  const valkey = connectValkey(url ?? (await testValkeyUrl()), "test:fair", { info() {}, warn() {} });
   const queue = new Queue(name, { connection: valkey });
   open.push({
     async stop() {
@@ -304,6 +305,31 @@ describe("a look", () => {
     for (let i = 0; i < 80; i++) await rig.addRaw(`large-${i}`, data);
     expect(await rig.look()).toMatchObject({ seen: 24, moved: 23, left: 1, goesOn: true });
     // 80 are no more than one piece: none of them is new
+  });
+
+  test.each(["many", "nan", "inf", "-inf", "1e300", "-5", ""])("loses nothing when a tag is %p", async (tag) => {
+    const rig = await setUp();
+    const first = await rig.add(["hog"]);
+    const ids = await rig.add([...many("hog", 300), ...users(20)]);
+    await rig.valkey.lrem(rig.keys.wait, 1, first[0] as string);
+    await rig.valkey.zadd(rig.keys.prioritized, 7, first[0] as string);
+    await rig.valkey.hset(rig.keys.tags, "u:hog", tag);
+    expect(await rig.look()).toMatchObject({ moved: 298 });
+    const { wait, prioritized } = await rig.line();
+    expect([...wait, ...prioritized.keys()].toSorted()).toEqual([...first, ...ids].toSorted());
+    for (const score of prioritized.values()) expect(score).toBeWithin(7, PRIORITY_SCORE);
+  });
+
+  test("loses nothing when Valkey has no memory left", async () => {
+    const own = await startValkey();
+    open.push(own);
+    const rig = await setUp(own.url);
+    const ids = await rig.add([...many("hog", 1_000), ...users(20)]);
+    await rig.valkey.config("SET", "maxmemory", "1");
+    expect(rig.add(["one more"])).rejects.toThrow("OOM");
+    expect(await rig.look()).toMatchObject({ seen: 1_000, moved: 868 });
+    const { wait, prioritized } = await rig.line();
+    expect([...wait, ...prioritized.keys()].toSorted()).toEqual(ids.toSorted());
   });
 
   test("leaves alone what is no job", async () => {

@@ -202,8 +202,8 @@ for _, id in ipairs(oldest) do
   local flow = flowOf(id)
   met[flow or ""] = (met[flow or ""] or 0) + 1
   if flow and (troubled[users[id] or ""] or met[flow] > math.ceil(total / ${KEPT_SHARE})) then
-    local tag = next[flow] or math.max(now, tags[flow] or 0)
-    next[flow] = math.min(tag + 1, ${PRIORITY_SCORE - 1})
+    local tag = math.min(next[flow] or math.max(now, tags[flow] or 0), ${PRIORITY_SCORE - 1})
+    next[flow] = tag + 1
     moved[#moved + 1] = tag
     moved[#moved + 1] = id
   else
@@ -213,6 +213,7 @@ end
 local count = #moved / 2
 local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + total < length
 
+-- What is written first is not refused when memory is short, and nothing that follows is: no job can be lost in between.
 local newestPass = count * 2 > #oldest or count == 0 and length > ${LONG}
 if count > 0 or newestPass then redis.call("LTRIM", wait, 0, -1 - #oldest - skipped) end
 if newestPass then

@@ -85,8 +85,8 @@ export function lookAt(
       kept.push(id);
       continue;
     }
-    const tag = next.get(flow) ?? Math.max(now, tags.get(flow) ?? 0);
-    next.set(flow, Math.min(tag + 1, PRIORITY_SCORE - 1));
+    const tag = Math.min(next.get(flow) ?? Math.max(now, tags.get(flow) ?? 0), PRIORITY_SCORE - 1);
+    next.set(flow, tag + 1);
     moved.set(id, tag);
   }
   const goesOn = moved.size > 0 && moved.size * WORTHWHILE_SHARE >= seen && seen < end;
