@@ -11,7 +11,7 @@ const PURE = [
   "payload",
   "outcome",
   "retry",
-  ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "waiting-line"].map(
+  ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "port", "waiting-line"].map(
     (name) => `isolation/${name}`,
   ),
   "mask",

@@ -4,7 +4,7 @@
 import type { Logger } from "../logger.ts";
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
 import type { Valkey } from "../valkey.ts";
-import type { ParkedJob } from "./gate.ts";
+import type { ParkedJob } from "./port.ts";
 
 const MAX_JOBS = 1_000; // in one script: 1 ms in which Valkey does nothing else
 

@@ -1,7 +1,8 @@
 /**
  * What a worker knows of one endpoint and of the host it is on. Pure.
  */
-import { Circuit } from "./circuit.ts";
+import { isSilence, type Outcome } from "../outcome.ts";
+import { Circuit, type Trial } from "./circuit.ts";
 import { Limiter } from "./limiter.ts";
 import { Schedule } from "./pacing.ts";
 import { WaitingLine } from "./waiting-line.ts";
@@ -43,14 +44,6 @@ export class Host {
 
   get allCircuits(): Circuit[] {
     return [this.circuit, ...this.userCircuits.values()];
-  }
-
-  /** The host was heard: no user's circuit says anything any more. */
-  forgetUsers(): Circuit[] {
-    if (this.userCircuits.size === 0) return [];
-    const forgotten = [...this.userCircuits.values()];
-    this.userCircuits.clear();
-    return forgotten;
   }
 
   /** The circuit of one user; undefined when more users are silent here than can be told apart. */
@@ -108,13 +101,34 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
     if (this.usage.attempts === 0) this.#progressAt = nowMs;
   }
 
-  /** @param durationMs  of an attempt that was answered; undefined for others */
-  ended(durationMs: number | undefined, nowMs: number): void {
+  /**
+   * Learn from an attempt's end. Our own faults and refused addresses say nothing.
+   *
+   * @param epochMs  the wall clock, for a Retry-After that is a date
+   * @returns the circuits that may have opened or closed
+   */
+  learn(attempt: Trial, outcome: Outcome, nowMs: number, epochMs: number): Circuit[] {
+    this.limiter.learn(outcome, attempt.startedAt, nowMs, epochMs);
     this.#progressAt = nowMs;
     this.#isTried = true;
-    if (durationMs === undefined) return;
-    const previousMs = this.#averageMs || durationMs;
-    this.#averageMs = Math.max(1, previousMs + SMOOTHING * (durationMs - previousMs));
+    const { host, circuit } = this;
+    if (outcome.kind === "response") {
+      const previousMs = this.#averageMs || outcome.durationMs;
+      this.#averageMs = Math.max(1, previousMs + SMOOTHING * (outcome.durationMs - previousMs));
+      const circuits = [circuit, ...host.allCircuits];
+      for (const each of circuits) each.answered(nowMs);
+      host.userCircuits.clear();
+      return circuits;
+    }
+    const isSilent = isSilence(outcome);
+    const isCounted = isSilent && attempt.startedAt >= host.circuit.answeredAt; // else the host was heard meanwhile
+    const own = isCounted ? host.circuitOf(attempt.user) : host.userCircuits.get(attempt.user);
+    const circuits = own === undefined ? [circuit, host.circuit] : [circuit, host.circuit, own];
+    for (const each of circuits) {
+      if (isSilent) each.silent(attempt, each === circuit ? attempt : this.key, nowMs);
+      else each.undecided(attempt);
+    }
+    return circuits;
   }
 
   /** From one answer to the next when so many attempts are in flight: Little's law. */

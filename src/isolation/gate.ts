@@ -1,86 +1,20 @@
 /**
  * Whether an attempt may go now: what keeps slow, silent and busy endpoints, hosts and users from slowing the others.
  *
- * In the process, without a round trip. A worker takes jobs while fewer of its attempts are *young* than it has slots; an
- * attempt is *old* once it has lasted a tenth of a second, and there may be eight old ones for each slot. So silence costs a
- * slot for a tenth of a second. Four things decide in turn: what the endpoint asked for by Retry-After, the circuits of its
- * host and its own, its limit, and the bulkheads. A job that cannot go waits here while it can expect room within a quarter of
- * a second; otherwise it is parked. docs/isolation.md has the picture.
+ * In the process, without a round trip. Four things decide in turn: what the endpoint asked for by Retry-After, the circuits of
+ * its host and its own, its limit, and the bulkheads. A job that cannot go waits here while it can expect room within a
+ * quarter of a second; otherwise it is parked. An attempt takes a slot for a tenth of a second, while it is young, so that
+ * silence does not cost a slot for ten. docs/isolation.md has the picture.
  */
-import { isSilence, type Outcome } from "../outcome.ts";
+import type { Outcome } from "../outcome.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
 import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";
 import { Memory } from "./memory.ts";
-import { type ParkedJob, Parking, type ParkReason } from "./parking.ts";
+import { Parking } from "./parking.ts";
+import type { Candidate, Gate, GateOptions, ParkReason, Permit, Turn, Wait } from "./port.ts";
 
-export type { ParkedJob, ParkReason };
-
-/** A job that asks for its turn. */
-export interface Candidate {
-  /** The whole URL with its query: endpoints are told apart by it. */
-  readonly endpoint: string;
-  /** The URL's origin. */
-  readonly host: string;
-  readonly user: string;
-  /** Of the body. */
-  readonly bytes: number;
-  /** The job's id: with it the job can be called back early when it is parked. */
-  readonly job?: string;
-}
-
-/** An attempt that may go; to be given back with {@link Gate.release}, once. */
-export interface Permit {
-  readonly kind: "go";
-}
-
-/** Go, or not before `retryAt` (epoch ms). */
-export type Turn = Permit | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
-
-/** A turn that will be known within 250 ms. It may well be none if the endpoint has not answered yet, or not lately. */
-export interface Wait {
-  readonly kind: "wait";
-  readonly isProven: boolean;
-  readonly turn: Promise<Turn>;
-}
-
-export interface Gate {
-  /** Ask for a turn. */
-  admit(candidate: Candidate): Turn | Wait;
-  /**
-   * Give an attempt back, with what came of it.
-   *
-   * @throws  Error when that was done before
-   */
-  release(permit: Permit, outcome: Outcome): void;
-  /** How many circuits are open: of endpoints, of hosts, and of single users on a host. */
-  readonly openCircuits: number;
-  /** Their endpoints, without the query, and hosts. Looks at each: for a slow timer. */
-  listOpen(): readonly string[];
-}
-
-export interface GateOptions {
-  /** Young attempts at most. The worker sees to that, by {@link GateOptions.onExcused}. */
-  readonly slots: number;
-  /** Attempts in flight to one endpoint at most. */
-  readonly endpointSlots: number;
-  /** Of bodies in flight, in all; a single attempt always may go. */
-  readonly maxBytes?: number;
-  /** Endpoints to remember. */
-  readonly capacity?: number;
-  /** Called when it has changed how many of the jobs in hand need no slot: those of old attempts, and those that wait. */
-  readonly onExcused?: (jobs: number) => void;
-  /** Called when parked jobs should come back now, since their endpoints have room. */
-  readonly onRoom?: (jobs: readonly ParkedJob[]) => void;
-  /** Monotonic, ms. */
-  readonly now?: () => number;
-  /** The wall clock, epoch ms. */
-  readonly epochNow?: () => number;
-  /** In [0, 1). */
-  readonly random?: () => number;
-  /** Call a function once after so many ms. */
-  readonly schedule?: (run: () => void, ms: number) => void;
-}
+export type { Candidate, Gate, GateOptions, ParkedJob, Permit, Turn, Wait } from "./port.ts";
 
 const YOUNG_MS = 100; // a tenth of a second
 const MAX_WAIT_MS = 250; // parking takes two scripts in Valkey, and is not worth it for less
@@ -132,8 +66,7 @@ export class AdmissionGate implements Gate {
       (key, host) => new Endpoint(key, host, endpointSlots),
       (endpoint, host) => {
         this.#parking.forget(endpoint);
-        this.#open.delete(endpoint.circuit);
-        for (const circuit of host?.allCircuits ?? []) this.#open.delete(circuit);
+        for (const circuit of [endpoint.circuit, ...(host?.allCircuits ?? [])]) this.#open.delete(circuit);
       },
     );
   }
@@ -231,25 +164,13 @@ export class AdmissionGate implements Gate {
     return { kind: "park", retryAt, reason };
   }
 
-  /** What an attempt's end says about its endpoint and host. Our own faults and refused addresses say nothing. */
   #learn(attempt: Attempt, outcome: Outcome, nowMs: number): void {
-    const { user } = attempt;
     const endpoint = attempt.endpoint as Endpoint<Waiter>;
-    const { circuit, host, limiter } = endpoint;
-    const isAnswer = outcome.kind === "response";
-    const isSilent = isSilence(outcome) && attempt.startedAt >= host.circuit.answeredAt;
-    if (isAnswer) for (const each of host.forgetUsers()) this.#open.delete(each);
-    const own = isSilent ? host.circuitOf(user) : host.userCircuits.get(user);
-    for (const each of own === undefined ? [host.circuit, circuit] : [host.circuit, own, circuit]) {
-      if (isAnswer) each.answered(nowMs);
-      else if (isSilence(outcome)) each.silent(attempt, each === circuit ? attempt : endpoint.key, nowMs);
-      else each.undecided(attempt);
-      if (each.isOpen) this.#open.add(each);
-      else if (this.#open.size > 0) this.#open.delete(each);
+    if (outcome.kind === "response") this.memory.answered(endpoint);
+    for (const circuit of endpoint.learn(attempt, outcome, nowMs, this.#options.epochNow())) {
+      if (circuit.isOpen) this.#open.add(circuit);
+      else if (this.#open.size > 0) this.#open.delete(circuit);
     }
-    if (isAnswer) this.memory.answered(endpoint);
-    limiter.learn(outcome, attempt.startedAt, nowMs, this.#options.epochNow());
-    endpoint.ended(isAnswer ? outcome.durationMs : undefined, nowMs);
   }
 
   /** Let those who wait go as far as they may now, and park those behind a circuit. */
@@ -286,7 +207,8 @@ export class AdmissionGate implements Gate {
       this.#dismiss(waiter, this.obstacle(waiter, nowMs), nowMs);
     }
     this.#serve(nowMs);
-    if ((this.#parking.callAt ?? Number.POSITIVE_INFINITY) <= nowMs) this.#call(nowMs);
+    const jobs = this.#parking.call(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
+    if (jobs.length > 0) this.#options.onRoom(jobs);
     this.#excuse();
     const [youngest] = this.#young;
     const [first] = this.#waiters;
@@ -301,11 +223,6 @@ export class AdmissionGate implements Gate {
       if (attempt.startedAt + YOUNG_MS > nowMs || this.#old >= this.#options.slots * OLD_PER_SLOT) return;
       this.#young.delete(attempt);
     }
-  }
-
-  #call(nowMs: number): void {
-    const jobs = this.#parking.call(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
-    if (jobs.length > 0) this.#options.onRoom(jobs);
   }
 
   #tickBy(atMs: number | undefined, nowMs: number): void {
@@ -328,6 +245,4 @@ export class AdmissionGate implements Gate {
 }
 
 /** Make the gate of a worker. */
-export function createGate(options: GateOptions): Gate {
-  return new AdmissionGate(options);
-}
+export const createGate = (options: GateOptions): Gate => new AdmissionGate(options);

@@ -6,12 +6,7 @@ import type { Bulkheads, Load } from "./bulkheads.ts";
 import type { Circuit } from "./circuit.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { Revisits } from "./pacing.ts";
-
-/**
- * Why a job was parked: a circuit is open, its endpoint's limit is reached, its share of the worker is, the endpoint asked
- * for it by Retry-After, or the bodies in flight take all the memory they may.
- */
-export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory";
+import type { ParkedJob, ParkReason } from "./port.ts";
 
 const SOON_MS = 500; // 1/2 s: the first turn where nothing has been heard yet
 const REVISIT_MS = 4 * 1000; // 4 s: with jitter below the 5 s that a job may wait once there is room
@@ -27,13 +22,6 @@ const MAX_CALLED = 100; // at once: others' jobs wait behind them
 const MAX_LOOKED = 5_000; // endpoints looked at by one call
 const NEAR_MS = 2_500; // jobs due sooner come by themselves; with 2 s until all were looked at, below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, some 100 bytes each
-
-/** A parked job as the queue knows it. */
-export interface ParkedJob {
-  readonly job: string;
-  /** When it was to come back, epoch ms: a job that is due at another time was not parked by us, or not last. */
-  readonly retryAt: number;
-}
 
 interface Remembered extends ParkedJob {
   readonly load: Load;
@@ -99,13 +87,14 @@ export class Parking {
     this.#far.delete(endpoint);
   }
 
-  /** When to ask for {@link Parking.call}; undefined while there is nothing to call. */
+  /** When {@link Parking.call} is due; undefined while there is nothing to call. */
   get callAt(): number | undefined {
     return this.size > 0 ? this.#callAt : undefined;
   }
 
-  /** Remembered jobs that should come now: as many as their endpoints, and the worker, can take until the next call. */
+  /** Remembered jobs that should come now: as many as their endpoints, and the worker, can take until the next call; none before it is due. */
   call(nowMs: number, bulkheads: Bulkheads, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
+    if (nowMs < (this.callAt ?? Number.POSITIVE_INFINITY)) return [];
     const called: Remembered[] = [];
     let looks = Math.min(MAX_LOOKED, this.#far.size);
     let [bytes, isMore] = [0, false];

@@ -109,7 +109,7 @@ export class Judge {
     const { roomSince } = parked.book;
     if (parked.reason === "memory") return; // room for another body need not be room for this one
     if (roomSince === undefined || wallMs < parked.wallMs) return; // the queue goes by the wall clock, which was set back
-    const waited = nowMs - Math.max(parked.at, roomSince, this.#shortAt);
+    const waited = job.backAt - Math.max(parked.at, roomSince, this.#shortAt);
     demand(
       waited <= MAX_PARKED_MS + 100,
       `${job.id} was parked for ${Math.round(waited)} ms after its endpoint had room`,

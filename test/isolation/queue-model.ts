@@ -21,6 +21,8 @@ export interface Job {
   sent: number;
   /** Epoch ms at which it comes back while it is delayed. */
   dueAt: number;
+  /** When it last came back from there, ms of virtual time. */
+  backAt: number;
   /** Where its start tag puts it while it is prioritized. */
   tag: number;
 }
@@ -121,6 +123,7 @@ export class QueueModel {
   #comeIfDue(job: Job): void {
     if (job.dueAt > this.epochMs) return;
     move(job, "delayed", "waiting");
+    job.backAt = this.timeline.nowMs;
     this.delayed.delete(job);
     this.waiting.unshift(job);
     this.onJobs();

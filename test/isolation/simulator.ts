@@ -72,7 +72,7 @@ export class Simulation {
   add(jobs: readonly { endpoint: ModelEndpoint; user: string; bytes?: number; mark?: string }[]): void {
     const made = jobs.map(({ endpoint, user, bytes = 500, mark = "" }): Job => {
       this.#jobs += 1;
-      const counted = { attempts: 0, sent: 0, dueAt: 0, tag: 0 };
+      const counted = { attempts: 0, sent: 0, dueAt: 0, backAt: 0, tag: 0 };
       return { id: `job-${this.#jobs}`, endpoint, user, bytes, mark, addedAt: this.nowMs, state: "new", ...counted };
     });
     if (this.options.isCostly) this.queue.script(0.025 * jobs.length);
