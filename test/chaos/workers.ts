@@ -144,6 +144,42 @@ describe("a worker", () => {
     rig.figures({});
   });
 
+  chaos(
+    "killed in a backlog that another version left in an order of its own loses nothing",
+    { workers: 0, answerMs },
+    async (rig) => {
+      for (let i = 0; i < 200; i++) await rig.enqueue();
+      // As a worker leaves it that lets users take turns: with start tags, and with what it keeps of them half gone.
+      const waiting = await rig.admin.lrange("bull:webhooks:wait", 0, 149);
+      for (const [i, job] of waiting.entries()) {
+        await rig.admin
+          .multi()
+          .lrem("bull:webhooks:wait", 1, job)
+          .zadd("bull:webhooks:prioritized", i % 40, job)
+          .exec();
+      }
+      await rig.admin.hset("bull:webhooks:fair:tags", { "u:usr_1": "41", "u:usr_2": "?", "": "7" });
+      const victim = await rig.startWorker();
+      await rig.startWorker();
+      const stop = rig.load(MANY_PER_SECOND);
+      await eventually(
+        () => rig.arrivals.length,
+        (count) => count > 60,
+      );
+      await kill(victim);
+      const held = await rig.held();
+      rig.workers.splice(rig.workers.indexOf(victim), 1);
+      await rig.startWorker();
+      await stop();
+      await rig.settled(SETTLE_MS);
+      const { repeated, unlogged, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(repeated.filter(({ event }) => !held.has(event))).toEqual([]);
+      expect(unlogged.filter((arrival) => !repeated.includes(arrival))).toEqual([]);
+      rig.figures({ repeated: repeated.length });
+    },
+  );
+
   chaos("replaced by others, again and again under load: every event once", { answerMs }, async (rig) => {
     const stop = rig.load(MANY_PER_SECOND);
     for (let i = 0; i < 3; i++) {
