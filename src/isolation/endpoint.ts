@@ -121,8 +121,8 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
       return circuits;
     }
     const isSilent = isSilence(outcome);
-    const isCounted = isSilent && attempt.startedAt >= host.circuit.answeredAt; // else the host was heard meanwhile
-    const own = isCounted ? host.circuitOf(attempt.user) : host.userCircuits.get(attempt.user);
+    const wasHeard = attempt.startedAt < host.circuit.answeredAt; // since it began, by whomever
+    const own = isSilent && !wasHeard ? host.circuitOf(attempt.user) : undefined;
     const circuits = own === undefined ? [circuit, host.circuit] : [circuit, host.circuit, own];
     for (const each of circuits) {
       if (isSilent) each.silent(attempt, each === circuit ? attempt : this.key, nowMs);

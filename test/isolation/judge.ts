@@ -107,7 +107,8 @@ export class Judge {
     this.#parkedAt.delete(job);
     this.#look(job, parked.book, nowMs);
     const { roomSince } = parked.book;
-    if (parked.reason === "memory") return; // room for another body need not be room for this one
+    // Room for a small body need not be room for this one.
+    if (parked.reason === "memory" || job.bytes > this.limits.maxBytes / 16) return;
     if (roomSince === undefined || wallMs < parked.wallMs) return; // the queue goes by the wall clock, which was set back
     const waited = job.backAt - Math.max(parked.at, roomSince, this.#shortAt);
     demand(
