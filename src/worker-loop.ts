@@ -5,7 +5,7 @@
  * where hundreds wait, the first would wait for as many round trips. This one starts each job as it comes, and while the
  * queue has more it fetches in parallel.
  */
-import { type Job, type JobJson, type RedisQueueBackend, Worker } from "bullmq";
+import { type Job, type JobJson, type RedisQueueBackend, Worker, withDetachedContext } from "bullmq";
 import { MARKER } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
@@ -79,7 +79,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
       if (this.closing || this.paused) return;
       await this.startStalledCheckTimer();
       this.lockManager.start();
-      this.mainLoopRunning = this.#loop();
+      this.mainLoopRunning = withDetachedContext(this.opts.telemetry, () => this.#loop());
       await this.mainLoopRunning;
     } finally {
       this.running = false;
@@ -116,7 +116,10 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   take(jobs: number): void {
     if (!this.#mayTake) return;
     const free = Math.min(jobs, MAX_PARALLEL_FETCHES, this.capacity - this.#held);
-    for (let asked = 0; asked < free; asked++) this.#work(this.#nextToken());
+    // Whoever calls this may be at another job, and that job's trace must not go on in these.
+    withDetachedContext(this.opts.telemetry, () => {
+      for (let asked = 0; asked < free; asked++) this.#work(this.#nextToken());
+    });
   }
 
   async #loop(): Promise<void> {
