@@ -90,7 +90,7 @@ export const SETTINGS = {
     "256",
     integer(1, 10_000),
     "a whole number from 1 to 10000",
-    "attempts in flight per process",
+    "slots per process: attempts in their first tenth of a second; older ones are eight times as many at most",
   ),
   endpointConcurrency: setting(
     "WEBHOOK_ENDPOINT_CONCURRENCY",

@@ -51,6 +51,7 @@ export class Host {
     const known = this.userCircuits.get(user);
     if (known !== undefined || this.userCircuits.size >= MAX_USERS) return known;
     const circuit = new Circuit(this.origin);
+    circuit.answeredAt = this.circuit.answeredAt; // whoever heard the host last
     this.userCircuits.set(user, circuit);
     return circuit;
   }
@@ -121,8 +122,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
       return circuits;
     }
     const isSilent = isSilence(outcome);
-    const wasHeard = attempt.startedAt < host.circuit.answeredAt; // since it began, by whomever
-    const own = isSilent && !wasHeard ? host.circuitOf(attempt.user) : undefined;
+    const own = isSilent ? host.circuitOf(attempt.user) : host.userCircuits.get(attempt.user);
     const circuits = own === undefined ? [circuit, host.circuit] : [circuit, host.circuit, own];
     for (const each of circuits) {
       if (isSilent) each.silent(attempt, each === circuit ? attempt : this.key, nowMs);
