@@ -47,10 +47,6 @@ export class Circuit {
     return this.#openUntil > 0;
   }
 
-  get hasProbe(): boolean {
-    return this.#probe !== undefined;
-  }
-
   /** It has answered, and has not been silent since. */
   get isProven(): boolean {
     return this.answeredAt > Number.NEGATIVE_INFINITY && this.#silent === undefined;

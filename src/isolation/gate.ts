@@ -55,7 +55,7 @@ export class AdmissionGate implements Gate {
       now: () => performance.now(),
       epochNow: Date.now,
       random: Math.random,
-      schedule: (run, ms) => void setTimeout(run, ms),
+      schedule: (run, ms) => void setTimeout(run, ms).unref(),
       ...options,
     };
     const { slots, endpointSlots, maxBytes, capacity, random } = this.#options;
@@ -175,6 +175,7 @@ export class AdmissionGate implements Gate {
 
   /** Let those who wait go as far as they may now, and park those behind a circuit. */
   #serve(nowMs: number): void {
+    if (this.#crowded.size === 0) return;
     for (const endpoint of [...this.#crowded]) {
       for (let isMoving = true; isMoving; ) {
         isMoving = false;

@@ -2,7 +2,7 @@
  * A queue as BullMQ keeps one: jobs wait in a list, then in `prioritized`, are delayed until a moment of the wall clock, are
  * active, or done. A job that is not where it should be is an error.
  */
-import { type FairOrder, yieldPlaces } from "./fair-order.ts";
+import { lookAt } from "./fair-model.ts";
 import type { Timeline } from "./timeline.ts";
 import type { ModelEndpoint } from "./world.ts";
 
@@ -31,11 +31,15 @@ export interface Job {
 const SCRIPT_MS = 0.05;
 const LOOK_MS = 0.0025; // a job looked at for fairness
 
+const FIRST_PIECE = 128; // jobs that a look begins with
+const LAST_PIECE = 1_024;
+
 export class QueueModel {
-  readonly waiting: Job[] = []; // next job last, as in BullMQ
-  readonly prioritized: Job[] = []; // lowest tag last
   readonly delayed = new Set<Job>();
-  readonly order: FairOrder = { tags: new Map() };
+  #waiting: Job[] = []; // next job last, as in BullMQ
+  #prioritized: Job[] = []; // next job last, too
+  #tags: ReadonlyMap<string, number> = new Map();
+  readonly #jobs = new Map<string, Job>();
   /** When Valkey has done all that it was asked for. */
   busyUntil = 0;
   /** Called when jobs wait. */
@@ -50,7 +54,7 @@ export class QueueModel {
   }
 
   get size(): number {
-    return this.waiting.length + this.prioritized.length;
+    return this.#waiting.length + this.#prioritized.length;
   }
 
   /** The clock steps: what is due by then comes. */
@@ -67,13 +71,14 @@ export class QueueModel {
   add(jobs: readonly Job[]): void {
     for (const job of jobs) {
       move(job, "new", "waiting");
+      this.#jobs.set(job.id, job);
     }
-    this.waiting.unshift(...jobs.toReversed());
+    this.#waiting.unshift(...jobs.toReversed());
     this.onJobs();
   }
 
   take(): Job | undefined {
-    const job = this.waiting.pop() ?? this.prioritized.pop();
+    const job = this.#waiting.pop() ?? this.#prioritized.pop();
     if (job !== undefined) move(job, job.state === "prioritized" ? "prioritized" : "waiting", "active");
     return job;
   }
@@ -93,7 +98,7 @@ export class QueueModel {
   /** A dead worker's job goes to the head of the line. */
   stalled(job: Job): void {
     move(job, "active", "waiting");
-    this.waiting.push(job);
+    this.#waiting.push(job);
     this.onJobs();
   }
 
@@ -104,11 +109,50 @@ export class QueueModel {
     this.#comeIfDue(job);
   }
 
-  /** One look at the line, for fairness. Returns whether another is worth it. */
-  look(jobs: number): boolean {
-    const { seen, moved } = yieldPlaces(this, jobs);
-    this.script(SCRIPT_MS + seen * LOOK_MS);
-    return moved > seen / 10;
+  /** Look at the line, for fairness between users, a piece after the other, as src/isolation/fair-queue.ts does. */
+  look(taken: number, troubled: readonly string[]): void {
+    const giveBack = Math.floor(taken / 16);
+    let behind = "";
+    for (let size = FIRST_PIECE; ; size = Math.min(LAST_PIECE, size * 2)) {
+      const looked = lookAt(
+        {
+          wait: this.#waiting.map(({ id }) => id),
+          prioritized: new Map(this.#prioritized.map(({ id, tag }) => [id, tag])),
+          tags: this.#tags,
+        },
+        (id) => {
+          const { user, endpoint } = this.#job(id);
+          return { user, url: endpoint.key, bytes: 300 };
+        },
+        { size, behind, giveBack, troubled },
+      );
+      this.script(SCRIPT_MS + looked.seen * LOOK_MS);
+      this.#tags = looked.tags;
+      this.#sort(looked.wait, looked.prioritized);
+      if (!looked.goesOn) return;
+      behind = looked.last;
+    }
+  }
+
+  #sort(wait: readonly string[], prioritized: ReadonlyMap<string, number>): void {
+    for (const id of wait) {
+      const job = this.#job(id);
+      if (job.state === "prioritized") move(job, "prioritized", "waiting");
+    }
+    for (const [id, tag] of prioritized) {
+      const job = this.#job(id);
+      if (job.state === "waiting") move(job, "waiting", "prioritized");
+      job.tag = tag;
+    }
+    const count = this.#waiting.length + this.#prioritized.length;
+    this.#waiting = wait.map((id) => this.#job(id));
+    this.#prioritized = [...prioritized.keys()].map((id) => this.#job(id));
+    this.#prioritized.sort((a, b) => b.tag - a.tag || (a.id < b.id ? 1 : -1));
+    if (this.size !== count) throw new Error(`a look found ${count} jobs, and left ${this.size}`);
+  }
+
+  #job(id: string): Job {
+    return this.#jobs.get(id) as Job;
   }
 
   #comeAt(job: Job): void {
@@ -125,7 +169,7 @@ export class QueueModel {
     move(job, "delayed", "waiting");
     job.backAt = this.timeline.nowMs;
     this.delayed.delete(job);
-    this.waiting.unshift(job);
+    this.#waiting.unshift(job);
     this.onJobs();
   }
 }
@@ -133,15 +177,4 @@ export class QueueModel {
 function move(job: Job, from: Job["state"], to: Job["state"]): void {
   if (job.state !== from) throw new Error(`job ${job.id} was to go from ${from} to ${to}, and is ${job.state}`);
   job.state = to;
-}
-
-/** For {@link yieldPlaces}: a job goes from one line to the other. */
-export function moveToPrioritized(job: Job, tag: number): void {
-  move(job, "waiting", "prioritized");
-  job.tag = tag;
-}
-
-/** For {@link yieldPlaces}: a job is given back to the line. */
-export function moveToWaiting(job: Job): void {
-  move(job, "prioritized", "waiting");
 }

@@ -18,8 +18,8 @@ const END_MS = 0.04; // and for its end
 const PARK_MS = 0.04;
 const STALLED_MS = 25_000; // until a dead worker's jobs run again
 const LOOK_AFTER = 64; // jobs taken in a row
-const LOOK_AT = 1_000; // jobs
-const MAX_LOOKS = 24; // one after the other
+const LOOK_AFTER_HELD = 32; // jobs that may not go
+const TROUBLE = 4; // of them one user's within a second
 const RETRY_MS = [5_000, 60_000, 300_000];
 const OUR_FAULT_MS = 5_000;
 const MAX_STEPS = 5_000_000;
@@ -125,6 +125,9 @@ export class ModelWorker {
   #isAlive = true;
   #inRow = 0;
   #hasFetched = false;
+  readonly #heldBy = new Map<string, number>();
+  #held = 0;
+  #lullAt = 0;
 
   constructor(private readonly simulation: Simulation) {
     const { options, timeline, queue } = simulation;
@@ -184,10 +187,13 @@ export class ModelWorker {
       this.#process(job);
     }
     if (queue.size === 0) this.#inRow = 0;
-    if (this.#inRow >= LOOK_AFTER) {
+    if (this.#inRow >= LOOK_AFTER || (this.#inRow > 0 && this.#held >= LOOK_AFTER_HELD)) {
+      queue.look(
+        this.#inRow,
+        [...this.#heldBy].filter(([, times]) => times >= TROUBLE).map(([user]) => user),
+      );
       this.#inRow = 0;
-      let looks = 0;
-      while (looks < MAX_LOOKS && queue.look(LOOK_AT)) looks += 1;
+      this.#held = 0;
     }
     this.wake();
     this.#hasFetched = true;
@@ -217,6 +223,7 @@ export class ModelWorker {
       return;
     }
     judge.waits(job, nowMs);
+    if (!turn.isProven) this.#hold(job);
     simulation.promised += 1;
     turn.turn.then((decided) => {
       simulation.promised -= 1;
@@ -234,6 +241,7 @@ export class ModelWorker {
     judge.decided(job, turn, nowMs, queue.epochMs, queue.wallMs);
     if (turn.kind === "park") {
       simulation.parked += 1;
+      this.#hold(job);
       this.#spend(PARK_MS);
       queue.script();
       this.#parked.set(job.id, job);
@@ -278,6 +286,18 @@ export class ModelWorker {
     }
     const delayMs = isCharged ? (RETRY_MS[job.attempts - 1] as number) : OUR_FAULT_MS;
     queue.delay(job, Math.ceil(queue.epochMs + delayMs * options.chance.between(0.8, 1.2)));
+  }
+
+  /** As the fair queue is told. */
+  #hold({ user }: Job): void {
+    const { nowMs } = this.simulation;
+    if (nowMs - this.#lullAt > 1_000) {
+      this.#heldBy.clear();
+      this.#held = 0;
+      this.#lullAt = nowMs;
+    }
+    this.#held += 1;
+    this.#heldBy.set(user, (this.#heldBy.get(user) ?? 0) + 1);
   }
 
   #spend(ms: number): void {
