@@ -108,7 +108,8 @@ export class Judge {
     this.#look(job, parked.book, nowMs);
     const { roomSince } = parked.book;
     // Room for a small body need not be room for this one.
-    if (parked.reason === "memory" || job.bytes > this.limits.maxBytes / 16) return;
+    const isLarge = job.bytes > 1_000 && this.limits.maxBytes < 100_000_000;
+    if (parked.reason === "memory" || isLarge) return;
     if (roomSince === undefined || wallMs < parked.wallMs) return; // the queue goes by the wall clock, which was set back
     const waited = job.backAt - Math.max(parked.at, roomSince, this.#shortAt);
     demand(
