@@ -88,7 +88,7 @@ export function createFluxhook({
 }: FluxhookOptions = {}): Fluxhook {
   expect(isValkeyUrl(valkeyUrl), `valkeyUrl to be ${VALKEY_URL_FORMS}`);
   expect(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS, "timeoutMs to be a number of ms above 0");
-  if (sealingKey !== undefined) seal("", sealingKey, ""); // says so when the key is none
+  if (sealingKey !== undefined) seal("any", sealingKey, ""); // says so when the key is none
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
   const log = createAttemptLog(valkey);
   let opened: Queue | undefined;

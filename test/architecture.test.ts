@@ -8,6 +8,7 @@ const root = join(import.meta.dir, "..");
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
   "signature",
+  "secret",
   "payload",
   "outcome",
   "retry",
