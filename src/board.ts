@@ -2,7 +2,7 @@
  * The board: `bun src/board.ts`, one is enough. Wiring only.
  */
 import { createBoardApp } from "./board-app.ts";
-import { loadConfigOrAnswer } from "./check.ts";
+import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
 import { findMisspelt } from "./config.ts";
 import { within } from "./deadline.ts";
 import { createLogger } from "./logger.ts";
@@ -21,6 +21,7 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
+exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // the connection reports it
 const registry = createBoardMetrics(queue);

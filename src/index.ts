@@ -7,9 +7,9 @@ import { ContractError, checkEvent, type JobData, writeBody } from "../jobs/even
 import { type Attempt, createAttemptLog } from "./attempts.ts";
 import { within } from "./deadline.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
+import { connectPromptly, ValkeyAwayError } from "./prompt-valkey.ts";
 import { openQueue, type Queue } from "./queue.ts";
 import { createKey, isSealed, seal } from "./seal.ts";
-import { connectPromptly, ValkeyAwayError } from "./valkey.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 export type * from "./events.ts";

@@ -2,7 +2,7 @@
  * The worker, wired: what `bun src/worker.ts` runs.
  */
 import "./wire.ts";
-import { loadConfigOrAnswer } from "./check.ts";
+import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
 import { publishCircuits } from "./circuits.ts";
 import { findMisspelt } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
@@ -22,6 +22,7 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
+exitWithoutDatabase(valkey);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
 
 // Loaded only when it is on: off, it costs nothing.
