@@ -5,7 +5,8 @@
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
 import { blockedRange, createLookup, literalOf, type Network, type Resolve, resolveBySystem } from "./address.ts";
-import { type Connection, type Connections, createConnections, type Exchange, type Target } from "./connections.ts";
+import { type Connection, type Exchange, type Target, UNASKED } from "./connection.ts";
+import { type Connections, createConnections } from "./connections.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
 import type { FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
@@ -173,11 +174,13 @@ class Attempt implements Exchange {
   }
 
   ended(error: NodeJS.ErrnoException = HUNG_UP): void {
+    const { isReused, hasBegun } = this.#connection as Connection;
     const { isUntouched } = this.#reader;
     const isQuick = performance.now() - this.#startedAt < STALE_MS; // later it may well have seen the request, and failed
-    const isStale = this.#connection?.isReused && isUntouched && isQuick && isReset(error);
-    // The receiver closed an idle connection just as we took it: it has not seen this request.
-    if (isStale) this.#begin(this.connections.open(this.target));
+    // The receiver closed an idle connection, or spoke on it, just as we took it: it has not seen this request.
+    const isUnseen = !hasBegun || (isUntouched && isQuick && isReset(error));
+    if (isReused && isUnseen) this.#begin(this.connections.open(this.target));
+    else if (error === UNASKED) this.#finish({ kind: "failure", code: "invalid_response" });
     else if (isUntouched) this.#finish(requestFailure(error));
     else this.#finish(this.#response() ?? { kind: "failure", code: "invalid_response" });
   }

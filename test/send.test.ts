@@ -204,9 +204,11 @@ describe("an answer", () => {
     const accepted = Promise.withResolvers<Socket>();
     const listener = await answering(() => {}, {
       onConnection: (socket) => {
-        socket.pause();
-        socket.write(http(413, "too large"));
-        accepted.resolve(socket);
+        socket.once("data", () => {
+          socket.pause();
+          socket.write(http(413, "too large"));
+          accepted.resolve(socket);
+        });
       },
     });
     const request = requestTo(`http://127.0.0.1:${listener.port}`, { text: "x".repeat(20_000_000) });
