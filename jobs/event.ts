@@ -3,6 +3,7 @@
  */
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../src/events.ts";
+import { isExactNumber } from "../src/exact-json.ts";
 import { buildBody, type WebhookEvent } from "../src/payload.ts";
 import { isSealed, openSealed } from "../src/seal.ts";
 import { plainSecretProblem, secretProblem } from "../src/secret.ts";
@@ -142,7 +143,7 @@ export function writeBody(id: string, type: string, timestampMs: number, data: o
 }
 
 function isDeeper(value: unknown, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return false;
+  if (typeof value !== "object" || value === null || isExactNumber(value)) return false;
   return levels === 0 || Object.values(value).some((child) => isDeeper(child, levels - 1));
 }
 
@@ -179,5 +180,5 @@ function isEndpointUrl(text: string): boolean {
 }
 
 function isJsonObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isExactNumber(value);
 }

@@ -7,6 +7,7 @@ import { ContractError, checkEvent, type JobData, writeBody } from "../jobs/even
 import { type Attempt, createAttemptLog } from "./attempts.ts";
 import { within } from "./deadline.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
+import { parseExact } from "./exact-json.ts";
 import { connectPromptly, ValkeyAwayError } from "./prompt-valkey.ts";
 import { openQueue, type Queue } from "./queue.ts";
 import { createKey, isSealed, seal } from "./seal.ts";
@@ -153,10 +154,10 @@ export function createFluxhook({
   };
 }
 
-/** What the worker will see of it: a Date is a text there, and `undefined` is nothing. */
+/** What the worker will see of it: a Date is a text there, `undefined` nothing, and what JSON.rawJSON made keeps its digits. */
 function asStored(data: object): unknown {
   try {
-    return JSON.parse(JSON.stringify(data));
+    return parseExact(JSON.stringify(data));
   } catch {
     throw new ContractError("data: expected what can be written as JSON: no BigInt, no circle, not too deep");
   }

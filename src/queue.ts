@@ -7,15 +7,17 @@ import {
   type Job,
   type JobJson,
   type KeepJobs,
-  Queue,
+  type Queue,
   type RedisQueueBackend,
   Worker,
   type WorkerOptions,
 } from "bullmq";
+import { ExactJob } from "./exact-jobs.ts";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
 
+export { openQueue } from "./exact-jobs.ts";
 export type { Job, Queue };
 export { DelayedError };
 
@@ -146,6 +148,10 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
     };
   }
 
+  protected override get Job(): typeof Job {
+    return ExactJob;
+  }
+
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
     this.lastPickUpAt = Date.now();
     const job: PolicedJob = this.#read(stored, jobId);
@@ -242,8 +248,3 @@ function isRetention(value: unknown): boolean {
 
 /** The prefix of a queue's keys in Valkey. */
 export const queueKey = (name: string): string => `bull:${name}`;
-
-/** The queue as producers, the board and metrics see it. */
-export function openQueue(name: string, valkey: Valkey): Queue {
-  return new Queue(name, { connection: valkey, skipMetasUpdate: true });
-}

@@ -10,6 +10,7 @@ const PURE = [
   "signature",
   "secret",
   "payload",
+  "exact-json",
   "outcome",
   "retry",
   "line",
@@ -48,7 +49,7 @@ function layerOf(file: string): number {
 
 /** One library, one owner. Types may be used by all; stand-ins under src/dev use what they like. */
 const OWNERS: [library: RegExp, owners: RegExp][] = [
-  [/^bullmq$/, /^src\/queue\.ts$/],
+  [/^bullmq$/, /^src\/(queue|exact-jobs)\.ts$/],
   [/^ioredis$/, /^src\/(valkey|wire)\.ts$/],
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],

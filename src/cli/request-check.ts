@@ -1,6 +1,7 @@
 /**
  * What is right and what is wrong about a received request: every check by itself, for whoever debugs a receiver.
  */
+import { parseExact } from "../exact-json.ts";
 import { formatAgo, formatExact, formatIn, formatSpan } from "../moments.ts";
 import { bareSecret, plainSecretProblem } from "../secret.ts";
 import { verify } from "../signature.ts";
@@ -137,7 +138,7 @@ function explain({ headers, body }: SavedRequest, secrets: readonly string[]): s
 
 function recompact(body: Buffer): Buffer | undefined {
   try {
-    return Buffer.from(JSON.stringify(JSON.parse(body.toString("utf8"))));
+    return Buffer.from(JSON.stringify(parseExact(body.toString("utf8"))));
   } catch {
     return undefined;
   }

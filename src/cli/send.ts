@@ -5,6 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../../jobs/event.ts";
 import type { Attempt } from "../attempts.ts";
+import { parseExact } from "../exact-json.ts";
 import { formatDuration } from "../moments.ts";
 import type { Job } from "../queue.ts";
 import { isSealed } from "../seal.ts";
@@ -118,9 +119,10 @@ function readData(text: string): unknown {
   const isFile = text.startsWith("@") || text === "-";
   const json = isFile ? readInput(text.replace(/^@/, ""), "--data").toString("utf8") : text;
   try {
-    return JSON.parse(json);
+    return parseExact(json);
   } catch (error) {
-    throw new CommandError("usage", `--data: expected JSON: ${(error as Error).message}`);
+    const { message } = error as Error;
+    throw new CommandError("usage", `--data: ${error instanceof SyntaxError ? "expected JSON: " : ""}${message}`);
   }
 }
 
