@@ -87,7 +87,7 @@ describe("send", () => {
       job: expect.any(String),
       event: "file.created",
       user,
-      new: true,
+      status: "new",
       state: "failed",
       attempts: [expect.objectContaining({ attempt: 1, status_code: 410, error: "http_410" })],
     });
@@ -97,7 +97,7 @@ describe("send", () => {
       job: expect.any(String),
       event: "file.created",
       user,
-      new: true,
+      status: "new",
       state: "delayed",
     });
   });
@@ -534,7 +534,18 @@ describe("usage", () => {
     const names = [...out.matchAll(/^ {2}([a-z]+) (?:\[|<)/gm)]
       .map((match) => match[1] as string)
       .filter((name) => name !== "help");
-    expect(names).toEqual(["send", "attempts", "status", "redeliver", "verify", "listen", "seal", "key", "completion"]);
+    expect(names).toEqual([
+      "send",
+      "attempts",
+      "status",
+      "redeliver",
+      "recover",
+      "verify",
+      "listen",
+      "seal",
+      "key",
+      "completion",
+    ]);
     expect(out).toContain("69  Valkey unavailable");
     for (const name of names) {
       const help = await fluxhook([name, "--help"]);
