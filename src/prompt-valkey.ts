@@ -2,11 +2,12 @@
  * A connection to Valkey for backends, whose callers wait.
  */
 import { within } from "./deadline.ts";
+import { refusalOf } from "./refusals.ts";
 import { expectFailovers, isAnswer, isReadonly, NoDatabaseError, openValkey, type Valkey } from "./valkey.ts";
 import { placeOf } from "./valkey-url.ts";
 
 const RECONNECT_MS = 200; // a backend's caller waits meanwhile
-const PAUSE_MS = 50; // between two tries
+const PAUSE_MS = 50; // before the second try; then twice as long each time
 
 /**
  * Valkey did not answer in time. `mayBeQueued` says what is known of the event: false, it was never sent; true, the
@@ -84,9 +85,10 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
     async run(work) {
       const until = performance.now() + timeoutMs;
       let isSent = false;
+      let pauseMs = PAUSE_MS;
       for (let left = timeoutMs; left > 0; left = until - performance.now()) {
         if (!(await isReady(left))) break;
-        const isAgain = isSent;
+        const isAgain: boolean = isSent;
         isSent = true;
         const done = work(isAgain).then(
           (value) => ({ value }),
@@ -99,13 +101,20 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         }
         if ("value" in result) return result.value;
         const { error } = result;
-        if (isAnswer(error) && !isReadonly(error)) throw error;
+        const isRefusal = isAnswer(error);
+        if (isRefusal && refusalOf(error) !== "later") throw error;
+        if (isRefusal) isSent = isAgain; // nothing of it was executed
         trouble = error;
-        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, until - performance.now())));
+        pauseMs *= 2;
       }
       if (trouble instanceof NoDatabaseError && !isSent) throw trouble;
       const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
-      const what = valkey.status === "end" ? "the connection was closed" : `no answer within ${timeoutMs} ms${why}`;
+      const isRefused = trouble !== undefined && isAnswer(trouble);
+      const isClosed = valkey.status === "end";
+      const what = isClosed
+        ? "the connection was closed"
+        : `no ${isRefused ? "success" : "answer"} within ${timeoutMs} ms${why}`;
       throw new ValkeyAwayError(`Valkey at ${placeOf(url)}: ${what}`, isSent, { cause: trouble });
     },
   };

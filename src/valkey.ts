@@ -2,10 +2,11 @@
  * Connections to Valkey, and what it says about itself.
  */
 import "./channel-subscribers.ts";
-import { Redis, type RedisOptions, ReplyError } from "ioredis";
+import { type Command, Redis, type RedisOptions, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
+import { createResend, type Resend } from "./resend.ts";
 import { addressOf, placeOf } from "./valkey-url.ts";
 
 export type Valkey = Redis;
@@ -31,7 +32,7 @@ const SENTINEL_MS = 2 * 1000; // 2 s for one Sentinel to answer: then the next i
  *
  * @param url  as `VALKEY_URL`; where it names Sentinels, each connecting begins with asking them for the primary
  */
-export function openValkey(url: string, options: RedisOptions): Valkey {
+export function openValkey(url: string, options: RedisOptions): DatabaseConnection {
   const address = addressOf(url);
   if ("host" in address) return new DatabaseConnection(placeOf(url), { ...address, ...options });
   const timeouts = { connectTimeout: SENTINEL_MS, sentinelCommandTimeout: SENTINEL_MS };
@@ -50,6 +51,9 @@ const NO_DATABASE = /^ERR (DB index is out of range|SELECT is not allowed in clu
  * get through, whatever is called meanwhile; and the connection is closed, to be made anew.
  */
 class DatabaseConnection extends Redis {
+  /** Takes commands that Valkey refused for now; undefined leaves them to their callers. Duplicates have none. */
+  resend: Resend<Command> | undefined;
+
   constructor(
     private readonly place: string,
     options: RedisOptions,
@@ -61,6 +65,14 @@ class DatabaseConnection extends Redis {
   /** BullMQ blocks on a duplicate; ioredis's own would be a plain Redis. */
   override duplicate(options?: RedisOptions): Redis {
     return new DatabaseConnection(this.place, { ...this.options, ...options });
+  }
+
+  /** ioredis calls this with each error of Valkey, and the command that it answers. */
+  override handleReconnection(error: Error, item: Parameters<Redis["handleReconnection"]>[1]): void {
+    const command = item.command as Command;
+    const isAlone = this.status === "ready" && !command.inTransaction; // no part of a handshake, nor of a transaction
+    if (isAlone && !isReadonly(error) && this.resend?.take(error, command)) return;
+    super.handleReconnection(error, item);
   }
 
   /** ioredis alone calls this, in its handshake. */
@@ -84,8 +96,8 @@ const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return 
 const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
- * Open a connection that never gives up: commands wait while Valkey is away and are sent again when it is back, so that
- * nothing that has happened goes unrecorded.
+ * Open a connection that never gives up: commands wait while Valkey is away, or refuses them for now, and are sent again when it
+ * is back, so that nothing that has happened goes unrecorded.
  *
  * @param url   as `VALKEY_URL`
  * @param name  shown in CLIENT LIST and in the log
@@ -112,6 +124,11 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     const isMissing = error instanceof NoDatabaseError;
     if (known !== undefined && (!isMissing || known instanceof NoDatabaseError)) return;
     logger.warn({ connection: name, reason: isMissing ? error.message : (error.code ?? error.message) }, "valkey.away");
+  });
+  valkey.resend = createResend({
+    send: (command: Command) => void valkey.sendCommand(command),
+    onRefusing: (reason) => logger.warn({ connection: name, reason }, "valkey.refuses"),
+    onAccepting: () => logger.info({ connection: name }, "valkey.accepts"),
   });
   return valkey;
 }
