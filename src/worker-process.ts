@@ -8,11 +8,13 @@ import { findMisspelt } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
 import { watchQueue } from "./metrics.ts";
+import { keepPausedListEmpty } from "./paused-list.ts";
 import { createPipeline } from "./pipeline.ts";
-import { openQueue } from "./queue.ts";
+import { openQueue, queueKey } from "./queue.ts";
 import { checkValkey, checkWorker } from "./readiness.ts";
 import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
+import { watchStrays } from "./stray-jobs.ts";
 import { connectValkey } from "./valkey.ts";
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
@@ -31,8 +33,11 @@ const tracing =
 const { worker, sender, gate, metrics } = createPipeline({ config, logger, valkey, tracing });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
-watchQueue(metrics.registry, queue);
+watchQueue(metrics.registry, queue, probeValkey);
+watchStrays(queue, probeValkey);
 publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
+const pausedValkey = connectValkey(config.valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the others report it
+keepPausedListEmpty({ valkey: pausedValkey, queue: config.queue, prefix: queueKey(config.queue), logger });
 
 let isStopping = false;
 const routes = createHealthRoutes(async () => {
