@@ -17,6 +17,10 @@ export interface Target {
 
 /** Who is told what comes over a connection. */
 export interface Exchange {
+  /** On the clock of performance.now(): what has not begun to leave by then must not leave. */
+  readonly sendBy: number;
+  /** Nothing has left by then; nothing is called after it. */
+  tooLate(): void;
   /** Never called with nothing, nor with what came before any of the request had left. */
   received(bytes: Buffer): void;
   /**
@@ -147,6 +151,11 @@ export class Connection {
   write(): void {
     const bytes = this.#unsent;
     if (bytes === undefined) return;
+    const nowMs = performance.now();
+    if (!this.hasBegun && nowMs > (this.#exchange?.sendBy ?? 0)) {
+      this.#exchange?.tooLate();
+      return;
+    }
     this.#mayWrite = true;
     if (this.#bare === undefined) {
       this.#unsent = undefined;
@@ -157,7 +166,7 @@ export class Connection {
       if (count > 0) this.hasBegun = true;
       this.#unsent = count < bytes.length ? bytes.subarray(Math.max(0, count)) : undefined;
     }
-    if (this.#unsent === undefined) this.sentAt = performance.now();
+    if (this.#unsent === undefined) this.sentAt = nowMs;
   }
 
   /** All of the request has left. */

@@ -6,6 +6,7 @@ import { createDeliver } from "../jobs/deliver.ts";
 import type { Resolve } from "./address.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
+import { lockMsFor } from "./deadline.ts";
 import { createGate, type Gate, JOBS_PER_SLOT } from "./gate.ts";
 import type { Logger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -58,7 +59,7 @@ export interface Pipeline {
 export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
-  const sender = createSender({ ...config, resolve: parts.resolve });
+  const sender = createSender({ ...config, lockMs: lockMsFor(config.timeoutMs), resolve: parts.resolve });
   const gate =
     parts.gate ??
     createGate({

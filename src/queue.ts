@@ -12,6 +12,7 @@ import {
   Worker,
   type WorkerOptions,
 } from "bullmq";
+import { lockMsFor } from "./deadline.ts";
 import { ExactJob } from "./exact-jobs.ts";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import { tolerant } from "./tolerant-backend.ts";
@@ -25,7 +26,6 @@ const HOUR_SECONDS = 60 * 60;
 export const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
 export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
 
-const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed worker's jobs run again within 25 s
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
@@ -109,7 +109,7 @@ export class DeliveryWorker extends Worker<unknown, string, string, RedisQueueBa
   #comeInRow = 0;
 
   constructor(process: Process, { queue, valkey, concurrency, timeoutMs, policy, telemetry }: DeliveryWorkerOptions) {
-    const lockMs = Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
+    const lockMs = lockMsFor(timeoutMs);
     const options: WorkerOptions = {
       connection: valkey,
       concurrency,

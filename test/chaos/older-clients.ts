@@ -33,7 +33,12 @@ const VERSIONS: readonly (readonly [string, new (...args: ConstructorParameters<
   ["BullMQ 5", Queue5 as never],
 ];
 
-function openOld(rig: Rig, Old: (typeof VERSIONS)[number][1]): OldQueue {
+/** An older client, once a worker watches the list that only such clients use: a moment after it says that it is ready. */
+async function openOld(rig: Rig, Old: (typeof VERSIONS)[number][1]): Promise<OldQueue> {
+  await eventually(
+    () => rig.admin.client("LIST") as Promise<string>,
+    (clients) => clients.includes("cmd=blmove"),
+  );
   const queue = new Old("webhooks", { connection: { host: "127.0.0.1", port: rig.valkey.port } });
   rig.atEnd(() => queue.close());
   return queue;
@@ -48,7 +53,7 @@ const putWith =
 describe("a client of", () => {
   for (const [version, Old] of VERSIONS) {
     chaos(`${version} pauses and resumes the queue under load, and nothing is lost`, { workers: 2 }, async (rig) => {
-      const old = openOld(rig, Old);
+      const old = await openOld(rig, Old);
       const current = new Queue("webhooks", { connection: rig.admin });
       const stop = rig.load(PER_SECOND);
       const twice = () => Promise.all([rig.enqueue(), rig.enqueue(putWith(old))]);
@@ -73,7 +78,7 @@ describe("a client of", () => {
     });
 
     chaos(`${version} adds, delays, orders, promotes, retries and removes events`, { workers: 1 }, async (rig) => {
-      const old = openOld(rig, Old);
+      const old = await openOld(rig, Old);
       const arrived = (id: string) => rig.arrivals.filter(({ event }) => event === id).length;
       const [plain, delayed, urgent, promoted] = await Promise.all([
         rig.enqueue(putWith(old)),
@@ -118,7 +123,7 @@ describe("a client of", () => {
       `${version} drains and cleans the queue: what it does not remove is delivered`,
       { workers: 1 },
       async (rig) => {
-        const old = openOld(rig, Old);
+        const old = await openOld(rig, Old);
         await old.pause();
         const drained = await Promise.all([rig.enqueue(), rig.enqueue(putWith(old))]);
         await old.drain();
