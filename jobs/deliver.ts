@@ -29,6 +29,7 @@ export interface DeliverOptions extends ContractOptions {
 }
 
 const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
+const DATA_GONE = "the job's data is gone: it has no name, no data and no timestamp";
 const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Make the processor that {@link Process} describes. */
@@ -70,6 +71,7 @@ export function createDeliver(options: DeliverOptions): Process {
 
 function parse(job: Job, options: DeliverOptions): WebhookEvent {
   try {
+    if (job.name === undefined && Number.isNaN(job.timestamp)) throw new ContractError(DATA_GONE);
     return parseEvent(job, options);
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;

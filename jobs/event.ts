@@ -3,16 +3,15 @@
  */
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../src/events.ts";
+import { isExactNumber } from "../src/exact-json.ts";
 import { buildBody, type WebhookEvent } from "../src/payload.ts";
 import { isSealed, openSealed } from "../src/seal.ts";
-import { isSecret } from "../src/signature.ts";
+import { plainSecretProblem, secretProblem } from "../src/secret.ts";
 
 export { EVENT_TYPES, type EventType };
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
 const MAX_SECRETS = 10;
-const MAX_SECRET = 1024; // characters, sealed or not
-const MAX_SEALED = 4_200; // characters: 1,024 of three bytes each, and what sealing adds, in base64
 const MAX_LEVELS = 2_000; // of nesting: from some 30,000 on, writing a body takes more than a second in which nothing else goes
 const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
 
@@ -20,10 +19,7 @@ const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.jo
 const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
 const secret = z
   .string({ error: "expected a string" })
-  .refine((text) => text.length <= (isSealed(text) ? MAX_SEALED : MAX_SECRET), {
-    error: `expected at most ${MAX_SECRET} characters`,
-  })
-  .refine(isSecret, { error: "expected a non-empty string, base64 after a whsec_ prefix" });
+  .refine((text) => secretProblem(text) === undefined, { error: ({ input }) => secretProblem(input) });
 
 /** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
 export const jobData = z.object(
@@ -111,7 +107,9 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
   const { userId, endpoint, data } = parsed;
   const id = parsed.id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
-  const secrets = [endpoint.secret].flat().map((text) => openSecret(text, secretKeys, userId));
+  const secrets = Array.isArray(endpoint.secret)
+    ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
+    : [openSecret(endpoint.secret, secretKeys, userId, "data.endpoint.secret")];
   return {
     id,
     type,
@@ -122,17 +120,17 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
   };
 }
 
-function openSecret(text: string, keys: readonly Uint8Array[], userId: string): string {
+/** @param field  where it stands in the job */
+function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
   if (!isSealed(text)) return text;
-  if (keys.length === 0) throw new ContractError("data.endpoint.secret: sealed, but WEBHOOK_SECRET_KEYS is not set");
+  if (keys.length === 0) throw new ContractError(`${field}: sealed, but WEBHOOK_SECRET_KEYS is not set`);
   const secret = openSealed(text, keys, userId);
   if (secret === undefined) {
-    throw new ContractError("data.endpoint.secret: sealed with another key or for another user, or damaged");
+    throw new ContractError(`${field}: sealed with another key or for another user, or damaged`);
   }
-  if (isSecret(secret) && secret.length <= MAX_SECRET) return secret;
-  throw new ContractError(
-    `data.endpoint.secret: expected a non-empty string of at most ${MAX_SECRET} characters, base64 after a whsec_ prefix, to be sealed`,
-  );
+  const problem = plainSecretProblem(secret);
+  if (problem === undefined) return secret;
+  throw new ContractError(`${field}: once opened, ${problem}`);
 }
 
 /** Write an event's body, and hold its depth and size against the contract. */
@@ -145,12 +143,21 @@ export function writeBody(id: string, type: string, timestampMs: number, data: o
 }
 
 function isDeeper(value: unknown, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return false;
+  if (typeof value !== "object" || value === null || isExactNumber(value)) return false;
   return levels === 0 || Object.values(value).some((child) => isDeeper(child, levels - 1));
 }
 
-function describeIssues(root: string, error: z.ZodError | undefined): string[] {
-  return (error?.issues ?? []).map((issue) => `${[root, ...issue.path].join(".")}: ${issue.message}`);
+function describeIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined): string[] {
+  return (error?.issues ?? []).flatMap((issue) => {
+    const path = [root, ...issue.path].join(".");
+    // Of what may be a text or an array, the one that was meant: the array, when something inside it is wrong.
+    const meant = issue.code === "invalid_union" && issue.errors.find((issues) => issues.some(isInside));
+    return meant ? describeIssues(path, { issues: meant }) : [`${path}: ${issue.message}`];
+  });
+}
+
+function isInside({ path }: z.core.$ZodIssue): boolean {
+  return path.length > 0;
 }
 
 const MAX_URLS = 10_000; // remembered; some 300 bytes each
@@ -173,5 +180,5 @@ function isEndpointUrl(text: string): boolean {
 }
 
 function isJsonObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isExactNumber(value);
 }

@@ -49,14 +49,16 @@ const RECORD = `
 local errors = {}
 for i, key in ipairs(KEYS) do
   local at = 3 * i
-  local added = redis.pcall("ZADD", key, ARGV[at], ARGV[at + 1])
-  if type(added) == "table" and added.err then
-    -- One user's key may hold something else. All else (READONLY, OOM) is everybody's: the connection must see it.
-    if not string.find(added.err, "^%-?WRONGTYPE") then return added end
-    table.insert(errors, i .. ":" .. added.err)
+  -- Trimming first: Valkey refuses what adds to a full memory, unless the script has written before. So the line is written
+  -- when the acknowledgement behind it is, whose script begins by removing the lock.
+  local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. ARGV[at + 2])
+  if type(trimmed) == "table" and trimmed.err then
+    -- One user's key may hold something else. All else (READONLY, NOREPLICAS) is everybody's: the connection must see it.
+    if not string.find(trimmed.err, "^%-?WRONGTYPE") then return trimmed end
+    table.insert(errors, i .. ":" .. trimmed.err)
   else
+    redis.call("ZADD", key, ARGV[at], ARGV[at + 1])
     redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
-    redis.call("ZREMRANGEBYSCORE", key, "-inf", "(" .. ARGV[at + 2])
     redis.call("PEXPIRE", key, ARGV[2])
   end
 end

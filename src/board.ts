@@ -2,12 +2,14 @@
  * The board: `bun src/board.ts`, one is enough. Wiring only.
  */
 import { createBoardApp } from "./board-app.ts";
-import { loadConfigOrAnswer } from "./check.ts";
+import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
 import { findMisspelt } from "./config.ts";
 import { within } from "./deadline.ts";
 import { createLogger } from "./logger.ts";
 import { createBoardMetrics } from "./metrics.ts";
+import { keepPausedListEmpty } from "./paused-list.ts";
 import { openQueue } from "./queue.ts";
+import { queueKey } from "./queue-layout.ts";
 import { serve } from "./serve.ts";
 import { onSignals } from "./shutdown.ts";
 import { connectValkey } from "./valkey.ts";
@@ -21,9 +23,12 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
+exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // the connection reports it
-const registry = createBoardMetrics(queue);
+const registry = createBoardMetrics(queue, valkey);
+const pausedValkey = connectValkey(config.valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the other reports it
+keepPausedListEmpty({ valkey: pausedValkey, queue: config.queue, prefix: queueKey(config.queue), logger });
 
 const app = createBoardApp({ config, valkey, queue, registry, logger });
 const server = serve(app.fetch, { host: config.boardHost, port: config.boardPort, setting: "BOARD_PORT" });
@@ -33,7 +38,7 @@ onSignals(
     logger.info({ signal }, "board.stopping");
     await within(LAST_ANSWERS_MS, server.stop(), undefined);
     await server.stop(true);
-    valkey.disconnect(); // not quit: that would wait while Valkey is away
+    for (const connection of [valkey, pausedValkey]) connection.disconnect(); // not quit: that would wait while Valkey is away
     await flush();
     return 0;
   },

@@ -5,7 +5,7 @@ import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
 import { valkeyProblems } from "./readiness.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { nearest } from "./unknown-settings.ts";
-import { reachValkey, readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
+import { NoDatabaseError, reachValkey, readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
 import { maskValkeyUrl, placeOf } from "./valkey-url.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -51,6 +51,17 @@ export async function loadConfigOrAnswer(env: Env, args: readonly string[], prog
   return loadConfigOrExit(env);
 }
 
+/**
+ * End the process with 78 when the first Valkey that lets us in does not have the database that VALKEY_URL names. Later it is
+ * an outage like others: the database was there.
+ */
+export function exitWithoutDatabase(valkey: Valkey): void {
+  const exit = (error: Error): void => {
+    if (error instanceof NoDatabaseError) end(BAD_SETTINGS, `fluxhook: ${error.problem}\n`);
+  };
+  valkey.on("error", exit).once("ready", () => valkey.off("error", exit));
+}
+
 function end(code: number, reason: string): never {
   process.stderr.write(reason);
   process.exit(code);
@@ -85,9 +96,14 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
   const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
   const facts = reached?.ok ? await askFacts(reached.valkey) : undefined;
 
-  const settingProblems = [...(loaded.ok ? [] : loaded.problems), ...misspelt.map(({ hint }) => hint)];
+  const isWrongDatabase = reached?.ok === false && reached.isWrongSetting === true;
+  const settingProblems = [
+    ...(loaded.ok ? [] : loaded.problems),
+    ...(isWrongDatabase ? [reached.reason] : []),
+    ...misspelt.map(({ hint }) => hint),
+  ];
   const reachProblems =
-    reached === undefined || typeof facts === "object"
+    reached === undefined || typeof facts === "object" || isWrongDatabase
       ? []
       : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`];
   const factProblems = typeof facts === "object" ? valkeyProblems(facts) : [];

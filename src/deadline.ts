@@ -15,3 +15,14 @@ export async function within<T, F>(timeoutMs: number, promise: Promise<T>, fallb
     clearTimeout(timer);
   }
 }
+
+const MIN_LOCK_MS = 15 * 1000; // 15 s: with a stall check every 5 s, a killed worker's jobs run again within 25 s
+
+/**
+ * How long a job's lock lasts without being renewed, ms: longer than an attempt, so that no attempt outlives it.
+ *
+ * @param timeoutMs  deadline of one attempt
+ */
+export function lockMsFor(timeoutMs: number): number {
+  return Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
+}

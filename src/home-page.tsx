@@ -53,7 +53,10 @@ const Verdict: FC<{ summary: Summary }> = ({ summary }) => {
   );
 };
 
-function judgeQueue({ isPaused, workers, counts, oldestWaitingMs = 0 }: Summary): Notice {
+function judgeQueue({ isPaused, workers, counts, oldestWaitingMs = 0, strays = 0 }: Summary): Notice {
+  if (strays > 0) {
+    return { kind: "bad", text: `${strays} events are in none of the queue's lists: fluxhook recover puts them back.` };
+  }
   if (workers === 0) return { kind: "bad", text: "No worker is connected: nothing is delivered." };
   if (isPaused) return { kind: "wait", text: "The queue is paused: nothing is delivered until it is resumed." };
   if (oldestWaitingMs > LONG_WAIT_MS) {

@@ -6,14 +6,16 @@ import { randomUUID } from "node:crypto";
 import { ContractError, checkEvent, type JobData, writeBody } from "../jobs/event.ts";
 import { type Attempt, createAttemptLog } from "./attempts.ts";
 import { within } from "./deadline.ts";
+import { addJobs, type EnqueueStatus, type NewJob } from "./enqueue.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
+import { parseExact } from "./exact-json.ts";
+import { connectPromptly, ValkeyAwayError } from "./prompt-valkey.ts";
 import { openQueue, type Queue } from "./queue.ts";
 import { createKey, isSealed, seal } from "./seal.ts";
-import { connectPromptly, ValkeyAwayError } from "./valkey.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 export type * from "./events.ts";
-export { type Attempt, ContractError, createKey, EVENT_TYPES, type JobData, seal, ValkeyAwayError };
+export { type Attempt, ContractError, createKey, type EnqueueStatus, EVENT_TYPES, type JobData, seal, ValkeyAwayError };
 
 export interface FluxhookOptions {
   /** As the worker's `VALKEY_URL`. */
@@ -39,29 +41,37 @@ export interface EnqueueOptions {
     | { readonly type: "fixed" | "exponential"; readonly delay: number; readonly jitter?: number };
 }
 
+/** What came of enqueueing one event. */
+export interface Enqueued {
+  /** The event's id: what its receiver deduplicates by. */
+  readonly id: string;
+  /** `new` and `failed` were queued, `known` was not: see {@link EnqueueStatus}. */
+  readonly status: EnqueueStatus;
+}
+
 export interface Fluxhook {
   /**
    * Put an event on the queue.
    *
    * With an `id`, the same event enqueued twice is one delivery for as long as its job is kept (1,000 delivered ones, for
-   * a day at the most; failed ones for 7 days): after any error, enqueue it again. A connection that is cut is tried again
-   * within the time; that never enqueues twice.
+   * a day at the most): after any error, enqueue it again. An event that failed is replaced by one with its id. A
+   * connection that is cut is tried again within the time; that never enqueues twice.
    *
-   * @returns the event's id: the payload's `id`, and the job's
+   * @returns the event's id, the payload's and the job's; and whether it was queued
    * @throws  ContractError when the event breaks the contract, in the worker's words; nothing was queued
    * @throws  ValkeyAwayError within `timeoutMs`. With `mayBeQueued` the event was on its way when Valkey fell silent: a
    *          Valkey that is frozen, or whose answer was lost, may still take it
    */
-  enqueue(event: NewEvent, options?: EnqueueOptions): Promise<string>;
+  enqueue(event: NewEvent, options?: EnqueueOptions): Promise<Enqueued>;
   /**
-   * Put many events on the queue, 500 at a time, each 500 within `timeoutMs`. Checked before the first is queued: a
-   * ContractError names every breach with its index. A pipeline, not a transaction: when Valkey goes away in between,
-   * some may be queued; give the events an `id`, and enqueue all of them again.
+   * Put many events on the queue, 100 at a time, each 100 within `timeoutMs`. Checked before the first is queued: a
+   * ContractError names every breach with its index. When Valkey goes away in between, some may be queued; give the
+   * events an `id`, and enqueue all of them again.
    *
-   * @returns their ids, in order
+   * @returns what came of each, in order
    * @throws  like {@link Fluxhook.enqueue}
    */
-  enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<string[]>;
+  enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<Enqueued[]>;
   /** A user's last attempts, newest first: at most 10, of the last 7 days. Throws ValkeyAwayError. */
   readAttempts(userId: string): Promise<Attempt[]>;
   /** Close the connection. */
@@ -69,7 +79,7 @@ export interface Fluxhook {
 }
 
 const MAX_BODY_BYTES = 256 * 1024; // 256 KiB
-const BATCH = 500; // events to a pipeline
+const BATCH = 100; // events to a transaction: some milliseconds in which Valkey does nothing else
 const CLOSE_MS = 1000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_BREACHES = 20; // told of one batch
@@ -88,7 +98,7 @@ export function createFluxhook({
 }: FluxhookOptions = {}): Fluxhook {
   expect(isValkeyUrl(valkeyUrl), `valkeyUrl to be ${VALKEY_URL_FORMS}`);
   expect(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS, "timeoutMs to be a number of ms above 0");
-  if (sealingKey !== undefined) seal("", sealingKey, ""); // says so when the key is none
+  if (sealingKey !== undefined) seal("any", sealingKey, ""); // says so when the key is none
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
   const log = createAttemptLog(valkey);
   let opened: Queue | undefined;
@@ -107,7 +117,12 @@ export function createFluxhook({
     return await work(queue);
   }
 
-  function buildJob({ event, ...data }: NewEvent, options: EnqueueOptions, nowMs: number) {
+  async function add(jobs: readonly NewJob[]): Promise<Enqueued[]> {
+    const statuses = await run((isAgain) => withQueue((queue) => addJobs(queue, valkey, jobs, isAgain)));
+    return jobs.map(({ opts }, index) => ({ id: opts.jobId, status: statuses[index] as EnqueueStatus }));
+  }
+
+  function buildJob({ event, ...data }: NewEvent, options: EnqueueOptions, nowMs: number): NewJob {
     const id = data.id?.toLowerCase?.() ?? randomUUID();
     const stored = asStored({ ...data, id: data.id ?? id });
     const checked = checkEvent(event, stored, nowMs).data;
@@ -120,9 +135,8 @@ export function createFluxhook({
   return {
     async enqueue(event, options = {}) {
       checkOptions(options);
-      const { name, data, opts } = buildJob(event, options, Date.now());
-      await run(() => withQueue((queue) => queue.add(name, data, opts)));
-      return opts.jobId;
+      const [enqueued] = await add([buildJob(event, options, Date.now())]);
+      return enqueued as Enqueued;
     },
     async enqueueMany(events, options = {}) {
       checkOptions(options);
@@ -140,10 +154,9 @@ export function createFluxhook({
       const more = breaches.length - MAX_BREACHES;
       if (more > 0) breaches.splice(MAX_BREACHES, more, `and ${more} more events`);
       if (breaches.length > 0) throw new ContractError(breaches.join("\n"));
-      for (let i = 0; i < jobs.length; i += BATCH) {
-        await run(() => withQueue((queue) => queue.addBulk(jobs.slice(i, i + BATCH))));
-      }
-      return jobs.map(({ opts }) => opts.jobId);
+      const enqueued: Enqueued[] = [];
+      for (let i = 0; i < jobs.length; i += BATCH) enqueued.push(...(await add(jobs.slice(i, i + BATCH))));
+      return enqueued;
     },
     readAttempts: (userId) => run(() => log.list(userId, Date.now())),
     async close() {
@@ -153,10 +166,10 @@ export function createFluxhook({
   };
 }
 
-/** What the worker will see of it: a Date is a text there, and `undefined` is nothing. */
+/** What the worker will see of it: a Date is a text there, `undefined` nothing, and what JSON.rawJSON made keeps its digits. */
 function asStored(data: object): unknown {
   try {
-    return JSON.parse(JSON.stringify(data));
+    return parseExact(JSON.stringify(data));
   } catch {
     throw new ContractError("data: expected what can be written as JSON: no BigInt, no circle, not too deep");
   }

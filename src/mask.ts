@@ -2,6 +2,7 @@
  * Masking: takes secrets out of whatever Bull Board answers. Two lines of defence, since job data comes from anyone:
  * everything that is *named* a secret, and every other place where the *text* of one of those turns up.
  */
+import { type ExactNumber, isExactNumber, parseExact } from "./exact-json.ts";
 
 const MASK = "***";
 const MAX_DEPTH = 100; // levels shown; JSON.stringify itself gives up at some ten thousand
@@ -63,9 +64,9 @@ export interface MaskOptions {
  *
  * Replaced are: the value of every property named `secret` or `secrets`, at any depth, also of JSON in a string; user
  * name and password of URLs; and the text of all these, and of `secrets`, wherever else it occurs. What is nested
- * deeper than 100 levels is replaced as a whole.
+ * deeper than 100 levels is replaced as a whole. An exact number becomes a text: whoever reads the answer would round it.
  *
- * @throws  never, for what JSON.parse returns
+ * @throws  never, for what JSON.parse and parseExact return
  */
 export function maskSecrets(value: unknown, { secrets = [], names = new Set() }: MaskOptions = {}): unknown {
   const search = buildSearch(new Set([...collectSecrets(value), ...secrets]));
@@ -79,6 +80,7 @@ export function collectSecrets(value: unknown): Set<string> {
   // Iterative: unlike the copy, this has to reach the bottom.
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     const { key, isSecret, nestedTexts } = next;
+    if (isExactNumber(next.value)) next.value = next.value.rawJSON;
     if (typeof next.value === "object" && next.value !== null) {
       for (const [childKey, child] of Object.entries(next.value)) {
         const isUnnamed = Array.isArray(next.value);
@@ -133,6 +135,7 @@ class Copy {
       return this.#text(value, key, depth, nestedTexts);
     }
     if (typeof value !== "object" || value === null) return value;
+    if (isExactNumber(value)) return this.#number(value, nestedTexts);
     if (depth >= MAX_DEPTH) return this.#mask();
     if (Array.isArray(value)) return value.map((item) => this.of(item, key, isFree, depth + 1, nestedTexts));
     const entries = Object.entries(value).map(([name, item]): [string, unknown] => {
@@ -148,6 +151,13 @@ class Copy {
   #mask(): string {
     this.#masked++;
     return MASK;
+  }
+
+  /** Within a text that is JSON it can stay a number. */
+  #number(number: ExactNumber, nestedTexts: number): unknown {
+    const shown = this.search(number.rawJSON);
+    if (shown !== number.rawJSON) this.#masked++;
+    return nestedTexts > 0 && shown === number.rawJSON ? number : shown;
   }
 
   #text(text: string, key: string, depth: number, nestedTexts: number): string {
@@ -174,7 +184,7 @@ class Copy {
 function parseNested(text: string): unknown {
   if (!/^\s*[[{"]/.test(text)) return undefined;
   try {
-    return JSON.parse(text);
+    return parseExact(text);
   } catch {
     return undefined;
   }

@@ -5,6 +5,8 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import { within } from "./deadline.ts";
 import { errorCode, type Outcome } from "./outcome.ts";
 import type { Queue } from "./queue.ts";
+import { readStrayCount } from "./stray-jobs.ts";
+import type { Valkey } from "./valkey.ts";
 
 const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
 const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
@@ -113,10 +115,10 @@ function outcomeLabel(outcome: Outcome): string {
 }
 
 /** The metrics of a board process: the queue's gauges. */
-export function createBoardMetrics(queue: Queue): Registry {
+export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  watchQueue(registry, queue);
+  watchQueue(registry, queue, valkey);
   return registry;
 }
 
@@ -124,11 +126,11 @@ export function createBoardMetrics(queue: Queue): Registry {
  * Add the queue's gauges to a registry. Each scrape asks Valkey once; while it does not answer, `fluxhook_valkey_up` is 0
  * and the other gauges are absent, so that no old figure passes for a new one.
  */
-export function watchQueue(registry: Registry, queue: Queue, now: () => number = Date.now): void {
+export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now: () => number = Date.now): void {
   const registers = [registry];
   let asked: Promise<QueueFigures | undefined> | undefined;
   const ask = (): Promise<QueueFigures | undefined> => {
-    asked ??= within(SCRAPE_MS, readFigures(queue, now), undefined).finally(() => {
+    asked ??= within(SCRAPE_MS, readFigures(queue, valkey, now), undefined).finally(() => {
       asked = undefined;
     });
     return asked;
@@ -162,14 +164,29 @@ export function watchQueue(registry: Registry, queue: Queue, now: () => number =
       else this.set(figures.oldestAgeMs / 1000);
     },
   });
+  new Gauge({
+    name: "fluxhook_stray_jobs",
+    help: "Jobs in none of the queue's lists, as counted about once a minute: nobody delivers them",
+    registers,
+    async collect() {
+      const strays = (await ask())?.strays;
+      if (strays === undefined) this.remove();
+      else this.set(strays);
+    },
+  });
 }
 
 interface QueueFigures {
   readonly counts: Readonly<Record<string, number>>;
   readonly oldestAgeMs: number;
+  readonly strays: number | undefined;
 }
 
-async function readFigures(queue: Queue, now: () => number): Promise<QueueFigures> {
-  const [counts, [oldest]] = await Promise.all([queue.getJobCounts(...STATES), queue.getJobs(["waiting"], 0, 0, true)]);
-  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp) };
+async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
+  const [counts, [oldest], strays] = await Promise.all([
+    queue.getJobCounts(...STATES),
+    queue.getJobs(["waiting"], 0, 0, true),
+    readStrayCount(queue.name, valkey),
+  ]);
+  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays };
 }

@@ -6,6 +6,7 @@ import { createDeliver } from "../jobs/deliver.ts";
 import type { Resolve } from "./address.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
+import { lockMsFor } from "./deadline.ts";
 import { createCalls } from "./isolation/calls.ts";
 import { createFairQueue } from "./isolation/fair-queue.ts";
 import { createGate, type Gate } from "./isolation/gate.ts";
@@ -63,7 +64,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const prefix = queueKey(config.queue);
-  const sender = createSender({ ...config, resolve: parts.resolve });
+  const sender = createSender({ ...config, lockMs: lockMsFor(config.timeoutMs), resolve: parts.resolve });
   const gate =
     parts.gate ??
     createGate({

@@ -7,15 +7,18 @@ import {
   type Job,
   type JobJson,
   type KeepJobs,
-  Queue,
+  type Queue,
   type Worker,
   type WorkerOptions,
 } from "bullmq";
+import { lockMsFor } from "./deadline.ts";
+import { ExactJob } from "./exact-jobs.ts";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
 import { LoopWorker, type QueueWatch } from "./worker-loop.ts";
 
+export { openQueue } from "./exact-jobs.ts";
 export type { Job, Queue };
 export { DelayedError };
 
@@ -23,7 +26,6 @@ const HOUR_SECONDS = 60 * 60;
 export const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
 export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
 
-const MIN_LOCK_MS = 15 * 1000; // 15 s: with the stall check below, a killed worker's jobs run again within 25 s
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
@@ -87,7 +89,7 @@ export class DeliveryWorker extends LoopWorker {
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
     const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry } = options;
-    const lockMs = Math.max(MIN_LOCK_MS, timeoutMs * 1.5);
+    const lockMs = lockMsFor(timeoutMs);
     const workerOptions: WorkerOptions = {
       connection: valkey,
       concurrency,
@@ -117,6 +119,10 @@ export class DeliveryWorker extends LoopWorker {
     };
     super(queue, processJob, workerOptions, (...given) => tolerant(createRedisBackend(...given)));
     this.watch = watch;
+  }
+
+  protected override get Job(): typeof Job {
+    return ExactJob;
   }
 
   override async processJob(...given: Parameters<Worker["processJob"]>): Promise<Job | undefined> {
@@ -169,9 +175,4 @@ function isRetention(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return typeof value === "boolean" || isCount(value);
   const { age, count, limit } = value as Record<string, unknown>;
   return [age, count, limit].every((part) => part === undefined || isCount(part));
-}
-
-/** The queue as producers, the board and metrics see it. */
-export function openQueue(name: string, valkey: Valkey): Queue {
-  return new Queue(name, { connection: valkey, skipMetasUpdate: true });
 }

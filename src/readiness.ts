@@ -3,13 +3,15 @@
  */
 import { within } from "./deadline.ts";
 import type { DeliveryWorker, Queue } from "./queue.ts";
-import { readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
+import { NoDatabaseError, readFacts, troubleOf, type Valkey, type ValkeyFacts } from "./valkey.ts";
 
 const PROBE_MS = 2 * 1000; // 2 s: probes give up after a few seconds, and must get the reason before
 const STUCK_MS = 15 * 1000; // 15 s: a worker with free slots picks up a waiting job within milliseconds
 
 /** What keeps Valkey from being good for a queue; empty when it is. Answers within 2 s. */
 export async function checkValkey(valkey: Valkey): Promise<string[]> {
+  const trouble = troubleOf(valkey);
+  if (trouble instanceof NoDatabaseError) return [trouble.message];
   const facts = await within(PROBE_MS, readFacts(valkey), undefined);
   return facts === undefined ? ["Valkey does not answer"] : valkeyProblems(facts);
 }

@@ -1,12 +1,14 @@
 /**
- * Sealed secrets: a producer puts ciphertext where a secret stands, and only the worker can read it. Imports nothing of ours.
+ * Sealed secrets: a producer puts ciphertext where a secret stands, and only the worker can read it.
  *
  * Form: `sealed:v1:` + base64url of nonce (12 bytes), ciphertext, tag (16 bytes); AES-256-GCM. The user's id is part of
  * what is authenticated, so that a sealed secret copied into another user's job does not open.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { isSealed, SEALED_PREFIX as PREFIX, plainSecretProblem } from "./secret.ts";
 
-const PREFIX = "sealed:v1:";
+export { isSealed };
+
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
@@ -16,19 +18,16 @@ export function createKey(): string {
   return randomBytes(KEY_BYTES).toString("base64");
 }
 
-/** Whether a text claims to be a sealed secret. */
-export function isSealed(text: string): boolean {
-  return text.startsWith(PREFIX);
-}
-
 /**
  * Seal a secret for one user.
  *
  * @param key  32 bytes, or the same in base64: the first of `WEBHOOK_SECRET_KEYS`
  * @returns a text that differs each time
- * @throws  RangeError when the key is not 32 bytes
+ * @throws  RangeError when the key is not 32 bytes, or the secret is one that the worker would refuse, with its reason
  */
 export function seal(secret: string, key: string | Uint8Array, userId: string): string {
+  const problem = plainSecretProblem(secret);
+  if (problem !== undefined) throw new RangeError(`the secret to seal: ${problem}`);
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv("aes-256-gcm", keyBytes(key), nonce);
   cipher.setAAD(boundTo(userId));

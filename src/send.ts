@@ -5,7 +5,8 @@
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
 import { blockedRange, createLookup, literalOf, type Network, type Resolve, resolveBySystem } from "./address.ts";
-import { type Connection, type Connections, createConnections, type Exchange, type Target } from "./connections.ts";
+import { type Connection, type Exchange, type Target, UNASKED } from "./connection.ts";
+import { type Connections, createConnections } from "./connections.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
 import type { FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
@@ -16,6 +17,11 @@ export interface SenderOptions {
   readonly timeoutMs: number;
   /** Ranges that may be reached although they are not public. */
   readonly allowNetworks: readonly Network[];
+  /**
+   * How long after its attempt began a request may begin to leave, ms: the job's lock. A process that was stopped for longer
+   * must not send it, since another worker has the job by now. Without end unless given.
+   */
+  readonly lockMs?: number;
   /** Injected by tests; the system's resolver otherwise. */
   readonly resolve?: Resolve;
   /** Certificate authorities to trust, PEM; the system's otherwise. */
@@ -41,7 +47,13 @@ export interface Sender {
   close(): void;
 }
 
-export function createSender({ timeoutMs, allowNetworks, resolve = resolveBySystem, ca }: SenderOptions): Sender {
+export function createSender({
+  timeoutMs,
+  lockMs = Number.POSITIVE_INFINITY,
+  allowNetworks,
+  resolve = resolveBySystem,
+  ca,
+}: SenderOptions): Sender {
   const attempts = new Map<string, Attempt>();
   const destinations = new WeakMap<URL, Destination>();
   let ended: FaultCode | undefined;
@@ -64,7 +76,7 @@ export function createSender({ timeoutMs, allowNetworks, resolve = resolveBySyst
       if (range !== undefined) return Promise.resolve({ kind: "blocked", range, durationMs: 0 });
       attempts.get(key)?.cancel("lock_lost"); // the job was taken up again while we still held it: only one may live
       return new Promise((settle) => {
-        const attempt: Attempt = new Attempt(connections, destination.target, timeoutMs, (outcome) => {
+        const attempt: Attempt = new Attempt(connections, destination.target, { timeoutMs, lockMs }, (outcome) => {
           if (attempts.get(key) === attempt) attempts.delete(key);
           settle(outcome);
         });
@@ -121,6 +133,7 @@ const STALE_MS = 2 * 1000; // 2 s: a receiver that had closed the connection say
 /** One attempt under way: from the connection to the outcome. */
 class Attempt implements Exchange {
   readonly #startedAt = performance.now();
+  readonly sendBy: number;
   #reader = new ResponseReader();
   #connection: Connection | undefined;
   #request: Buffer | undefined;
@@ -131,12 +144,14 @@ class Attempt implements Exchange {
   constructor(
     private readonly connections: Connections,
     private readonly target: Target,
-    private readonly timeoutMs: number,
+    private readonly limits: { readonly timeoutMs: number; readonly lockMs: number },
     private readonly settle: (outcome: Outcome) => void,
-  ) {}
+  ) {
+    this.sendBy = this.#startedAt + limits.lockMs;
+  }
 
   start(requestLine: string, request: WebhookRequest): void {
-    this.#deadline = setTimeout(this.#expired, this.timeoutMs);
+    this.#deadline = setTimeout(this.#expired, this.limits.timeoutMs);
     try {
       this.#request = writeRequest(requestLine, request);
       this.#begin(this.connections.take(this.target));
@@ -153,11 +168,11 @@ class Attempt implements Exchange {
   readonly #expired = (): void => {
     // A loop that was blocked could not send in time: what left after the deadline, or has not yet, has its time from now
     // on, once.
-    const dueAt = this.#startedAt + this.timeoutMs;
+    const dueAt = this.#startedAt + this.limits.timeoutMs;
     const isLate = performance.now() > dueAt + BLOCKED_MS && (this.#connection?.sentAt ?? 0) > dueAt;
     if (isLate && !this.#wasBlocked) {
       this.#wasBlocked = true;
-      this.#deadline = setTimeout(this.#expired, this.timeoutMs);
+      this.#deadline = setTimeout(this.#expired, this.limits.timeoutMs);
       return;
     }
     // And answers that have arrived come before the verdict that none did. Bun looks at its sockets between the two turns,
@@ -173,13 +188,19 @@ class Attempt implements Exchange {
   }
 
   ended(error: NodeJS.ErrnoException = HUNG_UP): void {
+    const { isReused, hasBegun } = this.#connection as Connection;
     const { isUntouched } = this.#reader;
     const isQuick = performance.now() - this.#startedAt < STALE_MS; // later it may well have seen the request, and failed
-    const isStale = this.#connection?.isReused && isUntouched && isQuick && isReset(error);
-    // The receiver closed an idle connection just as we took it: it has not seen this request.
-    if (isStale) this.#begin(this.connections.open(this.target));
+    // The receiver closed an idle connection, or spoke on it, just as we took it: it has not seen this request.
+    const isUnseen = !hasBegun || (isUntouched && isQuick && isReset(error));
+    if (isReused && isUnseen) this.#begin(this.connections.open(this.target));
+    else if (error === UNASKED) this.#finish({ kind: "failure", code: "invalid_response" });
     else if (isUntouched) this.#finish(requestFailure(error));
     else this.#finish(this.#response() ?? { kind: "failure", code: "invalid_response" });
+  }
+
+  tooLate(): void {
+    this.cancel("lock_lost");
   }
 
   cancel(code: FaultCode): void {

@@ -5,6 +5,7 @@ import { jobData } from "../jobs/event.ts";
 import { readCircuits } from "./circuits.ts";
 import { maskSecrets } from "./mask.ts";
 import { COMPLETED, FAILED, type Job, type Queue } from "./queue.ts";
+import { readStrayCount } from "./stray-jobs.ts";
 import type { Valkey } from "./valkey.ts";
 
 /** Minutes in {@link Summary.minutes}. */
@@ -38,6 +39,8 @@ export interface Summary {
   readonly isPaused: boolean;
   /** Connected workers; undefined when Valkey does not tell. */
   readonly workers: number | undefined;
+  /** Jobs in none of the queue's lists, as last counted; undefined when nobody has counted lately. */
+  readonly strays: number | undefined;
   /** How long the next job has waited for a worker, ms; undefined when none waits. */
   readonly oldestWaitingMs: number | undefined;
   /** In the last 5 minutes. */
@@ -58,7 +61,7 @@ export interface Summary {
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): Promise<Summary> {
-  const [counts, isPaused, workers, oldest, delivered, failed, circuits, failures] = await Promise.all([
+  const [counts, isPaused, workers, oldest, delivered, failed, circuits, failures, strays] = await Promise.all([
     queue.getJobCounts(...STATES),
     queue.isPaused(),
     queue.getWorkersCount().catch(() => undefined), // not every hosted Valkey lets us list its clients
@@ -67,6 +70,7 @@ export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): 
     readFinished(valkey, queue.toKey("failed"), FAILED.count ?? 0, nowMs),
     readCircuits(valkey, queue.name, nowMs),
     queue.getJobs(["failed"], 0, FAILURES - 1).catch(() => []),
+    readStrayCount(queue.name, valkey),
   ]);
   const of = (state: (typeof STATES)[number]) => counts[state] ?? 0;
   const oldestAt = oldest[0]?.timestamp;
@@ -80,6 +84,7 @@ export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): 
     },
     isPaused,
     workers,
+    strays,
     oldestWaitingMs: oldestAt === undefined ? undefined : Math.max(0, nowMs - oldestAt),
     delivered: total(delivered.slice(-RECENT_MINUTES)),
     failed: total(failed.slice(-RECENT_MINUTES)),

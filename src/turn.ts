@@ -30,3 +30,13 @@ export function perTurn<T>(handOn: (items: T[]) => void): PerTurn<T> {
     flush,
   };
 }
+
+/**
+ * Collect as {@link perTurn} does, and hand on once every socket has been looked at since: whatever had come by the time an
+ * item was given has been heard by then. Bun looks at its sockets between one turn's end and the next, not before the first.
+ *
+ * @param handOn  never called with nothing
+ */
+export function perPoll<T>(handOn: (items: T[]) => void): Pick<PerTurn<T>, "add"> {
+  return perTurn((items: T[]) => void setImmediate(handOn, items));
+}

@@ -1,32 +1,44 @@
 /**
  * `VALKEY_URL`: one Valkey, or Sentinels that know which of several is the primary. Pure.
  *
- *     redis://[user:password@]host[:port][/database]
+ *     redis://[user:password@]host[:port][/database][?username=…&password=…&family=…]
  *     redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/database][?user=…&password=…]
  *
  * `rediss` in place of `redis` is TLS, to the Sentinels as well. User and password in front of the hosts are Valkey's, those
- * in the query the Sentinels' own.
+ * in the query of the second form the Sentinels' own. A database is a number, 0 when left out; `family` is 4 or 6, for hosts
+ * that have addresses of both kinds, or 0 for either.
+ *
+ * Whatever else stands in a URL is refused. Other clients read more out of it, each something different, and what is
+ * misread there leads to the events of another environment.
  */
 
 /** Completes "expected VALKEY_URL to be …". */
-export const VALKEY_URL_FORMS = "a redis://, rediss:// or redis+sentinel:// URL";
+export const VALKEY_URL_FORMS =
+  "a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0";
 
 /** How to get there: for ioredis, and for BullMQ's `connection`. */
-export type ValkeyAddress =
-  | { readonly url: string }
+export type ValkeyAddress = {
+  readonly db: number;
+  readonly username?: string;
+  readonly password?: string;
+  readonly tls?: object;
+} & (
+  | {
+      readonly host: string;
+      readonly port: number;
+      /** 4 or 6: the only kind of address to try. */
+      readonly family?: number;
+    }
   | {
       readonly sentinels: { readonly host: string; readonly port: number }[];
       /** What the Sentinels call the primary. */
       readonly name: string;
-      readonly db: number;
-      readonly username?: string;
-      readonly password?: string;
       readonly sentinelUsername?: string;
       readonly sentinelPassword?: string;
-      readonly tls?: object;
       readonly sentinelTLS?: object;
       readonly enableTLSForSentinelMode?: boolean;
-    };
+    }
+);
 
 interface Parts {
   /** Without the colon. */
@@ -41,9 +53,13 @@ interface Parts {
 
 const PLAIN = /^rediss?:\/\//;
 const SENTINEL = /^(rediss?\+sentinel):\/\/([^/?#]*@)?([^@/?#]+)(\/.*)$/s;
-const NAME_AND_DATABASE = /^\/([\w.-]+)(?:\/(\d{1,5}))?\/?$/;
+const DATABASE = /^\/?$|^\/(?<database>0|[1-9]\d{0,4})\/?$/;
+const NAME_AND_DATABASE = /^\/(?<name>[\w.-]+)(?:\/(?<database>0|[1-9]\d{0,4}))?\/?$/;
+const PORT = 6379;
 const SENTINEL_PORT = 26_379;
+const PLAIN_QUERY = ["username", "password", "family"];
 const SENTINEL_QUERY = ["user", "password"];
+const FAMILIES = ["0", "4", "6"];
 
 /** Whether a text is one. */
 export function isValkeyUrl(text: string): boolean {
@@ -55,24 +71,39 @@ export function addressOf(text: string): ValkeyAddress {
   const parts = split(text);
   if (parts === undefined) throw new RangeError(`expected ${VALKEY_URL_FORMS}`);
   const { scheme, hosts, url, name, database = "0" } = parts;
-  if (name === undefined) return { url: text };
-  const logins = {
-    username: decode(url.username),
-    password: decode(url.password),
-    sentinelUsername: url.searchParams.get("user"),
-    sentinelPassword: url.searchParams.get("password"),
-  };
+  const query = url.searchParams;
+  const isTls = scheme.startsWith("rediss");
+  const target = { db: Number(database), ...(isTls ? { tls: {} } : {}) };
+  const username = decode(url.username);
+  const password = decode(url.password);
+  if (name === undefined) {
+    const family = query.get("family");
+    return {
+      ...addressIn(hosts[0] as URL, PORT),
+      ...target,
+      ...known({ username: username || query.get("username"), password: password || query.get("password") }),
+      ...(family === null ? {} : { family: Number(family) }),
+    };
+  }
+  const sentinelUsername = query.get("user");
+  const sentinelPassword = query.get("password");
   return {
-    sentinels: hosts.map(({ hostname, port }) => ({
-      host: hostname.replace(/^\[(.*)\]$/, "$1"),
-      port: Number(port) || SENTINEL_PORT,
-    })),
+    sentinels: hosts.map((host) => addressIn(host, SENTINEL_PORT)),
     name,
-    db: Number(database),
-    ...Object.fromEntries(Object.entries(logins).filter(([, value]) => value)),
-    ...(scheme.startsWith("rediss") ? { tls: {}, sentinelTLS: {}, enableTLSForSentinelMode: true } : {}),
+    ...target,
+    ...known({ username, password, sentinelUsername, sentinelPassword }),
+    ...(isTls ? { sentinelTLS: {}, enableTLSForSentinelMode: true } : {}),
   };
 }
+
+const addressIn = ({ hostname, port }: URL, otherwise: number) => ({
+  host: hostname.replace(/^\[(.*)\]$/, "$1"),
+  port: Number(port) || otherwise,
+});
+
+/** Those that have a value. */
+const known = (logins: Record<string, string | null | undefined>): Record<string, string> =>
+  Object.fromEntries(Object.entries(logins).filter((login): login is [string, string] => Boolean(login[1])));
 
 /**
  * The URL without its passwords, which may also stand in the query.
@@ -97,25 +128,39 @@ export function placeOf(text: string): string {
 const listHosts = ({ hosts }: Parts): string => hosts.map(({ host }) => host).join(",");
 
 function split(text: string): Parts | undefined {
+  if (/[\t\r\n]\s*\S/.test(text)) return undefined; // a URL is read as if they were not there: 1\n2 as 12
   const [, scheme, user = "", list = "", rest = ""] = SENTINEL.exec(text) ?? [];
-  if (scheme === undefined) {
-    const url = PLAIN.test(text) ? parse(text) : undefined;
-    return url && { scheme: url.protocol.slice(0, -1), hosts: [url], url };
-  }
-  const url = parse(`redis://${user}hosts${rest.replaceAll("+", "%2B")}`); // in a query it would stand for a blank
+  if (scheme === undefined) return PLAIN.test(text) ? splitPlain(text) : undefined;
+  const url = parse(`redis://${user}hosts${rest}`);
   const hosts = list.split(",").map((host) => parse(`redis://${host}`));
-  const [, name, database] = NAME_AND_DATABASE.exec(url?.pathname ?? "") ?? [];
-  if (url === undefined || name === undefined || url.hash !== "") return undefined;
-  if (![...url.searchParams.keys()].every((key) => SENTINEL_QUERY.includes(key))) return undefined;
+  const { name, database } = NAME_AND_DATABASE.exec(url?.pathname ?? "")?.groups ?? {};
+  if (url === undefined || name === undefined || !hasOnly(url, SENTINEL_QUERY)) return undefined;
   return hosts.every((host) => host !== undefined) ? { scheme, hosts, url, name, database } : undefined;
 }
 
-/** A URL with a host, whose user and password can be read. */
+function splitPlain(text: string): Parts | undefined {
+  const url = parse(text);
+  const path = DATABASE.exec(url?.pathname ?? "//");
+  if (url === undefined || path === null || !hasOnly(url, PLAIN_QUERY)) return undefined;
+  const { username, password, searchParams: query } = url;
+  const isTwice = (username && query.has("username")) || (password && query.has("password"));
+  if (isTwice || !FAMILIES.includes(query.get("family") ?? "0")) return undefined;
+  return { scheme: url.protocol.slice(0, -1), hosts: [url], url, database: path.groups?.database };
+}
+
+/** Whether there is nothing behind the path but parameters of these names, each once. */
+function hasOnly({ hash, searchParams }: URL, names: readonly string[]): boolean {
+  const keys = [...searchParams.keys()];
+  return hash === "" && keys.every((key, index) => names.includes(key) && keys.indexOf(key) === index);
+}
+
+/** A URL with a host, and a port that is not 0, whose user and password can be read. A plus in its query is a plus. */
 function parse(text: string): URL | undefined {
   if (!URL.canParse(text)) return undefined;
   const url = new URL(text);
+  url.search = url.search.replaceAll("+", "%2B"); // it would stand for a blank
   const isReadable = decode(url.username) !== undefined && decode(url.password) !== undefined;
-  return url.hostname !== "" && isReadable ? url : undefined;
+  return url.hostname !== "" && url.port !== "0" && isReadable ? url : undefined;
 }
 
 function decode(text: string): string | undefined {

@@ -2,35 +2,102 @@
  * Connections to Valkey, and what it says about itself.
  */
 import "./channel-subscribers.ts";
-import { Redis, type RedisOptions, ReplyError } from "ioredis";
+import { type Command, Redis, type RedisOptions, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
+import { createResend, type Resend } from "./resend.ts";
 import { addressOf, placeOf } from "./valkey-url.ts";
 
 export type Valkey = Redis;
 
+/** Valkey does not have the database that the URL names. It has database 0, with the events of another environment. */
+export class NoDatabaseError extends Error {
+  override readonly name = "NoDatabaseError";
+  readonly code = "VALKEY_NO_DATABASE";
+  /** The same as a problem of the settings. */
+  readonly problem: string;
+  /** @param place  as of `placeOf` */
+  constructor(place: string, database: number | string) {
+    super(`Valkey at ${place} has no database ${database}`);
+    this.problem = `expected VALKEY_URL to name a database that exists: ${this.message}`;
+  }
+}
+
 const SENTINEL_MS = 2 * 1000; // 2 s for one Sentinel to answer: then the next is asked
 
 /**
- * Open a connection.
+ * Open a connection. It is usable in the database of its URL alone: while that cannot be selected, every connecting ends in
+ * an `error`, and the next one follows as `retryStrategy` says. This holds for its duplicates too.
  *
  * @param url  as `VALKEY_URL`; where it names Sentinels, each connecting begins with asking them for the primary
  */
-export function openValkey(url: string, options: RedisOptions): Valkey {
+export function openValkey(url: string, options: RedisOptions): DatabaseConnection {
   const address = addressOf(url);
-  if ("url" in address) return new Redis(address.url, options);
+  if ("host" in address) return new DatabaseConnection(placeOf(url), { ...address, ...options });
   const timeouts = { connectTimeout: SENTINEL_MS, sentinelCommandTimeout: SENTINEL_MS };
   const sentinelRetryStrategy = options.retryStrategy ?? (() => null);
-  return new Redis({ ...address, ...timeouts, sentinelRetryStrategy, ...options });
+  return new DatabaseConnection(placeOf(url), { ...address, ...timeouts, sentinelRetryStrategy, ...options });
+}
+
+/** Told by its words, for want of a code of its own: what a server with too many clients answers is an ERR too, and passes. */
+const NO_DATABASE = /^ERR (DB index is out of range|SELECT is not allowed in cluster mode)/;
+
+/**
+ * A connection that is never usable in another database than its own.
+ *
+ * ioredis sends SELECT with each connecting, and when it is refused says so and goes on, in database 0. But it is ready for
+ * commands only once all of its handshake has been answered. Here a refused SELECT stays unanswered, so that nothing can
+ * get through, whatever is called meanwhile; and the connection is closed, to be made anew.
+ */
+class DatabaseConnection extends Redis {
+  /** Takes commands that Valkey refused for now; undefined leaves them to their callers. Duplicates have none. */
+  resend: Resend<Command> | undefined;
+
+  constructor(
+    private readonly place: string,
+    options: RedisOptions,
+  ) {
+    // Not RESP3, whose HELLO takes the password along: a wrong one would be told as a missing one.
+    super({ ...options, protocol: 2, replyMapping: "legacy" });
+  }
+
+  /** BullMQ blocks on a duplicate; ioredis's own would be a plain Redis. */
+  override duplicate(options?: RedisOptions): Redis {
+    return new DatabaseConnection(this.place, { ...this.options, ...options });
+  }
+
+  /** ioredis calls this with each error of Valkey, and the command that it answers. */
+  override handleReconnection(error: Error, item: Parameters<Redis["handleReconnection"]>[1]): void {
+    const command = item.command as Command;
+    const isAlone = this.status === "ready" && !command.inTransaction; // no part of a handshake, nor of a transaction
+    if (isAlone && !isReadonly(error) && this.resend?.take(error, command)) return;
+    super.handleReconnection(error, item);
+  }
+
+  /** ioredis alone calls this, in its handshake. */
+  override async select(database: number | string): Promise<"OK"> {
+    const { stream } = this;
+    try {
+      return await super.select(database);
+    } catch (error) {
+      await new Promise((resolve) => setImmediate(resolve)); // a refused AUTH is told first, and closes the connection
+      if (stream.writable) {
+        const isMissing = NO_DATABASE.test((error as Error).message);
+        this.silentEmit("error", isMissing ? new NoDatabaseError(this.place, database) : error);
+        this.disconnect(true);
+      }
+      return await new Promise<never>(() => {});
+    }
+  }
 }
 
 const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
 const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
- * Open a connection that never gives up: commands wait while Valkey is away and are sent again when it is back, so that
- * nothing that has happened goes unrecorded.
+ * Open a connection that never gives up: commands wait while Valkey is away, or refuses them for now, and are sent again when it
+ * is back, so that nothing that has happened goes unrecorded.
  *
  * @param url   as `VALKEY_URL`
  * @param name  shown in CLIENT LIST and in the log
@@ -47,26 +114,40 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
   });
   expectFailovers(valkey);
   valkey.on("connect", () => joinWrites(valkey.stream));
-  let isAway: boolean | undefined;
   valkey.on("ready", () => {
-    if (isAway !== undefined) logger.info({ connection: name }, "valkey.back");
-    isAway = undefined;
+    if (troubles.delete(valkey)) logger.info({ connection: name }, "valkey.back");
   });
-  // One line an outage, not one a reconnect: the first says why.
+  // One line an outage, not one a reconnect: the first says why. A second one when what came back has not our database.
   valkey.on("error", (error: NodeJS.ErrnoException) => {
-    if (isAway === undefined) logger.warn({ connection: name, reason: error.code ?? error.message }, "valkey.away");
-    isAway = true;
+    const known = troubles.get(valkey);
+    troubles.set(valkey, error);
+    const isMissing = error instanceof NoDatabaseError;
+    if (known !== undefined && (!isMissing || known instanceof NoDatabaseError)) return;
+    logger.warn({ connection: name, reason: isMissing ? error.message : (error.code ?? error.message) }, "valkey.away");
+  });
+  valkey.resend = createResend({
+    send: (command: Command) => void valkey.sendCommand(command),
+    onRefusing: (reason) => logger.warn({ connection: name, reason }, "valkey.refuses"),
+    onAccepting: () => logger.info({ connection: name }, "valkey.accepts"),
   });
   return valkey;
 }
 
+const troubles = new WeakMap<Valkey, Error>();
+
+/** Why a connection of {@link connectValkey} cannot be used: its last error; undefined while it can. */
+export const troubleOf = (valkey: Valkey): Error | undefined => troubles.get(valkey);
+
 /** For each READONLY ioredis listens to the connection's end once more: a failover under load is no leak to warn of. */
-function expectFailovers(valkey: Valkey): void {
+export function expectFailovers(valkey: Valkey): void {
   valkey.on("connect", () => valkey.stream.setMaxListeners(0));
 }
 
+/** Whether an error is what Valkey answered, not what became of the connection. */
+export const isAnswer = (error: Error): boolean => error instanceof ReplyError;
+
 /** What a primary that became a replica answers: the first word of an error is its code, not prose. */
-function isReadonly(error: Error): boolean {
+export function isReadonly(error: Error): boolean {
   return error.message.startsWith("READONLY ");
 }
 
@@ -80,6 +161,16 @@ const REASONS: Readonly<Record<string, string>> = {
   ECONNRESET: "it cut the connection",
 };
 
+/** A connection, or why there is none. */
+export type Reached =
+  | { readonly ok: true; readonly valkey: Valkey }
+  | {
+      readonly ok: false;
+      readonly reason: string;
+      /** VALKEY_URL itself is wrong: the reason then is a problem of settings, a sentence of its own. */
+      readonly isWrongSetting?: boolean;
+    };
+
 /**
  * Open a connection that gives up: for what runs once and must not hang. It never reconnects, and a command fails that
  * has no answer within 2 s.
@@ -88,10 +179,7 @@ const REASONS: Readonly<Record<string, string>> = {
  * @returns the connection, ready; or why there is none, in words, within 2 s
  * @throws  never
  */
-export async function reachValkey(
-  url: string,
-  name: string,
-): Promise<{ readonly ok: true; readonly valkey: Valkey } | { readonly ok: false; readonly reason: string }> {
+export async function reachValkey(url: string, name: string): Promise<Reached> {
   const valkey = openValkey(url, {
     connectionName: name,
     lazyConnect: true,
@@ -100,7 +188,6 @@ export async function reachValkey(
     socketTimeout: REACH_MS,
     maxRetriesPerRequest: 0,
   });
-  // A database that does not exist is told here alone: the connection would go on, with another one.
   let complaint: NodeJS.ErrnoException | undefined;
   valkey.on("error", (error: NodeJS.ErrnoException) => {
     complaint ??= error;
@@ -112,103 +199,9 @@ export async function reachValkey(
   );
   if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
   valkey.disconnect();
+  if (complaint instanceof NoDatabaseError) return { ok: false, reason: complaint.problem, isWrongSetting: true };
   if (complaint === undefined) return { ok: false, reason: "no answer" };
   return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message.replace(/\.$/, "") };
-}
-
-const RECONNECT_MS = 200; // a backend's caller waits meanwhile
-const PAUSE_MS = 50; // between two tries
-
-/**
- * Valkey did not answer in time. `mayBeQueued` says what is known of the event: false, it was never sent; true, the
- * connection was lost or silent meanwhile, and it may be on the queue, or still get there.
- */
-export class ValkeyAwayError extends Error {
-  override readonly name = "ValkeyAwayError";
-  readonly code = "VALKEY_AWAY";
-  constructor(
-    message: string,
-    readonly mayBeQueued: boolean,
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-  }
-}
-
-/** A connection for who has a caller that waits: nothing is kept for later, and nothing sent again by itself. */
-export interface PromptValkey {
-  readonly valkey: Valkey;
-  /**
-   * Do something within the time, again when the connection was cut: it must do no harm twice.
-   *
-   * @throws  ValkeyAwayError when the time is up; what Valkey answers with, when that is an error
-   */
-  run<T>(work: () => Promise<T>): Promise<T>;
-}
-
-/** @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included */
-export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
-  const valkey = openValkey(url, {
-    connectionName: name,
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    connectTimeout: timeoutMs,
-    socketTimeout: timeoutMs,
-    retryStrategy: () => RECONNECT_MS,
-    reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
-  });
-  expectFailovers(valkey);
-  valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
-  let trouble: NodeJS.ErrnoException | undefined;
-  valkey.on("error", (error) => {
-    trouble = error;
-  });
-  valkey.on("ready", () => {
-    trouble = undefined;
-  });
-  const isReady = (withinMs: number) =>
-    new Promise<boolean>((resolve) => {
-      // A stream that has just been destroyed is not closed yet, and its connection still calls itself ready.
-      const isOpen = valkey.status === "ready" && valkey.stream.writable;
-      if (isOpen || valkey.status === "end") return resolve(isOpen);
-      const settle = (): void => {
-        clearTimeout(timer);
-        valkey.off("ready", settle).off("end", settle);
-        resolve(valkey.status === "ready");
-      };
-      const timer = setTimeout(settle, withinMs);
-      valkey.once("ready", settle).once("end", settle);
-    });
-
-  return {
-    valkey,
-    async run(work) {
-      const until = performance.now() + timeoutMs;
-      let isSent = false;
-      for (let left = timeoutMs; left > 0; left = until - performance.now()) {
-        if (!(await isReady(left))) break;
-        isSent = true;
-        const done = work().then(
-          (value) => ({ value }),
-          (error: Error) => ({ error }),
-        );
-        const result = await within(Math.max(1, until - performance.now()), done, undefined);
-        if (result === undefined) {
-          valkey.stream.destroy(); // what has not left yet must not leave later
-          break;
-        }
-        if ("value" in result) return result.value;
-        const { error } = result;
-        if (error instanceof ReplyError && !isReadonly(error)) throw error;
-        trouble = error;
-        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-      }
-      const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
-      const what = valkey.status === "end" ? "the connection was closed" : `no answer within ${timeoutMs} ms${why}`;
-      throw new ValkeyAwayError(`Valkey at ${placeOf(url)}: ${what}`, isSent, { cause: trouble });
-    },
-  };
 }
 
 /** What a Valkey (or Redis) server says about itself. */

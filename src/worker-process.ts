@@ -2,17 +2,20 @@
  * The worker, wired: what `bun src/worker.ts` runs.
  */
 import "./wire.ts";
-import { loadConfigOrAnswer } from "./check.ts";
+import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
 import { publishCircuits } from "./circuits.ts";
 import { findMisspelt } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
 import { watchQueue } from "./metrics.ts";
+import { keepPausedListEmpty } from "./paused-list.ts";
 import { createPipeline } from "./pipeline.ts";
 import { openQueue } from "./queue.ts";
+import { queueKey } from "./queue-layout.ts";
 import { checkValkey, checkWorker } from "./readiness.ts";
 import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
+import { watchStrays } from "./stray-jobs.ts";
 import { connectValkey } from "./valkey.ts";
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
@@ -22,6 +25,7 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
+exitWithoutDatabase(valkey);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
 
 // Loaded only when it is on: off, it costs nothing.
@@ -30,8 +34,11 @@ const tracing =
 const { worker, sender, gate, metrics } = createPipeline({ config, logger, valkey, tracing });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
-watchQueue(metrics.registry, queue);
+watchQueue(metrics.registry, queue, probeValkey);
+watchStrays(queue, probeValkey);
 publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
+const pausedValkey = connectValkey(config.valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the others report it
+keepPausedListEmpty({ valkey: pausedValkey, queue: config.queue, prefix: queueKey(config.queue), logger });
 
 let isStopping = false;
 const routes = createHealthRoutes(async () => {

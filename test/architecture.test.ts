@@ -8,7 +8,9 @@ const root = join(import.meta.dir, "..");
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
   "signature",
+  "secret",
   "payload",
+  "exact-json",
   "outcome",
   "retry",
   ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "port", "waiting-line"].map(
@@ -23,6 +25,7 @@ const PURE = [
   "unknown-settings",
   "valkey-url",
   "queue-layout",
+  "refusals",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
@@ -46,7 +49,7 @@ function layerOf(file: string): number {
 
 /** One library, one owner. Types may be used by all; stand-ins under src/dev use what they like. */
 const OWNERS: [library: RegExp, owners: RegExp][] = [
-  [/^bullmq$/, /^src\/(queue|worker-loop)\.ts$/],
+  [/^bullmq$/, /^src\/(queue|worker-loop|exact-jobs|enqueue)\.ts$/],
   [/^ioredis$/, /^src\/(valkey|wire)\.ts$/],
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
@@ -200,7 +203,7 @@ test("every dependency has its reason in CHANGELOG.md, and its version is exact"
   const isExplained = (name: string) => [name, dirname(name)].some((part) => changelog.includes(`\`${part}\``));
   const all = { ...dependencies, ...optionalDependencies, ...devDependencies };
   expect(Object.keys(all).filter((name) => !isExplained(name))).toEqual([]);
-  expect(Object.values<string>(all).filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([]);
+  expect(Object.values<string>(all).filter((version) => !/^(npm:\w+@)?\d+\.\d+\.\d+$/.test(version))).toEqual([]);
 });
 
 test("imports of ours name the file with its ending", () => {

@@ -108,6 +108,19 @@ describe("the log", () => {
     expect(await log.list(user, nowMs)).toEqual(all.slice(40).reverse());
   });
 
+  test("is written while memory is full, as the acknowledgement behind it is", async () => {
+    const full = await startValkey();
+    const client = new Redis(full.url);
+    await client.config("SET", "maxmemory", 1);
+    expect(await client.set("a", "b").catch((error: Error) => error.message)).toStartWith("OOM ");
+    const nowMs = Date.now();
+    const attempt = attemptAt(nowMs);
+    await createAttemptLog(client).record("usr_1", attempt, nowMs);
+    expect(await createAttemptLog(client).list("usr_1", nowMs)).toEqual([attempt]);
+    client.disconnect();
+    await full.stop();
+  });
+
   test("expires 7 days after the last write", async () => {
     const user = newUser();
     const nowMs = Date.now();

@@ -41,7 +41,7 @@ const basic = (user: string, password: string) => ({ authorization: `Basic ${bto
 
 function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
   const registry = new Registry();
-  watchQueue(registry, from.queue);
+  watchQueue(registry, from.queue, from.valkey);
   return createBoardApp({
     config: {
       boardUser: "admin",

@@ -113,12 +113,25 @@ describe("--check ends with", () => {
     expect(performance.now() - startedAt).toBeLessThan(4_000); // 2 s to give up, the rest is the start
   });
 
-  test("69 when Valkey does not let us in, or has no such database", async () => {
+  test("69 when Valkey does not let us in", async () => {
     const VALKEY_URL = valkey.url.replace("//", `//nobody:${SECRET}@`);
     const { out, code } = await run("worker", ["--check"], { VALKEY_URL });
     expect(out).toContain(": WRONGPASS ");
     expect([code, out.includes(SECRET)]).toEqual([69, false]);
-    expect((await run("worker", ["--check"], { VALKEY_URL: `${valkey.url}/99` })).out).toContain("out of range");
+  });
+
+  test("78 when Valkey does not have the database, beside what else is wrong with the settings", async () => {
+    const { out, code } = await run("worker", ["--check"], {
+      VALKEY_URL: `${valkey.url}/16`,
+      WEBHOOK_TIMEOUT: "ten",
+      WEBHOOK_TIMOUT: "1s",
+    });
+    expect(out).toEndWith(`Problems
+  expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"
+  expected VALKEY_URL to name a database that exists: Valkey at 127.0.0.1:${valkey.port} has no database 16
+  WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?
+`);
+    expect(code).toBe(78);
   });
 
   test("78 when a setting is wrong, and still looks at all the rest", async () => {
@@ -139,13 +152,16 @@ describe("--check ends with", () => {
     expect([code, out.includes(SECRET), out.includes(KEY)]).toEqual([78, false, false]);
   });
 
-  test("78 when VALKEY_URL is none, without printing it", async () => {
-    const { out, code } = await run("board", ["--check"], { VALKEY_URL: `valkey://x:${SECRET}@h` });
-    expect(out).toContain(
-      "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, got something else",
-    );
-    expect([code, out.includes(SECRET)]).toEqual([78, false]);
-  });
+  test.each([`valkey://x:${SECRET}@h`, `redis://:${SECRET}@h/webhooks`, `redis://:${SECRET}@h?db=1`])(
+    "78 when VALKEY_URL is none, as %s, without printing it",
+    async (url) => {
+      const { out, code } = await run("board", ["--check"], { VALKEY_URL: url });
+      expect(out).toContain(
+        "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
+      );
+      expect([code, out.includes(SECRET)]).toEqual([78, false]);
+    },
+  );
 });
 
 describe("a variable that is no setting", () => {

@@ -1,5 +1,6 @@
 /** The command as an operator runs it: a process, against a real Valkey, a real worker and real receivers. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createHmac } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -86,7 +87,7 @@ describe("send", () => {
       job: expect.any(String),
       event: "file.created",
       user,
-      new: true,
+      status: "new",
       state: "failed",
       attempts: [expect.objectContaining({ attempt: 1, status_code: 410, error: "http_410" })],
     });
@@ -96,7 +97,7 @@ describe("send", () => {
       job: expect.any(String),
       event: "file.created",
       user,
-      new: true,
+      status: "new",
       state: "delayed",
     });
   });
@@ -121,11 +122,12 @@ describe("send", () => {
   test("reads data from a file and from stdin, and secrets from a file", async () => {
     receiver.answer({ status: 204 });
     writeFileSync(join(commandFolder, "data.json"), '{"from":"file"}\n');
-    writeFileSync(join(commandFolder, "secrets"), `${SECRET}\nolder-secret\n`);
+    writeFileSync(join(commandFolder, "secrets"), `\ufeff${SECRET}\r\n\r\nolder-secret\r\n`); // as some editors write it
     const file = sending({ "--secret-file": "secrets", "--data": "@data.json" });
     expect((await fluxhook([...file.args, "--wait"])).code).toBe(0);
-    const signatures = receiver.requests.at(-1)?.headers["webhook-signature"]?.split(" ");
-    expect(signatures).toHaveLength(2);
+    const { body, headers } = receiver.requests.at(-1) as (typeof receiver.requests)[number];
+    expect(headers["webhook-signature"]?.split(" ")).toHaveLength(2);
+    expect(headers["x-fluxdrop-signature"]).toBe(createHmac("sha256", SECRET).update(body).digest("hex"));
     expect(lastPayload().data).toEqual({ from: "file" });
     const stdin = sending({ "--secret": SECRET, "--data": "-" });
     expect((await fluxhook([...stdin.args, "--wait"], { input: '{"from":"stdin"}' })).code).toBe(0);
@@ -141,7 +143,7 @@ describe("send", () => {
     expect(err.split("\n")).toEqual([
       "fluxhook: data.userId: expected 1 to 128 visible ASCII characters",
       "fluxhook: data.endpoint.url: expected an http or https URL without user name and password",
-      "fluxhook: data.endpoint.secret: expected a non-empty string, base64 after a whsec_ prefix",
+      "fluxhook: data.endpoint.secret: expected base64 after whsec_",
       "fluxhook: data.data: expected a JSON object",
       "fluxhook: data.id: expected a UUID",
       "",
@@ -163,6 +165,37 @@ describe("send", () => {
     const { err, code } = await fluxhook([...sending({ "--secret": SECRET }).args, ...wrong]);
     expect(err).toMatch(expected);
     expect(code).toBe(2);
+  });
+
+  test.each([
+    [["--secret-env", "BROKEN"], "data.endpoint.secret: expected no blank or line break at its ends: trim it"],
+    [["--secret-file", "-"], "data.endpoint.secret.1: expected no quotes around it: leave them out"],
+    [
+      ["--secret", "sealed:v2:AAAA"],
+      "data.endpoint.secret: expected a sealed secret to be sealed:v1: and base64url, with nothing around it",
+    ],
+    [["--secret", "sealed:v1:AAAA"], "data.endpoint.secret: expected a sealed secret whole: this one is cut off"],
+  ])("says what is wrong with a secret, and does not print it: %p", async (secret, expected) => {
+    const { args } = sending();
+    const input = `${SECRET}\n"${SECRET}"\n`;
+    const { out, err, code } = await fluxhook([...args, ...secret], { env: { BROKEN: `${SECRET}\n` }, input });
+    expect([out, err, code]).toEqual(["", `fluxhook: ${expected}\n`, 2]);
+  });
+
+  test("seals nothing that is no secret", async () => {
+    const sealing = { env: { WEBHOOK_SECRET_KEYS: KEY, BROKEN: ` ${SECRET}`, SEALED: `sealed:v1:${"A".repeat(60)}` } };
+    const { out, err, code } = await fluxhook(
+      ["seal", "--user", "usr_1", "--secret-env", "SECRET", "--secret-env", "BROKEN", "--secret-env", "SEALED"],
+      sealing,
+    );
+    expect(err.split("\n")).toEqual([
+      "fluxhook: secret 2: expected no blank or line break at its ends: trim it",
+      "fluxhook: secret 3: expected a plain secret: this one is sealed already",
+      "",
+    ]);
+    expect([out, code]).toEqual(["", 2]);
+    const alone = await fluxhook(["seal", "--user", "usr_1", "--secret", `'${SECRET}'`], sealing);
+    expect(alone.err).toBe("fluxhook: the secret: expected no quotes around it: leave them out\n");
   });
 
   test("seals with seal, and sends what is sealed", async () => {
@@ -501,7 +534,18 @@ describe("usage", () => {
     const names = [...out.matchAll(/^ {2}([a-z]+) (?:\[|<)/gm)]
       .map((match) => match[1] as string)
       .filter((name) => name !== "help");
-    expect(names).toEqual(["send", "attempts", "status", "redeliver", "verify", "listen", "seal", "key", "completion"]);
+    expect(names).toEqual([
+      "send",
+      "attempts",
+      "status",
+      "redeliver",
+      "recover",
+      "verify",
+      "listen",
+      "seal",
+      "key",
+      "completion",
+    ]);
     expect(out).toContain("69  Valkey unavailable");
     for (const name of names) {
       const help = await fluxhook([name, "--help"]);

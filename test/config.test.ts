@@ -197,7 +197,7 @@ describe("refuses", () => {
       BOARD_HOST: "0.0.0.0",
     });
     expect(problems).toEqual([
-      "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, got something else",
+      "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
       "expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else",
       'expected BOARD_PASSWORD to be set, since BOARD_HOST ("0.0.0.0") is not a loopback address, got nothing',
     ]);
@@ -214,7 +214,7 @@ test("a worker with three bad settings names them on stderr and exits with 78, w
   rmSync(cwd, { recursive: true });
   expect(stderr.toString()).toBe(
     [
-      "fluxhook: expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, got something else",
+      "fluxhook: expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
       'fluxhook: expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"',
       'fluxhook: expected WORKER_PORT to be a port from 0 to 65535, got "http"',
       "",

@@ -87,7 +87,7 @@ describe("takes", () => {
     ["several, current first", ["new", "old"], ["new", "old"]],
     ["ten", [..."abcdefghij"], [..."abcdefghij"]],
     ["a long one", "x".repeat(512), ["x".repeat(512)]],
-    ["one with any characters", " ü\u0000\ud800🔑", [" ü\u0000\ud800🔑"]],
+    ["one with any visible characters", "ü ' \" 🔑", ["ü ' \" 🔑"]],
   ])("as secret %s", (_, secret, expected) => {
     expect(parseEvent(withEndpoint({ secret })).endpoint.secrets).toEqual(expected as [string]);
   });
@@ -186,17 +186,29 @@ describe("the reason names", () => {
   });
 
   test.each<[unknown, string]>([
-    ["", "data.endpoint.secret"],
-    ["whsec_", "data.endpoint.secret"],
-    [`whsec_${SECRET}`, "data.endpoint.secret"],
-    [SECRET.repeat(50), "data.endpoint.secret"],
-    [[SECRET, ""], "data.endpoint.secret"],
-    [[SECRET, 7], "data.endpoint.secret"],
-    [[SECRET, [SECRET]], "data.endpoint.secret"],
-    [[SECRET, `whsec_${SECRET}`], "data.endpoint.secret"],
-  ])("the secret and does not print it", (secret, field) => {
+    ["", "data.endpoint.secret: expected a non-empty string"],
+    ["whsec_", "data.endpoint.secret: expected base64 after whsec_"],
+    [`whsec_${SECRET}!`, "data.endpoint.secret: expected base64 after whsec_"],
+    [SECRET.repeat(50), "data.endpoint.secret: expected at most 1024 characters"],
+    [`${SECRET}\n`, "data.endpoint.secret: expected no blank or line break at its ends: trim it"],
+    [` sealed:v1:${SECRET.repeat(3)}`, "data.endpoint.secret: expected no blank or line break at its ends: trim it"],
+    [
+      `Sealed:v1:${SECRET.repeat(3)}`,
+      "data.endpoint.secret: expected a sealed secret to be sealed:v1: and base64url, with nothing around it",
+    ],
+    [[SECRET, ""], "data.endpoint.secret.1: expected a non-empty string"],
+    [[SECRET, 7], "data.endpoint.secret.1: expected a string"],
+    [[SECRET, [SECRET]], "data.endpoint.secret.1: expected a string"],
+    [[SECRET, `"${SECRET}"`], "data.endpoint.secret.1: expected no quotes around it: leave them out"],
+    [
+      [null, `${SECRET} `, SECRET, ""],
+      "data.endpoint.secret.0: expected a string; " +
+        "data.endpoint.secret.1: expected no blank or line break at its ends: trim it; " +
+        "data.endpoint.secret.3: expected a non-empty string",
+    ],
+  ])("the secret, what is wrong with it and where, and does not print it", (secret, expected) => {
     const reason = reasonOf(withEndpoint({ secret }));
-    expect(reason).toStartWith(`${field}`);
+    expect(reason).toBe(expected);
     expect(reason).not.toContain(SECRET);
   });
 

@@ -138,8 +138,7 @@ const HOSTILE: Record<string, Hostile> = {
   "a name that does not exist": { host: "nxdomain.test", code: "dns" },
   "an answer before the body is read": {
     listen: raw((socket) => {
-      socket.pause();
-      socket.write(http(413, "", ["Connection: close", "Content-Length: 0"]));
+      socket.once("data", () => socket.pause().write(http(413, "", ["Connection: close", "Content-Length: 0"])));
     }),
     code: "http_413",
     bytes: 8 * MIB,

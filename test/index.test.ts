@@ -26,15 +26,17 @@ const event = (overrides: Partial<NewEvent> = {}): NewEvent => ({
 describe("a backend", () => {
   test("enqueues an event that is delivered, and reads its attempt", async () => {
     const sent = event();
-    const id = await fluxhook.enqueue(sent);
+    const { id, status } = await fluxhook.enqueue(sent);
+    expect(status).toBe("new");
     expect((await stack.settled({ id })).state).toBe("completed");
     expect(await fluxhook.readAttempts(sent.userId)).toMatchObject([{ event: "file.created", success: true }]);
   });
 
   test("that enqueues the same id twice has one delivery", async () => {
     const sent = event({ id: crypto.randomUUID() });
-    const ids = [await fluxhook.enqueue(sent), await fluxhook.enqueue(sent)];
-    expect(ids).toEqual([sent.id as string, sent.id as string]);
+    const id = sent.id as string;
+    expect(await fluxhook.enqueue(sent)).toEqual({ id, status: "new" });
+    expect(await fluxhook.enqueue(sent)).toEqual({ id, status: "known" });
     await stack.settled({ id: sent.id });
     expect(await fluxhook.readAttempts(sent.userId)).toHaveLength(1);
   });
@@ -52,7 +54,7 @@ describe("a backend", () => {
 describe("many events", () => {
   test("are queued in order, each under its id", async () => {
     const sent = [event({ id: crypto.randomUUID().toUpperCase() }), event()];
-    const ids = await fluxhook.enqueueMany(sent);
+    const ids = (await fluxhook.enqueueMany(sent)).map(({ id }) => id);
     expect(ids[0]).toBe(sent[0]?.id?.toLowerCase() as string);
     for (const id of ids) {
       expect((await stack.settled({ id })).state).toBe("completed");
@@ -94,7 +96,7 @@ test("options and sealed secrets are stored with the job", async () => {
   const key = createKey();
   const other = createFluxhook({ valkeyUrl: await testValkeyUrl(), queue: "unworked", sealingKey: key });
   const sent = event();
-  const id = await other.enqueue(sent, { delayMs: 60_000, attempts: 3, backoff: { type: "fixed", delay: 7 } });
+  const { id } = await other.enqueue(sent, { delayMs: 60_000, attempts: 3, backoff: { type: "fixed", delay: 7 } });
   await other.close();
   const { opts, data } = await stack.valkey.hgetall(`bull:unworked:${id}`);
   expect(JSON.parse(opts as string)).toMatchObject({
@@ -145,7 +147,7 @@ describe("while Valkey is away", () => {
       expect(sure).toMatchObject({ name: "ValkeyAwayError", mayBeQueued: false });
       process.kill(valkey.pid, "SIGCONT");
       const patient = createFluxhook({ valkeyUrl: valkey.url, timeoutMs: 10_000 });
-      expect(await patient.enqueue(again)).toBe(again.id as string);
+      expect(await patient.enqueue(again)).toMatchObject({ id: again.id as string });
       await patient.close();
       const opened = new Queue("webhooks", { connection: { url: valkey.url } });
       expect(await opened.getWaitingCount()).toBe(2);

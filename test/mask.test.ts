@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { parseExact } from "../src/exact-json.ts";
 import { collectSecrets, maskSecrets } from "../src/mask.ts";
 
 const SECRET = "hunter2-of-the-customer";
@@ -121,6 +122,29 @@ describe("URLs", () => {
   test("lose their password elsewhere too", () => {
     const masked = maskSecrets({ url: "https://user:passw0rd@a.example/", failedReason: "user: no passw0rd" });
     expect(masked).toEqual({ url: "https://***@a.example/", failedReason: "user: no ***" });
+  });
+});
+
+describe("a number that JavaScript cannot hold", () => {
+  test("is shown as a text, with every digit", () => {
+    const text = '{"data":{"n":9007199254740993,"list":[1e400,[-0]],"price":1.10,"plain":1.5}}';
+    const shown = { n: "9007199254740993", list: ["1e400", ["-0"]], price: "1.10", plain: 1.5 };
+    expect(maskSecrets(parseExact(text))).toEqual({ data: shown });
+    expect(maskSecrets(parseExact("9007199254740993"))).toBe("9007199254740993");
+  });
+
+  test("stays a number in JSON within a string that has a secret in it", () => {
+    const data = `{"secret":"${SECRET}","n":[9007199254740993,1.10]}`;
+    expect(maskSecrets({ data })).toEqual({ data: '{"secret":"***","n":[9007199254740993,1.10]}' });
+  });
+
+  test("is masked where it is named a secret, and wherever else it occurs", () => {
+    const job = parseExact(
+      '{"data":{"secret":9007199254740993,"n":9007199254740993},"text":"{\\"n\\":9007199254740993}"}',
+    );
+    const masked = { data: { secret: "***", n: "***" }, text: '{"n":"***"}' };
+    expect(maskSecrets(job)).toEqual(masked);
+    expect(collectSecrets(job)).toEqual(new Set(["9007199254740993"]));
   });
 });
 

@@ -94,7 +94,7 @@ const server = createServer(async (request, response) => {
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const fluxhook = createFluxhook({ valkeyUrl: process.env.VALKEY_URL, queue: process.env.QUEUE });
-const id = await fluxhook.enqueue({
+const { id } = await fluxhook.enqueue({
   event: EVENT_TYPES[0],
   userId: "usr_package",
   endpoint: { url: "http://127.0.0.1:" + server.address().port, secret: "right" },
@@ -150,7 +150,7 @@ test(
     writeFileSync(
       join(project, "typed.ts"),
       `
-import { createFluxhook, type NewEvent } from "fluxhook";
+import { createFluxhook, type EnqueueStatus, type NewEvent } from "fluxhook";
 import { EVENT_TYPES, type EventType } from "fluxhook/events";
 import { verify } from "fluxhook/verify";
 
@@ -169,10 +169,10 @@ export const right: NewEvent[] = [
 export const wrong: NewEvent = { ...target, event: "file.created", data: { fileId: 7 } };
 // @ts-expect-error: no such type
 export const unknown: NewEvent = { ...target, event: "file.renamed", data: {} };
-export async function send(): Promise<string[]> {
+export async function send(): Promise<EnqueueStatus[]> {
   const fluxhook = createFluxhook({ timeoutMs: 500 });
   await fluxhook.enqueue(right[0]!, { delayMs: 1, attempts: 2, backoff: { type: "fixed", delay: 5 } });
-  return await fluxhook.enqueueMany(right);
+  return (await fluxhook.enqueueMany(right)).map(({ status }) => status);
 }
 const result = verify("", new Headers(), "secret", { toleranceSeconds: 60 });
 if (result.ok && result.payload.event === "file.created") console.log(result.payload.data.fileId, known);

@@ -75,8 +75,26 @@ describe("a mistake is told:", () => {
     expect(checkRequest(anew, [SECRET], at).hint).toContain("parsed and written anew");
   });
 
-  test("a secret with a space", () => {
-    expect(checkRequest(request, [`${SECRET} `], at).hint).toContain("spaces around the secret");
+  test.each([`${SECRET} `, `\ufeff${SECRET}`, `"${SECRET}"\n`, `v1,${OLD}`])(
+    "a secret with something around it: %p",
+    (secret) => {
+      expect(checkRequest(request, ["another", secret], at).hint).toBe(
+        "The signature fits without what stands around the secret: blanks, line breaks, quotes, a byte order mark, or v1, in front.",
+      );
+    },
+  );
+
+  test.each([
+    [
+      OLD.replace("whsec_", "WHSEC_"),
+      "Fluxhook signs with no such secret: expected whsec_ at its beginning and nowhere else, in just this spelling.",
+    ],
+    [
+      `sealed:v1:${"A".repeat(60)}`,
+      "Fluxhook signs with no such secret: expected a plain secret: this one is sealed already.",
+    ],
+  ])("a secret that can be none: %p", (secret, hint) => {
+    expect(checkRequest(request, ["another", secret], at).hint).toBe(hint);
   });
 });
 

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { createHmac } from "node:crypto";
+import { createCipheriv, createHmac } from "node:crypto";
 import { join } from "node:path";
 import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board-app.ts";
@@ -18,8 +18,16 @@ const PREFIX = "sealed:v1:";
 const bytesOf = (sealed: string) => Buffer.from(sealed.slice(PREFIX.length), "base64url");
 const textOf = (bytes: Uint8Array) => PREFIX + Buffer.from(bytes).toString("base64url");
 
+/** Seal by the recipe of docs/sealed-secrets.md, as code does that checks nothing. */
+function sealUnchecked(secret: string, key: string, userId: string): string {
+  const nonce = crypto.getRandomValues(Buffer.alloc(12));
+  const cipher = createCipheriv("aes-256-gcm", Buffer.from(key, "base64"), nonce);
+  cipher.setAAD(Buffer.from(`fluxhook:${PREFIX}${userId}`));
+  return textOf(Buffer.concat([nonce, cipher.update(secret, "utf8"), cipher.final(), cipher.getAuthTag()]));
+}
+
 describe("a sealed secret", () => {
-  test.each([SECRET, "", "x", "whsec_Zmx1eGhvb2s=", "größe 🔑 \u0000", "ü".repeat(1024)])(
+  test.each([SECRET, "x", "whsec_Zmx1eGhvb2s=", "größe 🔑", "ü".repeat(1024), "漢".repeat(1024)])(
     "opens to what it was: %p",
     (secret) => {
       const sealed = seal(secret, KEY, USER);
@@ -85,6 +93,20 @@ describe("a sealed secret", () => {
     "is not %p",
     (text) => expect(openSealed(text, [KEY], USER)).toBeUndefined(),
   );
+});
+
+test.each<[unknown, string]>([
+  ["", "expected a non-empty string"],
+  ["x".repeat(1025), "expected at most 1024 characters"],
+  [`${SECRET}\n`, "expected no blank or line break at its ends: trim it"],
+  [`"${SECRET}"`, "expected no quotes around it: leave them out"],
+  [`v1,whsec_${btoa(SECRET)}`, "expected whsec_ at its beginning: take away the v1, before it"],
+  [`${PREFIX}${"A".repeat(60)}`, "expected a plain secret: this one is sealed already"],
+  ["sealed:v2:AAAA", "expected a sealed secret to be sealed:v1: and base64url, with nothing around it"],
+  [undefined, "expected a string"],
+])("what is no secret is not sealed: %p", (secret, reason) => {
+  const refused = expect(() => seal(secret as string, KEY, USER));
+  refused.toThrow(new RangeError(`the secret to seal: ${reason}`));
 });
 
 describe("a sealing key", () => {
@@ -188,23 +210,47 @@ describe("a delivery with a sealed secret", () => {
     [
       "too long a one",
       { secretKeys: keys(KEY) },
-      (userId) => seal("x".repeat(1025), KEY, userId),
-      "expected a non-empty string of at most 1024 characters, base64 after a whsec_ prefix, to be sealed",
+      (userId) => sealUnchecked("x".repeat(1025), KEY, userId),
+      "once opened, expected at most 1024 characters",
     ],
     [
       "an empty one",
       { secretKeys: keys(KEY) },
-      (userId) => seal("", KEY, userId),
-      "expected a non-empty string of at most 1024 characters, base64 after a whsec_ prefix, to be sealed",
+      (userId) => sealUnchecked("", KEY, userId),
+      "once opened, expected a non-empty string",
+    ],
+    [
+      "one with a line break",
+      { secretKeys: keys(KEY) },
+      (userId) => sealUnchecked(`${SECRET}\n`, KEY, userId),
+      "once opened, expected no blank or line break at its ends: trim it",
+    ],
+    [
+      "one that was sealed twice",
+      { secretKeys: keys(KEY) },
+      (userId) => sealUnchecked(seal(SECRET, KEY, userId), KEY, userId),
+      "once opened, expected a plain secret: this one is sealed already",
+    ],
+    [
+      "one of another form",
+      { secretKeys: keys(KEY) },
+      (userId) => seal(SECRET, KEY, userId).replace("v1", "v2"),
+      "expected a sealed secret to be sealed:v1: and base64url, with nothing around it",
+    ],
+    [
+      "one with a blank before it",
+      { secretKeys: keys(KEY) },
+      (userId) => ` ${seal(SECRET, KEY, userId)}`,
+      "expected no blank or line break at its ends: trim it",
     ],
   ])("that does not open (%s) fails at once, says why, and sends nothing", async (_, options, sealedBy, reason) => {
     const { customer, system } = await start(options);
     const userId = `usr_${crypto.randomUUID()}`;
     const sealed = sealedBy(userId);
-    const job = await system.queue.add("file.created", sealedFor(customer, [sealed], userId));
+    const job = await system.queue.add("file.created", sealedFor(customer, ["current", sealed], userId));
     const { state, job: ended } = await system.settled(job);
     expect([state, ended.attemptsMade]).toEqual(["failed", 1]);
-    expect(ended.failedReason).toBe(`data.endpoint.secret: ${reason}`);
+    expect(ended.failedReason).toBe(`data.endpoint.secret.1: ${reason}`);
     expect(customer.connections).toBe(0);
     const { data, ...rest } = await system.stored(job);
     expect(data).toContain(sealed);

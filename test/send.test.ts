@@ -204,9 +204,11 @@ describe("an answer", () => {
     const accepted = Promise.withResolvers<Socket>();
     const listener = await answering(() => {}, {
       onConnection: (socket) => {
-        socket.pause();
-        socket.write(http(413, "too large"));
-        accepted.resolve(socket);
+        socket.once("data", () => {
+          socket.pause();
+          socket.write(http(413, "too large"));
+          accepted.resolve(socket);
+        });
       },
     });
     const request = requestTo(`http://127.0.0.1:${listener.port}`, { text: "x".repeat(20_000_000) });
@@ -366,6 +368,21 @@ describe("the deadline", () => {
     } finally {
       child.kill();
     }
+  });
+
+  test("does not let a request leave once the job's lock may be another worker's", async () => {
+    const listener = await answering(http(200));
+    const sender = senderWith({ timeoutMs: 200, lockMs: 300 });
+    const fresh = sender.send(to(listener), "1");
+    const startedAt = performance.now();
+    while (performance.now() < startedAt + 400); // as a stopped process would
+    expect(what(await fresh)).toEqual({ kind: "fault", code: "lock_lost" });
+    await sender.send(to(listener), "2");
+    const reused = sender.send(to(listener), "3");
+    const againAt = performance.now();
+    while (performance.now() < againAt + 400);
+    expect(what(await reused)).toEqual({ kind: "fault", code: "lock_lost" });
+    expect(listener.exchanges).toHaveLength(1);
   });
 
   test("begins anew, once, for what could not be sent because the loop was blocked", async () => {

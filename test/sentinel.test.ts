@@ -40,7 +40,7 @@ test("they lead to the primary and the database, also when the first of them is 
 test("the client for backends, and a plain one of BullMQ, enqueue on the same queue", async () => {
   const fluxhook = createFluxhook({ valkeyUrl: url });
   const endpoint = { url: "https://example.com/", secret: "s3cret" };
-  const id = await fluxhook.enqueue({ event: "file.created", userId: "usr_1", endpoint, data: {} });
+  const { id } = await fluxhook.enqueue({ event: "file.created", userId: "usr_1", endpoint, data: {} });
   const queue = new Queue("webhooks", { connection: addressOf(url) });
   const plain = await queue.add("file.created", {});
   expect((await queue.getWaiting()).map((job) => job.id)).toEqual([id, plain.id]);

@@ -4,13 +4,30 @@ import { addressOf, isValkeyUrl, maskValkeyUrl, placeOf } from "../src/valkey-ur
 const SECRET = "hush-hush";
 
 describe("one Valkey", () => {
-  test.each(["redis://h", "redis://u:p%40ss@127.0.0.1:6380/3", "rediss://[::1]:6379", "redis://h?password=x"])(
-    "%s goes to the client as it is",
-    (url) => {
-      expect(isValkeyUrl(url)).toBe(true);
-      expect(addressOf(url)).toEqual({ url });
-    },
-  );
+  test.each([
+    ["redis://h", { host: "h", port: 6379, db: 0 }],
+    ["redis://h:/", { host: "h", port: 6379, db: 0 }],
+    ["redis://h:6380/0", { host: "h", port: 6380, db: 0 }],
+    ["redis://h/15", { host: "h", port: 6379, db: 15 }],
+    ["redis://h/3/", { host: "h", port: 6379, db: 3 }],
+    ["redis://h/3\n", { host: "h", port: 6379, db: 3 }],
+    [
+      "redis://u:p%40s%2Bs+@127.0.0.1:6380/3",
+      { host: "127.0.0.1", port: 6380, db: 3, username: "u", password: "p@s+s+" },
+    ],
+    ["redis://:p@h", { host: "h", port: 6379, db: 0, password: "p" }],
+    ["redis://u@h", { host: "h", port: 6379, db: 0, username: "u" }],
+    ["rediss://[::1]:6379", { host: "::1", port: 6379, db: 0, tls: {} }],
+    ["redis://h?password=x+y%26", { host: "h", port: 6379, db: 0, password: "x+y&" }],
+    ["redis://u@h/1?password=x", { host: "h", port: 6379, db: 1, username: "u", password: "x" }],
+    [
+      "redis://h/?username=u&password=x&family=6",
+      { host: "h", port: 6379, db: 0, username: "u", password: "x", family: 6 },
+    ],
+  ])("%j is told to the client part by part", (url, address) => {
+    expect(isValkeyUrl(url)).toBe(true);
+    expect(addressOf(url)).toEqual(address);
+  });
 });
 
 describe("Sentinels", () => {
@@ -70,6 +87,41 @@ test.each([
   "redis+sentinel://a/m#x",
   "redis+sentinel://:%zz@a/m",
   "sentinel://a/m",
+  "redis+sentinel://a/m/01",
+  "redis+sentinel://a/m/-1",
+  "redis+sentinel://a:0/m",
+  "redis+sentinel://a/m?password=1&password=2",
+  "redis+sentinel://a/m/1\n2",
+  "redis://h:0",
+  "redis://h/webhooks",
+  "redis://h/-1",
+  "redis://h/+1",
+  "redis://h/1/2",
+  "redis://h//",
+  "redis://h//1",
+  "redis://h/ 1",
+  "redis://h/1\n2",
+  "redis://h/1.5",
+  "redis://h/1abc",
+  "redis://h/01",
+  "redis://h/%31",
+  "redis://h/0x1",
+  "redis://h/1e1",
+  "redis://h/99999999999",
+  "redis://h/\u0661", // a digit, elsewhere
+  "redis://h?db=3",
+  "redis://h/1?db=1",
+  "redis://h?keyPrefix=x",
+  "redis://h?tls=true",
+  "redis://h?host=i",
+  "redis://h?port=1",
+  "redis://h?path=/tmp/x",
+  "redis://h?family=5",
+  "redis://h?family=",
+  "redis://h?password=1&password=2",
+  "redis://:p@h?password=q",
+  "redis://u@h?username=v",
+  "redis://h#1",
 ])("%j is none", (url) => {
   expect(isValkeyUrl(url)).toBe(false);
   expect(() => addressOf(url)).toThrow(RangeError);

@@ -68,13 +68,15 @@ export function readConfig(env: Env, terminal: Terminal): Config {
 /**
  * Do something with Valkey, and hang up.
  *
- * @throws  CommandError `unavailable` when Valkey is not there, within 2 s, or goes away meanwhile
+ * @throws  CommandError `unavailable` when Valkey is not there, within 2 s, or goes away meanwhile; `settings` when it does
+ *          not have the database that VALKEY_URL names
  */
 export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
   // Loaded when needed: they take most of the start, and help, completion and usage errors come without.
   const [{ openQueue }, { reachValkey }] = await Promise.all([import("../queue.ts"), import("../valkey.ts")]);
   const place = placeOf(config.valkeyUrl);
   const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
+  if (!reached.ok && reached.isWrongSetting) throw new CommandError("settings", reached.reason);
   if (!reached.ok) {
     throw new CommandError(
       "unavailable",

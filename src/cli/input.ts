@@ -27,7 +27,8 @@ export function addSecretOptions(command: Optionable): void {
 }
 
 /**
- * The secrets that were given, current first; empty when none was.
+ * The secrets that were given, current first; empty when none was. What is no part of a text file's lines is left out: how
+ * they end, empty ones, and the byte order mark that some editors write. All else is taken as it stands.
  *
  * @throws  CommandError when a variable or a file holds none
  */
@@ -39,7 +40,10 @@ export function readSecrets(options: SecretOptions, env: Readonly<Record<string,
     return value;
   });
   const fromFiles = secretFile.flatMap((path) => {
-    const lines = readInput(path, "--secret-file").toString("utf8").split(/\r?\n/).filter(Boolean);
+    const text = readInput(path, "--secret-file")
+      .toString("utf8")
+      .replace(/^\ufeff/, "");
+    const lines = text.split(/\r?\n/).filter(Boolean);
     if (lines.length === 0) throw new CommandError("usage", `--secret-file: there is no secret in ${path}`);
     return lines;
   });

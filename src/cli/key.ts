@@ -3,11 +3,9 @@
  */
 import type { Command } from "commander";
 import { createKey, seal } from "../seal.ts";
-import { isSecret } from "../signature.ts";
+import { plainSecretProblem } from "../secret.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig } from "./context.ts";
 import { addSecretOptions, readSecrets, readUser, requireOptions, type SecretOptions } from "./input.ts";
-
-const MAX_SECRET = 1024; // characters, as the contract has it
 
 export function addKey(program: Command, context: Context): void {
   program
@@ -65,12 +63,13 @@ Examples:
         }
         const given = readSecrets(options, context.env);
         const secrets = given.length > 0 ? given : readSecrets({ secretFile: ["-"] }, context.env);
-        if (secrets.some((secret) => !isSecret(secret) || secret.length > MAX_SECRET)) {
-          throw new CommandError(
-            "usage",
-            `expected a non-empty secret of at most ${MAX_SECRET} characters, base64 after a whsec_ prefix`,
-          );
-        }
+        const problems = secrets.flatMap((secret, index) => {
+          const problem = plainSecretProblem(secret);
+          return problem === undefined
+            ? []
+            : `${secrets.length === 1 ? "the secret" : `secret ${index + 1}`}: ${problem}`;
+        });
+        if (problems.length > 0) throw new CommandError("usage", problems.join("\n"));
         const sealed = secrets.map((secret) => seal(secret, key, userId));
         for (const text of sealed) terminal.print(text);
         terminal.printJson({ user: userId, sealed });

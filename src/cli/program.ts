@@ -8,6 +8,7 @@ import { addCompletion } from "./completion.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
 import { addKey, addSeal } from "./key.ts";
 import { addListen } from "./listen.ts";
+import { addRecover } from "./recover.ts";
 import { addRedeliver } from "./redeliver.ts";
 import { addSend } from "./send.ts";
 import { addStatus } from "./status.ts";
@@ -34,6 +35,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
     addAttempts,
     addStatus,
     addRedeliver,
+    addRecover,
     addVerify,
     addListen,
     addSeal,

@@ -12,17 +12,21 @@ import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, wit
 import { readMoment, readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-interface RedeliverOptions extends JsonOption {
+/** Options of a command that changes many jobs. */
+interface Confirmation {
+  readonly dryRun?: boolean | undefined;
+  readonly yes?: boolean | undefined;
+}
+
+interface RedeliverOptions extends JsonOption, Confirmation {
   readonly failed?: boolean;
   readonly since?: string;
   readonly user?: string;
   readonly event?: string;
-  readonly dryRun?: boolean;
-  readonly yes?: boolean;
 }
 
 /** One event to deliver again, as it is shown. */
-interface Candidate {
+export interface Candidate {
   readonly job: string;
   readonly event: string;
   readonly user: string | null;
@@ -58,7 +62,9 @@ Examples:
         return await withValkey(readConfig(context.env, terminal), async ({ queue }) => {
           const found = options.failed ? await collect(findFailed(queue, filter)) : await lookUp(queue, jobs);
           if (options.dryRun) return showCandidates(terminal, found);
-          if (options.failed && !(await isWanted(terminal, options, found.length))) return EXIT.failed;
+          const question = `Redeliver ${found.length} failed ${found.length === 1 ? "event" : "events"}?`;
+          const isAsked = options.failed && found.length > 0;
+          if (isAsked && !(await isWanted(terminal, options, question))) return EXIT.failed;
           return await redeliverShown(terminal, queue, found);
         });
       }),
@@ -73,12 +79,7 @@ function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOption
   if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
     throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
   }
-  if (failed && !yes && !dryRun && !(process.stdin.isTTY && process.stderr.isTTY)) {
-    throw new CommandError(
-      "usage",
-      "nobody can be asked here: --yes redelivers without asking, --dry-run lists what would go",
-    );
-  }
+  if (failed) requireAnswer({ yes, dryRun }, "redelivers without asking, --dry-run lists what would go");
   return {
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
     userId: user === undefined ? undefined : readUser(user),
@@ -86,9 +87,19 @@ function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOption
   };
 }
 
-async function isWanted(terminal: Terminal, { yes }: RedeliverOptions, count: number): Promise<boolean> {
-  if (yes || count === 0) return true;
-  if (await terminal.confirm(`Redeliver ${count} failed ${count === 1 ? "event" : "events"}?`)) return true;
+/**
+ * Refuse to begin what needs an answer where nobody can give one.
+ *
+ * @param instead  completes "--yes …"
+ */
+export function requireAnswer({ yes, dryRun }: Confirmation, instead: string): void {
+  if (yes || dryRun || (process.stdin.isTTY && process.stderr.isTTY)) return;
+  throw new CommandError("usage", `nobody can be asked here: --yes ${instead}`);
+}
+
+/** Whether to go on: asked at the terminal, unless `--yes` said so. */
+export async function isWanted(terminal: Terminal, { yes }: Confirmation, question: string): Promise<boolean> {
+  if (yes || (await terminal.confirm(question))) return true;
   terminal.warn("nothing was changed");
   return false;
 }
@@ -115,7 +126,7 @@ async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]
 }
 
 /** Nothing but what may be seen: no secret, and no query of a URL. The data is whatever a producer put there. */
-function describeJob(job: Job): Candidate {
+export function describeJob(job: Job): Candidate {
   const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
   const url = String(endpoint?.url);
   return {

@@ -1,7 +1,9 @@
 /**
  * What is right and what is wrong about a received request: every check by itself, for whoever debugs a receiver.
  */
+import { parseExact } from "../exact-json.ts";
 import { formatAgo, formatExact, formatIn, formatSpan } from "../moments.ts";
+import { bareSecret, plainSecretProblem } from "../secret.ts";
 import { verify } from "../signature.ts";
 import type { SavedRequest } from "./saved-request.ts";
 
@@ -113,7 +115,7 @@ function parse(body: Buffer): { id: string; event: string } | undefined {
   }
 }
 
-/** The mistakes that are made most: a body that an editor ended with a line, one that was parsed and written anew, a secret with a space. */
+/** The mistakes that are made most: a body that an editor ended with a line, one that was parsed and written anew, a slip in the secret. */
 function explain({ headers, body }: SavedRequest, secrets: readonly string[]): string | null {
   const fits = (candidate: Buffer, candidates: readonly string[]) =>
     [STANDARD, FLUXDROP].some(
@@ -123,24 +125,20 @@ function explain({ headers, body }: SavedRequest, secrets: readonly string[]): s
   if (ended.length < body.length && fits(Buffer.from(ended, "latin1"), secrets)) {
     return "The signature fits without the line break at the end of the body: save the body without it.";
   }
-  if (
-    fits(
-      body,
-      secrets.map((secret) => secret.trim()),
-    )
-  ) {
-    return "The signature fits without the spaces around the secret.";
+  if (fits(body, secrets.map(bareSecret))) {
+    return "The signature fits without what stands around the secret: blanks, line breaks, quotes, a byte order mark, or v1, in front.";
   }
   const compact = recompact(body);
   if (compact !== undefined && fits(compact, secrets)) {
     return "The signature fits the body as compact JSON: it was parsed and written anew on its way. Keep the raw bytes.";
   }
-  return null;
+  const problem = secrets.map(plainSecretProblem).find((found) => found !== undefined);
+  return problem === undefined ? null : `Fluxhook signs with no such secret: ${problem}.`;
 }
 
 function recompact(body: Buffer): Buffer | undefined {
   try {
-    return Buffer.from(JSON.stringify(JSON.parse(body.toString("utf8"))));
+    return Buffer.from(JSON.stringify(parseExact(body.toString("utf8"))));
   } catch {
     return undefined;
   }

@@ -5,6 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../../jobs/event.ts";
 import type { Attempt } from "../attempts.ts";
+import { parseExact } from "../exact-json.ts";
 import { formatDuration } from "../moments.ts";
 import type { Job } from "../queue.ts";
 import { isSealed } from "../seal.ts";
@@ -79,19 +80,15 @@ Examples:
         const config = readConfig(context.env, terminal);
         checkContract(options.event, data, config);
         return await withValkey(config, async (session) => {
-          const isKnown = data.id !== undefined && (await session.queue.getJob(data.id)) !== undefined;
-          const job = await session.queue.add(
-            options.event,
-            data,
-            data.id === undefined ? { delay } : { delay, jobId: data.id },
-          );
+          const { job, status } = await enqueue(session, options.event, data, delay);
           const when = delay > 0 ? `, in ${options.delay}` : "";
+          const instead = status === "failed" ? ", in place of one that failed" : "";
           terminal.print(
-            isKnown
+            status === "known"
               ? `An event with this id is there already, as job ${job.id}: nothing was queued.`
-              : `Queued ${options.event} for ${data.userId} as job ${job.id}${when}.`,
+              : `Queued ${options.event} for ${data.userId} as job ${job.id}${when}${instead}.`,
           );
-          const told = { job: job.id, event: options.event, user: data.userId, new: !isKnown };
+          const told = { job: job.id, event: options.event, user: data.userId, status };
           if (waitMs === undefined) {
             terminal.printJson({ ...told, state: await job.getState() });
             return EXIT.ok;
@@ -102,6 +99,15 @@ Examples:
         });
       }),
     );
+}
+
+async function enqueue({ queue, valkey }: Session, name: string, data: JobData, delay: number) {
+  const { id } = data;
+  if (id === undefined) return { job: await queue.add(name, data, { delay }), status: "new" };
+  const { addJobs } = await import("../enqueue.ts");
+  const opts = { delay, jobId: id.toLowerCase(), timestamp: Date.now() };
+  const [status] = await addJobs(queue, valkey, [{ name, data, opts }], false);
+  return { job: (await queue.getJob(opts.jobId)) as Job, status };
 }
 
 function buildJobData(options: SendOptions, env: Context["env"]): JobData {
@@ -118,9 +124,10 @@ function readData(text: string): unknown {
   const isFile = text.startsWith("@") || text === "-";
   const json = isFile ? readInput(text.replace(/^@/, ""), "--data").toString("utf8") : text;
   try {
-    return JSON.parse(json);
+    return parseExact(json);
   } catch (error) {
-    throw new CommandError("usage", `--data: expected JSON: ${(error as Error).message}`);
+    const { message } = error as Error;
+    throw new CommandError("usage", `--data: ${error instanceof SyntaxError ? "expected JSON: " : ""}${message}`);
   }
 }
 

@@ -13,6 +13,7 @@ import type { Terminal } from "./terminal.ts";
 const LATELY_MINUTES = 5; // what the summary's tallies count
 const PATIENCE_MS = 60 * 1000; // 1 min: with workers enough, a job waits for milliseconds
 const SECOND_LOOK_MS = 1000; // 1 s: a job that comes back for a retry is old, but waits for a moment only
+const FEW_KEYS = 100_000; // counted here and now, within a second; in more than that the workers count now and then
 const MEBIBYTE = 1024 * 1024;
 
 export function addStatus(program: Command, context: Context): void {
@@ -23,8 +24,8 @@ export function addStatus(program: Command, context: Context): void {
     .addHelpText(
       "after",
       `
-Wrong is: no worker, a paused queue, an event that has waited for a worker for more than a minute, a Valkey that may evict
-keys or is a replica.
+Wrong is: no worker, a paused queue, an event that has waited for a worker for more than a minute, events that are in none of the
+queue's lists, a Valkey that may evict keys or is a replica.
 
 Examples:
   $ fluxhook status
@@ -46,12 +47,14 @@ Examples:
 type Status = Awaited<ReturnType<typeof readStatus>>;
 
 async function readStatus({ queue, valkey }: Session, nowMs: number) {
-  const [{ readFacts }, { readSummary }, { valkeyProblems }] = await Promise.all([
+  const [{ readFacts }, { readSummary }, { valkeyProblems }, { countStrays }] = await Promise.all([
     import("../valkey.ts"),
     import("../summary.ts"),
     import("../readiness.ts"),
+    import("../stray-jobs.ts"),
   ]);
   const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
+  const strays = (await valkey.dbsize()) <= FEW_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
   const isServed = workers !== 0 && !isPaused;
   const problems = [
@@ -61,12 +64,14 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
     ...(isServed && (await isLate(queue, oldestWaitingMs))
       ? [`Events wait for a worker, the next one for ${formatSpan(oldestWaitingMs as number)}: start more workers`]
       : []),
+    ...(strays ? [`${strays} events are in none of the queue's lists, so nobody delivers them: fluxhook recover`] : []),
   ];
   return {
     ok: problems.length === 0,
     problems,
     queue: queue.name,
     depth: counts,
+    strays,
     oldest_waiting_ms: oldestWaitingMs ?? null,
     lately: { minutes: LATELY_MINUTES, delivered: describeTally(delivered), failed: describeTally(failed) },
     workers: workers ?? null,

@@ -4,6 +4,7 @@
 import { Queue } from "bullmq";
 import { type Config, loadConfig } from "../config.ts";
 import { within } from "../deadline.ts";
+import { reachValkey } from "../valkey.ts";
 import { addressOf, placeOf } from "../valkey-url.ts";
 import { freePort } from "./processes.ts";
 
@@ -69,6 +70,10 @@ function openQueue(name: string, url: string): Queue {
  * their worker would take the demo's. Then one of its own.
  */
 async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue> {
+  // BullMQ would go on in database 0, where the events of another environment may be.
+  const reached = await reachValkey(valkeyUrl, "fluxhook:start");
+  if (reached.ok) reached.valkey.disconnect();
+  else if (reached.isWrongSetting) throw new DemoError(reached.reason);
   const queue = openQueue(name, valkeyUrl);
   const use = Promise.all([
     queue.getWorkersCount(),

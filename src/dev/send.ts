@@ -7,10 +7,11 @@ import { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../../jobs/event.ts";
 import { loadConfigOrExit } from "../config.ts";
 import { within } from "../deadline.ts";
-import { addressOf, placeOf } from "../valkey-url.ts";
+import { reachValkey } from "../valkey.ts";
+import { placeOf } from "../valkey-url.ts";
 import { buildSample } from "./samples.ts";
 
-const ANSWER_MS = 5 * 1000; // 5 s: BullMQ itself would wait for Valkey for ever
+const ANSWER_MS = 5 * 1000; // 5 s: somebody waits at a terminal
 
 const [type = "", url = "", ...rest] = process.argv.slice(2);
 if (!isEventType(type) || !URL.canParse(url) || rest.length > 0) {
@@ -22,15 +23,22 @@ EVENT is one of ${EVENT_TYPES.join(", ")}.`);
 }
 
 const config = loadConfigOrExit(process.env);
-const queue = new Queue(config.queue, { connection: addressOf(config.valkeyUrl) });
-queue.on("error", () => {}); // it keeps trying; we do not
+const place = placeOf(config.valkeyUrl);
+const reached = await reachValkey(config.valkeyUrl, "fluxhook:sample");
+if (!reached.ok) {
+  console.error(reached.isWrongSetting ? reached.reason : `Valkey cannot be used at ${place}: ${reached.reason}.`);
+  process.exit(1);
+}
+const queue = new Queue(config.queue, { connection: reached.valkey });
+queue.on("error", () => {}); // the call that fails says so
 const job = await within(ANSWER_MS, queue.add(type, buildSample(type, url)), undefined);
 if (job === undefined) {
-  console.error(`No Valkey answers at ${placeOf(config.valkeyUrl)}. Set VALKEY_URL to the one the worker uses.`);
+  console.error(`Valkey at ${place} did not take it. Set VALKEY_URL to the one the worker uses.`);
   process.exit(1);
 }
 console.log(`Enqueued ${type} on "${config.queue}" as job ${job.id}.`);
 await queue.close();
+reached.valkey.disconnect();
 
 function isEventType(text: string): text is EventType {
   return (EVENT_TYPES as readonly string[]).includes(text);

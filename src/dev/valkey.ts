@@ -18,6 +18,8 @@ export type ThrowawayValkeyOptions = {
   password?: string;
   /** A free loopback port unless told otherwise. */
   port?: number;
+  /** Any other setting, by its name in valkey.conf. */
+  settings?: Readonly<Record<string, string>>;
 };
 
 /** A Valkey of our own, with the levers that tests of outages need. */
@@ -136,7 +138,13 @@ async function launchServer(
   server: string,
   directory: string,
   port: number,
-  { appendonly = true, appendfsync = "everysec", policy = "noeviction", password }: ThrowawayValkeyOptions,
+  {
+    appendonly = true,
+    appendfsync = "everysec",
+    policy = "noeviction",
+    password,
+    settings: others,
+  }: ThrowawayValkeyOptions,
 ): Promise<Running | "port taken"> {
   const settings = {
     port: String(port),
@@ -148,6 +156,7 @@ async function launchServer(
     appendfsync,
     "maxmemory-policy": policy,
     ...(password ? { requirepass: password } : {}),
+    ...others,
   };
   const logFile = join(directory, "valkey.log");
   const log = openSync(logFile, "w");

@@ -7,7 +7,7 @@ import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import { type Answer, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../../src/dev/valkey.ts";
-import { createFluxhook } from "../../src/index.ts";
+import { createFluxhook, type NewEvent } from "../../src/index.ts";
 import { openValkey } from "../../src/valkey.ts";
 import { type Arrival, type Balance, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
@@ -41,6 +41,9 @@ export interface RigOptions {
   readonly answerMs?: readonly [number, number];
 }
 
+/** An event as the package's client takes it; its id is also the job's. */
+export type EnqueuedEvent = NewEvent & { readonly id: string };
+
 export interface Rig {
   readonly chance: Chance;
   readonly valkey: ThrowawayValkey;
@@ -52,8 +55,12 @@ export interface Rig {
   readonly enqueued: ReadonlyMap<string, number>;
   /** Start a worker; resolves when it takes jobs. */
   startWorker(env?: Record<string, string>): Promise<WorkerProcess>;
-  /** Enqueue one event. Resolves with its id once Valkey has said yes. */
-  enqueue(): Promise<string>;
+  /**
+   * Enqueue one event. Resolves with its id once Valkey has said yes.
+   *
+   * @param put  in place of the package's client
+   */
+  enqueue(put?: (event: EnqueuedEvent) => Promise<unknown>): Promise<string>;
   /** Enqueue so many events a second until the returned function is called; that resolves once Valkey has them all. */
   load(perSecond: number): () => Promise<void>;
   /** Answer this way from now on; `undefined` is a 200 after a while. */
@@ -147,10 +154,10 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
   });
 
   let made = 0;
-  const enqueue: Rig["enqueue"] = async () => {
+  const enqueue: Rig["enqueue"] = async (put = (event) => backend.enqueue(event)) => {
     const index = made++;
     const id = crypto.randomUUID();
-    await backend.enqueue({
+    await put({
       event: "file.created",
       id, // also the job's id: a backend whose connection was cut may ask again without enqueueing twice
       userId: books.nextUser(),

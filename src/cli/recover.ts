@@ -1,0 +1,68 @@
+/**
+ * `fluxhook recover`: find events whose job is in none of the queue's lists, and put them back.
+ */
+import type { Command } from "commander";
+import type { Queue } from "../queue.ts";
+import { findStrays, putBackStrays } from "../stray-jobs.ts";
+import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { type Candidate, describeJob, isWanted, requireAnswer } from "./redeliver.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+interface RecoverOptions extends JsonOption {
+  readonly dryRun?: boolean;
+  readonly yes?: boolean;
+}
+
+const SHOWN = 20; // jobs listed; all are counted
+
+export function addRecover(program: Command, context: Context): void {
+  program
+    .command("recover")
+    .description("find events that are in none of the queue's lists, and put them back")
+    .option("--dry-run", "list them, and change nothing")
+    .option("--yes", "do not ask; needed where nobody can be asked")
+    .option("--json", "as a JSON document")
+    .addHelpText(
+      "after",
+      `
+A BullMQ 4 or 5 client that pauses or resumes the queue while no worker runs can leave events behind: they are kept, but in no
+list, so nobody delivers them. After an obliterate by such a client, jobs that it should have removed are among them: look at
+the list first.
+
+Examples:
+  $ fluxhook recover --dry-run
+  $ fluxhook recover --yes`,
+    )
+    .action(
+      act<RecoverOptions>(context, async (terminal, options) => {
+        requireAnswer(options, "puts them back without asking, --dry-run lists them");
+        return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
+          const ids = await Array.fromAsync(findStrays(queue, valkey));
+          await show(terminal, queue, ids);
+          if (options.dryRun || ids.length === 0) {
+            terminal.printJson({ dry_run: options.dryRun === true, count: ids.length, jobs: ids });
+            return EXIT.ok;
+          }
+          if (!(await isWanted(terminal, options, `Put ${ids.length} back on the queue?`))) return EXIT.failed;
+          const recovered = await putBackStrays(queue, valkey, ids);
+          terminal.printJson({ dry_run: false, count: recovered, jobs: ids });
+          terminal.print(`${recovered} put back.`);
+          return EXIT.ok;
+        });
+      }),
+    );
+}
+
+async function show(terminal: Terminal, queue: Queue, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return terminal.print("Every job is in one of the queue's lists.");
+  if (terminal.isJson) return;
+  const jobs = await Promise.all(ids.slice(0, SHOWN).map((id) => queue.getJob(id)));
+  const row = ({ job, event, user, endpoint }: Candidate) =>
+    [job, event, user, endpoint].map((text) => printable(text ?? "-"));
+  terminal.printTable([
+    ["job", "event", "user", "endpoint"].map((name) => terminal.paint(name, "dim")),
+    ...jobs.flatMap((job) => (job === undefined ? [] : [row(describeJob(job))])),
+  ]);
+  if (ids.length > SHOWN) terminal.print(`and ${ids.length - SHOWN} more`);
+  terminal.print(`${ids.length} ${ids.length === 1 ? "event is" : "events are"} in none of the queue's lists.`);
+}

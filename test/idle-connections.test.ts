@@ -1,0 +1,217 @@
+/** What receivers send that nobody asked for: on connections that idle, and on new ones ahead of the request. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { createServer as createTlsServer, type TLSSocket } from "node:tls";
+import { type Network, parseNetwork } from "../src/address.ts";
+import { errorCode } from "../src/outcome.ts";
+import { createSender, type Sender } from "../src/send.ts";
+import { type Exchange, http, type Listener, listen } from "./support/listener.ts";
+
+const UNASKED = http(200, "ok");
+const BLOCK_MS = 50; // far longer than loopback needs to carry bytes
+const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");
+const right = support("right.pem");
+
+const open: { stop(): unknown }[] = [];
+afterEach(async () => {
+  for (const { stop } of open.splice(0).reverse()) await stop();
+});
+
+/** A listener that answers every request with 503, or as told. */
+async function refusing(
+  scheme: "http" | "https" = "http",
+  answer = ({ socket }: Exchange): void => void socket.write(http(503)),
+): Promise<Listener> {
+  const listener = await listen(answer, scheme === "https" ? { tls: right } : {});
+  open.push(listener);
+  return listener;
+}
+
+/** Deliveries to a port of this machine, and the code that each ends with: null for delivered. */
+function deliveriesTo({ port }: { port: number }, scheme = "http", timeoutMs = 5_000) {
+  const sender: Sender = createSender({
+    timeoutMs,
+    allowNetworks: [parseNetwork("127.0.0.0/8") as Network],
+    resolve: async () => [{ address: "127.0.0.1", family: 4 }],
+    ca: support("ca.pem"),
+  });
+  open.push({ stop: () => sender.close() });
+  const url = new URL(`${scheme}://receiver.test:${port}/in`);
+  const request = { url, head: `Host: ${url.host}\r\nContent-Length: 2\r\n`, body: Buffer.from("{}") };
+  let key = 0;
+  return async () => errorCode(await sender.send(request, `${key++}`));
+}
+
+/** Keep the event loop for so long. */
+function block(ms: number): void {
+  for (const until = performance.now() + ms; performance.now() < until; );
+}
+
+describe("an answer that comes unasked on an idle connection", () => {
+  test.each([
+    ["http", 100, 0],
+    ["http", 20, BLOCK_MS],
+    ["https", 100, 0],
+    ["https", 20, BLOCK_MS],
+  ] as const)(
+    "never settles the next delivery (%s, %d of them, the loop blocked for %d ms)",
+    async (scheme, count, ms) => {
+      const listener = await refusing(scheme);
+      const deliver = deliveriesTo(listener, scheme);
+      const codes = [await deliver()];
+      for (let index = 0; index < count; index++) {
+        listener.exchanges.at(-1)?.socket.write(UNASKED);
+        block(ms);
+        codes.push(await deliver());
+      }
+      expect(codes).toEqual(Array(count + 1).fill("http_503"));
+      expect(listener.connections).toBe(count + 1); // each of them ended the connection
+      expect(listener.exchanges).toHaveLength(count + 1); // and no request was sent twice
+    },
+  );
+
+  test.each(["http", "https"] as const)("never settles one of fifty that leave at once (%s)", async (scheme) => {
+    const AT_ONCE = 50;
+    const listener = await refusing(scheme);
+    const deliver = deliveriesTo(listener, scheme);
+    const deliverAll = () => Promise.all(Array.from({ length: AT_ONCE }, deliver));
+    const codes = await deliverAll();
+    for (const ms of [0, BLOCK_MS]) {
+      for (const { socket } of listener.exchanges.slice(-AT_ONCE)) socket.write(UNASKED);
+      block(ms);
+      codes.push(...(await deliverAll()));
+    }
+    expect(codes).toEqual(Array(3 * AT_ONCE).fill("http_503"));
+    expect(listener.connections).toBe(3 * AT_ONCE);
+    expect(listener.exchanges).toHaveLength(3 * AT_ONCE);
+  });
+
+  test.each(["http", "https"] as const)(
+    "does not do so when it comes just after the connection was taken (%s)",
+    async (scheme) => {
+      const listener = await refusing(scheme);
+      const deliver = deliveriesTo(listener, scheme);
+      await deliver();
+      const code = deliver();
+      listener.exchanges[0]?.socket.write(UNASKED);
+      expect(await code).toBe("http_503");
+      expect(listener.connections).toBe(2);
+    },
+  );
+
+  test("does not do so when it comes with the end of the answer before, or right behind it", async () => {
+    const listener = await refusing("http", ({ socket }) => {
+      socket.write(http(503) + UNASKED);
+      socket.write(UNASKED);
+    });
+    const deliver = deliveriesTo(listener);
+    for (let count = 1; count <= 20; count++) {
+      expect(await deliver()).toBe("http_503");
+      expect(listener.connections).toBe(count);
+    }
+  });
+
+  test.each(["H", "\r\n", "SSH-2.0-OpenSSH_9.2\r\n", http(100, "", []), http(408, "", ["Connection: close"])])(
+    "is no more than its connection's end when it is %j",
+    async (bytes) => {
+      const listener = await refusing();
+      const deliver = deliveriesTo(listener);
+      await deliver();
+      listener.exchanges[0]?.socket.write(bytes);
+      expect(await deliver()).toBe("http_503");
+      expect(listener.connections).toBe(2);
+    },
+  );
+
+  test("does not count when the receiver hangs up behind it", async () => {
+    const listener = await refusing();
+    const deliver = deliveriesTo(listener);
+    await deliver();
+    listener.exchanges[0]?.socket.end(UNASKED);
+    expect(await deliver()).toBe("http_503");
+    expect(listener.connections).toBe(2);
+  });
+});
+
+test("a connection that ended before the request left is made anew, also when the loop was blocked for seconds", async () => {
+  const listener = await refusing();
+  const deliver = deliveriesTo(listener);
+  await deliver();
+  const code = deliver();
+  listener.exchanges[0]?.socket.resetAndDestroy();
+  block(2_100); // later than a reset is taken for a stale connection's
+  expect(await code).toBe("http_503");
+  expect(listener.connections).toBe(2);
+  expect(listener.exchanges).toHaveLength(2);
+});
+
+test("an answer to what has begun to leave counts, although the rest has not", async () => {
+  const listener = await listen(() => {}, {
+    onConnection: (socket) => {
+      socket.once("data", () => socket.pause().write(http(413)));
+    },
+  });
+  open.push(listener);
+  const { port } = listener;
+  const sender = createSender({ timeoutMs: 5_000, allowNetworks: [parseNetwork("127.0.0.0/8") as Network] });
+  open.push({ stop: () => sender.close() });
+  const body = Buffer.alloc(16 * 1024 * 1024);
+  const url = new URL(`http://127.0.0.1:${port}/`);
+  const outcome = await sender.send({ url, head: `Content-Length: ${body.length}\r\n`, body }, "1");
+  expect(errorCode(outcome)).toBe("http_413");
+});
+
+describe("an answer that comes on a new connection ahead of the request", () => {
+  test("is none, and no second connection is tried", async () => {
+    // In a thread of its own, so that it speaks while our loop is blocked.
+    const script = `
+      onmessage = ({ data: greeted }) => {
+        const open = (socket) => {
+          socket.write(${JSON.stringify(UNASKED)});
+          Atomics.add(greeted, 0, 1);
+          Atomics.notify(greeted, 0);
+        };
+        postMessage(Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { open, data() {} } }).port);
+      };`;
+    const receiver = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+    open.push({ stop: () => receiver.terminate() });
+    const greeted = new Int32Array(new SharedArrayBuffer(4));
+    const listening = new Promise<number>((resolve) => {
+      receiver.onmessage = ({ data }) => resolve(data);
+    });
+    receiver.postMessage(greeted);
+    const deliver = deliveriesTo({ port: await listening });
+    for (let count = 1; count <= 20; count++) {
+      const code = deliver();
+      await new Promise(setImmediate); // it connects by now, and the sockets have yet to be looked at
+      Atomics.wait(greeted, 0, count - 1, 5_000);
+      expect(greeted[0]).toBe(count);
+      expect(await code).toBe("invalid_response");
+      expect(greeted[0]).toBe(count);
+    }
+  });
+
+  test("is none over TLS either, where it comes together with the handshake's end", async () => {
+    let connections = 0;
+    const sockets: TLSSocket[] = [];
+    const server = createTlsServer({ key: right, cert: right, maxVersion: "TLSv1.2" }, (socket) => {
+      connections += 1;
+      sockets.push(socket.on("error", () => {}));
+      socket.write(UNASKED);
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    open.push({
+      stop: () => {
+        for (const socket of sockets) socket.destroy();
+        return new Promise((resolve) => server.close(resolve));
+      },
+    });
+    const deliver = deliveriesTo(server.address() as AddressInfo, "https");
+    for (let count = 1; count <= 5; count++) {
+      expect(await deliver()).toBe("invalid_response");
+      expect(connections).toBe(count);
+    }
+  });
+});
