@@ -42,7 +42,7 @@ export function createCompletion({
   logger,
 }: {
   log: Pick<AttemptLog, "record">;
-  metrics: Pick<Metrics, "attempted" | "unlogged">;
+  metrics: Pick<Metrics, "attempted" | "unlogged" | "backlogFull">;
   logger: Pick<Logger, "info" | "error">;
 }): Completed {
   return async ({ event, job, delivery, attempt, startedAt, outcome, verdict }) => {
@@ -60,6 +60,7 @@ export function createCompletion({
       job,
     };
     metrics.attempted(event.type, outcome);
+    if (verdict.kind === "give_up" && verdict.cause === "backlog_full") metrics.backlogFull();
     logger.info({ user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) }, "delivery.attempted");
     if (verdict.kind === "defer") return;
     await new Promise<void>((onSent) => {

@@ -1,6 +1,7 @@
 /**
  * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
  */
+import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Gate, Permit, Turn } from "../src/isolation/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
 import { buildRequest, endpointKey, type WebhookEvent } from "../src/payload.ts";
@@ -12,6 +13,7 @@ import { ContractError, type ContractOptions, parseEvent } from "./event.ts";
 
 export interface DeliverOptions extends ContractOptions {
   readonly gate: Pick<Gate, "admit" | "release">;
+  readonly backlog: Backlog;
   readonly sender: Pick<Sender, "send">;
   readonly completed: Completed;
   /** Called for a job that broke the contract. */
@@ -29,20 +31,23 @@ export interface DeliverOptions extends ContractOptions {
 }
 
 const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
+const BACKLOG_FULL: Outcome = { kind: "backlog_full", durationMs: 0 };
 const DATA_GONE = "the job's data is gone: it has no name, no data and no timestamp";
+const BACKLOG_IS_FULL: Verdict = { kind: "give_up", cause: "backlog_full" };
 const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Make the processor that {@link Process} describes. */
 export function createDeliver(options: DeliverOptions): Process {
-  const { gate, sender, completed, held, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
+  const { gate, backlog, sender, completed, held, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
 
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a broken contract is never retried
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
-    const asked = gate.admit(candidateOf(event, job));
-    if (asked.kind === "wait" && !asked.isProven) held(event.userId);
-    const turn = asked.kind === "wait" ? await asked.turn : asked; // the wait is 250 ms at most
+    const waiting = waitingOf(event, job);
+    const hasWaited = job.attemptsStarted > 1;
+    const turn = hasWaited && !(await backlog.join(waiting, false)) ? BACKLOG_FULL : await takeTurn();
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
+      backlog.join(waiting, !hasWaited);
       parked(turn, event.userId);
       throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
@@ -50,12 +55,20 @@ export function createDeliver(options: DeliverOptions): Process {
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = turn.kind === "go" ? await send(turn) : EXPIRED;
+    const outcome = turn.kind === "go" ? await send(turn) : turn.kind === "park" ? EXPIRED : turn;
 
     const ageMs = now() - dueAt;
-    const verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
+    let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
+    if (verdict.kind === "retry" && !(await backlog.join(waiting, !hasWaited))) verdict = BACKLOG_IS_FULL;
+    if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(waiting);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
+
+    async function takeTurn(): Promise<Turn> {
+      const asked = gate.admit(candidateOf(event, job));
+      if (asked.kind === "wait" && !asked.isProven) held(event.userId);
+      return asked.kind === "wait" ? await asked.turn : asked; // the wait is 250 ms at most
+    }
 
     async function send(permit: Permit): Promise<Outcome> {
       let result = UNSENT;
@@ -80,6 +93,11 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
   }
 }
 
+/** What the backlog needs to know. */
+function waitingOf({ endpoint: { url }, userId, timestampMs }: WebhookEvent, job: Job): Waiting {
+  return { job: job.id as string, endpoint: endpointKey(url), user: userId, enqueuedAt: timestampMs };
+}
+
 /** What the gate needs to know. */
 function candidateOf({ endpoint: { url }, userId, body }: WebhookEvent, job: Job): Candidate {
   return { endpoint: endpointKey(url), host: url.origin, user: userId, bytes: body.length, job: job.id as string };
@@ -100,6 +118,7 @@ const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
   blocked: "",
   exhausted: ", no attempts left",
   expired: ", older than WEBHOOK_MAX_AGE",
+  backlog_full: ", more events wait than WEBHOOK_MAX_BACKLOG",
 };
 
 /** Tell BullMQ: a small result, or a small error that carries the pause before the next attempt. */

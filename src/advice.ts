@@ -50,6 +50,10 @@ const CODES: Readonly<Record<string, Advice>> = {
     what: "It waited longer than an event may, and was given up",
     todo: "The endpoint took nothing for too long, or the workers were too few. Mend that, then redeliver.",
   },
+  backlog_full: {
+    what: "More events wait for this endpoint, or of this user, than may, and this was among the oldest",
+    todo: "The endpoint took nothing for too long, or far too little. Mend that, then redeliver what is still wanted.",
+  },
   resolver: { what: "Our own resolver did not answer", todo: OURS },
   resources: { what: "The worker had run out of sockets or files", todo: OURS },
   shutdown: { what: "The worker was being stopped", todo: OURS },

@@ -7,7 +7,11 @@ import type { FailureCode, Outcome } from "./outcome.ts";
 
 /** An outcome but for its duration. */
 export type Result =
-  Exclude<Outcome, { kind: "expired" }> extends infer O ? (O extends Outcome ? Omit<O, "durationMs"> : never) : never;
+  Exclude<Outcome, { kind: "expired" | "backlog_full" }> extends infer O
+    ? O extends Outcome
+      ? Omit<O, "durationMs">
+      : never
+    : never;
 
 const OUR_RESOURCES = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "ENETDOWN"]);
 const FAILURES: Readonly<Record<string, FailureCode>> = {

@@ -6,7 +6,7 @@ import { within } from "./deadline.ts";
 import { errorCode, type Outcome } from "./outcome.ts";
 import type { Queue } from "./queue.ts";
 import { readStrayCount } from "./stray-jobs.ts";
-import type { Valkey } from "./valkey.ts";
+import { readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
 
 const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
 const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
@@ -17,6 +17,8 @@ export interface Metrics {
   attempted(event: string, outcome: Outcome): void;
   /** Count an attempt that happened but could not be written to its user's log. */
   unlogged(): void;
+  /** Count an event that was given up because too many wait. */
+  backlogFull(): void;
   /** Count a job that broke the contract. */
   rejected(): void;
   /** Count a job that may not go yet. */
@@ -65,6 +67,11 @@ export function createMetrics({
     help: "Attempts that could not be written to their user's log",
     registers,
   });
+  const backlogFull = new Counter({
+    name: "fluxhook_backlog_full_total",
+    help: "Events given up because more wait for their endpoint, or of their user, than may",
+    registers,
+  });
   const rejected = new Counter({
     name: "fluxhook_rejected_jobs_total",
     help: "Jobs that broke the contract",
@@ -103,6 +110,7 @@ export function createMetrics({
       if (outcome.kind === "blocked") blocked.labels(outcome.range).inc();
     },
     unlogged: () => unlogged.inc(),
+    backlogFull: () => backlogFull.inc(),
     rejected: () => rejected.inc(),
     parked: (reason) => parked.labels(reason).inc(),
   };
@@ -154,39 +162,50 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
       for (const state of STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
     },
   });
-  new Gauge({
-    name: "fluxhook_oldest_waiting_job_age_seconds",
-    help: "Age of the job that has waited longest for a worker; 0 when none waits",
-    registers,
-    async collect() {
-      const figures = await ask();
-      if (figures === undefined) this.remove();
-      else this.set(figures.oldestAgeMs / 1000);
-    },
-  });
-  new Gauge({
-    name: "fluxhook_stray_jobs",
-    help: "Jobs in none of the queue's lists, as counted about once a minute: nobody delivers them",
-    registers,
-    async collect() {
-      const strays = (await ask())?.strays;
-      if (strays === undefined) this.remove();
-      else this.set(strays);
-    },
-  });
+  /** A gauge of what was asked; absent while that is not known. */
+  const gauge = (name: string, help: string, of: (figures: QueueFigures) => number | undefined) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      async collect() {
+        const figures = await ask();
+        const value = figures && of(figures);
+        if (value === undefined) this.remove();
+        else this.set(value);
+      },
+    });
+  gauge(
+    "fluxhook_oldest_waiting_job_age_seconds",
+    "Age of the job that has waited longest for a worker; 0 when none waits",
+    ({ oldestAgeMs }) => oldestAgeMs / 1000,
+  );
+  gauge(
+    "fluxhook_stray_jobs",
+    "Jobs in none of the queue's lists, as counted about once a minute: nobody delivers them",
+    ({ strays }) => strays,
+  );
+  gauge("fluxhook_valkey_memory_bytes", "Memory that Valkey uses", ({ facts }) => facts?.usedMemoryBytes);
+  gauge(
+    "fluxhook_valkey_max_memory_bytes",
+    "Valkey's maxmemory; 0 when it has none",
+    ({ facts }) => facts?.maxMemoryBytes,
+  );
 }
 
 interface QueueFigures {
   readonly counts: Readonly<Record<string, number>>;
   readonly oldestAgeMs: number;
   readonly strays: number | undefined;
+  readonly facts: ValkeyFacts | undefined;
 }
 
 async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
-  const [counts, [oldest], strays] = await Promise.all([
+  const [counts, [oldest], strays, facts] = await Promise.all([
     queue.getJobCounts(...STATES),
     queue.getJobs(["waiting"], 0, 0, true),
     readStrayCount(queue.name, valkey),
+    readFacts(valkey).catch(() => undefined), // not every hosted Valkey tells
   ]);
-  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays };
+  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays, facts };
 }

@@ -24,6 +24,7 @@ export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
  * - `blocked`   the address is not one we may reach; `range` names the kind of address (`loopback`, `private`, …)
  * - `fault`     ours: a resolver that is down, no file descriptors, a shutdown, a lost job lock
  * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
+ * - `backlog_full`  not tried any more: it is among the oldest of more than `WEBHOOK_MAX_BACKLOG` events that wait
  *
  * `durationMs` counts from the first byte of work (DNS included) to the last.
  */
@@ -37,7 +38,7 @@ export type Outcome =
   | { readonly kind: "failure"; readonly code: FailureCode; readonly durationMs: number }
   | { readonly kind: "blocked"; readonly range: string; readonly durationMs: number }
   | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number }
-  | { readonly kind: "expired"; readonly durationMs: 0 };
+  | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };
 
 /** Whether the receiver accepted the event: a 2xx, and nothing else. */
 export function isDelivered(outcome: Outcome): boolean {
@@ -57,7 +58,8 @@ export function errorCode(outcome: Outcome): string | null {
     case "blocked":
       return "blocked_address";
     case "expired":
-      return "expired";
+    case "backlog_full":
+      return outcome.kind;
     default:
       return outcome.code;
   }
@@ -76,7 +78,8 @@ export function describeOutcome(outcome: Outcome): string {
     case "blocked":
       return `blocked_address (${outcome.range})`;
     case "expired":
-      return "expired";
+    case "backlog_full":
+      return outcome.kind;
     default:
       return `${outcome.code} after ${outcome.durationMs} ms`;
   }

@@ -7,6 +7,7 @@ import type { Resolve } from "./address.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
 import { lockMsFor } from "./deadline.ts";
+import { createBacklog } from "./isolation/backlog.ts";
 import { createCalls } from "./isolation/calls.ts";
 import { createFairQueue } from "./isolation/fair-queue.ts";
 import { createGate, type Gate } from "./isolation/gate.ts";
@@ -30,6 +31,7 @@ export type PipelineConfig = Pick<
   | "timeoutMs"
   | "retryDelaysMs"
   | "maxAgeMs"
+  | "maxBacklog"
   | "maxBodyBytes"
   | "allowNetworks"
   | "secretKeys"
@@ -88,6 +90,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const deliver = createDeliver({
     ...config,
     gate,
+    backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
     sender: tracing?.trace(sender) ?? sender,
     random,
     completed: parts.completed?.(completed) ?? completed,

@@ -13,8 +13,8 @@ export interface RetryPolicy {
   readonly jitter: number;
 }
 
-/** Why a delivery ends undelivered: 410, an address we refuse, no attempts left, or older than `WEBHOOK_MAX_AGE`. */
-export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired";
+/** Why a delivery ends undelivered: 410, an address we refuse, no attempts left, older than `WEBHOOK_MAX_AGE`, or a full backlog. */
+export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired" | "backlog_full";
 
 /**
  * What to do after an attempt.
@@ -64,7 +64,7 @@ export function judge(
     return { kind: "defer", delayMs: atOnce ? 0 : jittered(faultDelayMs(ageMs), JITTER, random) };
   }
   if (outcome.kind === "blocked") return { kind: "give_up", cause: "blocked" };
-  if (outcome.kind === "expired") return { kind: "give_up", cause: "expired" };
+  if (outcome.kind === "expired" || outcome.kind === "backlog_full") return { kind: "give_up", cause: outcome.kind };
   if (outcome.kind === "response" && outcome.status === 410) return { kind: "give_up", cause: "gone" };
   if (attempt >= policy.attempts) return { kind: "give_up", cause: "exhausted" };
 

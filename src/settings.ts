@@ -120,6 +120,13 @@ export const SETTINGS = {
     "a duration of 1m to 30d",
     "how long an event may wait for its endpoint or for us before it fails as `expired`",
   ),
+  maxBacklog: setting(
+    "WEBHOOK_MAX_BACKLOG",
+    "1000000",
+    integer(100, 1_000_000_000),
+    "a whole number from 100 to 1000000000",
+    "events that may wait for one endpoint, and of one user; beyond it the oldest fail as `backlog_full`",
+  ),
   maxBodyBytes: setting(
     "WEBHOOK_MAX_BODY",
     "256kb",

@@ -215,6 +215,8 @@ export interface ValkeyFacts {
   /** Whether it takes writes: a replica does not. */
   readonly isPrimary: boolean;
   readonly usedMemoryBytes: number;
+  /** 0 when there is no limit. */
+  readonly maxMemoryBytes: number;
 }
 
 /** Ask Valkey about itself. Waits while it is away: race it with a deadline where that matters. */
@@ -227,5 +229,6 @@ export async function readFacts(valkey: Valkey): Promise<ValkeyFacts> {
     appendOnly: info.get("aof_enabled") === "1",
     isPrimary: info.get("role") === "master",
     usedMemoryBytes: Number(info.get("used_memory")),
+    maxMemoryBytes: Number(info.get("maxmemory")),
   };
 }

@@ -192,7 +192,11 @@ describe("the hook", () => {
     const printed: unknown[] = [];
     const completed = createCompletion({
       log: { record: async (...args: unknown[]) => void written.push(args) },
-      metrics: { attempted: (...args: unknown[]) => void written.push(args), unlogged: () => {} },
+      metrics: {
+        attempted: (...args: unknown[]) => void written.push(args),
+        unlogged: () => {},
+        backlogFull: () => {},
+      },
       logger: { info: (...args: unknown[]) => void printed.push(args), error: () => {} },
     } as unknown as Parameters<typeof createCompletion>[0]);
     const given = completion(outcome, verdict);
@@ -209,7 +213,7 @@ describe("the hook", () => {
     let records = 0;
     const completed = createCompletion({
       log: { record: async () => void records++ },
-      metrics: { attempted: () => {}, unlogged: () => {} },
+      metrics: { attempted: () => {}, unlogged: () => {}, backlogFull: () => {} },
       logger: { info: () => {}, error: () => {} },
     } as unknown as Parameters<typeof createCompletion>[0]);
     await completed(completion({ kind: "fault", code: "resolver", durationMs: 3 }, { kind: "defer", delayMs: 5_000 }));

@@ -30,6 +30,7 @@ describe("the defaults", () => {
     timeoutMs: 10_000,
     retryDelaysMs: [5_000, 60_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000],
     maxAgeMs: 3 * 24 * 60 * 60 * 1000,
+    maxBacklog: 1_000_000,
     maxBodyBytes: 256 * 1024,
     allowNetworks: [],
     secretKeys: [],

@@ -34,6 +34,7 @@ export interface StackOptions {
   /** Do not take jobs yet: the test calls `worker.run()`. */
   readonly isIdle?: boolean;
   readonly maxAgeMs?: number;
+  readonly maxBacklog?: number;
   readonly maxBodyBytes?: number;
   readonly secretKeys?: Config["secretKeys"];
 }
@@ -103,6 +104,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       timeoutMs,
       retryDelaysMs: [],
       maxAgeMs: options.maxAgeMs ?? 30 * 24 * 60 * 60 * 1000,
+      maxBacklog: options.maxBacklog ?? 1_000_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
       secretKeys: options.secretKeys ?? [],
