@@ -21,7 +21,7 @@ const MAX_WAIT_MS = 250; // parking takes two scripts in Valkey, and is not wort
 const ROOM = 256; // jobs that wait here
 const TICK_MS = 10; // timers fire no more often
 const CAPACITY = 50_000; // endpoints, a kilobyte each
-const MAX_BYTES = 256 * 1024 * 1024; // 256 MiB, twice that with the copies on their way: half of a worker with 1 GiB
+const MAX_BYTES = 64 * 1024 * 1024; // 64 MiB; with copies and garbage a worker then stays below 700 MiB, as measured
 
 interface Attempt extends Permit, Load, Trial {
   readonly isSuspect: boolean;
