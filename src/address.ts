@@ -1,7 +1,6 @@
 /**
  * Which addresses may be reached, and how a host name becomes addresses that were all checked.
  */
-import { lookup } from "node:dns/promises";
 import type { LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import type { FailureCode, FaultCode } from "./outcome.ts";
@@ -15,12 +14,8 @@ export interface Address {
   readonly family: 4 | 6;
 }
 
-/** Host name to addresses. Rejects with a `code` as Node's dns module does (`ENOTFOUND`, `EAI_AGAIN`, …). */
+/** Host name to addresses. Rejects with a {@link LookupError}, or a `code` as Node's dns module does (`ENOTFOUND`, …). */
 export type Resolve = (hostname: string) => Promise<readonly Address[]>;
-
-/** The system's own resolver: hosts file, search domains and all. */
-export const resolveBySystem: Resolve = async (hostname) =>
-  (await lookup(hostname, { all: true, verbatim: true })) as Address[];
 
 const GLOBAL_UNICAST: Network = ipaddr.parseCIDR("2000::/3"); // RFC 4291 2.4: all of IPv6 that is handed out so far
 

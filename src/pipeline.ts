@@ -34,6 +34,7 @@ export type PipelineConfig = Pick<
   | "maxBacklog"
   | "maxBodyBytes"
   | "allowNetworks"
+  | "dnsServers"
   | "secretKeys"
 >;
 

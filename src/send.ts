@@ -4,12 +4,14 @@
  * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
-import { blockedRange, createLookup, literalOf, type Network, type Resolve, resolveBySystem } from "./address.ts";
+import { blockedRange, createLookup, literalOf, type Network, type Resolve } from "./address.ts";
 import { type Connection, type Exchange, type Target, UNASKED } from "./connection.ts";
 import { type Connections, createConnections } from "./connections.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
 import type { FaultCode, Outcome } from "./outcome.ts";
 import type { WebhookRequest } from "./payload.ts";
+import type { NameServer } from "./resolv-conf.ts";
+import { createResolver, NO_SERVERS, type Resolver } from "./resolver.ts";
 import { ResponseReader } from "./response.ts";
 
 export interface SenderOptions {
@@ -22,7 +24,9 @@ export interface SenderOptions {
    * must not send it, since another worker has the job by now. Without end unless given.
    */
   readonly lockMs?: number;
-  /** Injected by tests; the system's resolver otherwise. */
+  /** Who is asked for names; the system's name servers when empty. */
+  readonly dnsServers?: readonly NameServer[];
+  /** Injected by tests; a resolver of our own otherwise. */
   readonly resolve?: Resolve;
   /** Certificate authorities to trust, PEM; the system's otherwise. */
   readonly ca?: string;
@@ -51,14 +55,17 @@ export function createSender({
   timeoutMs,
   lockMs = Number.POSITIVE_INFINITY,
   allowNetworks,
-  resolve = resolveBySystem,
+  dnsServers,
+  resolve,
   ca,
 }: SenderOptions): Sender {
   const attempts = new Map<string, Attempt>();
   const destinations = new WeakMap<URL, Destination>();
   let ended: FaultCode | undefined;
 
-  const connections = createConnections({ lookup: createLookup(resolve, allowNetworks), ca });
+  const resolver: Resolver =
+    resolve === undefined ? createResolver({ servers: dnsServers }) : { resolve, unresolved: () => NO_SERVERS };
+  const connections = createConnections({ lookup: createLookup(resolver.resolve, allowNetworks), ca });
 
   function destinationOf(url: URL): Destination {
     const known = destinations.get(url);
@@ -76,10 +83,15 @@ export function createSender({
       if (range !== undefined) return Promise.resolve({ kind: "blocked", range, durationMs: 0 });
       attempts.get(key)?.cancel("lock_lost"); // the job was taken up again while we still held it: only one may live
       return new Promise((settle) => {
-        const attempt: Attempt = new Attempt(connections, destination.target, { timeoutMs, lockMs }, (outcome) => {
-          if (attempts.get(key) === attempt) attempts.delete(key);
-          settle(outcome);
-        });
+        const attempt: Attempt = new Attempt(
+          connections,
+          destination.target,
+          { timeoutMs, lockMs, resolver },
+          (outcome) => {
+            if (attempts.get(key) === attempt) attempts.delete(key);
+            settle(outcome);
+          },
+        );
         attempts.set(key, attempt);
         attempt.start(destination.requestLine, request);
       });
@@ -121,8 +133,6 @@ function describeDestination(url: URL, allowNetworks: readonly Network[]): Desti
 }
 
 const SILENT: Result = { kind: "failure", code: "timeout" };
-/** The system's resolver gives up after 10 s: at a deadline of 10 s, a name server that is down shows as this. */
-const UNRESOLVED: Result = { kind: "fault", code: "resolver" };
 
 /** A connection that ended without a word, as a reset says it. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
@@ -144,7 +154,7 @@ class Attempt implements Exchange {
   constructor(
     private readonly connections: Connections,
     private readonly target: Target,
-    private readonly limits: { readonly timeoutMs: number; readonly lockMs: number },
+    private readonly limits: { readonly timeoutMs: number; readonly lockMs: number; readonly resolver: Resolver },
     private readonly settle: (outcome: Outcome) => void,
   ) {
     this.sendBy = this.#startedAt + limits.lockMs;
@@ -177,9 +187,12 @@ class Attempt implements Exchange {
     }
     // And answers that have arrived come before the verdict that none did. Bun looks at its sockets between the two turns,
     // not before the first.
-    const late = (): void => this.#finish(this.#response() ?? (this.#connection?.isResolving ? UNRESOLVED : SILENT));
-    setImmediate(() => setImmediate(late));
+    setImmediate(() => setImmediate(() => this.#finish(this.#response() ?? this.#silence())));
   };
+
+  #silence(): Result {
+    return this.#connection?.isResolving ? this.limits.resolver.unresolved(this.target.host) : SILENT;
+  }
 
   received(bytes: Buffer): void {
     const reading = this.#reader.read(bytes);

@@ -3,6 +3,7 @@
  */
 import { z } from "zod";
 import { type Network, parseNetwork } from "./address.ts";
+import { type NameServer, parseNameServer } from "./resolv-conf.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */
@@ -49,6 +50,12 @@ const network = z.string().transform((value, context): Network => {
   const parsed = parseNetwork(value);
   if (parsed !== undefined) return parsed;
   context.addIssue("not a network");
+  return z.NEVER;
+});
+const nameServer = z.string().transform((value, context): NameServer => {
+  const parsed = parseNameServer(value);
+  if (parsed !== undefined) return parsed;
+  context.addIssue("not a name server");
   return z.NEVER;
 });
 const key = z
@@ -140,6 +147,13 @@ export const SETTINGS = {
     list(network, 100),
     "CIDRs, as in 10.0.0.0/8,fd00::/8",
     "ranges that may be reached although they are not public",
+  ),
+  dnsServers: setting(
+    "WEBHOOK_DNS_SERVERS",
+    "",
+    list(nameServer, 10),
+    "addresses of name servers, as in 10.0.0.2,10.0.0.3:5353,[fd00::2]:53",
+    "name servers to ask for endpoints' hosts; those of `/etc/resolv.conf` when unset",
   ),
   secretKeys: setting(
     "WEBHOOK_SECRET_KEYS",

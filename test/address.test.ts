@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { blockedRange, literalOf, type Network, parseNetwork, resolveBySystem } from "../src/address.ts";
+import { blockedRange, literalOf, type Network, parseNetwork } from "../src/address.ts";
 
 /** Parse networks that are known to be right. */
 function networks(...texts: string[]): Network[] {
@@ -247,20 +247,4 @@ describe("a literal in a URL", () => {
       expect(url === null ? undefined : literalOf(url.hostname)).toBeUndefined();
     },
   );
-});
-
-describe("the system's resolver", () => {
-  test("gives loopback for localhost, which is blocked", async () => {
-    const addresses = await resolveBySystem("localhost");
-    expect(addresses.length).toBeGreaterThan(0);
-    for (const { address } of addresses) expect(blockedRange(address, [])).toBe("loopback");
-  });
-
-  test("gives a literal back as it is", async () => {
-    expect(await resolveBySystem("127.0.0.1")).toEqual([{ address: "127.0.0.1", family: 4 }]);
-  });
-
-  test.each(["a..b", `${"x".repeat(64)}.example`])("calls %p a name that does not exist", async (name) => {
-    expect(await resolveBySystem(name).catch((error) => error.code)).toBe("ENOTFOUND");
-  });
 });

@@ -26,6 +26,8 @@ const PURE = [
   "valkey-url",
   "queue-layout",
   "refusals",
+  "dns-message",
+  "resolv-conf",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
@@ -60,7 +62,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],
-  [/^node:(net|tls)$/, /^src\/connections\.ts$/],
+  [/^node:(net|tls)$/, /^src\/(connections|name-server)\.ts$/],
   [/^node:(dns|dns\/promises)$/, /^src\/address\.ts$/],
 ];
 

@@ -33,6 +33,7 @@ describe("the defaults", () => {
     maxBacklog: 1_000_000,
     maxBodyBytes: 256 * 1024,
     allowNetworks: [],
+    dnsServers: [],
     secretKeys: [],
     workerHost: "127.0.0.1",
     workerPort: 9464,

@@ -12,6 +12,7 @@ import type { Logger } from "../../src/logger.ts";
 import type { Metrics } from "../../src/metrics.ts";
 import { createPipeline } from "../../src/pipeline.ts";
 import type { DeliveryWorker, Job } from "../../src/queue.ts";
+import type { NameServer } from "../../src/resolv-conf.ts";
 import type { RetryPolicy } from "../../src/retry.ts";
 import type { Sender } from "../../src/send.ts";
 import { connectValkey, type Valkey } from "../../src/valkey.ts";
@@ -24,6 +25,7 @@ export interface StackOptions {
   readonly timeoutMs?: number;
   readonly policy?: RetryPolicy;
   readonly resolve?: Resolve;
+  readonly dnsServers?: readonly NameServer[];
   readonly allowNetworks?: readonly string[];
   readonly gate?: Gate;
   /** In place of the log in Valkey, which it gets. */
@@ -107,6 +109,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxBacklog: options.maxBacklog ?? 1_000_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
+      dnsServers: [...(options.dnsServers ?? [])],
       secretKeys: options.secretKeys ?? [],
     },
     logger,

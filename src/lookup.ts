@@ -1,0 +1,93 @@
+/**
+ * One lookup: the candidates of a name in order, both families of each at the same time.
+ */
+import type { Address } from "./address.ts";
+import type { RecordType } from "./dns-message.ts";
+import type { Verdict } from "./question.ts";
+
+/** What came of a lookup. `unanswered`: no server said whether there is such a name. */
+export type Found =
+  | { readonly kind: "addresses"; readonly addresses: readonly Address[]; readonly ttlSeconds: number }
+  | { readonly kind: "none" | "unanswered" };
+
+/** Puts one question, and returns what withdraws it. */
+export type Ask = (name: string, type: RecordType, onVerdict: (verdict: Verdict) => void) => () => void;
+
+const GRACE_MS = 300; // how long one family is waited for once the other has addresses: some servers never answer for AAAA
+
+/**
+ * Look a name up.
+ *
+ * The first candidate with an address wins. A candidate for which the servers fail is passed over, as by glibc; one for
+ * which they are silent ends the lookup, since the next would take as long.
+ *
+ * @param candidates  what to ask for, in order; all can be asked for
+ * @param onEnd       told once, unless the lookup was ended by the returned function
+ */
+export function lookUp(ask: Ask, candidates: readonly string[], onEnd: (found: Found) => void): () => void {
+  let stop = (): void => {};
+  let isDoubtful = false;
+  const next = (index: number): void => {
+    const candidate = candidates[index];
+    if (candidate === undefined) {
+      onEnd({ kind: isDoubtful ? "unanswered" : "none" });
+      return;
+    }
+    stop = askBoth(ask, candidate, (found) => {
+      if (found.kind === "addresses" || found.kind === "unanswered") {
+        onEnd(found);
+        return;
+      }
+      if (found.kind === "refused") isDoubtful = true;
+      next(index + 1);
+    });
+  };
+  next(0);
+  return () => stop();
+}
+
+function askBoth(ask: Ask, name: string, onEnd: (found: Found | { kind: "refused" }) => void): () => void {
+  const verdicts = new Map<RecordType, Verdict>();
+  const withdrawals: (() => void)[] = [];
+  let grace: Timer | undefined;
+  let isOver = false;
+
+  const end = (): void => {
+    isOver = true;
+    clearTimeout(grace);
+    for (const withdraw of withdrawals) withdraw();
+  };
+  const settle = (): void => {
+    end();
+    onEnd(combine(verdicts));
+  };
+  for (const type of ["A", "AAAA"] as const) {
+    const withdraw = ask(name, type, (verdict) => {
+      if (isOver) return;
+      verdicts.set(type, verdict);
+      if (verdicts.size === 2 || verdict.kind === "no_name") settle();
+      else if (verdict.kind === "addresses" && verdict.addresses.length > 0) {
+        grace = setTimeout(settle, GRACE_MS).unref();
+      }
+    });
+    withdrawals.push(withdraw);
+  }
+  return end;
+}
+
+/** IPv4 first: a machine without a route to the other is more common than the reverse. */
+function combine(verdicts: ReadonlyMap<RecordType, Verdict>): Found | { kind: "refused" } {
+  const addresses: Address[] = [];
+  let ttlSeconds = Number.POSITIVE_INFINITY;
+  for (const type of ["A", "AAAA"] as const) {
+    const verdict = verdicts.get(type);
+    if (verdict?.kind !== "addresses" || verdict.addresses.length === 0) continue;
+    for (const address of verdict.addresses) addresses.push({ address, family: type === "A" ? 4 : 6 });
+    ttlSeconds = Math.min(ttlSeconds, verdict.ttlSeconds);
+  }
+  if (addresses.length > 0) return { kind: "addresses", addresses, ttlSeconds };
+  const kinds = [...verdicts.values()].map(({ kind }) => kind);
+  if (kinds.includes("no_name")) return { kind: "none" };
+  if (kinds.includes("silent")) return { kind: "unanswered" };
+  return { kind: kinds.includes("refused") ? "refused" : "none" };
+}
