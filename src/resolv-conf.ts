@@ -57,7 +57,7 @@ export function parseResolvConf(text: string): LookupRules {
     .split("\n")
     .map((line) => line.replace(/[#;].*$/, "").trim())
     .map((line) => line.split(/\s+/) as [string, ...string[]]);
-  const servers = rows.flatMap(([word, value = ""]) => (word === "nameserver" ? [parseNameServer(value) ?? []] : []));
+  const servers = rows.flatMap(([word, value = ""]) => (word === "nameserver" ? (parseNameServer(value) ?? []) : []));
   const [, ...search] = rows.findLast(([word]) => word === "search" || word === "domain") ?? [""];
   const options = rows.flatMap(([word, ...values]) => (word === "options" ? values : []));
   const option = (name: string, fallback: number, most: number): number => {
@@ -65,7 +65,7 @@ export function parseResolvConf(text: string): LookupRules {
     return /^\d{1,4}$/.test(digits) ? Math.min(most, Number(digits)) : fallback;
   };
   return {
-    servers: servers.length > 0 ? servers.flat() : [THIS_MACHINE],
+    servers: servers.length > 0 ? servers : [THIS_MACHINE],
     search: search
       .map((domain) => domain.replace(/\.$/, ""))
       .filter((domain) => domain !== "")

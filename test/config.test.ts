@@ -123,6 +123,7 @@ describe("refuses", () => {
       "WEBHOOK_RETRY_DELAYS",
       [",", "5s,", "5s,,1m", "5s 1m", "0s", "25h", "5s,ten", "5s;1m", Array(51).fill("1s").join()],
     ],
+    ["WEBHOOK_DNS_SERVERS", ["dns.example", "10.0.0.2:0", "10.0.0.2;10.0.0.3", ","]],
     ["WEBHOOK_ALLOW_NETWORKS", ["10/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;fd00::/8", "*", ",", "010.0.0.0/8"]],
     ["WEBHOOK_SECRET_KEYS", ["short", KEY.slice(1), `${KEY}=`, `${KEY},`, Buffer.alloc(31).toString("base64")]],
     ["WORKER_PORT", ["-1", "65536", "http", "80.5"]],
