@@ -1,5 +1,5 @@
 /**
- * Every bench in its short form, one after the other: about three minutes, and a report in Markdown.
+ * Every bench in its short form, one after the other: about five minutes, and a report in Markdown.
  *
  *   npm run bench [-- [--out bench/results/latest.md] [--only deliver,tls] [--full] [-- <arguments for each>]]
  *
@@ -14,7 +14,7 @@ const SHORT: Readonly<Record<string, string>> = {
   deliver: "--jobs 10000 --warm-up 10000 --concurrency 64 --endpoints 40 --rounds 2",
   latency: "--seconds 4 --warm-up 2 --rounds 1",
   tls: "--requests 3000 --rounds 1",
-  isolation: "--seconds 3 --only only,50",
+  isolation: "--short",
   scale: "--jobs 5000 --warm-up 2000 --rounds 1",
   soak: "--jobs 30000 --minutes 1 --idle 6",
 };

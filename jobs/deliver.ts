@@ -33,7 +33,7 @@ export interface DeliverOptions extends ContractOptions {
 const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
 const BACKLOG_FULL: Outcome = { kind: "backlog_full", durationMs: 0 };
 const DATA_GONE = "the job's data is gone: it has no name, no data and no timestamp";
-const BACKLOG_IS_FULL: Verdict = { kind: "give_up", cause: "backlog_full" };
+const TOO_MANY_WAIT: Verdict = { kind: "give_up", cause: "backlog_full" };
 const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Make the processor that {@link Process} describes. */
@@ -45,9 +45,10 @@ export function createDeliver(options: DeliverOptions): Process {
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const waiting = waitingOf(event, job);
     const hasWaited = job.attemptsStarted > 1;
-    const turn = hasWaited && !(await backlog.join(waiting, false)) ? BACKLOG_FULL : await takeTurn();
+    const isOver = hasWaited && backlog.isFull(waiting) && !(await backlog.join(waiting));
+    const turn = isOver ? BACKLOG_FULL : await takeTurn();
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
-      backlog.join(waiting, !hasWaited);
+      backlog.join(waiting);
       parked(turn, event.userId);
       throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
@@ -59,7 +60,7 @@ export function createDeliver(options: DeliverOptions): Process {
 
     const ageMs = now() - dueAt;
     let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
-    if (verdict.kind === "retry" && !(await backlog.join(waiting, !hasWaited))) verdict = BACKLOG_IS_FULL;
+    if (verdict.kind === "retry" && !(await backlog.join(waiting))) verdict = TOO_MANY_WAIT;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(waiting);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());

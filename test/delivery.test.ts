@@ -634,7 +634,7 @@ test("a sender that throws gives its endpoint's turn back", async () => {
     ...LIMITS,
     maxAgeMs: 1000,
     gate: { ...OPEN_GATE, release: (permit, outcome) => void calls.push(`${permit.kind} ${outcome.kind}`) },
-    backlog: { join: () => true, leave: () => {} },
+    backlog: { isFull: () => false, join: () => true, leave: () => {} },
     sender: { send: () => Promise.reject(new Error("unforeseen")) },
     completed: async () => void calls.push("completed"),
     rejected: () => {},

@@ -3,9 +3,10 @@
  * days, and then every backend is refused.
  *
  * Events that are parked, or wait for a retry, stand in a line of their endpoint and in one of their user. What goes at its
- * first attempt is in no line and costs nothing. Beyond the bound the oldest of a line are called, and whichever may not go
- * then either is given up as `backlog_full`.
+ * first attempt is in no line and costs nothing. Over the bound, the oldest events of a line are called back before their
+ * time, and a worker that picks one up gives it up as `backlog_full`, without another attempt.
  */
+import { within } from "../deadline.ts";
 import type { Logger } from "../logger.ts";
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
 import { perTurn } from "../turn.ts";
@@ -13,19 +14,21 @@ import type { Valkey } from "../valkey.ts";
 
 const MAX_CALLED = 100; // of a line by one script
 const MAX_FULL = 10_000; // lines known to be full; there are few
+const PATIENCE_MS = 1000; // 1 s for Valkey's answer about a full line: a job must not wait for it until its lock is gone
 
 /**
  * Key: `webhooks:backlog:<queue>:<line>`, a sorted set; member: a job's id; score: epoch ms at which its event was enqueued.
- * `<line>` is `e` and a hash of the endpoint's URL, or `u` and one of the user's id. Expires when nothing has joined for as
- * long as an event may wait.
+ * `<line>` is `e` and a hash of the endpoint's URL, or `u` and one of the user's id. Expires when nothing has joined for
+ * twice as long as an event may wait.
  */
 const lineKey = (queue: string, kind: "e" | "u", name: string) =>
   `webhooks:backlog:${queue}:${kind}${Bun.hash(name).toString(36)}`;
 
 /**
  * KEYS: delayed, marker, then the two lines of each job. ARGV: prefix of job keys, bound, expiry in ms, now in epoch ms; then
- * for each job its id and score. Calls the oldest that are too many: twice as many as came, so that a line shrinks. Returns for
- * each line whether it is full (1) or not (0), and -1 in both of a job that is itself among the oldest and has left.
+ * for each job its id and score. Calls the oldest that are too many: twice as many as came, so that a line shrinks. Returns three
+ * numbers for each job: 0 if it is itself among the oldest, and has left its lines, else 1; then for each of its lines 1 if that
+ * is full, else 0.
  */
 const JOIN = `
 local prefix, bound, expiry, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -46,18 +49,19 @@ local function call(line, most)
   end
 end
 for i = 3, #KEYS, 2 do
-  local id, isOver = ARGV[5 + (i - 3)], false
+  local id, isOver, full = ARGV[5 + (i - 3)], false, {}
   for at = i, i + 1 do
     local excess = redis.call("ZCARD", KEYS[at]) - bound
     local rank = redis.call("ZRANK", KEYS[at], id)
     isOver = isOver or (excess > 0 and rank and rank < excess)
-    states[#states + 1] = excess > 0 and 1 or 0
+    full[#full + 1] = excess > 0 and 1 or 0
   end
   if isOver then
     redis.call("ZREM", KEYS[i], id)
     redis.call("ZREM", KEYS[i + 1], id)
-    states[#states - 1], states[#states] = -1, -1
   end
+  states[#states + 1] = isOver and 0 or 1
+  states[#states + 1], states[#states + 2] = full[1], full[2]
 end
 for line, count in pairs(added) do
   local excess = redis.call("ZCARD", line) - bound
@@ -78,14 +82,15 @@ export interface Waiting {
 }
 
 export interface Backlog {
+  /** Whether a line of this event is known to be full: then it must be asked for a place before it is tried again. */
+  isFull(event: Waiting): boolean;
   /**
-   * An event has to wait, for its turn or for a retry.
+   * An event has to wait, for its turn or for a retry; joining again changes nothing.
    *
-   * @param isFirst  it has not waited before. One that has is in its lines already: Valkey is asked only about full ones
-   * @returns false when it is among the oldest of a full line: it must be given up. Never rejects: while Valkey is away or
-   *          refuses, all may wait
+   * @returns false when it is among the oldest of a full line: it must be given up. Never rejects, and takes a second at the most:
+   *          while Valkey is away or refuses, all may wait
    */
-  join(event: Waiting, isFirst: boolean): boolean | Promise<boolean>;
+  join(event: Waiting): boolean | Promise<boolean>;
   /** An event that has waited is delivered, or given up. */
   leave(event: Waiting): void;
 }
@@ -129,8 +134,9 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
         ...stored,
       );
       for (const [index, { lines, resolve }] of events.entries()) {
-        for (const [side, line] of lines.entries()) note(line, states[2 * index + side] !== 0);
-        resolve(states[2 * index] !== -1);
+        const [mayWait, ...areFull] = states.slice(3 * index, 3 * index + 3);
+        for (const [side, line] of lines.entries()) note(line, areFull[side] === 1);
+        resolve(mayWait === 1);
       }
     } catch (error) {
       logger.debug({ reason: (error as Error).message }, "backlog.uncounted");
@@ -153,13 +159,14 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
     else if (full.size < MAX_FULL) full.add(line);
   }
 
+  const isFull = (lines: readonly string[]) => full.size > 0 && lines.some((line) => full.has(line));
+
   return {
-    join(event, isFirst) {
+    isFull: (event) => full.size > 0 && isFull(linesOf(event)),
+    join(event) {
       const lines = linesOf(event);
-      const isFull = full.size > 0 && lines.some((line) => full.has(line));
-      if (!isFirst && !isFull) return true;
       const mayWait = new Promise<boolean>((resolve) => joining.add({ ...event, lines, resolve }));
-      return isFull ? mayWait : true; // nobody waits for the answer while there is room
+      return isFull(lines) ? within(PATIENCE_MS, mayWait, true) : true; // nobody waits for the answer while there is room
     },
     leave: (event) => leaving.add(event),
   };

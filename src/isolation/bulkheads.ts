@@ -2,14 +2,14 @@
  * Bulkheads: how much of a worker one endpoint, one host and one user may fill.
  *
  * By dynamic threshold, as in switches with shared memory: each may have a part of what is *still free*, so that something
- * always is, and nothing is reserved. How much counts as free depends on how far an endpoint is trusted. Bytes are shared out
+ * always is. How much counts as free depends on how far an endpoint is trusted. Bytes are shared out
  * as attempts are. Pure.
  */
 import { type Endpoint, type Standing, Usage } from "./endpoint.ts";
 
 /** Old attempts for each slot: they cost a socket, not time. */
 export const OLD_PER_SLOT = 8;
-/** What may be filled by endpoints of that standing, in attempts for each slot: the last are for those that answer. */
+/** What may be filled by endpoints of that standing, in attempts for each slot. The last ninth is for those that answer quickly. */
 const CEILING = { silent: 6, slow: 7, untried: 8, quick: OLD_PER_SLOT + 1 } satisfies Record<Standing, number>;
 const ENDPOINT_SHARE = 1 / 8; // of what is free
 const GROUP_SHARE = 1 / 2; // of what is free, for a host that is silent or unknown, and for a user's endpoints that are
@@ -26,7 +26,7 @@ export interface Load {
 export class Bulkheads {
   readonly all = new Usage();
   readonly #suspects = new Usage(); // of which no quick answer was to be expected
-  readonly #users = new Map<string, Usage>(); // theirs, while there are any
+  readonly #users = new Map<string, Usage>(); // suspect attempts by user, while there are any
   readonly #attempts: number;
 
   /** @param bytes  of bodies in flight; a single attempt may exceed it */

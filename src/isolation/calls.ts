@@ -6,11 +6,9 @@ import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout
 import type { Valkey } from "../valkey.ts";
 import type { ParkedJob } from "./port.ts";
 
-const MAX_JOBS = 1_000; // in one script: 1 ms in which Valkey does nothing else
-
 /**
  * KEYS: delayed, marker. ARGV: now; then for each job its id and when it was to come back. A job that is due at another time
- * waits for something else, as a retry, and is left alone. Returns how many it called.
+ * waits for something else, such as a retry, and is left alone. Returns how many it called.
  */
 const CALL = `
 local now, called = tonumber(ARGV[1]), 0
@@ -45,12 +43,10 @@ export function createCalls({
   const { delayed, marker } = queueKeys(prefix);
 
   return (jobs) => {
-    for (let i = 0; i < jobs.length; i += MAX_JOBS) {
-      const named = jobs.slice(i, i + MAX_JOBS).flatMap(({ job, retryAt }) => [job, retryAt]);
-      callParked.call(valkey, delayed, marker, now(), ...named).then(
-        (called) => logger.debug({ asked: named.length / 2, called }, "queue.called"),
-        (error: Error) => logger.debug({ reason: error.message }, "queue.uncalled"),
-      );
-    }
+    const named = jobs.flatMap(({ job, retryAt }) => [job, retryAt]); // a hundred at the most
+    callParked.call(valkey, delayed, marker, now(), ...named).then(
+      (called) => logger.debug({ asked: jobs.length, called }, "queue.called"),
+      (error: Error) => logger.debug({ reason: error.message }, "queue.uncalled"),
+    );
   };
 }

@@ -1,9 +1,11 @@
 /**
  * A circuit breaker. It opens after silence, stays open for 5 seconds and then lets one probe at a time through, each
  * twice as long after the last, 60 seconds at most. Every endpoint has one; so has every host, since all endpoints of a
- * provider fail together, and every user on a host, so that one user's dead endpoints close it to nobody else. Pure.
+ * provider fail together, and every user on a host, so that one user's dead endpoints do not block the
+ * host for anyone else. Pure.
  *
- * Only silence counts: a timeout, a refused connection, a name that does not resolve. Silence during which the same party
+ * Only silence counts: a timeout, a refused or broken connection, a name that does not resolve, anything but an HTTP status.
+ * Silence during which the same party
  * was heard on another attempt counts for nothing.
  */
 
@@ -91,12 +93,15 @@ export class Circuit {
     return Math.min(MAX_RETURN_MS, Math.max(MIN_RETURN_MS, nowMs - this.#openedAt));
   }
 
-  /** Whether a parked job should be called to probe, since the probe is due and nobody came. True once for each opening. */
-  callsProber(nowMs: number): boolean {
-    if (this.#probe !== undefined || nowMs < this.#openUntil + RESERVED_MS) return false;
-    if (this.#calledFor === this.#openUntil) return false;
+  /** Whether a parked job should be called to probe: the probe is due, nobody came, and none was called since it opened. */
+  needsProber(nowMs: number): boolean {
+    const isDue = this.#probe === undefined && nowMs >= this.#openUntil + RESERVED_MS;
+    return isDue && this.#calledFor !== this.#openUntil;
+  }
+
+  /** A parked job was called to probe. */
+  proberCalled(): void {
     this.#calledFor = this.#openUntil;
-    return true;
   }
 
   /** Any attempt was answered: the circuit closes. */

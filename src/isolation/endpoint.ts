@@ -103,7 +103,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   }
 
   /**
-   * Learn from an attempt's end. Our own faults and refused addresses say nothing.
+   * Learn from an attempt's end. Faults of ours, but for a resolver that does not answer, and refused addresses say nothing.
    *
    * @param epochMs  the wall clock, for a Retry-After that is a date
    * @returns the circuits that may have opened or closed
@@ -111,7 +111,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   learn(attempt: Trial, outcome: Outcome, nowMs: number, epochMs: number): Circuit[] {
     this.limiter.learn(outcome, attempt.startedAt, nowMs, epochMs);
     this.#progressAt = nowMs;
-    this.#isTried = true;
+    this.#isTried ||= outcome.kind === "response" || isSilence(outcome);
     const { host, circuit } = this;
     if (outcome.kind === "response") {
       const previousMs = this.#averageMs || outcome.durationMs;

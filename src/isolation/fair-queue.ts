@@ -20,8 +20,8 @@ const OFTEN = 64; // jobs taken in a row, without finding the queue empty, befor
 const SOON = 16; // and after a look that was worth it: more of the same may be on its way
 const VAIN_FACTOR = 2; // times as many as a look in vain saw: about a microsecond for each job taken
 const HELD = 32; // jobs that may not go, before a look
-const TROUBLE = 4; // of them one user's within a second: all of this user's jobs yield
-const LULL_MS = 1000; // 1 s, that second
+const TROUBLE = 4; // jobs of one user held within a second: all of this user's jobs yield
+const WINDOW_MS = 1000; // 1 s
 const MAX_TROUBLED = 500; // users named to the script
 const GIVE_BACK_SHARE = 1 / 16; // of the jobs taken come from `prioritized`, however long the line in `wait` is
 
@@ -56,9 +56,9 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
   const { lookAtQueue } = valkey as unknown as { lookAtQueue: Look };
   const { wait, prioritized, marker, meta, jobs } = queueKeys(prefix);
   const keys = [wait, prioritized, marker, meta, `${prefix}:fair:tags`];
-  const heldBy = new Map<string, number>(); // users, and how many of their jobs were held since the last lull
-  let lullAt = 0;
-  let held = 0; // since the last lull, or the last look
+  const heldBy = new Map<string, number>(); // held jobs by user, in the current second
+  let windowStartedAt = 0;
+  let held = 0; // jobs held in the current second, or since the last look
   let taken = 0; // in a row, since the last look
   let enough = OFTEN;
   let isLooking = false;
@@ -109,10 +109,10 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
     },
     held(userId) {
       const nowMs = performance.now();
-      if (nowMs - lullAt > LULL_MS) {
+      if (nowMs - windowStartedAt > WINDOW_MS) {
         heldBy.clear();
         held = 0;
-        lullAt = nowMs;
+        windowStartedAt = nowMs;
       }
       held += 1;
       heldBy.set(userId, (heldBy.get(userId) ?? 0) + 1);

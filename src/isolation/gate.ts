@@ -2,9 +2,8 @@
  * Whether an attempt may go now: what keeps slow, silent and busy endpoints, hosts and users from slowing the others.
  *
  * In the process, without a round trip. Four things decide in turn: what the endpoint asked for by Retry-After, the circuits of
- * its host and its own, its limit, and the bulkheads. A job that cannot go waits here while it can expect room within a
- * quarter of a second; otherwise it is parked. An attempt takes a slot for a tenth of a second, while it is young, so that
- * silence does not cost a slot for ten. docs/isolation.md has the picture.
+ * its host and its own, its limit, and the bulkheads. A job that cannot go waits here if it can expect room within 250 ms;
+ * otherwise it is parked. An attempt takes a slot for its first tenth of a second only. docs/isolation.md has the picture.
  */
 import type { Outcome } from "../outcome.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
@@ -41,6 +40,7 @@ export class AdmissionGate implements Gate {
   readonly #parking: Parking;
   readonly #young = new Set<Attempt>(); // oldest first
   readonly #waiters = new Set<Waiter>(); // oldest first
+  #waitingBytes = 0; // of their bodies
   readonly #crowded = new Set<Endpoint<Waiter>>(); // endpoints that some wait for
   readonly #open = new Set<Circuit>();
   #excused = 0;
@@ -85,7 +85,7 @@ export class AdmissionGate implements Gate {
     const load: Load = { endpoint, user, bytes, job };
     const reason = this.obstacle(load, nowMs);
     if (reason === undefined) return this.#start(load, nowMs);
-    if (this.#mayWait(endpoint, user, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
+    if (this.#mayWait(endpoint, load, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
     return this.#park(load, reason, nowMs);
   }
 
@@ -106,12 +106,12 @@ export class AdmissionGate implements Gate {
   obstacle(load: Load, nowMs: number): ParkReason | undefined {
     const { endpoint, user } = load;
     if (endpoint.limiter.heldUntil > nowMs) return "retry_after";
-    if (this.#closed(endpoint, user, nowMs) !== undefined) return "circuit";
+    if (this.#blockingCircuit(endpoint, user, nowMs) !== undefined) return "circuit";
     if (endpoint.usage.attempts >= endpoint.limiter.limit) return "limit";
     return this.bulkheads.shortage(load);
   }
 
-  #closed(endpoint: Endpoint, user: string, nowMs: number): Circuit | undefined {
+  #blockingCircuit(endpoint: Endpoint, user: string, nowMs: number): Circuit | undefined {
     if (endpoint.circuit.isProven) return undefined;
     return endpoint.circuits(user).find((circuit) => !circuit.admits(user, nowMs));
   }
@@ -127,15 +127,12 @@ export class AdmissionGate implements Gate {
     return attempt;
   }
 
-  /**
-   * Whether room can be expected soon enough. One endpoint's jobs have at most half of the places that are left, but for the
-   * first of each user.
-   */
-  #mayWait(endpoint: Endpoint<Waiter>, user: string, reason: ParkReason, nowMs: number): boolean {
+  /** Whether a job may wait here: one endpoint's have at most half of the places left, and beyond that each user's first. */
+  #mayWait(endpoint: Endpoint<Waiter>, { user, bytes }: Load, reason: ParkReason, nowMs: number): boolean {
     if (reason === "circuit" || reason === "retry_after") return false;
     const { waiting, usage } = endpoint;
     const places = ROOM - this.#waiters.size;
-    if (usage.attempts === 0 || places === 0) return false;
+    if (usage.attempts === 0 || places === 0 || this.#waitingBytes + bytes > this.#options.maxBytes) return false;
     const own = waiting.sizeOf(user);
     if (waiting.size >= places / 2 && own > 0) return false;
     const rounds = (own + 1) * (waiting.users + (own === 0 ? 1 : 0));
@@ -148,6 +145,7 @@ export class AdmissionGate implements Gate {
       const waiter: Waiter = { ...load, since: nowMs, resolve };
       endpoint.waiting.enter(waiter);
       this.#waiters.add(waiter);
+      this.#waitingBytes += waiter.bytes;
     });
     this.#crowded.add(endpoint);
     this.#tickBy(nowMs + MAX_WAIT_MS, nowMs);
@@ -156,8 +154,9 @@ export class AdmissionGate implements Gate {
   }
 
   #park(load: Load, reason: ParkReason, nowMs: number): Turn {
-    const closed = reason === "circuit" ? this.#closed(load.endpoint, load.user, nowMs) : undefined;
-    const dueAt = this.#parking.dueAt(load, reason, closed, nowMs);
+    const { endpoint, user } = load;
+    const circuit = reason === "circuit" ? this.#blockingCircuit(endpoint, user, nowMs) : undefined;
+    const dueAt = this.#parking.dueAt(load, reason, circuit, nowMs);
     const retryAt = Math.ceil(this.#options.epochNow() + dueAt - nowMs);
     this.#parking.add(load, dueAt, retryAt, nowMs);
     this.#tickBy(this.#parking.callAt, nowMs);
@@ -173,7 +172,7 @@ export class AdmissionGate implements Gate {
     }
   }
 
-  /** Let those who wait go as far as they may now, and park those behind a circuit. */
+  /** Let those who wait go as far as they may now, and park those behind a circuit or a Retry-After. */
   #serve(nowMs: number): void {
     if (this.#crowded.size === 0) return;
     for (const endpoint of [...this.#crowded]) {
@@ -193,6 +192,7 @@ export class AdmissionGate implements Gate {
     const endpoint = waiter.endpoint as Endpoint<Waiter>;
     endpoint.waiting.leave(waiter, reason === undefined);
     this.#waiters.delete(waiter);
+    this.#waitingBytes -= waiter.bytes;
     if (endpoint.waiting.size === 0) this.#crowded.delete(endpoint);
     waiter.resolve(reason === undefined ? this.#start(waiter, nowMs) : this.#park(waiter, reason, nowMs));
   }
@@ -211,8 +211,7 @@ export class AdmissionGate implements Gate {
     const jobs = this.#parking.call(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
     if (jobs.length > 0) this.#options.onRoom(jobs);
     this.#excuse();
-    const [youngest] = this.#young;
-    const [first] = this.#waiters;
+    const [[youngest], [first]] = [this.#young, this.#waiters];
     if (youngest !== undefined) this.#tickBy(youngest.startedAt + YOUNG_MS, nowMs);
     if (first !== undefined) this.#tickBy(first.since + MAX_WAIT_MS, nowMs);
     this.#tickBy(this.#parking.callAt, nowMs);

@@ -1,6 +1,6 @@
 /**
  * The endpoints that a worker remembers. What is forgotten first is idle and has never answered, longest unused first: a
- * flood of dead URLs pushes out none that is known to be well. Pure.
+ * flood of dead URLs pushes out endpoints that are known to be well only where nothing else is remembered. Pure.
  */
 import { type Endpoint, Host } from "./endpoint.ts";
 

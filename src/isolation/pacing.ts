@@ -1,6 +1,6 @@
 /**
- * Pacing: when jobs that may not go have their turns. Virtual scheduling, as in GCRA: each turn is at least one spacing after
- * the last. Pure, on the monotonic clock.
+ * Pacing: when jobs that may not go have their turns. Virtual scheduling, as in GCRA: turns follow each other at
+ * the endpoint's pace, on average. Pure, on the monotonic clock.
  */
 const MAX_USERS = 64; // with turns of their own; the others share theirs
 
@@ -12,7 +12,7 @@ export class Schedule {
    * The next turn of a user.
    *
    * @param fromMs     not before
-   * @param spacingMs  from one turn to the next, of whichever user
+   * @param spacingMs  from one turn to the next, on average over all users
    * @param latestMs   not after
    * @returns undefined when that would be later than `latestMs`
    */
@@ -21,8 +21,8 @@ export class Schedule {
     const key = this.#nextAt.has(user) || this.#nextAt.size < MAX_USERS ? user : "";
     const turn = this.#nextAt.get(key) ?? fromMs + spacingMs * this.#nextAt.size;
     if (turn > latestMs) return undefined;
-    this.#nextAt.set(key, turn);
-    this.#nextAt.set(key, turn + spacingMs * this.#nextAt.size);
+    const users = this.#nextAt.size + (this.#nextAt.has(key) ? 0 : 1);
+    this.#nextAt.set(key, turn + spacingMs * users);
     return turn;
   }
 }

@@ -45,16 +45,16 @@ export class Parking {
   /**
    * When a job comes back.
    *
-   * @param closed  the circuit that is in the way, if one is
+   * @param blocking  the open circuit that is in the way, if one is
    */
-  dueAt({ endpoint, user, job }: Load, reason: ParkReason, closed: Circuit | undefined, nowMs: number): number {
+  dueAt({ endpoint, user, job }: Load, reason: ParkReason, blocking: Circuit | undefined, nowMs: number): number {
     const { limiter, usage, waiting, schedule, standing } = endpoint;
     const isKnown = standing === "quick" || standing === "slow";
     const revisit = (afterMs: number) => {
       const revisits = this.#canRemember(job) ? this.#remembered : this.#forgotten;
       return nowMs + afterMs * (1 + JITTER * this.random()) + revisits.lagMs(nowMs);
     };
-    if (closed !== undefined) return closed.probeAt(user, nowMs) ?? revisit(closed.returnMs(nowMs));
+    if (blocking !== undefined) return blocking.probeAt(user, nowMs) ?? revisit(blocking.returnMs(nowMs));
     if (reason === "retry_after") {
       const asked = (limiter.heldUntil - nowMs) / 5;
       return limiter.heldUntil + this.random() * Math.min(MAX_SPREAD_MS, Math.max(MIN_SPREAD_MS, asked));
@@ -141,7 +141,9 @@ export class Parking {
       else if (reason !== undefined || chosen.length >= room) break;
       else {
         const open = endpoint.circuits(user).filter(({ isOpen }) => isOpen);
-        if (open.every((circuit) => circuit.callsProber(nowMs))) chosen.push(parked);
+        if (open.some((circuit) => !circuit.needsProber(nowMs))) continue; // another user's may be due
+        chosen.push(parked);
+        for (const circuit of open) circuit.proberCalled();
         if (open.length > 0) break; // one is enough to probe
       }
     }

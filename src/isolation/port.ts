@@ -37,7 +37,7 @@ export interface Permit {
 /** Go, or not before `retryAt` (epoch ms). */
 export type Turn = Permit | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
 
-/** A turn that will be known within 250 ms. It may well be none if the endpoint has not answered yet, or not lately. */
+/** A turn that will be known within 250 ms. It may well be none if the endpoint has not answered yet, or has been silent since. */
 export interface Wait {
   readonly kind: "wait";
   readonly isProven: boolean;
