@@ -15,8 +15,8 @@ const OURS = "Nothing to do at the endpoint: this one is ours, and used up no at
 /** Every code of `outcome.ts` that is no HTTP status. */
 const CODES: Readonly<Record<string, Advice>> = {
   dns: {
-    what: "The host name does not resolve",
-    todo: "Check the spelling of the URL, and that the name has a public A or AAAA record.",
+    what: "The host name does not resolve, or its name servers do not answer",
+    todo: "Check the spelling of the URL, that the name has a public A or AAAA record, and that its name servers answer.",
   },
   connection_refused: {
     what: "Nothing listens at that address and port",

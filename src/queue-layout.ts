@@ -28,7 +28,7 @@ export const MARKER = { member: "0", score: 0 } as const;
 /** Member of the marker that says: a delayed job is due at its score, epoch ms. */
 export const DELAYED_MARKER = "1";
 
-/** A producer's priority is 1 or more, so scores below this come before any. */
+/** A job's score is this times its priority, and a counter. A producer's priority is 1 or more, so scores below this come first. */
 export const PRIORITY_SCORE = 2 ** 32;
 
 /** Scores of `delayed` per ms: jobs of one millisecond keep their order. */

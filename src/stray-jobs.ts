@@ -5,6 +5,7 @@
  * pause or resume that destroyed a list (see paused-list.ts), a list that was deleted or restored by hand.
  */
 import type { Queue } from "./queue.ts";
+import { PRIORITY_SCORE } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
 const PAGE = 1_000; // keys or ids read at once
@@ -12,7 +13,6 @@ const BATCH = 250; // jobs looked up by one script: about a millisecond of Valke
 const PAUSE_MS = 5; // between two pages, for everybody else
 const LISTS = ["wait", "active", "paused"] as const;
 const SETS = ["delayed", "prioritized", "completed", "failed", "waiting-children"] as const;
-const PRIORITY_FACTOR = 2 ** 32; // BullMQ's score of a prioritized job: this times its priority, and a counter
 
 /**
  * KEYS: the lists, then the sets. ARGV: the prefix of job keys, how many KEYS are lists, then job ids. `isStray` is true for
@@ -50,7 +50,7 @@ for i = 3, #ARGV do
     if finishedOn then
       redis.call("ZADD", reason and failed or completed, finishedOn, id)
     elseif priority > 0 then
-      redis.call("ZADD", prioritized, priority * ${PRIORITY_FACTOR} + redis.call("INCR", counter) % ${PRIORITY_FACTOR}, id)
+      redis.call("ZADD", prioritized, priority * ${PRIORITY_SCORE} + redis.call("INCR", counter) % ${PRIORITY_SCORE}, id)
     else
       redis.call("RPUSH", wait, id)
     end
