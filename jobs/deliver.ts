@@ -43,12 +43,12 @@ export function createDeliver(options: DeliverOptions): Process {
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a broken contract is never retried
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
-    const waiting = waitingOf(event, job);
+    const traffic = describeTraffic(event, job);
     const hasWaited = job.attemptsStarted > 1;
-    const isOver = hasWaited && backlog.isFull(waiting) && !(await backlog.join(waiting));
+    const isOver = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
     const turn = isOver ? BACKLOG_FULL : await takeTurn();
     if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
-      backlog.join(waiting);
+      backlog.join(traffic);
       parked(turn, event.userId);
       throw new Parked(turn.retryAt); // no slot held, no attempt used
     }
@@ -60,13 +60,13 @@ export function createDeliver(options: DeliverOptions): Process {
 
     const ageMs = now() - dueAt;
     let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
-    if (verdict.kind === "retry" && !(await backlog.join(waiting))) verdict = TOO_MANY_WAIT;
-    if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(waiting);
+    if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = TOO_MANY_WAIT;
+    if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 
     async function takeTurn(): Promise<Turn> {
-      const asked = gate.admit(candidateOf(event, job));
+      const asked = gate.admit(traffic);
       if (asked.kind === "wait" && !asked.isProven) held(event.userId);
       return asked.kind === "wait" ? await asked.turn : asked; // the wait is 250 ms at most
     }
@@ -94,14 +94,19 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
   }
 }
 
-/** What the backlog needs to know. */
-function waitingOf({ endpoint: { url }, userId, timestampMs }: WebhookEvent, job: Job): Waiting {
-  return { job: job.id as string, endpoint: endpointKey(url), user: userId, enqueuedAt: timestampMs };
-}
-
-/** What the gate needs to know. */
-function candidateOf({ endpoint: { url }, userId, body }: WebhookEvent, job: Job): Candidate {
-  return { endpoint: endpointKey(url), host: url.origin, user: userId, bytes: body.length, job: job.id as string };
+/** What the gate and the backlog need to know. */
+function describeTraffic(
+  { endpoint: { url }, userId, body, timestampMs }: WebhookEvent,
+  job: Job,
+): Candidate & Waiting {
+  return {
+    endpoint: endpointKey(url),
+    host: url.origin,
+    user: userId,
+    bytes: body.length,
+    job: job.id as string,
+    enqueuedAt: timestampMs,
+  };
 }
 
 const FIRST_TURNS = 10;

@@ -7,9 +7,8 @@ import { findMisspelt } from "./config.ts";
 import { within } from "./deadline.ts";
 import { createLogger } from "./logger.ts";
 import { createBoardMetrics } from "./metrics.ts";
-import { keepPausedListEmpty } from "./paused-list.ts";
+import { watchPausedList } from "./paused-list.ts";
 import { openQueue } from "./queue.ts";
-import { queueKey } from "./queue-layout.ts";
 import { serve } from "./serve.ts";
 import { onSignals } from "./shutdown.ts";
 import { connectValkey } from "./valkey.ts";
@@ -27,8 +26,7 @@ exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // the connection reports it
 const registry = createBoardMetrics(queue, valkey);
-const pausedValkey = connectValkey(config.valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the other reports it
-keepPausedListEmpty({ valkey: pausedValkey, queue: config.queue, prefix: queueKey(config.queue), logger });
+const endWatch = watchPausedList({ ...config, logger });
 
 const app = createBoardApp({ config, valkey, queue, registry, logger });
 const server = serve(app.fetch, { host: config.boardHost, port: config.boardPort, setting: "BOARD_PORT" });
@@ -38,7 +36,8 @@ onSignals(
     logger.info({ signal }, "board.stopping");
     await within(LAST_ANSWERS_MS, server.stop(), undefined);
     await server.stop(true);
-    for (const connection of [valkey, pausedValkey]) connection.disconnect(); // not quit: that would wait while Valkey is away
+    endWatch();
+    valkey.disconnect(); // not quit: that would wait while Valkey is away
     await flush();
     return 0;
   },

@@ -7,7 +7,8 @@
  * nothing to rename, and the older clients' resume only clears the flag.
  */
 import type { Logger } from "./logger.ts";
-import type { Valkey } from "./valkey.ts";
+import { queueKey } from "./queue-layout.ts";
+import { connectValkey, type Valkey } from "./valkey.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
 const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
@@ -61,23 +62,30 @@ return merged`;
 const caughtKey = (queue: string) => `webhooks:paused:${queue}`;
 
 export interface PausedListOptions {
-  /** A connection of its own: the watch blocks it. Closing it ends the watch. */
-  readonly valkey: Valkey;
+  /** As `VALKEY_URL`: the watch blocks a connection of its own. */
+  readonly valkeyUrl: string;
   /** The queue's name. */
   readonly queue: string;
-  /** The prefix of the queue's keys, as in `bull:webhooks`. */
-  readonly prefix: string;
   readonly logger: Pick<Logger, "warn">;
 }
 
 /**
- * Move jobs from `paused` to `wait` whenever there are any, until the connection is closed.
+ * Move jobs from `paused` to `wait` whenever there are any.
  *
  * Valkey serves a blocked BLMOVE right after the command or script that made the list, and runs the merge that was sent
  * behind it before it reads from anybody else. So an older client's resume finds no `paused`, unless it stood in one
  * packet with whatever made the list.
+ *
+ * @returns a function that ends it
  */
-export async function keepPausedListEmpty({ valkey, queue, prefix, logger }: PausedListOptions): Promise<void> {
+export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions): () => void {
+  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the process's others report it
+  keepEmpty(valkey, queue, logger);
+  return () => valkey.disconnect();
+}
+
+async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "warn">): Promise<void> {
+  const prefix = queueKey(queue);
   const paused = `${prefix}:paused`;
   const caught = caughtKey(queue);
   const keys = [...["wait", "meta", "marker"].map((name) => `${prefix}:${name}`), caught, paused];

@@ -8,10 +8,9 @@ import { findMisspelt } from "./config.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
 import { watchQueue } from "./metrics.ts";
-import { keepPausedListEmpty } from "./paused-list.ts";
+import { watchPausedList } from "./paused-list.ts";
 import { createPipeline } from "./pipeline.ts";
 import { openQueue } from "./queue.ts";
-import { queueKey } from "./queue-layout.ts";
 import { checkValkey, checkWorker } from "./readiness.ts";
 import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
@@ -37,8 +36,7 @@ queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue, probeValkey);
 watchStrays(queue, probeValkey);
 publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
-const pausedValkey = connectValkey(config.valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the others report it
-keepPausedListEmpty({ valkey: pausedValkey, queue: config.queue, prefix: queueKey(config.queue), logger });
+watchPausedList({ ...config, logger });
 
 let isStopping = false;
 const routes = createHealthRoutes(async () => {
