@@ -86,7 +86,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     onLook: (isUnderWay) => {
       worker.isHeldBack = isUnderWay;
     },
-    onLeft: (jobs) => worker.take(jobs),
+    onLeft: (jobs) => worker.allow(jobs),
   });
   const deliver = createDeliver({
     ...config,

@@ -37,6 +37,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   #isHeldBack = false;
   #held = 0;
   #excused = 0;
+  #allowed = 0; // jobs that may be taken though it is held back
   #fetchedInRow = 0;
   #tokens = 0;
   #isEmpty = true; // as the last fetch found the queue
@@ -60,6 +61,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
 
   set isHeldBack(isHeldBack: boolean) {
     this.#isHeldBack = isHeldBack;
+    this.#allowed = 0;
     this.#wakeLoop();
   }
 
@@ -112,6 +114,13 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     if (!this.#isEmpty && !this.isHeldBack) this.take(more);
   }
 
+  /** So many jobs at the head of the queue stay there: they may be taken at once, also while it is held back. */
+  allow(jobs: number): void {
+    const now = Math.min(jobs, Math.max(0, MAX_PARALLEL_FETCHES - this.#held + this.#excused));
+    this.#allowed += jobs - now;
+    this.take(now);
+  }
+
   /** Fetch so many jobs in parallel, as far as there are slots. */
   take(jobs: number): void {
     if (!this.#mayTake) return;
@@ -153,7 +162,8 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
     const mayFetchNext = () => {
-      hasAsked = this.#held <= this.#limit;
+      hasAsked = this.#held <= this.#limit || this.#allowed > 0;
+      if (this.#allowed > 0) this.#allowed -= 1;
       return hasAsked;
     };
     this.#held += 1;

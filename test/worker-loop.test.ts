@@ -122,6 +122,22 @@ test("a worker that is held back leaves most of its slots free, but for jobs tha
   await hasBegun(64 + 20);
 });
 
+test("a worker that is held back takes one more with each acknowledgement for as many jobs as it was allowed", async () => {
+  const { worker, begun, add, hasBegun, letGo } = await setUp(200);
+  await add(400);
+  worker.isHeldBack = true;
+  worker.run();
+  await hasBegun(200 / 8);
+  worker.allow(64); // 39 at once, until 64 are in hand, and 25 more
+  await hasBegun(64);
+  letGo(begun.slice(0, 30));
+  await hasBegun(64 + 25);
+  await Bun.sleep(50); // for more that it might take
+  expect(begun).toHaveLength(64 + 25);
+  worker.isHeldBack = false;
+  await hasBegun(200 + 30);
+});
+
 test("it takes so many at once when it is told to, within what may be in hand", async () => {
   const { queue, worker, begun, asked } = await setUp(50);
   await queue.addBulk(Array.from({ length: 100 }, () => job));

@@ -48,7 +48,7 @@ const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some t
  * itself count, wherever they stand.
  */
 export const FIELDS = String.raw`
-local find, match, sub, byte = string.find, string.match, string.sub, string.byte
+local find, match, sub, byte, min, max = string.find, string.match, string.sub, string.byte, math.min, math.max
 local CONTRACT = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"url"%s*:%s*"([^"\\]*)"'
 local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
 
@@ -96,6 +96,7 @@ end
 local function fieldsOf(data)
   if type(data) ~= "string" then return nil, nil, 0 end
   local user, url = match(data, CONTRACT)
+  if url and #user <= ${MAX_NAME_BYTES} and #url <= ${MAX_NAME_BYTES} then return user, url, #data end
   local cost = 0
   if not url then user, url, cost = stepOver(data) end
   return textOf(user), textOf(url), #data + cost
@@ -104,31 +105,29 @@ end`;
 /** Reads pieces of `wait` within the budget, and counts flows. */
 const COUNTING = `
 local wait, prioritized, marker, meta, tagsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local users, urls = {}, {}
+local pcall = redis.pcall
+local seen, users, urls = {}, {}, {} -- the jobs in the order in which they are read; false for a job without one
 
 local function read(ids, from, to, step, budget)
-  local seen = {}
   for i = from, to, step do
     if budget <= 0 then break end
-    local id, cost = ids[i], 0
-    users[id], urls[id], cost = fieldsOf(redis.pcall("HGET", ARGV[1] .. id, "data"))
+    local user, url, cost = fieldsOf(pcall("HGET", ARGV[1] .. ids[i], "data"))
     budget = budget - cost
-    seen[#seen + 1] = id
+    local n = #seen + 1
+    seen[n], users[n], urls[n] = ids[i], user or false, url or false
   end
-  return seen
+  return #seen
 end
 
 -- The flows that have too much of what was seen. One that has all of it has too much if it may not be alone.
-local function greedy(nameOf, lists, total, mayBeAlone)
-  local count, flows, most, least, yielding = {}, 0, 0, total, {}
-  for _, ids in ipairs(lists) do
-    for _, id in ipairs(ids) do
-      local name = nameOf(id)
-      if name then count[name] = (count[name] or 0) + 1 end
-    end
+local function greedy(names, mayBeAlone)
+  local total, count, flows, most, least, yielding = #names, {}, 0, 0, #names, {}
+  for i = 1, total do
+    local name = names[i]
+    if name then count[name] = (count[name] or 0) + 1 end
   end
-  for _, n in pairs(count) do flows, most, least = flows + 1, math.max(most, n), math.min(least, n) end
-  local isUnfair = most > 4 * least + math.max(${SLACK}, total / ${SLACK_SHARE})
+  for _, n in pairs(count) do flows, most, least = flows + 1, max(most, n), min(least, n) end
+  local isUnfair = most > 4 * least + max(${SLACK}, total / ${SLACK_SHARE})
   if isUnfair or (most == total and not mayBeAlone) then
     for name, n in pairs(count) do yielding[name] = n * ${GREEDY_SHARE} > total or nil end
   end
@@ -151,7 +150,7 @@ end`;
 export const LOOK = `${FIELDS}${COUNTING}
 local function inPieces(command, key, args)
   for i = 1, #args, ${MAX_UNPACKED} do
-    redis.call(command, key, unpack(args, i, math.min(i + ${MAX_UNPACKED} - 1, #args)))
+    redis.call(command, key, unpack(args, i, min(i + ${MAX_UNPACKED} - 1, #args)))
   end
 end
 local function reversed(list)
@@ -164,13 +163,12 @@ local length = redis.call("LLEN", wait)
 if length < ${LEAST} then return { 0, 0, 0, 0, "" } end
 local last = ARGV[3] ~= "" and redis.call("LPOS", wait, ARGV[3], "RANK", -1, "MAXLEN", ${MAX_SKIPPED})
 local skipped = last and length - last or 0
-local size = math.min(length - skipped, tonumber(ARGV[2]))
-local most = size < length - skipped and math.min(${MAX_NEWEST}, math.floor(size / ${NEWEST_SHARE})) or 0
+local size = min(length - skipped, tonumber(ARGV[2]))
+local most = size < length - skipped and min(${MAX_NEWEST}, math.floor(size / ${NEWEST_SHARE})) or 0
 local newest = most > 0 and redis.call("LRANGE", wait, 0, most - 1) or {}
-newest = reversed(read(newest, 1, #newest, 1, ${MAX_BYTES / NEWEST_SHARE}))
 local head = redis.call("LRANGE", wait, most - size - skipped, -1)
 local oldest = read(head, #head - skipped, 1, -1, ${MAX_BYTES - MAX_BYTES / NEWEST_SHARE})
-local total = #oldest + #newest
+local total = read(newest, 1, #newest, 1, ${MAX_BYTES / NEWEST_SHARE})
 
 local first = tonumber(redis.call("ZRANGE", prioritized, 0, 0, "WITHSCORES")[2] or ${PRIORITY_SCORE})
 local now, tags = 0, {}
@@ -184,46 +182,54 @@ end
 local troubled = {}
 for i = 5, #ARGV do troubled[ARGV[i]] = true end
 
-local lists = { oldest, newest }
-local greedyUsers = greedy(function(id) return users[id] end, lists, total, false)
-local function userYields(user)
-  return user and (greedyUsers[user] or troubled[user] or (tags["u:" .. user] or 0) > now)
+local greedyUsers = greedy(users, false)
+local flowOfUser = {} -- false for a user who does not yield
+for i = 1, total do
+  local user = users[i]
+  if user and flowOfUser[user] == nil then
+    local flow = "u:" .. user
+    flowOfUser[user] = (greedyUsers[user] or troubled[user] or (tags[flow] or 0) > now) and flow or false
+  end
+  urls[i] = not flowOfUser[user] and urls[i]
 end
-local greedyUrls = greedy(function(id) return not userYields(users[id]) and urls[id] or nil end, lists, total, true)
-local function flowOf(id)
-  local user, url = users[id], urls[id]
-  if userYields(user) then return "u:" .. user end
-  if url and (greedyUrls[url] or (tags["e:" .. url] or 0) > now) then return "e:" .. url end
+local greedyUrls = greedy(urls, true)
+local function flowOf(i)
+  local url = urls[i]
+  if not url then return flowOfUser[users[i]] end
+  local flow = "e:" .. url
+  return (greedyUrls[url] or (tags[flow] or 0) > now) and flow
 end
 
-local kept, moved, met, next, staying = {}, {}, {}, {}, newest
+local kept, moved, met, next, staying = {}, {}, {}, {}, total - oldest
+local mayStay = math.ceil(total / ${KEPT_SHARE})
 for i = 0, skipped - 1 do kept[#kept + 1] = head[#head - i] end
-for _, id in ipairs(oldest) do
-  local flow = flowOf(id)
-  met[flow or ""] = (met[flow or ""] or 0) + 1
-  if flow and (troubled[users[id] or ""] or met[flow] > math.ceil(total / ${KEPT_SHARE})) then
-    local tag = math.min(next[flow] or math.max(now, tags[flow] or 0), ${PRIORITY_SCORE - 1})
+for i = 1, oldest do
+  local flow = flowOf(i)
+  if flow then met[flow] = (met[flow] or 0) + 1 end
+  if flow and (troubled[users[i]] or met[flow] > mayStay) then
+    local tag = min(next[flow] or max(now, tags[flow] or 0), ${PRIORITY_SCORE - 1})
     next[flow] = tag + 1
     moved[#moved + 1] = tag
-    moved[#moved + 1] = id
+    moved[#moved + 1] = seen[i]
   else
-    kept[#kept + 1] = id
+    kept[#kept + 1] = seen[i]
   end
 end
 local count = #moved / 2
 local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + total < length
 
 -- What is written first is not refused when memory is short, and nothing that follows is: no job can be lost in between.
-local newestPass = count * 2 > #oldest or count == 0 and length > ${LONG}
-if count > 0 or newestPass then redis.call("LTRIM", wait, 0, -1 - #oldest - skipped) end
+local newestPass = count * 2 > oldest or count == 0 and length > ${LONG}
+if count > 0 or newestPass then redis.call("LTRIM", wait, 0, -1 - oldest - skipped) end
 if newestPass then
-  staying = {}
-  for _, id in ipairs(newest) do
-    local list = flowOf(id) and staying or kept
-    list[#list + 1] = id
+  local back = {}
+  for i = total, oldest + 1, -1 do
+    local list = flowOf(i) and back or kept
+    list[#list + 1] = seen[i]
   end
-  redis.call("LTRIM", wait, #newest, -1)
-  inPieces("LPUSH", wait, staying)
+  staying = #back
+  redis.call("LTRIM", wait, total - oldest, -1)
+  inPieces("LPUSH", wait, back)
 end
 if count > 0 or newestPass then inPieces("RPUSH", wait, reversed(kept)) end
 if count > 0 then
@@ -239,4 +245,4 @@ if not goesOn then
     inPieces("RPUSH", wait, reversed(given))
   end
 end
-return { total, count, total - count - #staying, goesOn and 1 or 0, kept[#kept] or "" }`;
+return { total, count, total - count - staying, goesOn and 1 or 0, kept[#kept] or "" }`;

@@ -13,7 +13,7 @@ import type { Valkey } from "../valkey.ts";
 import { LOOK, WORTHWHILE_SHARE } from "./fair-queue-script.ts";
 
 const FIRST_PIECE = 128; // jobs looked at by the first script: the sooner it is through, the sooner there is work
-const LAST_PIECE = 1_024; // and by later ones: some 4 ms in which Valkey does nothing else
+const LAST_PIECE = 1024; // and by later ones: some 4 ms in which Valkey does nothing else
 const GROWTH = 2; // from each to the next: each has one round trip
 const MAX_PIECES = 24; // in a row; the rest of a longer backlog is for the next look
 const OFTEN = 64; // jobs taken in a row, without finding the queue empty, before a look
@@ -65,12 +65,13 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
   let isLong = false; // the current look
 
   async function look(): Promise<void> {
-    const troubled = [...heldBy].filter(([, times]) => times >= TROUBLE).map(([user]) => user);
-    const rest = [Math.floor(taken * GIVE_BACK_SHARE), ...troubled.slice(0, MAX_TROUBLED)];
+    const givenBack = Math.floor(taken * GIVE_BACK_SHARE);
     let [size, behind] = [FIRST_PIECE, ""];
     let [allSeen, allMoved] = [0, 0];
     for (let piece = 1; piece <= MAX_PIECES; piece++) {
-      if (piece === 2) tell(true);
+      if (piece === 2 || held >= TROUBLE) tell(true);
+      const troubled = [...heldBy].filter(([, times]) => times >= TROUBLE).map(([user]) => user);
+      const rest = [givenBack, ...troubled.slice(0, MAX_TROUBLED)];
       const [seen, moved, left, goesOn, last] = await lookAtQueue.call(valkey, ...keys, jobs, size, behind, ...rest);
       allSeen += seen;
       allMoved += moved;
