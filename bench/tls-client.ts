@@ -7,9 +7,9 @@
  * Prints {@link ClientFigures} as JSON.
  */
 import { readFileSync } from "node:fs";
-import { type Network, parseNetwork } from "../src/address.ts";
+import { type Network, parseNetwork } from "../src/http/address.ts";
+import { createSender } from "../src/http/sender.ts";
 import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
-import { createSender } from "../src/send.ts";
 import { buildEventData } from "./backlog.ts";
 import { hostOf, nameOf } from "./hosts.ts";
 import type { SinkCounts } from "./sink.ts";

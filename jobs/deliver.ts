@@ -1,13 +1,14 @@
 /**
  * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
  */
+
+import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Gate, Permit, Turn } from "../src/isolation/gate.ts";
 import { describeOutcome, type Outcome } from "../src/outcome.ts";
 import { buildRequest, endpointKey, type WebhookEvent } from "../src/payload.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
-import type { Sender } from "../src/send.ts";
 import type { Completed } from "./completion.ts";
 import { ContractError, type ContractOptions, parseEvent } from "./event.ts";
 

@@ -1,7 +1,7 @@
 /**
  * The configuration: the only reader of the environment.
  */
-import { blockedRange, literalOf } from "./address.ts";
+import { blockedRange, literalOf } from "./http/address.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { findUnknownSettings, type UnknownSetting } from "./unknown-settings.ts";
 

@@ -13,6 +13,9 @@ export type FailureCode =
   | "invalid_response"
   | "network";
 
+/** What was wrong with a TLS connection, where that is known. */
+export type TlsCause = "expired" | "wrong_host" | "untrusted" | "handshake";
+
 /** Why we could not even try, or had to stop: never charged to the endpoint, never an attempt. */
 export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
 
@@ -20,7 +23,8 @@ export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
  * The outcome of an attempt.
  *
  * - `response`  a status line arrived; whatever happened to the body afterwards does not matter
- * - `failure`   no usable status line
+ * - `failure`   no usable status line. `cause` says more: of `tls` a {@link TlsCause}, for everybody; of `dns` the kind of address
+ *               that the name led to (`loopback`, `private`, …), for operators only
  * - `blocked`   the address is not one we may reach; `range` names the kind of address (`loopback`, `private`, …)
  * - `fault`     ours: a resolver that is down, no file descriptors, a shutdown, a lost job lock
  * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
@@ -35,7 +39,12 @@ export type Outcome =
       readonly retryAfter: string | undefined;
       readonly durationMs: number;
     }
-  | { readonly kind: "failure"; readonly code: FailureCode; readonly durationMs: number }
+  | {
+      readonly kind: "failure";
+      readonly code: FailureCode;
+      readonly cause?: TlsCause | string;
+      readonly durationMs: number;
+    }
   | { readonly kind: "blocked"; readonly range: string; readonly durationMs: number }
   | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number }
   | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };

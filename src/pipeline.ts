@@ -3,10 +3,11 @@
  */
 import { type Completed, createCompletion } from "../jobs/completion.ts";
 import { createDeliver } from "../jobs/deliver.ts";
-import type { Resolve } from "./address.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
 import { lockMsFor } from "./deadline.ts";
+import type { Resolve } from "./http/address.ts";
+import { createSender, type Sender } from "./http/sender.ts";
 import { createBacklog } from "./isolation/backlog.ts";
 import { createCalls } from "./isolation/calls.ts";
 import { createFairQueue } from "./isolation/fair-queue.ts";
@@ -16,7 +17,6 @@ import { createMetrics, type Metrics } from "./metrics.ts";
 import { DeliveryWorker } from "./queue.ts";
 import { queueKey } from "./queue-layout.ts";
 import { JITTER, type RetryPolicy } from "./retry.ts";
-import { createSender, type Sender } from "./send.ts";
 import type { Tracing } from "./tracing.ts";
 import type { Valkey } from "./valkey.ts";
 

@@ -2,8 +2,8 @@
  * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
  */
 import { z } from "zod";
-import { type Network, parseNetwork } from "./address.ts";
-import { type NameServer, parseNameServer } from "./resolv-conf.ts";
+import { type NameServer, parseNameServer } from "./dns/resolv-conf.ts";
+import { type Network, parseNetwork } from "./http/address.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */

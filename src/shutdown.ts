@@ -2,8 +2,8 @@
  * Stopping: quiet, wait, hand back, close. Four separate ideas, each bounded, so that no process outlives its order to go.
  */
 import { within } from "./deadline.ts";
+import type { Sender } from "./http/sender.ts";
 import type { DeliveryWorker } from "./queue.ts";
-import type { Sender } from "./send.ts";
 import type { Valkey } from "./valkey.ts";
 
 const HAND_BACK_MS = 2 * 1000; // 2 s: a script or two per job, all at once

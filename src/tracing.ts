@@ -29,10 +29,10 @@ import {
 import type { Telemetry } from "bullmq";
 import { BullMQOtel } from "bullmq-otel";
 import { within } from "./deadline.ts";
+import type { Sender } from "./http/sender.ts";
 import type { Logger } from "./logger.ts";
 import { errorCode, type Outcome, statusCode } from "./outcome.ts";
 import { endpointName, type WebhookRequest } from "./payload.ts";
-import type { Sender } from "./send.ts";
 
 const LAST_SPANS_MS = 2 * 1000; // 2 s for the last spans: a collector that is away must not hold up a shutdown
 const NAME = "fluxhook"; // the service's, unless OTEL_SERVICE_NAME says otherwise

@@ -17,7 +17,7 @@ const PURE = [
     (name) => `isolation/${name}`,
   ),
   "mask",
-  "response",
+  "http/response",
   "advice",
   "moments",
   "events",
@@ -26,8 +26,8 @@ const PURE = [
   "valkey-url",
   "queue-layout",
   "refusals",
-  "dns-message",
-  "resolv-conf",
+  "dns/message",
+  "dns/resolv-conf",
 ];
 /** What starts a process, or is the door to one. */
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
@@ -56,14 +56,14 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
   [/^zod$/, /^(src\/settings|jobs\/event)\.ts$/],
-  [/^ipaddr\.js$/, /^src\/address\.ts$/],
+  [/^ipaddr\.js$/, /^src\/http\/address\.ts$/],
   [/^prom-client$/, /^src\/metrics\.ts$/],
   [/^redis-parser$/, /^src\/wire\.ts$/],
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],
-  [/^node:(net|tls)$/, /^src\/(connections|name-server)\.ts$/],
-  [/^node:(dns|dns\/promises)$/, /^src\/address\.ts$/],
+  [/^node:(net|tls)$/, /^src\/(http\/connections|dns\/name-server)\.ts$/],
+  [/^node:(dns|dns\/promises)$/, /^src\/http\/address\.ts$/],
 ];
 
 interface Source {

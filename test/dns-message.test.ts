@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { buildQuestion, parseDnsAnswer } from "../src/dns-message.ts";
+import { buildQuestion, parseDnsAnswer } from "../src/dns/message.ts";
 import { createChance } from "./support/chance.ts";
 
 const question = buildQuestion(7, "a.example", "A") as Buffer;

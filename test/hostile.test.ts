@@ -1,11 +1,11 @@
-/** Receivers that mean no good, all at once, through the whole pipeline. What each of them does alone: send.test.ts. */
+/** Receivers that mean no good, all at once, through the whole pipeline. What each of them does alone: sender.test.ts. */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import type { Address } from "../src/address.ts";
 import type { Attempt } from "../src/attempts.ts";
+import type { Address } from "../src/http/address.ts";
 import { errorCode } from "../src/outcome.ts";
 import { type Exchange, http, type ListenerOptions, listen } from "./support/listener.ts";
 import { bounded, eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";

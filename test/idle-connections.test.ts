@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
-import { type Network, parseNetwork } from "../src/address.ts";
+import { type Network, parseNetwork } from "../src/http/address.ts";
+import { createSender, type Sender } from "../src/http/sender.ts";
 import { errorCode } from "../src/outcome.ts";
-import { createSender, type Sender } from "../src/send.ts";
 import { type Exchange, http, type Listener, listen } from "./support/listener.ts";
 
 const UNASKED = http(200, "ok");

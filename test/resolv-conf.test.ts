@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { candidatesFor, parseNameServer, parseResolvConf } from "../src/resolv-conf.ts";
+import { candidatesFor, parseNameServer, parseResolvConf } from "../src/dns/resolv-conf.ts";
 
 test.each([
   ["10.0.0.2", { address: "10.0.0.2", port: 53 }],

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type Reading, ResponseReader } from "../src/response.ts";
+import { type Reading, ResponseReader } from "../src/http/response.ts";
 
 const head = (...lines: string[]) => `${lines.join("\r\n")}\r\n\r\n`;
 const OK = "HTTP/1.1 200 OK";

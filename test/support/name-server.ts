@@ -3,8 +3,8 @@
  */
 import { createSocket, type RemoteInfo } from "node:dgram";
 import { createServer } from "node:net";
-import { RECORD_TYPES, type RecordType } from "../../src/dns-message.ts";
-import type { NameServer } from "../../src/resolv-conf.ts";
+import { RECORD_TYPES, type RecordType } from "../../src/dns/message.ts";
+import type { NameServer } from "../../src/dns/resolv-conf.ts";
 
 /** What is said to a question. What is not given is empty: `{}` is a name without addresses of that family. */
 export interface Said {

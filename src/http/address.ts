@@ -3,7 +3,7 @@
  */
 import type { LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
-import type { FailureCode, FaultCode } from "./outcome.ts";
+import type { FailureCode, FaultCode } from "../outcome.ts";
 
 /** A range of addresses, parsed. */
 export type Network = [ipaddr.IPv4 | ipaddr.IPv6, number];
@@ -75,7 +75,7 @@ export class LookupError extends Error {
   override readonly name = "LookupError";
   constructor(
     readonly result:
-      | { readonly kind: "failure"; readonly code: FailureCode }
+      | { readonly kind: "failure"; readonly code: FailureCode; readonly cause?: string }
       | { readonly kind: "fault"; readonly code: FaultCode }
       | { readonly kind: "blocked"; readonly range: string },
   ) {

@@ -1,8 +1,8 @@
 /**
  * One lookup: the candidates of a name in order, both families of each at the same time.
  */
-import type { Address } from "./address.ts";
-import type { RecordType } from "./dns-message.ts";
+import type { Address } from "../http/address.ts";
+import type { RecordType } from "./message.ts";
 import type { Verdict } from "./question.ts";
 
 /** What came of a lookup. `unanswered`: no server said whether there is such a name. */

@@ -4,11 +4,11 @@
  * The hosts file, resolv.conf and then the name servers, as the system's own resolver does; not what else nsswitch.conf may
  * name. Answers are kept for their TTL within bounds, and each name is asked for once, however many attempts wait for it.
  */
-import { type Address, LookupError, type Resolve } from "./address.ts";
-import { buildQuestion } from "./dns-message.ts";
+import { type Address, LookupError, type Resolve } from "../http/address.ts";
 import { followFile, parseHosts } from "./hosts-file.ts";
 import { type Ask, type Found, lookUp } from "./lookup.ts";
 import { domainOf, LookupRoom, type Visitor } from "./lookup-room.ts";
+import { buildQuestion } from "./message.ts";
 import { NameServerClient } from "./name-server.ts";
 import { askServers } from "./question.ts";
 import { candidatesFor, type LookupRules, type NameServer, parseResolvConf } from "./resolv-conf.ts";

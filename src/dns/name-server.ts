@@ -7,7 +7,7 @@
 import { randomInt } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { connect } from "node:net";
-import { buildQuestion, type DnsAnswer, parseDnsAnswer, type RecordType } from "./dns-message.ts";
+import { buildQuestion, type DnsAnswer, parseDnsAnswer, type RecordType } from "./message.ts";
 import type { NameServer } from "./resolv-conf.ts";
 
 /** What came of a question: an answer, or word that nobody listens there. Silence is not told. */

@@ -4,14 +4,15 @@
  * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
+
+import type { NameServer } from "../dns/resolv-conf.ts";
+import { createResolver, NO_SERVERS, type Resolver } from "../dns/resolver.ts";
+import type { FaultCode, Outcome } from "../outcome.ts";
+import type { WebhookRequest } from "../payload.ts";
 import { blockedRange, createLookup, literalOf, type Network, type Resolve } from "./address.ts";
 import { type Connection, type Exchange, type Target, UNASKED } from "./connection.ts";
 import { type Connections, createConnections } from "./connections.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
-import type { FaultCode, Outcome } from "./outcome.ts";
-import type { WebhookRequest } from "./payload.ts";
-import type { NameServer } from "./resolv-conf.ts";
-import { createResolver, NO_SERVERS, type Resolver } from "./resolver.ts";
 import { ResponseReader } from "./response.ts";
 
 export interface SenderOptions {

@@ -2,7 +2,7 @@
  * One connection to a receiver: carries one exchange at a time, and takes nothing for an answer that came before the request.
  */
 import type { Socket } from "node:net";
-import { perPoll } from "./turn.ts";
+import { perPoll } from "../turn.ts";
 
 /** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
 export interface Target {

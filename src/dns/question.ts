@@ -1,7 +1,7 @@
 /**
  * One question, put to the name servers one after the other until one answers.
  */
-import type { DnsAnswer, RecordType } from "./dns-message.ts";
+import type { DnsAnswer, RecordType } from "./message.ts";
 import type { NameServerClient, Reply } from "./name-server.ts";
 import type { LookupRules } from "./resolv-conf.ts";
 
