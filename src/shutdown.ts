@@ -8,18 +8,18 @@ import type { Valkey } from "./valkey.ts";
 
 const HAND_BACK_MS = 2 * 1000; // 2 s: a script or two per job, all at once
 
-const ECHO_MS = 400; // a terminal and npm may both pass on one Ctrl-C
+const ECHO_MS = 400; // a terminal and npm may both pass on one Ctrl-C, or one hangup
 const LAST_WORD_MS = 500; // for Valkey to say that it has heard all the rest
 
 /**
- * Call `stop` on the first SIGTERM or SIGINT and end the process with the code it resolves to. A second signal calls
- * `hurry`: who asks twice does not want to wait.
+ * Call `stop` on the first SIGTERM, SIGINT or SIGHUP (a terminal that was closed) and end the process with the code it
+ * resolves to. A second signal calls `hurry`: who asks twice does not want to wait.
  */
 export function onSignals(stop: (signal: string) => Promise<number>, hurry: () => void): void {
   let stoppingSince: number | undefined;
   const handle = (signal: string): void => {
     if (stoppingSince !== undefined) {
-      const isEcho = signal === "SIGINT" && performance.now() - stoppingSince < ECHO_MS;
+      const isEcho = signal !== "SIGTERM" && performance.now() - stoppingSince < ECHO_MS;
       if (!isEcho) hurry();
       return;
     }
@@ -29,8 +29,7 @@ export function onSignals(stop: (signal: string) => Promise<number>, hurry: () =
       () => process.exit(1),
     );
   };
-  process.on("SIGTERM", handle);
-  process.on("SIGINT", handle);
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(signal, handle);
 }
 
 /**

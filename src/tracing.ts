@@ -134,8 +134,9 @@ async function traced(request: WebhookRequest, send: (request: WebhookRequest) =
   const carrier: { traceparent?: string } = {};
   propagation.inject(trace.setSpan(context.active(), span), carrier);
   try {
-    const lines = Object.entries(carrier).map(([name, value]) => `${name}: ${value}\r\n`);
-    const outcome = await send({ ...request, head: request.head + lines.join("") });
+    // Not the `tracestate` that comes with it: what the backend's vendors note there is not for customers.
+    const line = carrier.traceparent === undefined ? "" : `traceparent: ${carrier.traceparent}\r\n`;
+    const outcome = await send({ ...request, head: request.head + line });
     const error = errorCode(outcome);
     span.setAttribute("http.response.status_code", statusCode(outcome) ?? undefined);
     if (error !== null) span.setAttribute("error.type", error).setStatus({ code: SpanStatusCode.ERROR });

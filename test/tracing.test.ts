@@ -89,7 +89,7 @@ async function spansOf(worker: WorkerProcess): Promise<Span[]> {
 
 const named = (spans: readonly Span[], name: string) => spans.filter((span) => span.name.startsWith(name));
 const context = (traceId: string, flags: string) =>
-  JSON.stringify({ traceparent: `00-${traceId}-b7ad6b7169203331-${flags}` });
+  JSON.stringify({ traceparent: `00-${traceId}-b7ad6b7169203331-${flags}`, tracestate: "dd=s:1;t.usr.id:usr_42" });
 
 test("a trace goes from the backend's span over the worker's to each POST and its header", async () => {
   const { worker, name } = await start({ WEBHOOK_TRACING: "1" });
@@ -175,6 +175,7 @@ test("a share is traced of what the backend does not decide, and its decision ho
   );
   const flags = customer.requests.map(({ headers }) => headers.traceparent?.slice(-2)).sort();
   expect(flags).toEqual(["00", "00", "01"]);
+  expect(customer.requests.flatMap(({ headers }) => Object.keys(headers))).not.toContain("tracestate"); // the backend's own
 });
 
 test.each([

@@ -359,7 +359,7 @@ describe("the worker's start", () => {
   });
 });
 
-describe.each(["SIGTERM", "SIGINT"] as const)("%s", (signal) => {
+describe.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)("%s", (signal) => {
   test("ends an idle worker at once, with 0", async () => {
     const process = worker(backend());
     await whenReady(process, 200);

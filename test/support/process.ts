@@ -18,7 +18,7 @@ export interface WorkerProcess {
   line(message: string, count?: number): Promise<Line>;
   /** Its exit code, or the signal's name. */
   readonly exited: Promise<number | string>;
-  signal(name: "SIGTERM" | "SIGINT"): void;
+  signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void;
   /** End it if it still runs: SIGTERM, then SIGKILL. */
   stop(): Promise<number | string>;
 }
