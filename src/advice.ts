@@ -38,6 +38,10 @@ const CODES: Readonly<Record<string, Advice>> = {
     what: "The answer was not HTTP",
     todo: "Check that the port speaks HTTP or HTTPS as the URL says, and that no proxy in between garbles the answer.",
   },
+  http2_only: {
+    what: "The endpoint speaks HTTP/2 only",
+    todo: "Let it, or the proxy in front of it, take HTTP/1.1 as well.",
+  },
   network: {
     what: "The connection failed",
     todo: "Try the URL from outside the endpoint's network. If it answers there, look at firewalls and proxies in between.",
@@ -45,6 +49,14 @@ const CODES: Readonly<Record<string, Advice>> = {
   blocked_address: {
     what: "The address is not a public one, so it was not called",
     todo: "Use a URL whose host resolves to public addresses only. A private network has to be opened by the operator, in WEBHOOK_ALLOW_NETWORKS. It is not tried again.",
+  },
+  blocked_port: {
+    what: "The URL's port is not one that may be called",
+    todo: "Use one of the ports that the operator allows in WEBHOOK_ALLOW_PORTS, such as 443. It is not tried again.",
+  },
+  https_required: {
+    what: "The URL is not https, so it was not called",
+    todo: "Use an https URL: the operator requires it (WEBHOOK_REQUIRE_HTTPS). It is not tried again.",
   },
   expired: {
     what: "It waited longer than an event may, and was given up",
@@ -56,6 +68,7 @@ const CODES: Readonly<Record<string, Advice>> = {
   },
   resolver: { what: "Our own resolver did not answer", todo: OURS },
   resources: { what: "The worker had run out of sockets or files", todo: OURS },
+  proxy: { what: "Our egress proxy could not be reached, or refused us", todo: OURS },
   shutdown: { what: "The worker was being stopped", todo: OURS },
   lock_lost: { what: "The worker lost touch with Valkey", todo: OURS },
 };

@@ -107,7 +107,7 @@ export function createMetrics({
       counts.set(label, (counts.get(label) ?? 0) + 1);
       attempts.set(event, counts);
       duration.observe(outcome.durationMs / 1000);
-      if (outcome.kind === "blocked") blocked.labels(outcome.range).inc();
+      if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
     },
     unlogged: () => unlogged.inc(),
     backlogFull: () => backlogFull.inc(),

@@ -11,13 +11,17 @@ export type FailureCode =
   | "unreachable"
   | "tls"
   | "invalid_response"
+  | "http2_only"
   | "network";
 
 /** What was wrong with a TLS connection, where that is known. */
 export type TlsCause = "expired" | "wrong_host" | "untrusted" | "handshake";
 
 /** Why we could not even try, or had to stop: never charged to the endpoint, never an attempt. */
-export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
+export type FaultCode = "resolver" | "resources" | "proxy" | "shutdown" | "lock_lost";
+
+/** Which rule of the operator's forbids the URL, where it is not its address. */
+export type BlockedCode = "blocked_port" | "https_required";
 
 /**
  * The outcome of an attempt.
@@ -25,8 +29,9 @@ export type FaultCode = "resolver" | "resources" | "shutdown" | "lock_lost";
  * - `response`  a status line arrived; whatever happened to the body afterwards does not matter
  * - `failure`   no usable status line. `cause` says more: of `tls` a {@link TlsCause}, for everybody; of `dns` the kind of address
  *               that the name led to (`loopback`, `private`, …), for operators only
- * - `blocked`   the address is not one we may reach; `range` names the kind of address (`loopback`, `private`, …)
- * - `fault`     ours: a resolver that is down, no file descriptors, a shutdown, a lost job lock
+ * - `blocked`   the URL is not one we may call. Without a `code` because of its address, and `range` names the kind of address
+ *               (`loopback`, `private`, …)
+ * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock
  * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
  * - `backlog_full`  not tried any more: it is among the oldest of more than `WEBHOOK_MAX_BACKLOG` events that wait
  *
@@ -45,7 +50,7 @@ export type Outcome =
       readonly cause?: TlsCause | string;
       readonly durationMs: number;
     }
-  | { readonly kind: "blocked"; readonly range: string; readonly durationMs: number }
+  | { readonly kind: "blocked"; readonly code?: BlockedCode; readonly range?: string; readonly durationMs: number }
   | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number }
   | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };
 
@@ -65,7 +70,7 @@ export function errorCode(outcome: Outcome): string | null {
     case "response":
       return isDelivered(outcome) ? null : `http_${outcome.status}`;
     case "blocked":
-      return "blocked_address";
+      return outcome.code ?? "blocked_address";
     case "expired":
     case "backlog_full":
       return outcome.kind;
@@ -85,7 +90,7 @@ export function describeOutcome(outcome: Outcome): string {
     case "response":
       return `HTTP ${outcome.status} in ${outcome.durationMs} ms`;
     case "blocked":
-      return `blocked_address (${outcome.range})`;
+      return outcome.code ?? `blocked_address (${outcome.range})`;
     case "expired":
     case "backlog_full":
       return outcome.kind;

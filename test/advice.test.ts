@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { type Advice, adviceFor } from "../src/advice.ts";
-import { errorCode, type FailureCode, type FaultCode, type Outcome } from "../src/outcome.ts";
+import { type BlockedCode, errorCode, type FailureCode, type FaultCode, type Outcome } from "../src/outcome.ts";
 
 // Typed, so that a new code without words does not compile here.
 const FAILURES: Record<FailureCode, true> = {
@@ -11,14 +11,23 @@ const FAILURES: Record<FailureCode, true> = {
   unreachable: true,
   tls: true,
   invalid_response: true,
+  http2_only: true,
   network: true,
 };
-const FAULTS: Record<FaultCode, true> = { resolver: true, resources: true, shutdown: true, lock_lost: true };
+const FAULTS: Record<FaultCode, true> = {
+  resolver: true,
+  resources: true,
+  proxy: true,
+  shutdown: true,
+  lock_lost: true,
+};
+const BLOCKED: Record<BlockedCode, true> = { blocked_port: true, https_required: true };
 const UNKNOWN = adviceFor("from_the_future");
 
 const outcomes: Outcome[] = [
   ...Object.keys(FAILURES).map((code) => ({ kind: "failure", code: code as FailureCode, durationMs: 1 }) as const),
   ...Object.keys(FAULTS).map((code) => ({ kind: "fault", code: code as FaultCode, durationMs: 1 }) as const),
+  ...Object.keys(BLOCKED).map((code) => ({ kind: "blocked", code: code as BlockedCode, durationMs: 1 }) as const),
   { kind: "blocked", range: "private", durationMs: 1 },
   { kind: "expired", durationMs: 0 },
 ];

@@ -19,6 +19,10 @@ test.each<[Outcome, boolean, string | null, number | null, string]>([
   [{ kind: "failure", code: "timeout", durationMs: 10000 }, false, "timeout", null, "timeout after 10000 ms"],
   [{ kind: "failure", code: "tls", durationMs: 7 }, false, "tls", null, "tls after 7 ms"],
   [{ kind: "blocked", range: "loopback", durationMs: 0 }, false, "blocked_address", null, "blocked_address (loopback)"],
+  [{ kind: "blocked", code: "blocked_port", durationMs: 0 }, false, "blocked_port", null, "blocked_port"],
+  [{ kind: "blocked", code: "https_required", durationMs: 0 }, false, "https_required", null, "https_required"],
+  [{ kind: "failure", code: "http2_only", durationMs: 9 }, false, "http2_only", null, "http2_only after 9 ms"],
+  [{ kind: "fault", code: "proxy", durationMs: 5 }, false, "proxy", null, "proxy after 5 ms"],
   [{ kind: "fault", code: "resolver", durationMs: 3 }, false, "resolver", null, "resolver after 3 ms"],
 ])("%j: delivered %p, error %p, status %p, in words %p", (outcome, delivered, error, status, words) => {
   expect(isDelivered(outcome)).toBe(delivered);
