@@ -1,6 +1,8 @@
 /**
  * The configuration: the only reader of the environment.
  */
+import { X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { blockedRange, literalOf } from "./http/address.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { findUnknownSettings, type UnknownSetting } from "./unknown-settings.ts";
@@ -8,7 +10,13 @@ import { findUnknownSettings, type UnknownSetting } from "./unknown-settings.ts"
 type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
 
 /** The settings as the program uses them: durations in ms, sizes in bytes, lists as arrays. */
-export type Config = Readonly<Omit<Parsed, "endpointConcurrency"> & { endpointConcurrency: number }>;
+export type Config = Readonly<
+  Omit<Parsed, "endpointConcurrency" | "caFile"> & {
+    endpointConcurrency: number;
+    /** The certificates in WEBHOOK_CA_FILE, each in PEM. */
+    ca: readonly string[];
+  }
+>;
 
 /**
  * Read and check all settings. An empty variable counts as unset.
@@ -41,7 +49,30 @@ export function loadConfig(
       `expected BOARD_PASSWORD to be set, since BOARD_HOST ("${parsed.boardHost}") is not a loopback address, got nothing`,
     );
   }
-  return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...parsed, endpointConcurrency } };
+  const { caFile, ...rest } = parsed;
+  const ca = caFile === undefined ? [] : readCertificates(caFile);
+  if (typeof ca === "string") problems.push(`expected WEBHOOK_CA_FILE to be ${SETTINGS.caFile.expected}, got ${ca}`);
+  else if (problems.length === 0) return { ok: true, config: { ...rest, endpointConcurrency, ca } };
+  return { ok: false, problems };
+}
+
+/**
+ * The certificates in a file, each in PEM; whatever else stands there, such as comments, is left out.
+ *
+ * @returns what is wrong, when the file cannot be read, holds no certificate, or one that is damaged
+ */
+function readCertificates(path: string): string[] | string {
+  const shown = JSON.stringify(path);
+  try {
+    const found =
+      readFileSync(path, "latin1").match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+    if (found.length === 0) return `${shown}, which holds no certificate`;
+    for (const certificate of found) new X509Certificate(certificate); // throws when it is none
+    return found;
+  } catch (error) {
+    const { syscall, code } = error as NodeJS.ErrnoException;
+    return `${shown}, ${syscall === undefined ? "in which a certificate is damaged" : `which cannot be read (${code})`}`;
+  }
 }
 
 /** Read `.env` in the directory in which the process was started, where the runtime has not done so, as Bun has. */

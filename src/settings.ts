@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { type NameServer, parseNameServer } from "./dns/resolv-conf.ts";
 import { type Network, parseNetwork } from "./http/address.ts";
+import { type PortRange, parsePortRange } from "./http/destination.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */
@@ -22,6 +23,7 @@ export interface Setting<T> {
 const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
+const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 
 const text = z.string().min(1);
@@ -46,18 +48,17 @@ const list = <T>(item: z.ZodType<T, string>, max: number) =>
     .string()
     .transform((value) => (value === "" ? [] : value.split(",").map((part) => part.trim())))
     .pipe(z.array(item).max(max));
-const network = z.string().transform((value, context): Network => {
-  const parsed = parseNetwork(value);
-  if (parsed !== undefined) return parsed;
-  context.addIssue("not a network");
-  return z.NEVER;
-});
-const nameServer = z.string().transform((value, context): NameServer => {
-  const parsed = parseNameServer(value);
-  if (parsed !== undefined) return parsed;
-  context.addIssue("not a name server");
-  return z.NEVER;
-});
+const parsedBy = <T>(parse: (value: string) => T | undefined): z.ZodType<T, string> =>
+  z.string().transform((value, context) => {
+    const parsed = parse(value);
+    if (parsed !== undefined) return parsed;
+    context.addIssue("not understood");
+    return z.NEVER;
+  });
+const network: z.ZodType<Network, string> = parsedBy(parseNetwork);
+const nameServer: z.ZodType<NameServer, string> = parsedBy(parseNameServer);
+const portRange: z.ZodType<PortRange, string> = parsedBy(parsePortRange);
+const flag = z.enum(["0", "1"]).transform((value) => value === "1");
 const key = z
   .string()
   .regex(/^[A-Za-z0-9+/]{43}=$/)
@@ -148,6 +149,43 @@ export const SETTINGS = {
     "CIDRs, as in 10.0.0.0/8,fd00::/8",
     "ranges that may be reached although they are not public",
   ),
+  denyNetworks: setting(
+    "WEBHOOK_DENY_NETWORKS",
+    "",
+    list(network, 100),
+    "CIDRs, as in 198.51.100.0/24,2001:db8::/32",
+    "ranges that may never be reached, such as your own public addresses; wins over `WEBHOOK_ALLOW_NETWORKS`",
+  ),
+  allowPorts: setting(
+    "WEBHOOK_ALLOW_PORTS",
+    "",
+    list(portRange, 100),
+    "ports and ranges of ports, as in 443,8000-8999",
+    "the only ports that may be reached; all when unset",
+  ),
+  requireHttps: setting("WEBHOOK_REQUIRE_HTTPS", "0", flag, "0 or 1", "1 delivers to `https://` URLs only"),
+  caFile: setting(
+    "WEBHOOK_CA_FILE",
+    "",
+    text.optional() as z.ZodType<string | undefined, string>,
+    "a readable file of certificates in PEM",
+    "certificate authorities to trust beside the system's",
+  ),
+  proxy: setting(
+    "WEBHOOK_PROXY",
+    "",
+    parsedBy(parseProxyUrl).optional() as z.ZodType<URL | undefined, string>,
+    PROXY_URL_FORM,
+    "the proxy through which every request goes (CONNECT)",
+    { isSecret: true },
+  ),
+  proxyResolves: setting(
+    "WEBHOOK_PROXY_RESOLVES",
+    "0",
+    flag,
+    "0 or 1",
+    "1 leaves looking up hosts, and judging their addresses, to the proxy",
+  ),
   dnsServers: setting(
     "WEBHOOK_DNS_SERVERS",
     "",
@@ -204,7 +242,7 @@ export const SETTINGS = {
   boardReadonly: setting(
     "BOARD_READONLY",
     "0",
-    z.enum(["0", "1"]).transform((value) => value === "1"),
+    flag,
     "0 or 1",
     "1 turns off every action, on the pages and in Bull Board",
   ),
@@ -233,6 +271,13 @@ export const SETTINGS = {
     "the least that is logged",
   ),
 } satisfies Record<string, Setting<unknown>>;
+
+/** A proxy's URL: nothing behind the port, since a proxy has no use for it. */
+function parseProxyUrl(value: string): URL | undefined {
+  const url = URL.parse(value);
+  const isPlain = url !== null && url.pathname === "/" && !/[?#]/.test(value) && /^https?:\/\//i.test(value);
+  return isPlain && url.port !== "0" ? url : undefined;
+}
 
 /** `250ms`, `5s`, `1m`, `2h`, `1d` as ms; undefined for anything else. */
 export function parseDuration(value: string): number | undefined {

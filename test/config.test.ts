@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { X509Certificate } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { loadConfig } from "../src/config.ts";
 import { SETTINGS } from "../src/settings.ts";
 
@@ -33,6 +34,12 @@ describe("the defaults", () => {
     maxBacklog: 1_000_000,
     maxBodyBytes: 256 * 1024,
     allowNetworks: [],
+    denyNetworks: [],
+    allowPorts: [],
+    requireHttps: false,
+    ca: [],
+    proxy: undefined,
+    proxyResolves: false,
     dnsServers: [],
     secretKeys: [],
     workerHost: "127.0.0.1",
@@ -81,6 +88,20 @@ describe("takes", () => {
     ["WEBHOOK_TIMEOUT", "1m", "timeoutMs", 60_000],
     ["WEBHOOK_RETRY_DELAYS", "250ms", "retryDelaysMs", [250]],
     ["WEBHOOK_RETRY_DELAYS", "1ms, 2s ,3m,4h,1d", "retryDelaysMs", [1, 2_000, 180_000, 14_400_000, 86_400_000]],
+    [
+      "WEBHOOK_ALLOW_PORTS",
+      "443, 8000-8999,1-65535",
+      "allowPorts",
+      [
+        [443, 443],
+        [8000, 8999],
+        [1, 65_535],
+      ],
+    ],
+    ["WEBHOOK_REQUIRE_HTTPS", "1", "requireHttps", true],
+    ["WEBHOOK_PROXY", "http://proxy.internal:3128", "proxy", new URL("http://proxy.internal:3128")],
+    ["WEBHOOK_PROXY", "https://u:p%40ss@[fd00::1]/", "proxy", new URL("https://u:p%40ss@[fd00::1]/")],
+    ["WEBHOOK_PROXY_RESOLVES", "1", "proxyResolves", true],
     ["WEBHOOK_SECRET_KEYS", `${KEY},${KEY}`, "secretKeys", [Buffer.alloc(32, 7), Buffer.alloc(32, 7)]],
     ["WORKER_PORT", "0", "workerPort", 0],
     ["BOARD_PORT", "65535", "boardPort", 65_535],
@@ -101,6 +122,21 @@ describe("takes", () => {
   test("networks, one or more", () => {
     const { allowNetworks } = configOf({ WEBHOOK_ALLOW_NETWORKS: "10.0.0.0/8, fd00::/8,127.0.0.1" });
     expect(allowNetworks.map(([base, bits]) => `${base}/${bits}`)).toEqual(["10.0.0.0/8", "fd00::/8", "127.0.0.1/32"]);
+  });
+
+  test("a file of certificates, without what else stands in it", () => {
+    const [ca, right] = ["ca.pem", "right.pem"].map((name) =>
+      readFileSync(join(import.meta.dir, "support", name), "utf8"),
+    );
+    const path = join(mkdtempSync(join(tmpdir(), "fluxhook-config-")), "bundle.pem");
+    writeFileSync(path, `# ours\n${ca}\n${right}`);
+    const authorities = configOf({ WEBHOOK_CA_FILE: path }).ca;
+    rmSync(dirname(path), { recursive: true });
+    expect(authorities.map((pem) => new X509Certificate(pem).subject)).toEqual([
+      "CN=Fluxhook test CA",
+      "CN=receiver.test",
+    ]);
+    expect(authorities.join("")).not.toContain("PRIVATE");
   });
 
   test("a board on another address once there is a password", () => {
@@ -125,6 +161,15 @@ describe("refuses", () => {
     ],
     ["WEBHOOK_DNS_SERVERS", ["dns.example", "10.0.0.2:0", "10.0.0.2;10.0.0.3", ","]],
     ["WEBHOOK_ALLOW_NETWORKS", ["10/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;fd00::/8", "*", ",", "010.0.0.0/8"]],
+    ["WEBHOOK_DENY_NETWORKS", ["10/8", "example.com", ",", "::ffff:10.0.0.0/104"]],
+    ["WEBHOOK_ALLOW_PORTS", ["0", "65536", "https", "443-", "-443", "8999-8000", "443;80", "443,", "080000", "1 - 2"]],
+    ["WEBHOOK_REQUIRE_HTTPS", ["2", "yes"]],
+    ["WEBHOOK_CA_FILE", ["/nowhere/ca.pem", "/dev/null", import.meta.dir, import.meta.path]],
+    [
+      "WEBHOOK_PROXY",
+      ["proxy.internal:3128", "socks5://proxy", "http:proxy", "http://", "http://p/path", "http://p?", "http://p:0"],
+    ],
+    ["WEBHOOK_PROXY_RESOLVES", ["2", "yes"]],
     ["WEBHOOK_SECRET_KEYS", ["short", KEY.slice(1), `${KEY}=`, `${KEY},`, Buffer.alloc(31).toString("base64")]],
     ["WORKER_PORT", ["-1", "65536", "http", "80.5"]],
     ["BOARD_PORT", ["-1", "65536", "http", "80.5"]],
@@ -173,6 +218,23 @@ describe("refuses", () => {
     expect(problemsOf(junk).length).toBeGreaterThan(10);
   });
 
+  test("a damaged certificate, and says which file has it", () => {
+    const path = join(mkdtempSync(join(tmpdir(), "fluxhook-config-")), "bundle.pem");
+    writeFileSync(path, readFileSync(join(import.meta.dir, "support/ca.pem"), "utf8").replace("MII", "MIA"));
+    const problems = problemsOf({ WEBHOOK_CA_FILE: path });
+    rmSync(dirname(path), { recursive: true });
+    expect(problems).toEqual([
+      `expected WEBHOOK_CA_FILE to be a readable file of certificates in PEM, got "${path}", in which a certificate is damaged`,
+    ]);
+  });
+
+  test("a file of certificates that cannot be read or holds none, and says why", () => {
+    const reasonOf = (path: string) => problemsOf({ WEBHOOK_CA_FILE: path })[0]?.split(", got ")[1];
+    expect(reasonOf("/nowhere/ca.pem")).toBe('"/nowhere/ca.pem", which cannot be read (ENOENT)');
+    expect(reasonOf("/tmp")).toBe('"/tmp", which cannot be read (EISDIR)');
+    expect(reasonOf("/dev/null")).toBe('"/dev/null", which holds no certificate');
+  });
+
   test("an endpoint's share above the whole, and says which setting has it", () => {
     expect(problemsOf({ WEBHOOK_CONCURRENCY: "8", WEBHOOK_ENDPOINT_CONCURRENCY: "9" })).toEqual([
       'expected WEBHOOK_ENDPOINT_CONCURRENCY to be at most WEBHOOK_CONCURRENCY (8), got "9"',
@@ -196,11 +258,13 @@ describe("refuses", () => {
   test("without printing a secret", () => {
     const problems = problemsOf({
       VALKEY_URL: `valkey://user:${SECRET}@host`,
+      WEBHOOK_PROXY: `socks5://user:${SECRET}@host`,
       WEBHOOK_SECRET_KEYS: `${KEY},${SECRET}`,
       BOARD_HOST: "0.0.0.0",
     });
     expect(problems).toEqual([
       "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
+      "expected WEBHOOK_PROXY to be an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128, got something else",
       "expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else",
       'expected BOARD_PASSWORD to be set, since BOARD_HOST ("0.0.0.0") is not a loopback address, got nothing',
     ]);
