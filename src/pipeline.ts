@@ -110,6 +110,11 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     valkey,
     concurrency: config.concurrency + Math.min(config.concurrency, MAX_AHEAD),
     watch: fairQueue,
+    unrepeated: ({ id, repeatJobKey }) =>
+      logger.warn(
+        { job: id, repeat: repeatJobKey, hint: "BullMQ 6 makes no more runs of it: use a job scheduler" },
+        "job.unrepeated",
+      ),
     telemetry: tracing?.telemetry,
     timeoutMs: config.timeoutMs,
     policy: parts.policy ?? {

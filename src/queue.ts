@@ -73,6 +73,8 @@ export interface DeliveryWorkerOptions {
   readonly policy: RetryPolicy;
   /** Told of each job that is taken, and when none was waiting. */
   readonly watch?: QueueWatch | undefined;
+  /** Told of a repeated job of BullMQ 4 or 5: this is its last run, since BullMQ 6 makes no more. */
+  readonly unrepeated?: ((job: Job) => void) | undefined;
   /** Tracing, when it is on. */
   readonly telemetry?: WorkerOptions["telemetry"] | undefined;
 }
@@ -86,9 +88,10 @@ export interface DeliveryWorkerOptions {
 export class DeliveryWorker extends LoopWorker {
   /** How many jobs are being processed. */
   active = 0;
+  readonly #unrepeated: (job: Job) => void;
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
-    const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry } = options;
+    const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry, unrepeated = () => {} } = options;
     const lockMs = lockMsFor(timeoutMs);
     const workerOptions: WorkerOptions = {
       connection: valkey,
@@ -119,6 +122,7 @@ export class DeliveryWorker extends LoopWorker {
     };
     super(queue, processJob, workerOptions, (...given) => tolerant(createRedisBackend(...given)));
     this.watch = watch;
+    this.#unrepeated = unrepeated;
   }
 
   protected override get Job(): typeof Job {
@@ -126,11 +130,19 @@ export class DeliveryWorker extends LoopWorker {
   }
 
   override async processJob(...given: Parameters<Worker["processJob"]>): Promise<Job | undefined> {
-    const [{ opts }] = given;
+    const [job] = given;
+    const { opts, repeatJobKey } = job;
+    if (repeatJobKey !== undefined) this.#tellUnrepeated(job, repeatJobKey);
     // null, as some clients store, and nonsense would make BullMQ's script fail halfway, after the request was sent.
     if (!isRetention(opts.removeOnComplete)) delete opts.removeOnComplete;
     if (!isRetention(opts.removeOnFail)) delete opts.removeOnFail;
     return (await super.processJob(...given)) as Job | undefined;
+  }
+
+  async #tellUnrepeated(job: Job, key: string): Promise<void> {
+    const schedulers = await this.jobScheduler;
+    // Rejects for a key that only older clients write.
+    await schedulers.getScheduler(key).catch(() => this.#unrepeated(job));
   }
 
   /** BullMQ puts a job off in one script and asks for the next in another: this does both in one, and notes that it is parked. */

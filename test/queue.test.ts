@@ -1,6 +1,7 @@
 /** What the worker makes of a job's own options. */
 import { afterEach, expect, test } from "bun:test";
 import { type Job, type JobsOptions, Queue } from "bullmq";
+import { Queue as Queue4 } from "bullmq4";
 import { AttemptFailed, DeliveryWorker } from "../src/queue.ts";
 import type { RetryPolicy } from "../src/retry.ts";
 import { connectValkey } from "../src/valkey.ts";
@@ -20,12 +21,16 @@ async function setUp(process: () => string = () => "") {
   const valkey = connectValkey(await testValkeyUrl(), "test:queue", { info() {}, warn() {} });
   const queue = new Queue(name, { connection: valkey });
   const seen: { id: string; policy: RetryPolicy }[] = [];
+  const unrepeated: string[] = [];
   const worker = new DeliveryWorker(
     async ({ id }, _, policy) => {
       seen.push({ id: id as string, policy });
       return process();
     },
-    { queue: name, valkey, concurrency: 5, timeoutMs: 10_000, policy: POLICY },
+    {
+      ...{ queue: name, valkey, concurrency: 5, timeoutMs: 10_000, policy: POLICY },
+      unrepeated: ({ id }) => unrepeated.push(id as string),
+    },
   );
   open.push({
     async stop() {
@@ -35,7 +40,7 @@ async function setUp(process: () => string = () => "") {
     },
   });
   worker.run();
-  return { queue, seen };
+  return { queue, seen, unrepeated };
 }
 
 test.each<[string, JobsOptions, RetryPolicy]>([
@@ -54,6 +59,21 @@ test.each<[string, JobsOptions, RetryPolicy]>([
     expect({ attempts: attempts || undefined, backoff, stackTraceLimit }).toEqual(opts as never); // 0 is none
   }
   expect(new Set(seen.map((run) => JSON.stringify(run.policy)))).toEqual(new Set([JSON.stringify(policy)]));
+});
+
+test("an older client's repeated job, which goes on no more, is told; a scheduler's is not", async () => {
+  const { queue, seen, unrepeated } = await setUp();
+  const older = new Queue4(queue.name, {
+    connection: { host: "127.0.0.1", port: Number(new URL(await testValkeyUrl()).port) },
+  });
+  const { id } = await older.add("file.created", {}, { repeat: { every: 50 } });
+  await older.close();
+  await queue.upsertJobScheduler("org:1:daily:report:x", { every: 40 }, { name: "file.created", data: {} });
+  await eventually(
+    () => seen.filter((run) => run.id !== id).length,
+    (runs) => runs >= 3,
+  );
+  expect(unrepeated).toEqual([id as string]);
 });
 
 test("a failed attempt is tried again when its error says, and counts against the job's own attempts", async () => {
