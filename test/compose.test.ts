@@ -38,6 +38,11 @@ describe("docker-compose.yml", () => {
     expect(valkey.ports).toBeUndefined();
   });
 
+  test("gives Valkey a password, and does not start without one", () => {
+    expect(option("requirepass")).toMatch(/^\$\{VALKEY_PASSWORD:\?.+\}$/);
+    expect(valkey.environment?.REDISCLI_AUTH).toMatch(/^\$\{VALKEY_PASSWORD\}$/); // for the health check
+  });
+
   test("lets the worker run many times over", () => {
     expect(worker.container_name).toBeUndefined();
     expect(worker.ports).toBeUndefined();
@@ -57,7 +62,7 @@ describe("docker-compose.yml", () => {
 
   test.each(["worker", "board"] as const)("starts the %s once Valkey is healthy, and again when it ends", (name) => {
     const service = services[name];
-    expect(service.environment?.VALKEY_URL).toBe("redis://valkey:6379");
+    expect(service.environment?.VALKEY_URL).toMatch(/^redis:\/\/:\$\{VALKEY_PASSWORD:\?.+\}@valkey:6379$/);
     expect(service.depends_on).toEqual({ valkey: { condition: "service_healthy" } });
     expect(service.restart).toBe("unless-stopped");
   });

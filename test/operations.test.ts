@@ -37,6 +37,7 @@ test.each(["../README.md", "../CONTRIBUTING.md", ...new Bun.Glob("**/*.md").scan
 
 test.each([...PAGES, ...DEPLOY])("every setting that %s names exists", (page) => {
   const names = new Set(Object.values(SETTINGS).map(({ name }) => name));
+  for (const [, name] of read("../docker-compose.yml").matchAll(/\$\{(\w+)/g)) names.add(name as string); // Compose's own
   const found = read(page).match(/\b(?:WEBHOOK|WORKER|BOARD|VALKEY)_[A-Z_]+\b|\bSHUTDOWN_TIMEOUT\b/g) ?? [];
   expect(found.filter((name) => !names.has(name))).toEqual([]);
 });
@@ -78,6 +79,42 @@ test.each(DEPLOY.filter((name) => name.endsWith(".yml")))(
         metadata: { name: expect.any(String) },
       });
     }
+  },
+);
+
+test("in Kubernetes each pod has its own secret, no token and no rights, and a network policy", () => {
+  const objects = Bun.YAML.parse(read("deploy/kubernetes.yml")) as {
+    kind: string;
+    metadata: { name: string };
+    spec: { template: { spec: Record<string, unknown> & { containers: Record<string, unknown>[] } } };
+  }[];
+  const pods = objects.filter(({ kind }) => kind === "Deployment");
+  expect(pods.map(({ metadata }) => metadata.name)).toEqual(["fluxhook-worker", "fluxhook-board"]);
+  for (const { metadata, spec } of pods) {
+    const { containers, automountServiceAccountToken } = spec.template.spec;
+    expect(automountServiceAccountToken).toBe(false);
+    expect(containers[0]?.envFrom).toEqual([{ secretRef: { name: metadata.name } }]);
+    expect(containers[0]?.securityContext).toEqual({
+      runAsNonRoot: true,
+      runAsUser: 1000,
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+      seccompProfile: { type: "RuntimeDefault" },
+    });
+    expect(objects).toContainEqual(expect.objectContaining({ kind: "NetworkPolicy", metadata }));
+  }
+});
+
+test.each(["deploy/fluxhook-worker@.service", "deploy/fluxhook-board.service"])(
+  "%s has no rights that it does not need, and secrets of its own",
+  (name) => {
+    const unit = read(name);
+    for (const line of ["CapabilityBoundingSet=", "NoNewPrivileges=yes", "SystemCallFilter=@system-service"]) {
+      expect(unit).toContain(`\n${line}\n`);
+    }
+    expect(unit).toMatch(/\nIPAddressDeny=\S/);
+    expect(unit).toContain(`\nEnvironmentFile=/etc/${/fluxhook-\w+/.exec(name)?.[0]}.env\n`);
   },
 );
 
