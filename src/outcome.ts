@@ -14,8 +14,16 @@ export type FailureCode =
   | "http2_only"
   | "network";
 
-/** What was wrong with a TLS connection, where that is known. */
-export type TlsCause = "expired" | "wrong_host" | "untrusted" | "handshake";
+/**
+ * Why there was no TLS connection.
+ *
+ * - `expired`, `not_yet_valid`  the certificate, or one of its chain, by our clock
+ * - `wrong_host`  the server has no certificate for the URL's host name
+ * - `untrusted`   no chain of good certificates leads to an authority that we trust
+ * - `handshake`   there was no certificate to judge, or none of ours that the server asked for: no TLS at that port, no version or
+ *                 cipher in common
+ */
+export type TlsCause = "expired" | "not_yet_valid" | "wrong_host" | "untrusted" | "handshake";
 
 /** Why we could not even try, or had to stop: never charged to the endpoint, never an attempt. */
 export type FaultCode = "resolver" | "resources" | "proxy" | "shutdown" | "lock_lost";
@@ -79,12 +87,22 @@ export function errorCode(outcome: Outcome): string | null {
   }
 }
 
+/** Why there was no TLS connection; undefined of every other outcome. Unlike other causes it may be shown to everybody. */
+export function tlsCause(outcome: Outcome): TlsCause | undefined {
+  return outcome.kind === "failure" && outcome.code === "tls" ? (outcome.cause as TlsCause | undefined) : undefined;
+}
+
+/** An error code with its cause, as people are shown it: `timeout`, `tls (expired)`. */
+export function nameError(error: string, cause: string | undefined): string {
+  return cause === undefined ? error : `${error} (${cause})`;
+}
+
 /** The status as the log stores it: `null` when there was no response. */
 export function statusCode(outcome: Outcome): number | null {
   return outcome.kind === "response" ? outcome.status : null;
 }
 
-/** One short phrase for job results and failure reasons: `HTTP 503 in 41 ms`, `timeout after 10000 ms`. */
+/** One short phrase for job results and failure reasons: `HTTP 503 in 41 ms`, `tls (expired) after 12 ms`. */
 export function describeOutcome(outcome: Outcome): string {
   switch (outcome.kind) {
     case "response":
@@ -95,6 +113,6 @@ export function describeOutcome(outcome: Outcome): string {
     case "backlog_full":
       return outcome.kind;
     default:
-      return `${outcome.code} after ${outcome.durationMs} ms`;
+      return `${nameError(outcome.code, tlsCause(outcome))} after ${outcome.durationMs} ms`;
   }
 }

@@ -73,6 +73,7 @@ function what(outcome: Outcome): object {
 
 const response = (status: number, retryAfter?: string) => ({ kind: "response", status, retryAfter });
 const failure = (code: string) => ({ kind: "failure", code });
+const tls = (cause: string) => ({ kind: "failure", code: "tls", cause });
 const fault = (code: string) => ({ kind: "fault", code });
 const blocked = (range: string) => ({ kind: "blocked", range });
 
@@ -781,15 +782,15 @@ describe("TLS", () => {
   });
 
   test.each([
-    ["another name", "right.pem", "other.test", ca],
-    ["another name below", "right.pem", "a.receiver.test", ca],
-    ["a certificate signed by itself", "self-signed.pem", "receiver.test", ca],
-    ["a certificate that is over", "expired.pem", "receiver.test", ca],
-    ["an authority that the system does not trust", "right.pem", "receiver.test", undefined],
-  ])("with %s fails, and no request is sent", async (_, pem, host, authority) => {
+    ["another name", "right.pem", "other.test", ca, "wrong_host"],
+    ["another name below", "right.pem", "a.receiver.test", ca, "wrong_host"],
+    ["a certificate signed by itself", "self-signed.pem", "receiver.test", ca, "untrusted"],
+    ["a certificate that is over", "expired.pem", "receiver.test", ca, "expired"],
+    ["an authority that the system does not trust", "right.pem", "receiver.test", undefined, "untrusted"],
+  ])("with %s fails, and no request is sent", async (_, pem, host, authority, cause) => {
     const listener = await answering(http(200), { tls: support(pem) });
     const sender = senderWith({ resolve, ca: authority });
-    expect(what(await sender.send(secure(listener, host), "1"))).toEqual(failure("tls"));
+    expect(what(await sender.send(secure(listener, host), "1"))).toEqual(tls(cause));
     expect(listener.exchanges).toEqual([]);
   });
 
@@ -797,13 +798,13 @@ describe("TLS", () => {
     const listener = await answering(http(200), { tls: support("right.pem") });
     const sender = senderWith({ resolve, ca });
     expect(what(await sender.send(secure(listener), "1"))).toEqual(response(200));
-    expect(what(await sender.send(secure(listener, "other.test"), "2"))).toEqual(failure("tls"));
+    expect(what(await sender.send(secure(listener, "other.test"), "2"))).toEqual(tls("wrong_host"));
     expect(listener.exchanges).toHaveLength(1);
   });
 
   test("to a port that speaks plain HTTP fails", async () => {
     const listener = await answering(() => {}, { onConnection: (socket) => void socket.end(http(400, "plain")) });
-    expect(what(await senderWith().send(secure(listener, "127.0.0.1"), "1"))).toEqual(failure("tls"));
+    expect(what(await senderWith().send(secure(listener, "127.0.0.1"), "1"))).toEqual(tls("handshake"));
   });
 
   test("is not guessed: plain HTTP to a port that speaks TLS fails", async () => {

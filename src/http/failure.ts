@@ -2,7 +2,7 @@
  * What the error of a connection says about an attempt: whose fault it is, and which.
  */
 import { closeSync, openSync } from "node:fs";
-import type { FailureCode, Outcome } from "../outcome.ts";
+import type { FailureCode, Outcome, TlsCause } from "../outcome.ts";
 import { LookupError } from "./address.ts";
 
 /** An outcome but for its duration. */
@@ -23,9 +23,22 @@ const FAILURES: Readonly<Record<string, FailureCode>> = {
   ENETUNREACH: "unreachable",
   EHOSTDOWN: "unreachable",
   ETIMEDOUT: "timeout",
-  EPROTO: "tls",
+  // Its answer to our ALPN, which offers HTTP/1.1 alone.
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "http2_only",
 };
-const TLS = /^(?:CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH|INVALID_)/;
+
+/** Codes of TLS whose names do not say which of the causes they are. */
+const TLS_CAUSES: Readonly<Record<string, TlsCause>> = {
+  CERT_HAS_EXPIRED: "expired",
+  CERT_NOT_YET_VALID: "not_yet_valid",
+  ERR_TLS_CERT_ALTNAME_INVALID: "wrong_host",
+  HOSTNAME_MISMATCH: "wrong_host",
+  ERR_SSL_TLSV1_ALERT_UNRECOGNIZED_NAME: "wrong_host", // the server knows no such name, and so has no certificate for it
+  ERR_SSL_KEY_USAGE_BIT_INCORRECT: "untrusted", // the certificate's key is not for a handshake
+  EPROTO: "handshake",
+};
+const HANDSHAKE = /^ERR_(?:SSL|TLS)_/;
+const NOT_TLS = /^(?:$|ERR_|E[A-Z0-9]+$)/; // no code at all, of Node's own, of the system's
 
 /** The receiver cut the connection, or closed it as we wrote. */
 export function isReset(error: NodeJS.ErrnoException): boolean {
@@ -44,7 +57,23 @@ function failureOf(error: NodeJS.ErrnoException): Result {
   const codes = tried.map(({ code = "" }) => code);
   const code = codes.find((code) => !OUR_RESOURCES.has(code)); // a machine without IPv6 fails at one of two by itself
   if (code === undefined) return { kind: "fault", code: "resources" };
-  return { kind: "failure", code: FAILURES[code] ?? (TLS.test(code) ? "tls" : "network") };
+  const known = FAILURES[code];
+  if (known !== undefined) return { kind: "failure", code: known };
+  const cause = tlsCauseOf(code);
+  return cause === undefined ? { kind: "failure", code: "network" } : { kind: "failure", code: "tls", cause };
+}
+
+/**
+ * What a code says about TLS; undefined when it is of something else.
+ *
+ * What is neither the handshake's, nor Node's, nor the system's is the result of verifying a certificate. OpenSSL has some 80
+ * of those, and Bun names the less usual ones, name constraints among them, `UNSPECIFIED`.
+ */
+function tlsCauseOf(code: string): TlsCause | undefined {
+  const known = TLS_CAUSES[code];
+  if (known !== undefined) return known;
+  if (HANDSHAKE.test(code)) return "handshake";
+  return NOT_TLS.test(code) ? undefined : "untrusted";
 }
 
 /** Bun says "refused" and "no such name" also when there was no file descriptor left to ask with. */
