@@ -62,7 +62,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],
-  [/^node:(net|tls)$/, /^src\/(http\/connections|dns\/name-server)\.ts$/],
+  [/^node:(net|tls)$/, /^src\/(http\/dial|dns\/name-server)\.ts$/],
   [/^node:(dns|dns\/promises)$/, /^src\/http\/address\.ts$/],
 ];
 

@@ -3,17 +3,7 @@
  */
 import type { Socket } from "node:net";
 import { perPoll } from "../turn.ts";
-
-/** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
-export interface Target {
-  /** As in `https://customer.example:8443`. */
-  readonly origin: string;
-  readonly isSecure: boolean;
-  /** A name, or a literal address without brackets. */
-  readonly host: string;
-  readonly isLiteral: boolean;
-  readonly port: number;
-}
+import type { Dial, Dialing, Target } from "./dial.ts";
 
 /** Who is told what comes over a connection. */
 export interface Exchange {
@@ -73,7 +63,7 @@ const unsent = perPoll((connections: Connection[]) => {
 /**
  * One connection. Once it is open it does without the streams of node:net, and is an eighth of a delivery cheaper (bench/RESULTS.md).
  */
-export class Connection {
+export class Connection implements Dialing {
   /** It has carried an exchange before this one. */
   isReused = false;
   idleSince = 0;
@@ -82,47 +72,53 @@ export class Connection {
   /** When the last of the request left, on the clock of performance.now(); Infinity until it has. */
   sentAt = Number.POSITIVE_INFINITY;
   /** It waits for the resolver. */
-  isResolving = false;
+  isResolving: boolean;
+  readonly origin: string;
+  readonly #endDial: () => void;
+  #socket: Socket | undefined; // once it is open
+  #bare: BareSocket | undefined;
   #exchange: Exchange | undefined;
   #unsent: Buffer | undefined;
-  #isOpen = false;
   #mayWrite = false;
-  #bare: BareSocket | undefined;
 
   constructor(
-    readonly origin: string,
-    private readonly socket: Socket,
-    { isSecure, isLiteral }: Target,
+    target: Target,
+    dial: Dial,
     private readonly onGone: (connection: Connection) => void,
   ) {
-    if (!isLiteral) {
-      this.isResolving = true;
-      socket.once("lookup", () => {
-        this.isResolving = false;
-      });
-    }
+    this.origin = target.origin;
+    this.isResolving = !target.isLiteral;
+    this.#endDial = dial(target, this);
+  }
+
+  lookedUp(): void {
+    this.isResolving = false;
+  }
+
+  failed(error: NodeJS.ErrnoException): void {
+    this.#ended(error);
+  }
+
+  opened(socket: Socket): void {
+    this.#socket = socket;
+    this.#bare = bareSocketOf(socket);
     const ended = (error?: NodeJS.ErrnoException): void => this.#ended(error);
-    // Not before the certificate was found good: the request is the customer's data.
-    socket.once(isSecure ? "secureConnect" : "connect", () => {
-      this.#isOpen = true;
-      this.#bare = bareSocketOf(socket);
-      this.#bare?.reload({
-        socket: {
-          data: (_, bytes) => this.#received(bytes),
-          drain: () => {
-            if (this.#mayWrite) this.write();
-          },
-          end: () => ended(),
-          close: (_, error) => ended(error),
-          error: (_, error) => ended(error),
+    this.#bare?.reload({
+      socket: {
+        data: (_, bytes) => this.#received(bytes),
+        drain: () => {
+          if (this.#mayWrite) this.write();
         },
-      });
-      if (this.#unsent !== undefined) unsent.add(this);
+        end: () => ended(),
+        close: (_, error) => ended(error),
+        error: (_, error) => ended(error),
+      },
     });
     socket.on("data", (bytes: Buffer) => this.#received(bytes));
     socket.on("error", ended);
     socket.on("end", () => ended());
     socket.on("close", () => ended());
+    if (this.#unsent !== undefined) unsent.add(this);
   }
 
   #received(bytes: Buffer): void {
@@ -144,7 +140,7 @@ export class Connection {
     this.hasBegun = false;
     this.#mayWrite = false;
     this.sentAt = Number.POSITIVE_INFINITY;
-    if (this.#isOpen) unsent.add(this);
+    if (this.#socket !== undefined) unsent.add(this);
   }
 
   /** Send what is unsent, as far as there is room for it. */
@@ -160,7 +156,7 @@ export class Connection {
     if (this.#bare === undefined) {
       this.#unsent = undefined;
       this.hasBegun = true;
-      this.socket.write(bytes);
+      this.#socket?.write(bytes);
     } else {
       const count = this.#bare.write(bytes);
       if (count > 0) this.hasBegun = true;
@@ -171,7 +167,7 @@ export class Connection {
 
   /** All of the request has left. */
   get isSent(): boolean {
-    return this.#unsent === undefined && this.socket.writableLength === 0;
+    return this.#unsent === undefined && this.#socket?.writableLength === 0;
   }
 
   /** The exchange is over: it hears nothing any more. */
@@ -182,6 +178,7 @@ export class Connection {
   destroy(): void {
     this.#exchange = undefined;
     this.#unsent = undefined;
-    this.socket.destroy();
+    if (this.#socket === undefined) this.#endDial();
+    else this.#socket.destroy();
   }
 }

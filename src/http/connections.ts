@@ -1,19 +1,11 @@
 /**
  * The connections to receivers: opened, lent to one exchange at a time, kept for a while when idle.
  *
- * Over node:net and node:tls: they let us choose the address (`lookup`), give up while connecting, and cost a quarter of
- * what node:http does.
+ * Over node:net and node:tls: they let us choose the address, give up while connecting, and cost a quarter of what node:http
+ * does.
  */
-import { connect, type LookupFunction } from "node:net";
-import { connect as connectTls } from "node:tls";
-import { Connection, type Target } from "./connection.ts";
-
-export interface ConnectionsOptions {
-  /** Asked for each new connection to a name, never for a literal. */
-  readonly lookup: LookupFunction;
-  /** Certificate authorities to trust, PEM; the system's otherwise. */
-  readonly ca: string | undefined;
-}
+import { Connection } from "./connection.ts";
+import type { Dial, Target } from "./dial.ts";
 
 const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
 const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
@@ -29,7 +21,8 @@ export interface Connections {
   close(): void;
 }
 
-export function createConnections({ lookup, ca }: ConnectionsOptions): Connections {
+/** @param dial  asked for each new connection */
+export function createConnections(dial: Dial): Connections {
   const idle = new Set<Connection>(); // oldest first
   const idleByOrigin = new Map<string, Connection[]>(); // oldest first
   let sweeper: Timer | undefined;
@@ -59,14 +52,7 @@ export function createConnections({ lookup, ca }: ConnectionsOptions): Connectio
     }
   }
 
-  function open(target: Target): Connection {
-    const { origin, isSecure, host, isLiteral, port } = target;
-    const options = { host, port, lookup, noDelay: true };
-    const socket = isSecure
-      ? connectTls({ ...options, servername: isLiteral ? "" : host, rejectUnauthorized: true, ...(ca && { ca }) })
-      : connect(options);
-    return new Connection(origin, socket, target, forget);
-  }
+  const open = (target: Target): Connection => new Connection(target, dial, forget);
 
   return {
     open,

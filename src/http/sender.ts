@@ -10,8 +10,9 @@ import { createResolver, NO_SERVERS, type Resolver } from "../dns/resolver.ts";
 import type { FaultCode, Outcome } from "../outcome.ts";
 import type { WebhookRequest } from "../payload.ts";
 import { blockedRange, createLookup, literalOf, type Network, type Resolve } from "./address.ts";
-import { type Connection, type Exchange, type Target, UNASKED } from "./connection.ts";
+import { type Connection, type Exchange, UNASKED } from "./connection.ts";
 import { type Connections, createConnections } from "./connections.ts";
+import { createDial, createOpenSocket, type Target } from "./dial.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
 import { ResponseReader } from "./response.ts";
 
@@ -66,7 +67,8 @@ export function createSender({
 
   const resolver: Resolver =
     resolve === undefined ? createResolver({ servers: dnsServers }) : { resolve, unresolved: () => NO_SERVERS };
-  const connections = createConnections({ lookup: createLookup(resolver.resolve, allowNetworks), ca });
+  const dial = createDial(createLookup(resolver.resolve, allowNetworks), createOpenSocket(ca));
+  const connections = createConnections(dial);
 
   function destinationOf(url: URL): Destination {
     const known = destinations.get(url);
