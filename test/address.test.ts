@@ -32,7 +32,6 @@ const SPECIAL: [name: string, first: string, last: string, range: string][] = [
   ["v6 loopback", "::1", "::1", "loopback"],
   ["v6 IPv4-compatible", "::2", "::ffff:ffff", "reserved"],
   ["v6 IPv4-translated (SIIT)", "::ffff:0:0:0", "::ffff:0:ffff:ffff", "rfc6145"],
-  ["v6 NAT64", "64:ff9b::", "64:ff9b::ffff:ffff", "rfc6052"],
   ["v6 NAT64, local", "64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff", "rfc6052"],
   ["v6 discard", "100::", "100::ffff:ffff:ffff:ffff", "discard"],
   ["v6 below global unicast", "64:ff9b:2::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "reserved"],
@@ -67,6 +66,16 @@ const PUBLIC = [
   ...["2000::", "2000:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:200::", "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff"],
   ...["2001:db9::", "2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2003::", "2606:4700:4700::1111", "3ffe::"],
   ...["3fff:1000::", "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+  ...["168.63.129.15", "168.63.129.17", "161.25.255.255", "161.27.0.0", "166.7.255.255", "166.12.0.0"],
+  ...[
+    "199.36.153.3",
+    "199.36.153.12",
+    "2600:2d00:2:fff::",
+    "2600:2d00:2:1001::",
+    "64:ff9b::808:808",
+    "64:ff9b::101:101",
+  ],
+  "2606:4700::5efe:808:808",
 ];
 
 const mapped = (ipv4: string) => [`::ffff:${ipv4}`, `0:0:0:0:0:ffff:${hexOf(ipv4)}`, `::FFFF:${hexOf(ipv4)}`];
@@ -87,6 +96,25 @@ describe("the guard", () => {
   test.each(PUBLIC)("lets %s pass, in its mapped forms too", (address) => {
     expect(blockedRange(address, [])).toBeUndefined();
     if (address.includes(".")) for (const form of mapped(address)) expect(blockedRange(form, [])).toBeUndefined();
+  });
+
+  test.each([
+    ["Azure's agent", "168.63.129.16", "168.63.129.16"],
+    ["IBM Cloud's infrastructure services", "161.26.0.0", "161.26.255.255"],
+    ["IBM Cloud's private endpoints", "166.8.0.0", "166.11.255.255"],
+    ["Google Cloud's private endpoints", "199.36.153.4", "199.36.153.11"],
+    ["Google Cloud's private endpoints, v6", "2600:2d00:2:1000::", "2600:2d00:2:1000:ffff:ffff:ffff:ffff"],
+    ["Google Cloud's other private endpoints, v6", "2600:2d00:2:2000::", "2600:2d00:2:2000:ffff:ffff:ffff:ffff"],
+  ])("blocks %s, from %s to %s, although they look public", (_, first, last) => {
+    for (const address of [first, last]) {
+      expect(blockedRange(address, [])).toBe("cloudService");
+      expect(blockedRange(address, networks(address))).toBeUndefined();
+      if (!address.includes(".")) continue;
+      for (const form of [...mapped(address), `64:ff9b::${hexOf(address)}`]) {
+        expect(blockedRange(form, [])).toBe("cloudService");
+        expect(blockedRange(form, networks(address))).toBeUndefined();
+      }
+    }
   });
 
   test.each(["127.0.0.1", "10.0.0.1", "169.254.169.254"])("blocks %s inside every transition format", (ipv4) => {
@@ -146,6 +174,11 @@ describe("the allow-list", () => {
     ["fd00::/8", "fd12:3456::1", undefined],
     ["fd00::/8", "fc00::1", "uniqueLocal"],
     ["64:ff9b::/96", "64:ff9b::808:808", undefined],
+    ["64:ff9b::/96", "64:ff9b::a00:1", "private"],
+    ["64:ff9b::a00:1", "64:ff9b::a00:1", "private"],
+    ["::/0", "64:ff9b::a00:1", "private"],
+    ["10.0.0.0/8", "64:ff9b::a00:1", undefined],
+    ["10.0.0.0/8", "64:ff9b::7f00:1", "loopback"],
     ["0.0.0.0/0", "127.0.0.1", undefined],
     ["0.0.0.0/0", "::1", "loopback"],
     ["::/0", "::1", undefined],
@@ -176,6 +209,73 @@ describe("the allow-list", () => {
     ...["::ffff:10.0.0.0/104", "::ffff:10.0.0.1"],
   ])("takes %p for no network", (text) => {
     expect(parseNetwork(text) === undefined).toBe(true); // a failure would print all of ipaddr.js
+  });
+});
+
+describe("an address of IPv6 with one of IPv4 inside", () => {
+  /** The form, what opens it, how it carries 8.8.8.8, and how 10.0.0.1. */
+  test.each([
+    ["NAT64 with a local prefix of 96 bits", "64:ff9b:1:1::/96", "64:ff9b:1:1::808:808", "64:ff9b:1:1::a00:1"],
+    ["NAT64 with a local prefix of 64 bits", "64:ff9b:1::/64", "64:ff9b:1:0:8:808:800:0", "64:ff9b:1:0:a:0:100:0"],
+    ["NAT64 with a local prefix of 56 bits", "64:ff9b:1::/56", "64:ff9b:1:8:8:808::", "64:ff9b:1:a:0:1::"],
+    ["NAT64 with a local prefix of 48 bits", "64:ff9b:1::/48", "64:ff9b:1:808:8:800::", "64:ff9b:1:a00:0:100::"],
+    ["IPv4-translated", "::ffff:0:0:0/96", "::ffff:0:808:808", "::ffff:0:a00:1"],
+    ["IPv4-compatible", "::/96", "::808:808", "::a00:1"],
+    ["6to4", "2002::/16", "2002:808:808::1", "2002:a00:1::1"],
+    ["Teredo's server", "2001::/32", "2001:0:808:808::f7f7:f7f7", "2001:0:a00:1::f7f7:f7f7"],
+    ["Teredo's client", "2001::/32", "2001:0:808:808::f7f7:f7f7", "2001:0:808:808::f5ff:fffe"],
+    ["ISATAP, link-local", "fe80::/10", "fe80::5efe:808:808", "fe80::5efe:a00:1"],
+    ["ISATAP, unique", "fd00::/8", "fd00::200:5efe:808:808", "fd00::200:5efe:a00:1"],
+  ])("in the form of %s needs both allowed", (_, form, carriesPublic, carriesPrivate) => {
+    expect(blockedRange(carriesPublic, [])).toBeString();
+    expect(blockedRange(carriesPublic, networks(form))).toBeUndefined();
+    expect(blockedRange(carriesPrivate, networks("10.0.0.0/8"))).toBeString();
+    expect(blockedRange(carriesPrivate, networks(form))).toBe("private");
+    expect(blockedRange(carriesPrivate, networks(form, "10.0.0.0/8"))).toBeUndefined();
+    expect(blockedRange(carriesPublic, networks(form), networks("8.8.8.8"))).toBe("denied");
+  });
+
+  test("is private as ISATAP in any network, also a public one", () => {
+    expect(blockedRange("2606:4700::5efe:a00:1", [])).toBe("private");
+    expect(blockedRange("2606:4700::200:5efe:a00:1", [])).toBe("private");
+    expect(blockedRange("2606:4700::100:5efe:a00:1", [])).toBeUndefined(); // an interface like others
+  });
+
+  test.each([
+    ["64:ff9b:1::/48", "64:ff9b:1:808:8:800:a00:1"],
+    ["64:ff9b:1::/48", "64:ff9b:1:808:108:800::"],
+    ["64:ff9b:1::/64", "64:ff9b:1:0:8:808:800:1"],
+    ["64:ff9b::/32", "64:ff9b:1::808:808"],
+    ["::/0", "64:ff9b:1::808:808"],
+  ])("is blocked with a local prefix when %s does not tell where: %s", (form, address) => {
+    expect(blockedRange(address, networks(form))).toBe("rfc6052");
+  });
+
+  test("is judged by the longest range that opens a local prefix", () => {
+    const allowed = networks("64:ff9b:1::/48", "64:ff9b:1:1::/96");
+    expect(blockedRange("64:ff9b:1:1::808:808", allowed)).toBeUndefined();
+    expect(blockedRange("64:ff9b:1:1::a00:1", allowed)).toBe("private");
+  });
+});
+
+describe("the deny-list", () => {
+  test.each([
+    ["a public address", "8.8.8.8", "8.8.8.0/24", ""],
+    ["a public address of IPv6", "2606:4700::1", "2606:4700::/32", ""],
+    ["a private one that is allowed", "10.1.2.3", "10.1.0.0/16", "10.0.0.0/8"],
+    ["what is allowed word for word", "10.1.2.3", "10.1.2.3", "10.1.2.3"],
+    ["a mapped one", "::ffff:8.8.8.8", "8.8.8.8", ""],
+    ["one inside NAT64", "64:ff9b::808:808", "8.8.8.8", "64:ff9b::/96"],
+    ["the form of NAT64", "64:ff9b::808:808", "64:ff9b::/96", "8.8.8.8"],
+    ["one inside 6to4", "2002:808:808::", "8.8.8.8", "2002::/16"],
+  ])("wins over all else: %s, %s, with %s", (_, address, denied, allowed) => {
+    expect(blockedRange(address, allowed === "" ? [] : networks(allowed), networks(denied))).toBe("denied");
+  });
+
+  test("leaves the neighbors alone", () => {
+    expect(blockedRange("8.8.9.8", [], networks("8.8.8.0/24"))).toBeUndefined();
+    expect(blockedRange("10.2.0.1", networks("10.0.0.0/8"), networks("10.1.0.0/16"))).toBeUndefined();
+    expect(blockedRange("127.0.0.1", [], networks("8.8.8.0/24"))).toBe("loopback");
   });
 });
 
@@ -220,8 +320,8 @@ describe("a literal in a URL", () => {
     ["192.168.257", "private"],
     ["4294967295", "broadcast"],
     ["[::127.0.0.1]", "reserved"],
-    ["[64:ff9b::7f00:1]", "rfc6052"],
-    ["[64:ff9b::127.0.0.1]", "rfc6052"],
+    ["[64:ff9b::7f00:1]", "loopback"],
+    ["[64:ff9b::127.0.0.1]", "loopback"],
     ["[2002:7f00:1::]", "6to4"],
     ["[fd00:ec2::254]", "uniqueLocal"],
     ["[FE80::1]", "linkLocal"],

@@ -46,7 +46,8 @@ async function outcomeOf({ resolve }: Resolver, name: string): Promise<string[] 
   } catch (error) {
     if (!(error instanceof LookupError)) throw error;
     const { result } = error;
-    return "code" in result ? `${result.kind} ${result.code}` : result.kind;
+    const cause = "cause" in result ? ` (${result.cause})` : "";
+    return `${result.kind} ${result.code}${cause}`;
   }
 }
 

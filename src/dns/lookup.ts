@@ -5,10 +5,16 @@ import type { Address } from "../http/address.ts";
 import type { RecordType } from "./message.ts";
 import type { Verdict } from "./question.ts";
 
-/** What came of a lookup. `unanswered`: no server said whether there is such a name. */
+/**
+ * What came of a lookup.
+ *
+ * - `none`        there is no such name, or it has no address; with a `cause`, it has, of a kind that may not be reached
+ * - `unanswered`  no server said whether there is such a name
+ */
 export type Found =
   | { readonly kind: "addresses"; readonly addresses: readonly Address[]; readonly ttlSeconds: number }
-  | { readonly kind: "none" | "unanswered" };
+  | { readonly kind: "none"; readonly cause?: string | undefined }
+  | { readonly kind: "unanswered" };
 
 /** Puts one question, and returns what withdraws it. */
 export type Ask = (name: string, type: RecordType, onVerdict: (verdict: Verdict) => void) => () => void;
@@ -27,10 +33,11 @@ const GRACE_MS = 300; // how long one family is waited for once the other has ad
 export function lookUp(ask: Ask, candidates: readonly string[], onEnd: (found: Found) => void): () => void {
   let stop = (): void => {};
   let isDoubtful = false;
+  let cause: string | undefined;
   const next = (index: number): void => {
     const candidate = candidates[index];
     if (candidate === undefined) {
-      onEnd({ kind: isDoubtful ? "unanswered" : "none" });
+      onEnd(isDoubtful ? { kind: "unanswered" } : { kind: "none", cause });
       return;
     }
     stop = askBoth(ask, candidate, (found) => {
@@ -39,6 +46,7 @@ export function lookUp(ask: Ask, candidates: readonly string[], onEnd: (found: F
         return;
       }
       if (found.kind === "refused") isDoubtful = true;
+      else cause ??= found.cause;
       next(index + 1);
     });
   };
@@ -77,17 +85,24 @@ function askBoth(ask: Ask, name: string, onEnd: (found: Found | { kind: "refused
 
 /** IPv4 first: a machine without a route to the other is more common than the reverse. */
 function combine(verdicts: ReadonlyMap<RecordType, Verdict>): Found | { kind: "refused" } {
-  const addresses: Address[] = [];
-  let ttlSeconds = Number.POSITIVE_INFINITY;
-  for (const type of ["A", "AAAA"] as const) {
-    const verdict = verdicts.get(type);
-    if (verdict?.kind !== "addresses" || verdict.addresses.length === 0) continue;
-    for (const address of verdict.addresses) addresses.push({ address, family: type === "A" ? 4 : 6 });
-    ttlSeconds = Math.min(ttlSeconds, verdict.ttlSeconds);
+  const all = [verdicts.get("A"), verdicts.get("AAAA")].filter((verdict) => verdict !== undefined);
+  const missing = all.filter((verdict) => verdict.kind === "no_name");
+  const cause = missing.find((verdict) => verdict.cause !== undefined)?.cause;
+  if (cause !== undefined) return { kind: "none", cause }; // whatever other addresses there are
+  const answers = all.filter((verdict) => verdict.kind === "addresses").filter((each) => each.addresses.length > 0);
+  if (answers.length > 0) {
+    return {
+      kind: "addresses",
+      addresses: answers.flatMap(({ addresses }) => addresses.map(asAddress)),
+      ttlSeconds: Math.min(...answers.map(({ ttlSeconds }) => ttlSeconds)),
+    };
   }
-  if (addresses.length > 0) return { kind: "addresses", addresses, ttlSeconds };
-  const kinds = [...verdicts.values()].map(({ kind }) => kind);
-  if (kinds.includes("no_name")) return { kind: "none" };
+  if (missing.length > 0) return { kind: "none" };
+  const kinds = all.map(({ kind }) => kind);
   if (kinds.includes("silent")) return { kind: "unanswered" };
   return { kind: kinds.includes("refused") ? "refused" : "none" };
+}
+
+function asAddress(address: string): Address {
+  return { address, family: address.includes(":") ? 6 : 4 };
 }

@@ -5,8 +5,14 @@ import type { DnsAnswer, RecordType } from "./message.ts";
 import type { NameServerClient, Reply } from "./name-server.ts";
 import type { LookupRules } from "./resolv-conf.ts";
 
-/** What the servers make of a question: `refused` when all that spoke would not say, `silent` when some said nothing. */
-export type Verdict = Exclude<DnsAnswer, { kind: "truncated" | "refused" }> | { readonly kind: "refused" | "silent" };
+/**
+ * What the servers make of a question: `refused` when all that spoke would not say, `silent` when some said nothing. Who asks may
+ * put `no_name` in the place of addresses that may not be reached, and their kind in `cause`.
+ */
+export type Verdict =
+  | Extract<DnsAnswer, { kind: "addresses" }>
+  | { readonly kind: "no_name"; readonly cause?: string }
+  | { readonly kind: "refused" | "silent" };
 
 /**
  * Ask for the addresses of a name.
@@ -51,7 +57,8 @@ export function askServers(
     withdrawals.push(server.ask(name, type, (reply) => heard(reply, index)));
   };
   const heard = (reply: Reply, index: number): void => {
-    if (reply.kind === "addresses" || reply.kind === "no_name") settle(reply);
+    if (reply.kind === "addresses") settle(reply);
+    else if (reply.kind === "no_name") settle({ kind: "no_name" });
     else if (index + 1 === withdrawals.length) {
       // no other is being asked yet
       clearTimeout(timer);

@@ -17,6 +17,11 @@ import { Witnesses } from "./witnesses.ts";
 export interface ResolverOptions {
   /** Who is asked; those of resolv.conf when empty. */
   readonly servers?: readonly NameServer[];
+  /**
+   * The kind of an address that may not be reached; undefined for others. A name with such an address is taken for one that does
+   * not exist, and looked up just like it: how long that takes must not show customers which names there are inside.
+   */
+  readonly blocked?: (address: string) => string | undefined;
   readonly hostsPath?: string;
   readonly resolvConfPath?: string;
 }
@@ -46,16 +51,22 @@ const LOOPBACK: readonly Address[] = [
   { address: "::1", family: 6 },
 ];
 
+/** A name without an address; `cause` is the kind of address it has, where that may not be reached. */
+function noAddress(cause: string | undefined): LookupError {
+  return new LookupError(cause === undefined ? DEAD : { kind: "failure", code: "dns", cause });
+}
+
 /** What is known of a name. */
 interface Known {
   readonly until: number;
   /** Undefined: nothing, or nobody answered. */
   readonly addresses: readonly Address[] | undefined;
+  readonly cause: string | undefined;
   readonly isDoubtful: boolean;
 }
 
 export function createResolver(options: ResolverOptions = {}): Resolver {
-  const { servers: given = [], hostsPath = "/etc/hosts", resolvConfPath = "/etc/resolv.conf" } = options;
+  const { servers: given = [], blocked, hostsPath = "/etc/hosts", resolvConfPath = "/etc/resolv.conf" } = options;
   const hosts = followFile(hostsPath, parseHosts);
   const rules = followFile(resolvConfPath, (text): LookupRules & { clients: readonly NameServerClient[] } => {
     const parsed = parseResolvConf(text);
@@ -69,7 +80,8 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
     const ordered = [...clients.slice(first), ...clients.slice(0, first)];
     return askServers(ordered, rest, name, type, (verdict) => {
       if (verdict.kind === "addresses" || verdict.kind === "no_name") witnesses.answered();
-      onVerdict(verdict);
+      const cause = verdict.kind === "addresses" ? causeOf(verdict.addresses) : undefined;
+      onVerdict(cause === undefined ? verdict : { kind: "no_name", cause });
     });
   };
   const witnesses = new Witnesses(ask);
@@ -77,12 +89,22 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
   const known = new Map<string, Known>(); // the last used at the end
   const open = new Map<string, Lookup>();
 
+  function causeOf(addresses: readonly string[]): string | undefined {
+    if (blocked === undefined) return undefined;
+    for (const address of addresses) {
+      const kind = blocked(address);
+      if (kind !== undefined) return kind;
+    }
+    return undefined;
+  }
+
   function remember(name: string, found: Found): void {
     const ttlMs = found.kind === "addresses" ? found.ttlSeconds * 1000 : FAILURE_TTL_MS;
     known.delete(name);
     known.set(name, {
       until: performance.now() + Math.min(MAX_TTL_MS, Math.max(MIN_TTL_MS, ttlMs)),
       addresses: found.kind === "addresses" ? found.addresses : undefined,
+      cause: found.kind === "none" ? found.cause : undefined,
       isDoubtful: found.kind === "unanswered",
     });
     const [oldest] = known.keys();
@@ -92,7 +114,7 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
   async function fromServers(name: string): Promise<readonly Address[]> {
     const last = known.get(name);
     if (last !== undefined && performance.now() < last.until) {
-      if (last.addresses === undefined) throw new LookupError(DEAD);
+      if (last.addresses === undefined) throw noAddress(last.cause);
       return last.addresses;
     }
     let lookup = open.get(name);
@@ -112,16 +134,31 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
       );
     }
     const found = await lookup.found;
-    if (found.kind !== "addresses") throw new LookupError(DEAD);
+    if (found.kind !== "addresses") throw noAddress(found.kind === "none" ? found.cause : undefined);
     return found.addresses;
+  }
+
+  /** A name that the hosts file leads inside: its servers are asked all the same, so that it takes as long as others. */
+  async function refuse(name: string, cause: string): Promise<never> {
+    try {
+      await fromServers(name);
+    } catch (error) {
+      if ((error as LookupError).result.kind === "fault") throw error;
+    }
+    throw noAddress(cause);
   }
 
   return {
     async resolve(hostname) {
       const name = hostname.toLowerCase();
       const bare = name.replace(/\.$/, "");
-      const local = hosts().get(bare) ?? (/(^|\.)localhost$/.test(bare) ? LOOPBACK : undefined);
-      return local ?? fromServers(name);
+      const isLocalhost = /(^|\.)localhost$/.test(bare);
+      const local = hosts().get(bare) ?? (isLocalhost ? LOOPBACK : undefined);
+      if (local === undefined) return fromServers(name);
+      const cause = causeOf(local.map(({ address }) => address));
+      if (cause === undefined) return local;
+      if (isLocalhost) throw noAddress(cause); // no secret, and no question for a name server (RFC 6761 section 6.3)
+      return refuse(name, cause);
     },
     unresolved: (hostname) => open.get(hostname.toLowerCase())?.blame() ?? NO_SERVERS,
   };

@@ -9,18 +9,17 @@ import type { NameServer } from "../dns/resolv-conf.ts";
 import { createResolver, NO_SERVERS, type Resolver } from "../dns/resolver.ts";
 import type { FaultCode, Outcome } from "../outcome.ts";
 import type { WebhookRequest } from "../payload.ts";
-import { blockedRange, createLookup, literalOf, type Network, type Resolve } from "./address.ts";
+import { blockedRange, createLookup, literalOf, type Resolve } from "./address.ts";
 import { type Connection, type Exchange, UNASKED } from "./connection.ts";
 import { type Connections, createConnections } from "./connections.ts";
+import { type DestinationRules, portOf, type Refusal, refusalOf } from "./destination.ts";
 import { createDial, createOpenSocket, type Target } from "./dial.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
 import { ResponseReader } from "./response.ts";
 
-export interface SenderOptions {
+export interface SenderOptions extends DestinationRules {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
   readonly timeoutMs: number;
-  /** Ranges that may be reached although they are not public. */
-  readonly allowNetworks: readonly Network[];
   /**
    * How long after its attempt began a request may begin to leave, ms: the job's lock. A process that was stopped for longer
    * must not send it, since another worker has the job by now. Without end unless given.
@@ -53,27 +52,32 @@ export interface Sender {
   close(): void;
 }
 
-export function createSender({
-  timeoutMs,
-  lockMs = Number.POSITIVE_INFINITY,
-  allowNetworks,
-  dnsServers,
-  resolve,
-  ca,
-}: SenderOptions): Sender {
+export function createSender(options: SenderOptions): Sender {
+  const {
+    timeoutMs,
+    lockMs = Number.POSITIVE_INFINITY,
+    allowNetworks,
+    denyNetworks,
+    dnsServers,
+    resolve,
+    ca,
+  } = options;
   const attempts = new Map<string, Attempt>();
   const destinations = new WeakMap<URL, Destination>();
   let ended: FaultCode | undefined;
 
+  const blocked = (address: string): string | undefined => blockedRange(address, allowNetworks, denyNetworks);
   const resolver: Resolver =
-    resolve === undefined ? createResolver({ servers: dnsServers }) : { resolve, unresolved: () => NO_SERVERS };
-  const dial = createDial(createLookup(resolver.resolve, allowNetworks), createOpenSocket(ca));
+    resolve === undefined
+      ? createResolver({ servers: dnsServers, blocked })
+      : { resolve, unresolved: () => NO_SERVERS };
+  const dial = createDial(createLookup(resolver.resolve, blocked), createOpenSocket(ca));
   const connections = createConnections(dial);
 
   function destinationOf(url: URL): Destination {
     const known = destinations.get(url);
     if (known !== undefined) return known;
-    const destination = describeDestination(url, allowNetworks);
+    const destination = describeDestination(url, options);
     destinations.set(url, destination);
     return destination;
   }
@@ -82,8 +86,7 @@ export function createSender({
     send(request, key) {
       if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
       const destination = destinationOf(request.url);
-      const { range } = destination;
-      if (range !== undefined) return Promise.resolve({ kind: "blocked", range, durationMs: 0 });
+      if (destination.refusal !== undefined) return Promise.resolve({ ...destination.refusal, durationMs: 0 });
       attempts.get(key)?.cancel("lock_lost"); // the job was taken up again while we still held it: only one may live
       return new Promise((settle) => {
         const attempt: Attempt = new Attempt(
@@ -115,11 +118,11 @@ export function createSender({
 interface Destination {
   readonly target: Target;
   readonly requestLine: string;
-  /** The host is a literal address that may not be reached, of this kind. */
-  readonly range: string | undefined;
+  /** Why it may not be called, where the URL tells by itself. */
+  readonly refusal: Refusal | undefined;
 }
 
-function describeDestination(url: URL, allowNetworks: readonly Network[]): Destination {
+function describeDestination(url: URL, rules: DestinationRules): Destination {
   const literal = literalOf(url.hostname);
   const isSecure = url.protocol === "https:";
   return {
@@ -128,10 +131,10 @@ function describeDestination(url: URL, allowNetworks: readonly Network[]): Desti
       isSecure,
       host: literal ?? url.hostname,
       isLiteral: literal !== undefined,
-      port: url.port === "" ? (isSecure ? 443 : 80) : Number(url.port),
+      port: portOf(url),
     },
     requestLine: `POST ${url.pathname}${url.search} HTTP/1.1\r\n`,
-    range: literal === undefined ? undefined : blockedRange(literal, allowNetworks),
+    refusal: refusalOf(url, rules),
   };
 }
 
