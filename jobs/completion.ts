@@ -4,7 +4,7 @@
 import type { Attempt, AttemptLog } from "../src/attempts.ts";
 import type { Logger } from "../src/logger.ts";
 import type { Metrics } from "../src/metrics.ts";
-import { errorCode, isDelivered, type Outcome, statusCode } from "../src/outcome.ts";
+import { errorCode, isDelivered, type Outcome, statusCode, tlsCause } from "../src/outcome.ts";
 import { endpointName, type WebhookEvent } from "../src/payload.ts";
 import type { Verdict } from "../src/retry.ts";
 
@@ -46,6 +46,7 @@ export function createCompletion({
   logger: Pick<Logger, "info" | "error">;
 }): Completed {
   return async ({ event, job, delivery, attempt, startedAt, outcome, verdict }) => {
+    const cause = tlsCause(outcome);
     const entry: Attempt = {
       id: event.id,
       delivery,
@@ -57,11 +58,13 @@ export function createCompletion({
       duration_ms: outcome.durationMs,
       success: isDelivered(outcome),
       error: errorCode(outcome),
+      ...(cause !== undefined && { cause }),
       job,
     };
     metrics.attempted(event.type, outcome);
     if (verdict.kind === "give_up" && verdict.cause === "backlog_full") metrics.backlogFull();
-    logger.info({ user: event.userId, ...entry, verdict: verdict.kind, ...pauseOf(verdict) }, "delivery.attempted");
+    const line = { user: event.userId, ...entry, ...causeOf(outcome), verdict: verdict.kind, ...pauseOf(verdict) };
+    logger.info(line, "delivery.attempted");
     if (verdict.kind === "defer") return;
     await new Promise<void>((onSent) => {
       const write = async () => log.record(event.userId, entry, startedAt + outcome.durationMs, onSent);
@@ -74,6 +77,11 @@ export function createCompletion({
         .then(onSent);
     });
   };
+}
+
+/** Every cause, for the operator's line alone: that of `dns` would show a customer which internal names there are. */
+function causeOf(outcome: Outcome): { cause?: string } {
+  return "cause" in outcome && outcome.cause !== undefined ? { cause: outcome.cause } : {};
 }
 
 function pauseOf(verdict: Verdict): { retry_in_ms?: number } {

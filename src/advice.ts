@@ -1,6 +1,7 @@
 /**
  * An error code in words: what happened, and what to do about it. For the page and the command line. Pure.
  */
+import type { TlsCause } from "./outcome.ts";
 
 /** What an error code means. Plain sentences, without HTML. */
 export interface Advice {
@@ -31,7 +32,7 @@ const CODES: Readonly<Record<string, Advice>> = {
     todo: "Check that the address is right and reachable from the Internet, over IPv4 and IPv6 if it has both.",
   },
   tls: {
-    what: "No trusted TLS connection",
+    what: "There was no trusted TLS connection",
     todo: "Check the certificate: not expired, for this very host name, and sent with its whole chain.",
   },
   invalid_response: {
@@ -71,6 +72,30 @@ const CODES: Readonly<Record<string, Advice>> = {
   proxy: { what: "Our egress proxy could not be reached, or refused us", todo: OURS },
   shutdown: { what: "The worker was being stopped", todo: OURS },
   lock_lost: { what: "The worker lost touch with Valkey", todo: OURS },
+};
+
+/** What `tls` means with each of its causes. */
+const TLS: Readonly<Record<TlsCause, Advice>> = {
+  expired: {
+    what: "The TLS certificate has expired",
+    todo: "Renew it, or the intermediate certificate that is sent with it, and reload the server: many go on sending the old one.",
+  },
+  not_yet_valid: {
+    what: "The TLS certificate is not valid yet",
+    todo: "Install one that is valid now. If its dates look right, the clock of the machine that issued it was wrong.",
+  },
+  wrong_host: {
+    what: "The endpoint has no TLS certificate for this host name",
+    todo: "Get a certificate that names the host of the URL, or correct the URL. A server for several names has to choose by SNI.",
+  },
+  untrusted: {
+    what: "The TLS certificate does not lead to a trusted authority",
+    todo: "Send the certificate with its whole chain of intermediates, and use one for servers by a public authority, not one that is signed by itself. A private authority has to be added by the operator, in WEBHOOK_CA_FILE.",
+  },
+  handshake: {
+    what: "The TLS handshake failed",
+    todo: "Check that this port speaks TLS at all, in version 1.2 or 1.3 with usual ciphers, and asks for no client certificate: we have none.",
+  },
 };
 
 /** Statuses that mean something of their own here. */
@@ -147,16 +172,18 @@ const CLASSES: Readonly<Record<string, (status: string) => Advice>> = {
  *
  * @param error      as in an attempt: `timeout`, `http_503`, …
  * @param timeoutMs  an attempt's deadline, ms
+ * @param cause      the attempt's cause, if it has one
  * @returns words for every code there is; for one from a newer version, words that say so
  * @throws  never
  */
-export function adviceFor(error: string, timeoutMs = 10_000): Advice {
+export function adviceFor(error: string, timeoutMs = 10_000, cause?: string): Advice {
   if (error === "timeout") {
     return {
       what: `No answer within ${timeoutMs / 1000} s`,
       todo: "Answer first, work later: take the event in, answer 2xx at once, and do the work afterwards.",
     };
   }
+  if (error === "tls" && cause !== undefined && Object.hasOwn(TLS, cause)) return TLS[cause as TlsCause];
   const status = /^http_(\d{3})$/.exec(error)?.[1];
   const known =
     status === undefined ? (Object.hasOwn(CODES, error) ? CODES[error] : undefined) : STATUSES[Number(status)];

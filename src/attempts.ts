@@ -24,6 +24,8 @@ export interface Attempt {
   readonly success: boolean;
   /** `null` when delivered, else a short code: `timeout`, `dns`, `http_503`, … */
   readonly error: string | null;
+  /** What was wrong with TLS, when `error` is `tls`: `expired`, `wrong_host`, … Absent where it is not known, and otherwise. */
+  readonly cause?: string;
   /** The job's id: where an operator finds the event, and has it delivered again, while it is kept. */
   readonly job: string;
 }

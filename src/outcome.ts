@@ -39,7 +39,8 @@ export type BlockedCode = "blocked_port" | "https_required";
  *               that the name led to (`loopback`, `private`, …), for operators only
  * - `blocked`   the URL is not one we may call. Without a `code` because of its address, and `range` names the kind of address
  *               (`loopback`, `private`, …)
- * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock
+ * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock; with a `cause`,
+ *               where there is more to say, for operators only
  * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
  * - `backlog_full`  not tried any more: it is among the oldest of more than `WEBHOOK_MAX_BACKLOG` events that wait
  *
@@ -59,7 +60,7 @@ export type Outcome =
       readonly durationMs: number;
     }
   | { readonly kind: "blocked"; readonly code?: BlockedCode; readonly range?: string; readonly durationMs: number }
-  | { readonly kind: "fault"; readonly code: FaultCode; readonly durationMs: number }
+  | { readonly kind: "fault"; readonly code: FaultCode; readonly cause?: string; readonly durationMs: number }
   | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };
 
 /** Whether the receiver accepted the event: a 2xx, and nothing else. */

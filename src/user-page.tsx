@@ -8,6 +8,7 @@ import type { Attempt } from "./attempts.ts";
 import type { Delivery } from "./deliveries.ts";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
 import { formatDuration, formatExact, formatIn } from "./moments.ts";
+import { nameError } from "./outcome.ts";
 import { TestForm } from "./test-form.tsx";
 import { NoAttempts } from "./user-empty.tsx";
 
@@ -63,6 +64,16 @@ export const UserPage: FC<UserPageProps> = ({ site, userId, deliveries, notice, 
   );
 };
 
+/** An error code with its cause. Lines of older versions may have neither. */
+function describeError({ error, cause }: Attempt): string {
+  return nameError(error ?? "failed", cause);
+}
+
+function describeResult(attempt: Attempt): string {
+  const status = attempt.status_code ?? undefined;
+  return status === undefined ? describeError(attempt) : `HTTP ${status}`;
+}
+
 /** A row of marks, oldest first, each leading to its attempt: the shape of the last days at a glance. */
 const History: FC<{ attempts: readonly Attempt[] }> = ({ attempts }) => {
   const delivered = attempts.filter(({ success }) => success).length;
@@ -74,10 +85,10 @@ const History: FC<{ attempts: readonly Attempt[] }> = ({ attempts }) => {
             <a
               class={attempt.success ? "good" : "bad"}
               href={`#a-${attempt.delivery}`}
-              title={`${attempt.event}, ${attempt.error ?? attempt.status_code}, ${formatExact(Date.parse(attempt.timestamp))}`}
+              title={`${attempt.event}, ${describeResult(attempt)}, ${formatExact(Date.parse(attempt.timestamp))}`}
             >
               <Mark kind={attempt.success ? "good" : "bad"} />
-              <span class="unseen">{attempt.success ? "delivered" : (attempt.error ?? "failed")}</span>
+              <span class="unseen">{attempt.success ? "delivered" : describeError(attempt)}</span>
             </a>
           </li>
         ))}
@@ -142,7 +153,7 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
             attempt={attempt}
             now={now}
             timeoutMs={site.timeoutMs}
-            isFirstOfKind={attempts.findIndex(({ error }) => error === attempt.error) === index}
+            isFirstOfKind={attempts.findIndex((other) => describeError(other) === describeError(attempt)) === index}
           />
         ))}
       </ol>
@@ -185,13 +196,14 @@ const Redeliver: FC<{ userId: string; job: string; delivery: Delivery }> = ({ us
 
 /** One attempt. What to do about an error stands at its newest attempt only: five times the same would say less. */
 const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind: boolean }> = ({
-  attempt: { attempt, delivery, timestamp, success, status_code, duration_ms, error },
+  attempt,
   now,
   timeoutMs,
   isFirstOfKind,
 }) => {
+  const { delivery, timestamp, success, duration_ms, error, cause } = attempt;
   const kind = success ? "good" : "bad";
-  const advice = success ? undefined : adviceFor(error ?? "", timeoutMs);
+  const advice = success ? undefined : adviceFor(error ?? "", timeoutMs, cause);
   // A dot for what took no time to speak of; the whole track is the deadline.
   const width = Math.min(100, Math.max(0.8, (duration_ms / timeoutMs) * 100)) || 0.8;
   return (
@@ -199,9 +211,9 @@ const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind:
       <span class={`status ${kind}`}>
         <Mark kind={kind} />
         <span class="unseen">{success ? "delivered, " : "failed, "}</span>
-        {status_code === null || status_code === undefined ? error : `HTTP ${status_code}`}
+        {describeResult(attempt)}
       </span>
-      <span class="number">attempt {attempt}</span>
+      <span class="number">attempt {attempt.attempt}</span>
       <span class="duration">
         <svg class={`bar ${kind}`} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
           <rect width={String(width)} height="8" />

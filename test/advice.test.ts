@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { type Advice, adviceFor } from "../src/advice.ts";
-import { type BlockedCode, errorCode, type FailureCode, type FaultCode, type Outcome } from "../src/outcome.ts";
+import {
+  type BlockedCode,
+  errorCode,
+  type FailureCode,
+  type FaultCode,
+  type Outcome,
+  type TlsCause,
+} from "../src/outcome.ts";
 
 // Typed, so that a new code without words does not compile here.
 const FAILURES: Record<FailureCode, true> = {
@@ -53,6 +60,34 @@ describe("there are words for", () => {
     expect(adviceFor("http_418").what).toContain("418");
     expect(adviceFor("http_503").what).not.toBe(adviceFor("http_500").what);
   });
+});
+
+const CAUSES: Record<TlsCause, true> = {
+  expired: true,
+  not_yet_valid: true,
+  wrong_host: true,
+  untrusted: true,
+  handshake: true,
+};
+
+test.each(Object.keys(CAUSES))("a TLS failure that is %s has words of its own", (cause) => {
+  const advice = adviceFor("tls", undefined, cause);
+  const others = [undefined, ...Object.keys(CAUSES).filter((other) => other !== cause)];
+  for (const other of others) {
+    expect(adviceFor("tls", undefined, other).what).not.toBe(advice.what);
+    expect(adviceFor("tls", undefined, other).todo).not.toBe(advice.todo);
+  }
+});
+
+test.each(["from_the_future", "constructor", ""])(
+  "a TLS failure with the unknown cause %j has TLS's words",
+  (cause) => {
+    expect(adviceFor("tls", undefined, cause)).toEqual(adviceFor("tls"));
+  },
+);
+
+test("a cause of anything but TLS changes nothing", () => {
+  expect(adviceFor("dns", undefined, "expired")).toEqual(adviceFor("dns"));
 });
 
 test("a timeout names the deadline that is set", () => {

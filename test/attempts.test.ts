@@ -59,6 +59,14 @@ describe("the log", () => {
     expect(await log.list(user, nowMs)).toEqual([failed]);
   });
 
+  test("gives back the cause of an error, and fields of a newer version as they are", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const failed = attemptAt(nowMs, { status_code: null, success: false, error: "tls", cause: "expired" });
+    await log.record(user, { ...failed, from_the_future: 1 } as Attempt, nowMs);
+    expect(await log.list(user, nowMs)).toEqual([{ ...failed, from_the_future: 1 } as Attempt]);
+  });
+
   test("takes attempts that end together in one script, and a key that holds something else costs only its own", async () => {
     const users = Array.from({ length: 30 }, newUser);
     const broken = users[7] as string;

@@ -235,6 +235,28 @@ describe("attempts", () => {
     );
   });
 
+  test("tell causes of TLS failures apart, in words and as JSON", async () => {
+    const tried = {
+      ...{ id: "i", event: "file.created", attempt: 1, duration_ms: 1, endpoint: "https://h/", job: "1" },
+      ...{ status_code: null, success: false, error: "tls", timestamp: new Date().toISOString() },
+    };
+    const attempts = [
+      { ...tried, delivery: "1" },
+      ...["expired", "wrong_host", "new\x07"].map((cause) => ({ ...tried, cause, delivery: cause })),
+    ];
+    for (const [n, attempt] of attempts.entries()) {
+      await client.zadd("webhooks:log:secure", Date.now() + n, JSON.stringify(attempt));
+    }
+    const { out } = await fluxhook(["attempts", "secure"]);
+    expect(out).toContain("  tls (expired): ");
+    expect(out).toContain("  tls (wrong_host): ");
+    expect(out).toContain("  tls (new\\u0007): ");
+    expect(out).toContain("\ntls (expired): ");
+    expect(out).toContain("\ntls: ");
+    const { out: json } = await fluxhook(["attempts", "secure", "--json"]);
+    expect(JSON.parse(json)).toEqual(attempts.toReversed());
+  });
+
   test("of nobody are none", async () => {
     expect(await fluxhook(["attempts", "nobody"])).toEqual({
       out: "No attempts for nobody in the last 7 days.\n",

@@ -181,6 +181,20 @@ describe("the hook", () => {
       { verdict: "give_up" },
     ],
     [
+      "a TLS failure",
+      { kind: "failure", code: "tls", cause: "expired", durationMs: 12 },
+      { kind: "retry", delayMs: 5_000 },
+      { status_code: null, duration_ms: 12, success: false, error: "tls", cause: "expired" },
+      { verdict: "retry", retry_in_ms: 5_000 },
+    ],
+    [
+      "a name that leads inside, whose kind of address is for operators only",
+      { kind: "failure", code: "dns", cause: "private", durationMs: 3 },
+      { kind: "retry", delayMs: 5_000 },
+      { status_code: null, duration_ms: 3, success: false, error: "dns" },
+      { cause: "private", verdict: "retry", retry_in_ms: 5_000 },
+    ],
+    [
       "a blocked address",
       { kind: "blocked", range: "private", durationMs: 0 },
       { kind: "give_up", cause: "blocked" },

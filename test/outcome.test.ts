@@ -18,6 +18,9 @@ test.each<[Outcome, boolean, string | null, number | null, string]>([
   [response(999), false, "http_999", 999, "HTTP 999 in 41 ms"],
   [{ kind: "failure", code: "timeout", durationMs: 10000 }, false, "timeout", null, "timeout after 10000 ms"],
   [{ kind: "failure", code: "tls", durationMs: 7 }, false, "tls", null, "tls after 7 ms"],
+  [{ kind: "failure", code: "tls", cause: "expired", durationMs: 12 }, false, "tls", null, "tls (expired) after 12 ms"],
+  // Where a name led to is for operators only: it would show a customer which internal names there are.
+  [{ kind: "failure", code: "dns", cause: "private", durationMs: 3 }, false, "dns", null, "dns after 3 ms"],
   [{ kind: "blocked", range: "loopback", durationMs: 0 }, false, "blocked_address", null, "blocked_address (loopback)"],
   [{ kind: "blocked", code: "blocked_port", durationMs: 0 }, false, "blocked_port", null, "blocked_port"],
   [{ kind: "blocked", code: "https_required", durationMs: 0 }, false, "https_required", null, "https_required"],

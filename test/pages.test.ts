@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { Registry } from "prom-client";
+import { adviceFor } from "../src/advice.ts";
 import { type BoardConfig, createBoardApp } from "../src/board-app.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
@@ -117,6 +118,28 @@ describe("a user's page", () => {
     expect(html).toContain("none of this user&#39;s jobs is kept any more");
     const response = await post("/actions/redeliver", { user: userId, job });
     expect(response.headers.get("location")).toBe(`/users/${userId}?notice=gone`);
+  });
+
+  test("tells causes of TLS failures apart, each with what to do about it", async () => {
+    const userId = `usr_${crypto.randomUUID()}`;
+    const tried = {
+      ...{ id: "e", event: "file.created", duration_ms: 1, endpoint: "https://h.example/", job: "none" },
+      ...{ status_code: null, success: false, error: "tls", timestamp: new Date().toISOString() },
+    };
+    const causes = ["expired", "expired", "wrong_host", undefined, "<b>"];
+    for (const [n, cause] of causes.entries()) {
+      const attempt = { ...tried, attempt: n + 1, delivery: `d${n}`, ...(cause && { cause }) };
+      await stack.valkey.zadd(`webhooks:log:${userId}`, Date.now() - n, JSON.stringify(attempt));
+    }
+    const { html } = await read(`/users/${userId}`);
+    expect(count(html, /tls \(expired\)<\/span>/)).toBeGreaterThanOrEqual(2);
+    expect(html).toContain("tls (wrong_host)");
+    expect(html).toContain("tls (&lt;b&gt;)");
+    expect(count(html, adviceFor("tls", undefined, "expired").todo)).toBe(1);
+    expect(count(html, adviceFor("tls", undefined, "wrong_host").todo)).toBe(1);
+    const response = await app.request(`/users/${userId}/attempts`);
+    const { attempts } = (await response.json()) as { attempts: { cause?: string }[] };
+    expect(attempts.map(({ cause }) => cause)).toEqual(causes);
   });
 
   test("reads a log line of an older version, that names no job", async () => {

@@ -2,9 +2,10 @@
  * `fluxhook attempts`: a user's last attempts.
  */
 import type { Command } from "commander";
-import { adviceFor } from "../advice.ts";
+import { type Advice, adviceFor } from "../advice.ts";
 import type { Attempt } from "../attempts.ts";
 import { formatAgo } from "../moments.ts";
+import { nameError } from "../outcome.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -48,12 +49,15 @@ function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeout
       printable(attempt.event),
       printable(attempt.job ?? "-"),
       printable(attempt.endpoint),
-      attempt.error === null ? "" : describeError(attempt.error, timeoutMs),
+      describeError(attempt, timeoutMs),
     ]),
   ]);
-  const errors = new Set(attempts.flatMap(({ error }) => error ?? []));
+  const errors = new Map<string, Advice>();
+  for (const { error, cause } of attempts) {
+    if (error !== null) errors.set(printable(nameError(error, cause)), adviceFor(error, timeoutMs, cause));
+  }
   if (errors.size > 0) terminal.print();
-  for (const error of errors) terminal.print(`${printable(error)}: ${adviceFor(error, timeoutMs).todo}`);
+  for (const [error, { todo }] of errors) terminal.print(`${error}: ${todo}`);
 }
 
 /** The status, or a dash when there was no response; green, or red. */
@@ -61,7 +65,7 @@ export function describeStatus(terminal: Terminal, { status_code, success }: Att
   return terminal.paint(String(status_code ?? "-"), success ? "green" : "red");
 }
 
-/** An error code, and what it means. */
-export function describeError(error: string, timeoutMs: number): string {
-  return `${printable(error)}: ${adviceFor(error, timeoutMs).what}`;
+/** An attempt's error code, with its cause, and what it means; nothing when it was delivered. */
+export function describeError({ error, cause }: Attempt, timeoutMs: number): string {
+  return error === null ? "" : `${printable(nameError(error, cause))}: ${adviceFor(error, timeoutMs, cause).what}`;
 }

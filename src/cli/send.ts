@@ -171,6 +171,6 @@ async function watch({ queue, log, config }: Session, job: Job, userId: string, 
 }
 
 function describeAttempt(terminal: Terminal, attempt: Attempt, timeoutMs: number): string {
-  const outcome = attempt.error === null ? "" : `  ${describeError(attempt.error, timeoutMs)}`;
+  const outcome = attempt.error === null ? "" : `  ${describeError(attempt, timeoutMs)}`;
   return `attempt ${attempt.attempt}  ${describeStatus(terminal, attempt)}  ${attempt.duration_ms} ms${outcome}`;
 }
