@@ -148,30 +148,66 @@ const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { cod
  * @param ca  certificate authorities to trust, PEM; the system's otherwise
  */
 export function createOpenSocket(ca: string | undefined): OpenSocket {
-  return (address, target, { opened, failed }) => {
+  return (address, target, opening) => {
     const { isSecure, port } = target;
     const options = { host: address, port, noDelay: true };
     const socket = isSecure ? connectTls({ ...options, ...tlsOptions(target, ca) }) : connect(options);
     let isOver = false;
-    const fail = (error: NodeJS.ErrnoException = HUNG_UP): void => {
-      if (isOver) return;
-      isOver = true;
-      socket.destroy();
-      failed(error);
-    };
-    socket.on("error", fail);
-    socket.on("end", () => fail());
-    socket.on("close", () => fail());
-    // Not before the certificate was found good: the request is the customer's data.
-    socket.once(isSecure ? "secureConnect" : "connect", () => {
-      if (isOver) return;
-      isOver = true;
-      opened(socket);
+    const end = awaitReady(socket, isSecure, {
+      opened: opening.opened,
+      async failed(error) {
+        const isLost = DOUBTFUL.has(error.code ?? "") && !(await hasRoute(address, port));
+        if (!isOver) opening.failed(isLost ? NO_ROUTE : error);
+      },
     });
     return () => {
       isOver = true;
-      socket.destroy();
+      end();
     };
+  };
+}
+
+/** Of an address that this machine has no route to, Bun says the first, and where it has no address of that family the second. */
+const DOUBTFUL = new Set(["ECONNREFUSED", "EADDRNOTAVAIL"]);
+const WITHOUT_ROUTE = new Set(["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EACCES"]);
+const NO_ROUTE: NodeJS.ErrnoException = Object.assign(new Error("no route"), { code: "ENETUNREACH" });
+
+/** Whether this machine knows a way to an address. Connecting UDP asks just that: nothing is sent. */
+async function hasRoute(address: string, port: number): Promise<boolean> {
+  try {
+    const hostname = address.includes(":") ? "::" : "0.0.0.0";
+    (await Bun.udpSocket({ hostname, connect: { hostname: address, port } })).close();
+    return true;
+  } catch (error) {
+    return !WITHOUT_ROUTE.has((error as NodeJS.ErrnoException).code ?? "");
+  }
+}
+
+/**
+ * Tell when a socket that was just made is ready, or why it never will be.
+ *
+ * @returns ends it, as in {@link OpenSocket}
+ */
+export function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Opening): () => void {
+  let isOver = false;
+  const fail = (error: NodeJS.ErrnoException = HUNG_UP): void => {
+    if (isOver) return;
+    isOver = true;
+    socket.destroy();
+    failed(error);
+  };
+  socket.on("error", fail);
+  socket.on("end", () => fail());
+  socket.on("close", () => fail());
+  // Not before the certificate was found good: the request is the customer's data.
+  socket.once(isSecure ? "secureConnect" : "connect", () => {
+    if (isOver) return;
+    isOver = true;
+    opened(socket);
+  });
+  return () => {
+    isOver = true;
+    socket.destroy();
   };
 }
 

@@ -45,18 +45,38 @@ export function isReset(error: NodeJS.ErrnoException): boolean {
   return FAILURES[error.code ?? ""] === "connection_reset";
 }
 
-/** What an error of a connection, or of opening it, says about the attempt. */
+/** The egress proxy opened no tunnel. */
+export class ProxyError extends Error {
+  override readonly name = "ProxyError";
+  constructor(readonly result: Result) {
+    super();
+  }
+}
+
+/** Of the failures of several addresses, a later one says more: that of a receiver that spoke more than a silent one's. */
+const TELLING: readonly FailureCode[] = [
+  "unreachable",
+  "timeout",
+  "connection_refused",
+  "network",
+  "connection_reset",
+  "tls",
+  "http2_only",
+];
+
+/** What an error of a connection, or of opening it, says about the attempt; of several, one an address, that which says most. */
 export function requestFailure(error: NodeJS.ErrnoException): Result {
-  const result = error instanceof LookupError ? error.result : failureOf(error);
+  const tried: NodeJS.ErrnoException[] = error instanceof AggregateError ? error.errors : [error];
+  const weight = (result: Result): number => (result.kind === "failure" ? TELLING.indexOf(result.code) + 1 : 0); // our own say least
+  const result = tried.map(failureOf).toSorted((a, b) => weight(b) - weight(a))[0] as Result;
   const isDoubtful = "code" in result && (result.code === "connection_refused" || result.code === "dns");
   return isDoubtful && hasNoDescriptor() ? { kind: "fault", code: "resources" } : result;
 }
 
 function failureOf(error: NodeJS.ErrnoException): Result {
-  const tried: NodeJS.ErrnoException[] = error instanceof AggregateError ? error.errors : [error]; // one an address
-  const codes = tried.map(({ code = "" }) => code);
-  const code = codes.find((code) => !OUR_RESOURCES.has(code)); // a machine without IPv6 fails at one of two by itself
-  if (code === undefined) return { kind: "fault", code: "resources" };
+  if (error instanceof LookupError || error instanceof ProxyError) return error.result;
+  const { code = "" } = error;
+  if (OUR_RESOURCES.has(code)) return { kind: "fault", code: "resources" };
   const known = FAILURES[code];
   if (known !== undefined) return { kind: "failure", code: known };
   const cause = tlsCauseOf(code);
