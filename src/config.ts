@@ -13,8 +13,8 @@ type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setti
 export type Config = Readonly<
   Omit<Parsed, "endpointConcurrency" | "caFile"> & {
     endpointConcurrency: number;
-    /** The certificates in WEBHOOK_CA_FILE, each in PEM. */
-    ca: readonly string[];
+    /** The certificates in WEBHOOK_CA_FILE, in PEM. */
+    ca: string | undefined;
   }
 >;
 
@@ -50,28 +50,29 @@ export function loadConfig(
     );
   }
   const { caFile, ...rest } = parsed;
-  const ca = caFile === undefined ? [] : readCertificates(caFile);
-  if (typeof ca === "string") problems.push(`expected WEBHOOK_CA_FILE to be ${SETTINGS.caFile.expected}, got ${ca}`);
-  else if (problems.length === 0) return { ok: true, config: { ...rest, endpointConcurrency, ca } };
-  return { ok: false, problems };
+  const { certificates: ca, problem } = caFile === undefined ? {} : readCertificates(caFile);
+  if (problem !== undefined)
+    problems.push(`expected WEBHOOK_CA_FILE to be ${SETTINGS.caFile.expected}, got ${problem}`);
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...rest, endpointConcurrency, ca } };
 }
 
 /**
- * The certificates in a file, each in PEM; whatever else stands there, such as comments, is left out.
+ * The certificates in a file, in PEM; whatever else stands there, such as comments, is left out.
  *
- * @returns what is wrong, when the file cannot be read, holds no certificate, or one that is damaged
+ * @returns a problem when the file cannot be read, holds no certificate, or one that is damaged
  */
-function readCertificates(path: string): string[] | string {
+function readCertificates(path: string): { certificates?: string; problem?: string } {
   const shown = JSON.stringify(path);
   try {
     const found =
       readFileSync(path, "latin1").match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
-    if (found.length === 0) return `${shown}, which holds no certificate`;
+    if (found.length === 0) return { problem: `${shown}, which holds no certificate` };
     for (const certificate of found) new X509Certificate(certificate); // throws when it is none
-    return found;
+    return { certificates: found.join("\n") };
   } catch (error) {
     const { syscall, code } = error as NodeJS.ErrnoException;
-    return `${shown}, ${syscall === undefined ? "in which a certificate is damaged" : `which cannot be read (${code})`}`;
+    const reason = syscall === undefined ? "in which a certificate is damaged" : `which cannot be read (${code})`;
+    return { problem: `${shown}, ${reason}` };
   }
 }
 

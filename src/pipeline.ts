@@ -34,6 +34,10 @@ export type PipelineConfig = Pick<
   | "maxBacklog"
   | "maxBodyBytes"
   | "allowNetworks"
+  | "denyNetworks"
+  | "allowPorts"
+  | "requireHttps"
+  | "ca"
   | "dnsServers"
   | "secretKeys"
 >;

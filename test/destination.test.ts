@@ -38,7 +38,8 @@ async function send(url: string, rules: Partial<DestinationRules>) {
 
 describe("a port that is not among those allowed", () => {
   test.each(["127.0.0.1", "receiver.test"])("is called by nobody, and no name is looked up: %s", async (host) => {
-    const { port, ...listener } = await receiver();
+    const listener = await receiver();
+    const { port } = listener;
     const { outcome, asked } = await send(`http://${host}:${port}/`, { allowPorts: [[443, 443]] });
     expect(outcome).toEqual({ kind: "blocked", code: "blocked_port", durationMs: 0 });
     expect([errorCode(outcome), describeOutcome(outcome)]).toEqual(["blocked_port", "blocked_port"]);
@@ -74,7 +75,8 @@ describe("a port that is not among those allowed", () => {
 
 describe("a URL without TLS", () => {
   test("is called by nobody when https is required", async () => {
-    const { port, ...listener } = await receiver();
+    const listener = await receiver();
+    const { port } = listener;
     const { outcome, asked } = await send(`http://receiver.test:${port}/`, { requireHttps: true });
     expect(outcome).toEqual({ kind: "blocked", code: "https_required", durationMs: 0 });
     expect(errorCode(outcome)).toBe("https_required");
@@ -95,7 +97,8 @@ test("an address inside is told first, so that probes show as what they are", ()
 });
 
 test("an address of one's own is called by nobody when its network is denied, also as a name's", async () => {
-  const { port, ...listener } = await receiver();
+  const listener = await receiver();
+  const { port } = listener;
   const denyNetworks = [parseNetwork("127.0.0.0/24") ?? expect.unreachable()];
   const literal = await send(`http://127.0.0.1:${port}/`, { denyNetworks });
   expect(literal.outcome).toEqual({ kind: "blocked", range: "denied", durationMs: 0 });

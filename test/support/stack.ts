@@ -39,6 +39,8 @@ export interface StackOptions {
   readonly maxBacklog?: number;
   readonly maxBodyBytes?: number;
   readonly secretKeys?: Config["secretKeys"];
+  /** Settings that have their defaults otherwise. */
+  readonly destinations?: Partial<Pick<Config, "denyNetworks" | "allowPorts" | "requireHttps" | "ca">>;
 }
 
 /** One line of output: its message and its fields. */
@@ -109,6 +111,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxBacklog: options.maxBacklog ?? 1_000_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
+      ...{ denyNetworks: [], allowPorts: [], requireHttps: false, ca: undefined, ...options.destinations },
       dnsServers: [...(options.dnsServers ?? [])],
       secretKeys: options.secretKeys ?? [],
     },
