@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { type Advice, adviceFor } from "../src/advice.ts";
 import {
   type BlockedCode,
@@ -29,6 +30,13 @@ const FAULTS: Record<FaultCode, true> = {
   lock_lost: true,
 };
 const BLOCKED: Record<BlockedCode, true> = { blocked_port: true, https_required: true };
+const CAUSES: Record<TlsCause, true> = {
+  expired: true,
+  not_yet_valid: true,
+  wrong_host: true,
+  untrusted: true,
+  handshake: true,
+};
 const UNKNOWN = adviceFor("from_the_future");
 
 const outcomes: Outcome[] = [
@@ -37,7 +45,27 @@ const outcomes: Outcome[] = [
   ...Object.keys(BLOCKED).map((code) => ({ kind: "blocked", code: code as BlockedCode, durationMs: 1 }) as const),
   { kind: "blocked", range: "private", durationMs: 1 },
   { kind: "expired", durationMs: 0 },
+  { kind: "backlog_full", durationMs: 0 },
 ];
+
+test("docs/receivers.md explains every code and cause", async () => {
+  const guide = await Bun.file(join(import.meta.dir, "../docs/receivers.md")).text();
+  const rows = (section: string) => {
+    const table = guide.split(`${section}\n`)[1]?.split("\n#")[0] ?? "";
+    return [...table.matchAll(/^\| (`.+?) \|/gm)].flatMap(([, names = ""]) => names.match(/\w+/g) ?? []);
+  };
+  const codes = outcomes.map((outcome) => errorCode(outcome) as string);
+  expect(
+    rows("## When a delivery fails")
+      .filter((name) => !name.startsWith("http_") && name !== "error")
+      .sort(),
+  ).toEqual(codes.sort());
+  expect(
+    rows("### TLS causes")
+      .filter((name) => name !== "cause")
+      .sort(),
+  ).toEqual(Object.keys(CAUSES).sort());
+});
 
 describe("there are words for", () => {
   test.each(outcomes.map((outcome) => errorCode(outcome) as string))("%s, and for nothing else the same", (code) => {
@@ -61,14 +89,6 @@ describe("there are words for", () => {
     expect(adviceFor("http_503").what).not.toBe(adviceFor("http_500").what);
   });
 });
-
-const CAUSES: Record<TlsCause, true> = {
-  expired: true,
-  not_yet_valid: true,
-  wrong_host: true,
-  untrusted: true,
-  handshake: true,
-};
 
 test.each(Object.keys(CAUSES))("a TLS failure that is %s has words of its own", (cause) => {
   const advice = adviceFor("tls", undefined, cause);
