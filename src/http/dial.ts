@@ -7,7 +7,7 @@
  * @see Happy Eyeballs: RFC 8305
  */
 import { connect, type LookupFunction, type Socket } from "node:net";
-import { connect as connectTls } from "node:tls";
+import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import type { Address } from "./address.ts";
 
 /** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
@@ -145,7 +145,7 @@ const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { cod
 /**
  * Make what opens a socket straight to an address, over TCP or TLS.
  *
- * @param ca  certificate authorities to trust, PEM; the system's otherwise
+ * @param ca  certificate authorities to trust beside those of the runtime, PEM
  */
 export function createOpenSocket(ca: string | undefined): OpenSocket {
   return (address, target, opening) => {
@@ -218,5 +218,19 @@ export function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }
  */
 export function tlsOptions({ host, isLiteral }: Target, ca: string | undefined) {
   const servername = isLiteral ? "" : host.replace(/(?<=.)\.$/, "");
-  return { servername, rejectUnauthorized: true, ALPNProtocols: ["http/1.1"], ...(ca && { ca }) };
+  return {
+    servername,
+    rejectUnauthorized: true,
+    ALPNProtocols: ["http/1.1"],
+    ...(ca && { secureContext: trusting(ca) }),
+  };
+}
+
+const contexts = new Map<string, SecureContext>(); // making one takes milliseconds
+
+/** Trusts what the runtime trusts by itself, and these authorities: `ca` alone would take the place of those. */
+function trusting(ca: string): SecureContext {
+  const context = contexts.get(ca) ?? createSecureContext({ ca: [...getCACertificates("default"), ca] });
+  contexts.set(ca, context);
+  return context;
 }
