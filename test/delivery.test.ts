@@ -91,7 +91,7 @@ describe("a job", () => {
     await system.queue.add("share.linked", data, { timestamp });
     const { rawHeaders, body, receivedAt, path } = await customer.next();
     expect(path).toBe("/hook?token=abc");
-    const expected = `{"id":"${id.toLowerCase()}","event":"share.linked","timestamp":"2026-01-02T03:04:05.006Z","data":{"2":{"nested":{}},"z":"ü \u2028 😀 </script>","a":[1,2.5,null,true]}}`;
+    const expected = `{"id":"${id}","event":"share.linked","timestamp":"2026-01-02T03:04:05.006Z","data":{"2":{"nested":{}},"z":"ü \u2028 😀 </script>","a":[1,2.5,null,true]}}`;
     expect(body.toString()).toBe(expected);
     const names = rawHeaders.filter((_, index) => index % 2 === 0);
     expect(names).toEqual([
@@ -119,7 +119,7 @@ describe("a job", () => {
     expect(value("X-Fluxdrop-Timestamp")).toMatch(/^\d{10}$/);
     expect(Math.abs(Number(value("X-Fluxdrop-Timestamp")) * 1000 - receivedAt)).toBeLessThan(5_000);
     expect(value("X-Fluxdrop-Signature")).toMatch(/^[0-9a-f]{64}$/);
-    expect(value("webhook-id")).toBe(id.toLowerCase());
+    expect(value("webhook-id")).toBe(id);
     expect(value("webhook-timestamp")).toBe(value("X-Fluxdrop-Timestamp"));
     expect(value("webhook-signature")).toMatch(/^v1,[A-Za-z0-9+/]{43}=$/);
   });
@@ -511,14 +511,9 @@ describe("an attempt", () => {
     ["a literal", (port: number) => `http://127.0.0.1:${port}/`, "loopback"],
     ["a literal in disguise", (port: number) => `http://0x7f.1:${port}/`, "loopback"],
     ["a mapped literal", (port: number) => `http://[::ffff:127.0.0.1]:${port}/`, "loopback"],
-    ["a name", (port: number) => `http://internal.example:${port}/`, "private"],
   ])("to a blocked address (%s) is logged, makes no connection and is not retried", async (_, urlOf, range) => {
     const inside = await receiver();
-    const resolve = async () => [
-      { address: "93.184.216.34", family: 4 as const },
-      { address: "10.0.0.1", family: 4 as const },
-    ];
-    const system = await stack({ allowNetworks: [], resolve });
+    const system = await stack({ allowNetworks: [] });
     const data = jobData(urlOf(inside.port));
     const { state, job } = await system.settled(await system.queue.add("file.created", data));
     expect(state).toBe("failed");
@@ -528,6 +523,39 @@ describe("an attempt", () => {
       { attempt: 1, status_code: null, success: false, error: "blocked_address" },
     ]);
     expect(await system.metrics.registry.metrics()).toContain(`fluxhook_blocked_total{range="${range}"} 1`);
+    expect(inside.connections).toBe(0);
+  });
+
+  test("to a name that leads inside is as one to a name that does not resolve, but for the operator's line", async () => {
+    const inside = await receiver();
+    const resolve = async (name: string) => {
+      if (name === "missing.example") throw Object.assign(new Error(), { code: "ENOTFOUND" });
+      return [
+        { address: "93.184.216.34", family: 4 as const },
+        { address: "127.0.0.1", family: 4 as const },
+      ];
+    };
+    const system = await stack({ allowNetworks: [], resolve, policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
+    const told: unknown[] = [];
+    for (const name of ["internal.example", "missing.example"]) {
+      const data = jobData(`http://${name}:${inside.port}/`);
+      const { state, job } = await system.settled(await system.queue.add("file.created", data));
+      const log = await system.attempts(data.userId);
+      told.push({
+        state,
+        attempts: job.attemptsMade,
+        reason: job.failedReason?.replace(/\d+ ms/, "1 ms"),
+        log: log.map((attempt) => [...Object.keys(attempt), attempt.error]),
+      });
+      expect(JSON.stringify([log, await system.stored(job)])).not.toContain("loopback");
+    }
+    expect(told[0]).toEqual(told[1]);
+    expect(told[0]).toMatchObject({ state: "failed", attempts: 2, reason: "dns after 1 ms, no attempts left" });
+    const metrics = await system.metrics.registry.metrics();
+    expect(metrics).toContain('fluxhook_attempts_total{event="file.created",outcome="dns"} 4');
+    expect(metrics).not.toContain("loopback");
+    const causes = system.lines.filter(({ message }) => message === "delivery.attempted").map(({ cause }) => cause);
+    expect(causes).toEqual(["loopback", "loopback", undefined, undefined]);
     expect(inside.connections).toBe(0);
   });
 
