@@ -86,7 +86,7 @@ export function createDeliver(options: DeliverOptions): Process {
 
 function parse(job: Job, options: DeliverOptions): WebhookEvent {
   try {
-    if (job.name === undefined && Number.isNaN(job.timestamp)) throw new ContractError(DATA_GONE);
+    if (job.name === undefined && Number.isNaN(job.timestamp)) throw new ContractError([], DATA_GONE);
     return parseEvent(job, options);
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;

@@ -11,6 +11,8 @@ import { plainSecretProblem, secretProblem } from "../src/secret.ts";
 export { EVENT_TYPES, type EventType };
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
+/** Of any version and variant: SQL Server and .NET write variants of their own, and nil is one as well. */
+const UUID = /^[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}$/; // no flags: JSON Schema has none
 const MAX_SECRETS = 10;
 const MAX_LEVELS = 2_000; // of nesting: from some 30,000 on, writing a body takes more than a second in which nothing else goes
 const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
@@ -44,7 +46,7 @@ export const jobData = z.object(
     ),
     // Passed through untouched: copying it key by key would lose a `__proto__` and cost time on every attempt.
     data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
-    id: z.uuid({ error: "expected a UUID" }).optional(),
+    id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
   },
   { error: "expected an object with userId, endpoint and data" },
 );
@@ -62,10 +64,33 @@ export interface StoredJob {
   readonly queueName: string;
 }
 
+/** One breach of the contract. */
+export interface ContractIssue {
+  /** Where: `data.endpoint.secret.1` in a job, `endpoint.secret.1` in an event of the package; empty for all of it. */
+  readonly path: string;
+  /** What was expected there; never a value. */
+  readonly message: string;
+}
+
 /** A job broke the contract. The message names every bad field and what was expected there, never a value. */
 export class ContractError extends Error {
   override readonly name = "ContractError";
+  readonly code = "INVALID_EVENT";
+  /** @param message  of the issues, where they cannot speak for themselves */
+  constructor(
+    readonly issues: readonly ContractIssue[],
+    message = issues.map(describeIssue).join("; "),
+  ) {
+    super(message);
+  }
 }
+
+/** `path: message`. */
+function describeIssue({ path, message }: ContractIssue): string {
+  return path === "" ? message : `${path}: ${message}`;
+}
+
+const broken = (path: string, message: string) => new ContractError([{ path, message }]);
 
 /**
  * Hold a job's name, data and time against the contract.
@@ -78,13 +103,11 @@ export function checkEvent(name: unknown, data: unknown, timestampMs: number): {
   const parsed = jobData.safeParse(data);
   const isDated = Math.abs(timestampMs) <= MAX_TIMESTAMP_MS;
   if (type.success && parsed.success && isDated) return { type: type.data, data: parsed.data };
-  throw new ContractError(
-    [
-      ...describeIssues("name", type.error),
-      ...describeIssues("data", parsed.error),
-      ...(isDated ? [] : ["timestamp: expected epoch milliseconds"]),
-    ].join("; "),
-  );
+  throw new ContractError([
+    ...listIssues("name", type.error),
+    ...listIssues("data", parsed.error),
+    ...(isDated ? [] : [{ path: "timestamp", message: "expected epoch milliseconds" }]),
+  ]);
 }
 
 /** What {@link parseEvent} needs to know of the settings. */
@@ -98,7 +121,7 @@ export interface ContractOptions {
 /**
  * Turn a job into an event.
  *
- * Without an `id` in the data, the id is derived from queue, job id and job timestamp, so that every attempt, a manual
+ * An `id` in the data is kept as it stands, its letters' case too: the producer finds it again in the payload. Without one, the id is derived from queue, job id and job timestamp, so that every attempt, a manual
  * retry too, carries the same one without anything being stored.
  *
  * @throws  ContractError, for whatever is not an event
@@ -106,7 +129,7 @@ export interface ContractOptions {
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
   const { userId, endpoint, data } = parsed;
-  const id = parsed.id?.toLowerCase() ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+  const id = parsed.id ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
   const secrets = Array.isArray(endpoint.secret)
     ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
     : [openSecret(endpoint.secret, secretKeys, userId, "data.endpoint.secret")];
@@ -123,23 +146,22 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
 /** @param field  where it stands in the job */
 function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
   if (!isSealed(text)) return text;
-  if (keys.length === 0) throw new ContractError(`${field}: sealed, but WEBHOOK_SECRET_KEYS is not set`);
+  if (keys.length === 0) throw broken(field, "sealed, but WEBHOOK_SECRET_KEYS is not set");
   const secret = openSealed(text, keys, userId);
   if (secret === undefined) {
-    throw new ContractError(`${field}: sealed with another key or for another user, or damaged`);
+    throw broken(field, "sealed with another key or for another user, or damaged");
   }
   const problem = plainSecretProblem(secret);
   if (problem === undefined) return secret;
-  throw new ContractError(`${field}: once opened, ${problem}`);
+  throw broken(field, `once opened, ${problem}`);
 }
 
 /** Write an event's body, and hold its depth and size against the contract. */
 export function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
-  if (isDeeper(data, MAX_LEVELS))
-    throw new ContractError(`data.data: expected at most ${MAX_LEVELS} levels of nesting`);
+  if (isDeeper(data, MAX_LEVELS)) throw broken("data.data", `expected at most ${MAX_LEVELS} levels of nesting`);
   const body = buildBody(id, type, timestampMs, data);
   if (body.length <= maxBytes) return body;
-  throw new ContractError(`data.data: expected a body of at most ${maxBytes} bytes, got ${body.length}`);
+  throw broken("data.data", `expected a body of at most ${maxBytes} bytes, got ${body.length}`);
 }
 
 function isDeeper(value: unknown, levels: number): boolean {
@@ -147,12 +169,12 @@ function isDeeper(value: unknown, levels: number): boolean {
   return levels === 0 || Object.values(value).some((child) => isDeeper(child, levels - 1));
 }
 
-function describeIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined): string[] {
+function listIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined): ContractIssue[] {
   return (error?.issues ?? []).flatMap((issue) => {
     const path = [root, ...issue.path].join(".");
     // Of what may be a text or an array, the one that was meant: the array, when something inside it is wrong.
     const meant = issue.code === "invalid_union" && issue.errors.find((issues) => issues.some(isInside));
-    return meant ? describeIssues(path, { issues: meant }) : [`${path}: ${issue.message}`];
+    return meant ? listIssues(path, { issues: meant }) : [{ path, message: issue.message }];
   });
 }
 

@@ -3,52 +3,71 @@
  * docs/producers.md.
  */
 import { randomUUID } from "node:crypto";
-import { ContractError, checkEvent, type JobData, writeBody } from "../jobs/event.ts";
+import { ContractError, type ContractIssue, checkEvent, type JobData, writeBody } from "../jobs/event.ts";
 import { type Attempt, createAttemptLog } from "./attempts.ts";
 import { within } from "./deadline.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "./enqueue.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import { parseExact } from "./exact-json.ts";
-import { connectPromptly, ValkeyAwayError } from "./prompt-valkey.ts";
+import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./prompt-valkey.ts";
 import { openQueue, type Queue } from "./queue.ts";
 import { createKey, isSealed, seal } from "./seal.ts";
-import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
+import { ClosedError, checkEnqueueOptions, checkFluxhookOptions, findUnknown, isRecord, UsageError } from "./usage.ts";
+import { NoDatabaseError } from "./valkey.ts";
 
 export type * from "./events.ts";
-export { type Attempt, ContractError, createKey, type EnqueueStatus, EVENT_TYPES, type JobData, seal, ValkeyAwayError };
+export {
+  type Attempt,
+  ClosedError,
+  ContractError,
+  type ContractIssue,
+  createKey,
+  type EnqueueStatus,
+  EVENT_TYPES,
+  type JobData,
+  NoDatabaseError,
+  seal,
+  UsageError,
+  ValkeyAwayError,
+  ValkeyRefusedError,
+};
 
 export interface FluxhookOptions {
   /** As the worker's `VALKEY_URL`. */
-  readonly valkeyUrl?: string;
+  readonly valkeyUrl?: string | undefined;
   /** As the worker's `WEBHOOK_QUEUE`. */
-  readonly queue?: string;
+  readonly queue?: string | undefined;
   /** How long a call may take while Valkey is away, the first connecting included; 2,000 by default. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
   /** As the worker's `WEBHOOK_MAX_BODY`, in bytes. */
-  readonly maxBodyBytes?: number;
+  readonly maxBodyBytes?: number | undefined;
   /** Seal every secret that is not sealed yet: the first of the worker's `WEBHOOK_SECRET_KEYS`. */
-  readonly sealingKey?: string | Uint8Array;
+  readonly sealingKey?: string | Uint8Array | undefined;
 }
 
 export interface EnqueueOptions {
   /** Deliver this much later, in ms. */
-  readonly delayMs?: number;
+  readonly delayMs?: number | undefined;
   /** How often it is tried in all, instead of the worker's schedule; 1 to 100. */
-  readonly attempts?: number;
-  /** The pauses between, instead of the worker's schedule: ms, or one of BullMQ's. */
+  readonly attempts?: number | undefined;
+  /** The pauses between, instead of the worker's schedule: ms, or one of BullMQ's, with a jitter from 0 to 1. */
   readonly backoff?:
     | number
-    | { readonly type: "fixed" | "exponential"; readonly delay: number; readonly jitter?: number };
+    | { readonly type: "fixed" | "exponential"; readonly delay: number; readonly jitter?: number | undefined }
+    | undefined;
 }
 
 /** What came of enqueueing one event. */
 export interface Enqueued {
-  /** The event's id: what its receiver deduplicates by. */
+  /** The event's id, as it was given: what its receiver deduplicates by. */
   readonly id: string;
   /** `new` and `failed` were queued, `known` was not: see {@link EnqueueStatus}. */
   readonly status: EnqueueStatus;
 }
 
+/**
+ * A backend's connection. Every error has a `code`, and every call that fails rejects; nothing is thrown elsewhere.
+ */
 export interface Fluxhook {
   /**
    * Put an event on the queue.
@@ -57,51 +76,55 @@ export interface Fluxhook {
    * a day at the most): after any error, enqueue it again. An event that failed is replaced by one with its id. A
    * connection that is cut is tried again within the time; that never enqueues twice.
    *
-   * @returns the event's id, the payload's and the job's; and whether it was queued
-   * @throws  ContractError when the event breaks the contract, in the worker's words; nothing was queued
-   * @throws  ValkeyAwayError within `timeoutMs`. With `mayBeQueued` the event was on its way when Valkey fell silent: a
-   *          Valkey that is frozen, or whose answer was lost, may still take it
+   * @returns the event's id, the payload's as well; in lower case it is the job's. And whether it was queued
+   * @throws  ContractError `INVALID_EVENT`: the event breaks the contract; nothing was queued
+   * @throws  UsageError `INVALID_ARGUMENT`: an option is not what it must be; ClosedError `CLOSED`: after `close()`
+   * @throws  NoDatabaseError `VALKEY_NO_DATABASE`, ValkeyRefusedError `VALKEY_LOGIN` or `VALKEY_REFUSED`: at once; somebody
+   *          has to mend URL, user or rights
+   * @throws  ValkeyAwayError `VALKEY_AWAY` within `timeoutMs`. With `mayBeQueued` the event was on its way when Valkey fell
+   *          silent: a Valkey that is frozen, or whose answer was lost, may still take it
    */
   enqueue(event: NewEvent, options?: EnqueueOptions): Promise<Enqueued>;
   /**
    * Put many events on the queue, 100 at a time, each 100 within `timeoutMs`. Checked before the first is queued: a
-   * ContractError names every breach with its index. When Valkey goes away in between, some may be queued; give the
+   * ContractError names every breach with its index, as in `events[3].userId`. When Valkey goes away in between, some may be queued; give the
    * events an `id`, and enqueue all of them again.
    *
    * @returns what came of each, in order
    * @throws  like {@link Fluxhook.enqueue}
    */
   enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<Enqueued[]>;
-  /** A user's last attempts, newest first: at most 10, of the last 7 days. Throws ValkeyAwayError. */
+  /** A user's last attempts, newest first: at most 10, of the last 7 days. Throws like {@link Fluxhook.enqueue}. */
   readAttempts(userId: string): Promise<Attempt[]>;
-  /** Close the connection. */
+  /** Close the connection, once the calls under way have ended. Never fails, and does no harm twice. */
   close(): Promise<void>;
+  /** The same, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 const MAX_BODY_BYTES = 256 * 1024; // 256 KiB
 const BATCH = 100; // events to a transaction: some milliseconds in which Valkey does nothing else
 const CLOSE_MS = 1000;
-const MAX_TIMER_MS = 2 ** 31 - 1;
-const MAX_BREACHES = 20; // told of one batch
+const MAX_BREACHES = 20; // told in one message
+const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id"];
+const ENDPOINT_FIELDS = ["url", "secret"];
+const NO_EVENT = "expected an object with event, userId, endpoint and data";
 
 /**
- * Connect a backend to Fluxhook. Connects at once, in the background, and again whenever the connection is lost.
+ * Connect a backend to Fluxhook. Connects at once, in the background, and again whenever the connection is lost. The
+ * connection does not keep the process from ending.
  *
- * @throws  RangeError when an option is not what it must be
+ * @throws  UsageError when an option is not what it must be, or is none
  */
-export function createFluxhook({
-  valkeyUrl = "redis://127.0.0.1:6379",
-  queue: name = "webhooks",
-  timeoutMs = 2_000,
-  maxBodyBytes = MAX_BODY_BYTES,
-  sealingKey,
-}: FluxhookOptions = {}): Fluxhook {
-  expect(isValkeyUrl(valkeyUrl), `valkeyUrl to be ${VALKEY_URL_FORMS}`);
-  expect(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS, "timeoutMs to be a number of ms above 0");
-  if (sealingKey !== undefined) seal("any", sealingKey, ""); // says so when the key is none
+export function createFluxhook(options: FluxhookOptions = {}): Fluxhook {
+  checkFluxhookOptions(options);
+  const { valkeyUrl = "redis://127.0.0.1:6379", queue: name = "webhooks", timeoutMs = 2_000 } = options;
+  checkSealingKey(options.sealingKey);
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
   const log = createAttemptLog(valkey);
+  const underWay = new Set<Promise<unknown>>();
   let opened: Queue | undefined;
+  let closing: Promise<void> | undefined;
 
   /** A queue whose connection was cut while it was opened stays unusable: the next call opens another. */
   async function withQueue<T>(work: (queue: Queue) => Promise<T>): Promise<T> {
@@ -119,59 +142,131 @@ export function createFluxhook({
 
   async function add(jobs: readonly NewJob[]): Promise<Enqueued[]> {
     const statuses = await run((isAgain) => withQueue((queue) => addJobs(queue, valkey, jobs, isAgain)));
-    return jobs.map(({ opts }, index) => ({ id: opts.jobId, status: statuses[index] as EnqueueStatus }));
+    return jobs.map(({ data }, index) => ({
+      id: (data as JobData).id as string,
+      status: statuses[index] as EnqueueStatus,
+    }));
   }
 
-  function buildJob({ event, ...data }: NewEvent, options: EnqueueOptions, nowMs: number): NewJob {
-    const id = data.id?.toLowerCase?.() ?? randomUUID();
-    const stored = asStored({ ...data, id: data.id ?? id });
-    const checked = checkEvent(event, stored, nowMs).data;
-    writeBody(id, event, nowMs, checked.data, maxBodyBytes);
-    const sealed = sealingKey === undefined ? checked : sealSecrets(checked, sealingKey);
-    const { delayMs: delay, attempts, backoff } = options;
-    return { name: event, data: sealed, opts: { jobId: id, timestamp: nowMs, delay, attempts, backoff } };
+  /** Every call goes through here: none begins after `close()`, which waits for those that have begun. */
+  async function call<T>(work: () => Promise<T>): Promise<T> {
+    if (closing !== undefined) throw new ClosedError();
+    const done = work();
+    underWay.add(done);
+    return await done.finally(() => underWay.delete(done));
   }
 
+  async function end(): Promise<void> {
+    await Promise.allSettled(underWay);
+    if (opened !== undefined) await within(CLOSE_MS, opened.close(), undefined);
+    valkey.disconnect();
+  }
+
+  const close = (): Promise<void> => {
+    closing ??= end();
+    return closing;
+  };
   return {
-    async enqueue(event, options = {}) {
-      checkOptions(options);
-      const [enqueued] = await add([buildJob(event, options, Date.now())]);
-      return enqueued as Enqueued;
-    },
-    async enqueueMany(events, options = {}) {
-      checkOptions(options);
-      const nowMs = Date.now();
-      const breaches: string[] = [];
-      const jobs = events.flatMap((event, index) => {
-        try {
-          return [buildJob(event, options, nowMs)];
-        } catch (error) {
-          if (!(error instanceof ContractError)) throw error;
-          breaches.push(`events[${index}]: ${error.message}`);
-          return [];
-        }
-      });
-      const more = breaches.length - MAX_BREACHES;
-      if (more > 0) breaches.splice(MAX_BREACHES, more, `and ${more} more events`);
-      if (breaches.length > 0) throw new ContractError(breaches.join("\n"));
-      const enqueued: Enqueued[] = [];
-      for (let i = 0; i < jobs.length; i += BATCH) enqueued.push(...(await add(jobs.slice(i, i + BATCH))));
-      return enqueued;
-    },
-    readAttempts: (userId) => run(() => log.list(userId, Date.now())),
-    async close() {
-      if (opened !== undefined) await within(CLOSE_MS, opened.close(), undefined);
-      valkey.disconnect();
-    },
+    enqueue: (event, how = {}) =>
+      call(async () => {
+        checkEnqueueOptions(how);
+        const [enqueued] = await add([buildJob(event, options, how, Date.now())]);
+        return enqueued as Enqueued;
+      }),
+    enqueueMany: (events, how = {}) =>
+      call(async () => {
+        checkEnqueueOptions(how);
+        const jobs = buildJobs(events, options, how, Date.now());
+        const enqueued: Enqueued[] = [];
+        for (let i = 0; i < jobs.length; i += BATCH) enqueued.push(...(await add(jobs.slice(i, i + BATCH))));
+        return enqueued;
+      }),
+    readAttempts: (userId) =>
+      call(async () => {
+        if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
+        return await run(() => log.list(userId, Date.now()));
+      }),
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 
-/** What the worker will see of it: a Date is a text there, `undefined` nothing, and what JSON.rawJSON made keeps its digits. */
-function asStored(data: object): unknown {
+function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {
   try {
-    return parseExact(JSON.stringify(data));
+    if (key !== undefined) seal("any", key, "");
   } catch {
-    throw new ContractError("data: expected what can be written as JSON: no BigInt, no circle, not too deep");
+    throw new UsageError("expected sealingKey to be 32 bytes, or the same in base64");
+  }
+}
+
+/** The job of an event. @throws ContractError by the names of the event's fields */
+function buildJob(given: unknown, options: FluxhookOptions, how: EnqueueOptions, nowMs: number): NewJob {
+  const stored = asStored(given);
+  if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
+  const { maxBodyBytes = MAX_BODY_BYTES, sealingKey } = options;
+  const { event, ...data } = stored;
+  const { id = randomUUID() } = data;
+  const unknown = findUnknownFields(stored);
+  try {
+    const checked = checkEvent(event, { ...data, id }, nowMs);
+    if (unknown.length > 0) throw new ContractError([]);
+    writeBody(id as string, checked.type, nowMs, checked.data.data, maxBodyBytes);
+    const sealed = sealingKey === undefined ? checked.data : sealSecrets(checked.data, sealingKey);
+    const { delayMs: delay, attempts, backoff } = how;
+    const jobId = (id as string).toLowerCase(); // one event, however its id is spelled
+    return { name: checked.type, data: sealed, opts: { jobId, timestamp: nowMs, delay, attempts, backoff } };
+  } catch (error) {
+    if (!(error instanceof ContractError)) throw error;
+    throw new ContractError([...unknown, ...error.issues.map(named)]);
+  }
+}
+
+/** An issue by the names of an event's fields, where a job has its own. */
+function named({ path, message }: ContractIssue): ContractIssue {
+  return { path: path === "name" ? "event" : path.replace(/^data\.?/, ""), message };
+}
+
+/** The worker takes what it does not know, since who enqueues may be newer; here it is a slip. */
+function findUnknownFields(event: Readonly<Record<string, unknown>>): ContractIssue[] {
+  const { endpoint } = event;
+  return [
+    ...findUnknown(event, EVENT_FIELDS, "a field of an event").map(({ name, message }) => ({ path: name, message })),
+    ...(isRecord(endpoint) ? findUnknown(endpoint, ENDPOINT_FIELDS, "a field of an endpoint") : []).map(
+      ({ name, message }) => ({ path: `endpoint.${name}`, message }),
+    ),
+  ];
+}
+
+/** The jobs of many events. @throws ContractError with the breaches of all */
+function buildJobs(events: unknown, options: FluxhookOptions, how: EnqueueOptions, nowMs: number): NewJob[] {
+  if (!Array.isArray(events)) throw new UsageError("expected events to be an array");
+  const broken: ContractError[] = [];
+  const jobs = Array.from(events, (event, index) => {
+    try {
+      return buildJob(event, options, how, nowMs);
+    } catch (error) {
+      if (!(error instanceof ContractError)) throw error;
+      const at = (path: string) => `events[${index}]${path === "" ? "" : `.${path}`}`;
+      broken.push(new ContractError(error.issues.map(({ path, message }) => ({ path: at(path), message }))));
+      return undefined;
+    }
+  }).filter((job) => job !== undefined);
+  if (broken.length === 0) return jobs;
+  const told = broken.slice(0, MAX_BREACHES).map(({ message }) => message);
+  if (broken.length > MAX_BREACHES) told.push(`and ${broken.length - MAX_BREACHES} more events`);
+  throw new ContractError(
+    broken.flatMap(({ issues }) => issues),
+    told.join("\n"),
+  );
+}
+
+/** What the worker will see of it: a Date is a text there, `undefined` nothing, and what JSON.rawJSON made keeps its digits. */
+function asStored(event: unknown): unknown {
+  try {
+    return event === undefined ? undefined : parseExact(JSON.stringify(event));
+  } catch {
+    const message = "expected what can be written as JSON: no BigInt, no circle, not too deep";
+    throw new ContractError([{ path: "data", message }]);
   }
 }
 
@@ -182,22 +277,4 @@ function sealSecrets(data: JobData, key: string | Uint8Array): JobData {
     ...data,
     endpoint: { ...data.endpoint, secret: typeof secret === "string" ? sealOne(secret) : secret.map(sealOne) },
   };
-}
-
-function checkOptions({ delayMs = 0, attempts = 1, backoff }: EnqueueOptions): void {
-  expect(Number.isSafeInteger(delayMs) && delayMs >= 0, "delayMs to be a whole number of ms, 0 or more");
-  expect(
-    Number.isSafeInteger(attempts) && attempts >= 1 && attempts <= 100,
-    "attempts to be a whole number from 1 to 100",
-  );
-  const pauseMs = typeof backoff === "object" ? backoff.delay : (backoff ?? 1);
-  const isKnown = typeof backoff !== "object" || backoff.type === "fixed" || backoff.type === "exponential";
-  expect(
-    isKnown && Number.isFinite(pauseMs) && pauseMs > 0,
-    "backoff to be ms above 0, or fixed or exponential with a delay",
-  );
-}
-
-function expect(isSo: boolean, what: string): asserts isSo {
-  if (!isSo) throw new RangeError(`expected ${what}`);
 }

@@ -7,6 +7,7 @@ import { expectFailovers, isAnswer, isReadonly, NoDatabaseError, openValkey, typ
 import { placeOf } from "./valkey-url.ts";
 
 const RECONNECT_MS = 200; // a backend's caller waits meanwhile
+const REFUSED_MS = 1000; // 1 s after a refused login: nobody waits for it, and Valkey notes each
 const PAUSE_MS = 50; // before the second try; then twice as long each time
 
 /**
@@ -25,6 +26,22 @@ export class ValkeyAwayError extends Error {
   }
 }
 
+/**
+ * Valkey answers, with a refusal that waiting does not change: somebody has to.
+ *
+ * - `VALKEY_LOGIN`    user or password are wrong or missing
+ * - `VALKEY_REFUSED`  the user may not do this, or a key is not what it should be
+ */
+export class ValkeyRefusedError extends Error {
+  override readonly name = "ValkeyRefusedError";
+  readonly code: "VALKEY_LOGIN" | "VALKEY_REFUSED";
+  /** @param answer  what Valkey said */
+  constructor(place: string, answer: Error) {
+    super(`Valkey at ${place} refuses: ${answer.message}`, { cause: answer });
+    this.code = /^(WRONGPASS|NOAUTH) /.test(answer.message) ? "VALKEY_LOGIN" : "VALKEY_REFUSED";
+  }
+}
+
 /** A connection for who has a caller that waits: nothing is kept for later, and nothing sent again by itself. */
 export interface PromptValkey {
   readonly valkey: Valkey;
@@ -32,34 +49,45 @@ export interface PromptValkey {
    * Do something within the time, again when the connection was cut: it must do no harm twice.
    *
    * @param work  is told whether an earlier try may have come through
-   * @throws  ValkeyAwayError when the time is up; what Valkey answers with, when that is an error; NoDatabaseError, at once,
-   *          when Valkey does not have the database that the URL names
+   * @throws  ValkeyAwayError when the time is up. At once: ValkeyRefusedError, when Valkey refuses for good; NoDatabaseError,
+   *          when it does not have the database that the URL names
    */
   run<T>(work: (isAgain: boolean) => Promise<T>): Promise<T>;
 }
 
-/** @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included */
+/**
+ * Open it. While no call waits, it does not keep the process from ending.
+ *
+ * @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included
+ */
 export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
+  const place = placeOf(url);
+  let trouble: NodeJS.ErrnoException | undefined;
+  const isFinal = () => trouble instanceof NoDatabaseError || trouble instanceof ValkeyRefusedError;
   const valkey = openValkey(url, {
     connectionName: name,
     enableOfflineQueue: false,
+    enableReadyCheck: false, // asks INFO, a right that a backend can do without; a Valkey that loads says so to each command
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     connectTimeout: timeoutMs,
     socketTimeout: timeoutMs,
-    retryStrategy: () => RECONNECT_MS,
+    retryStrategy: () => (trouble instanceof ValkeyRefusedError ? REFUSED_MS : RECONNECT_MS),
     reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
   });
   expectFailovers(valkey);
   valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
-  let trouble: NodeJS.ErrnoException | undefined;
+  // Each call has a timer, which keeps the process until it ends.
+  valkey.on("connect", () => valkey.stream.unref());
+  valkey.on("reconnecting", () => (valkey as unknown as { reconnectTimeout?: Timer }).reconnectTimeout?.unref());
   const waiting = new Set<() => void>();
   const wake = (): void => {
     for (const settle of [...waiting]) settle();
   };
   valkey.on("error", (error) => {
-    trouble = error;
-    if (error instanceof NoDatabaseError) wake(); // to wait would not help
+    const isRefused = isAnswer(error) && refusalOf(error) === "never";
+    trouble = isRefused ? new ValkeyRefusedError(place, error) : error;
+    if (isFinal()) wake(); // to wait would not help
   });
   valkey.on("ready", () => {
     trouble = undefined;
@@ -70,7 +98,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
     new Promise<boolean>((resolve) => {
       // A stream that has just been destroyed is not closed yet, and its connection still calls itself ready.
       const isOpen = valkey.status === "ready" && valkey.stream.writable;
-      if (isOpen || valkey.status === "end" || trouble instanceof NoDatabaseError) return resolve(isOpen);
+      if (isOpen || valkey.status === "end" || isFinal()) return resolve(isOpen);
       const settle = (): void => {
         clearTimeout(timer);
         waiting.delete(settle);
@@ -102,20 +130,20 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         if ("value" in result) return result.value;
         const { error } = result;
         const isRefusal = isAnswer(error);
-        if (isRefusal && refusalOf(error) !== "later") throw error;
+        if (isRefusal && refusalOf(error) !== "later") throw new ValkeyRefusedError(place, error);
         if (isRefusal) isSent = isAgain; // nothing of it was executed
         trouble = error;
-        await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, until - performance.now())));
+        await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, Math.max(1, until - performance.now()))));
         pauseMs *= 2;
       }
-      if (trouble instanceof NoDatabaseError && !isSent) throw trouble;
+      if (isFinal() && !isSent) throw trouble;
       const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
       const isRefused = trouble !== undefined && isAnswer(trouble);
       const isClosed = valkey.status === "end";
       const what = isClosed
         ? "the connection was closed"
         : `no ${isRefused ? "success" : "answer"} within ${timeoutMs} ms${why}`;
-      throw new ValkeyAwayError(`Valkey at ${placeOf(url)}: ${what}`, isSent, { cause: trouble });
+      throw new ValkeyAwayError(`Valkey at ${place}: ${what}`, isSent, { cause: trouble });
     },
   };
 }

@@ -3,6 +3,12 @@
  * `test/queue-layout.test.ts` compares it with what BullMQ itself writes.
  */
 
+/** Completes "expected the queue to be …". */
+export const QUEUE_NAME_FORM = "1 to 100 letters, digits or . _ - { }";
+
+/** Whether a text may name a queue: a colon would part it, a blank is most likely a slip. */
+export const isQueueName = (text: string): boolean => /^[\w.{}-]{1,100}$/.test(text);
+
 /** The prefix of a queue's keys. */
 export const queueKey = (name: string): string => `bull:${name}`;
 

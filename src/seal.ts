@@ -6,6 +6,7 @@
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { isSealed, SEALED_PREFIX as PREFIX, plainSecretProblem } from "./secret.ts";
+import { UsageError } from "./usage.ts";
 
 export { isSealed };
 
@@ -23,11 +24,12 @@ export function createKey(): string {
  *
  * @param key  32 bytes, or the same in base64: the first of `WEBHOOK_SECRET_KEYS`
  * @returns a text that differs each time
- * @throws  RangeError when the key is not 32 bytes, or the secret is one that the worker would refuse, with its reason
+ * @throws  UsageError when the key is not 32 bytes, or the secret is one that the worker would refuse, with its reason
  */
 export function seal(secret: string, key: string | Uint8Array, userId: string): string {
   const problem = plainSecretProblem(secret);
-  if (problem !== undefined) throw new RangeError(`the secret to seal: ${problem}`);
+  if (problem !== undefined) throw new UsageError(`the secret to seal: ${problem}`);
+  if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv("aes-256-gcm", keyBytes(key), nonce);
   cipher.setAAD(boundTo(userId));
@@ -41,7 +43,7 @@ export function seal(secret: string, key: string | Uint8Array, userId: string): 
  * Open a sealed secret with the first key that fits, current first.
  *
  * @returns undefined when none does: another key, another user, tampered with, or cut off
- * @throws  RangeError when a key is not 32 bytes
+ * @throws  UsageError when a key is not 32 bytes
  */
 export function openSealed(sealed: string, keys: readonly (string | Uint8Array)[], userId: string): string | undefined {
   const bytes = Buffer.from(sealed.slice(PREFIX.length), "base64url");
@@ -65,6 +67,6 @@ function boundTo(userId: string): Buffer {
 
 function keyBytes(key: string | Uint8Array): Uint8Array {
   const bytes = typeof key === "string" ? Buffer.from(key, "base64") : key;
-  if (bytes.length !== KEY_BYTES) throw new RangeError(`a sealing key must be ${KEY_BYTES} bytes, got ${bytes.length}`);
-  return bytes;
+  if (bytes instanceof Uint8Array && bytes.length === KEY_BYTES) return bytes;
+  throw new UsageError(`a sealing key must be ${KEY_BYTES} bytes, got ${bytes?.length ?? "none"}`);
 }

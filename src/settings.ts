@@ -5,6 +5,7 @@ import { z } from "zod";
 import { type NameServer, parseNameServer } from "./dns/resolv-conf.ts";
 import { type Network, parseNetwork } from "./http/address.ts";
 import { type PortRange, parsePortRange } from "./http/destination.ts";
+import { isQueueName, QUEUE_NAME_FORM } from "./queue-layout.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */
@@ -89,8 +90,8 @@ export const SETTINGS = {
   queue: setting(
     "WEBHOOK_QUEUE",
     "webhooks",
-    z.string().regex(/^[\w.{}-]{1,100}$/),
-    "1 to 100 letters, digits or . _ - { }",
+    z.string().refine(isQueueName),
+    QUEUE_NAME_FORM,
     "the queue's name, under BullMQ's default key prefix",
   ),
   concurrency: setting(

@@ -17,6 +17,8 @@ const PURE = [
     (name) => `isolation/${name}`,
   ),
   "mask",
+  "mask-text",
+  "printable",
   "http/response",
   "advice",
   "moments",
@@ -26,6 +28,7 @@ const PURE = [
   "valkey-url",
   "queue-layout",
   "refusals",
+  "usage",
   "dns/message",
   "dns/resolv-conf",
 ];

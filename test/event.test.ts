@@ -148,6 +148,8 @@ describe("the reason names", () => {
     ["event data that is null", withData({ data: null }), "data.data: expected a JSON object"],
     ["event data that is text", withData({ data: "{}" }), "data.data: expected a JSON object"],
     ["an id that is no UUID", withData({ id: "42" }), "data.id: expected a UUID"],
+    ["an id that is nearly one", withData({ id: `${crypto.randomUUID()}0` }), "data.id: expected a UUID"],
+    ["an id in braces", withData({ id: `{${crypto.randomUUID()}}` }), "data.id: expected a UUID"],
     ["an id that is null", withData({ id: null }), "data.id: expected a UUID"],
     ["an id with a line break", withData({ id: `${crypto.randomUUID()}\n` }), "data.id: expected a UUID"],
     ["a timestamp that is NaN", { ...job, timestamp: Number.NaN }, "timestamp: expected epoch milliseconds"],
@@ -250,10 +252,16 @@ describe("the reason names", () => {
 describe("the id", () => {
   const idOf = (changes: Partial<StoredJob>) => parseEvent({ ...job, ...changes }).id;
 
-  test("is the one in the data, in lower case", () => {
-    expect(parseEvent(withData({ id: "018F9C5E-7A10-7BBB-8CCC-2F4B6D8E0A11" })).id).toBe(
-      "018f9c5e-7a10-7bbb-8ccc-2f4b6d8e0a11",
-    );
+  test.each([
+    "018f9c5e-7a10-7bbb-8ccc-2f4b6d8e0a11",
+    "018F9C5E-7A10-7BBB-8CCC-2F4B6D8E0A11", // as SQL Server and .NET write them
+    "6F9619FF-8B86-D011-B42D-00C04FC964FF", // of Microsoft's variant
+    "00112233-4455-f677-0899-aabbccddeeff", // of no version that is known
+    "00000000-0000-0000-0000-000000000000",
+    "ffffffff-ffff-ffff-ffff-ffffffffffff",
+  ])("is the one in the data, as it stands there: %s", (id) => {
+    const { id: parsed, body } = parseEvent(withData({ id }));
+    expect([parsed, JSON.parse(String(body)).id]).toEqual([id, id]);
   });
 
   test("is otherwise a UUID of version 5 that stays the same for the same job", () => {
