@@ -7,7 +7,7 @@ import { HonoAdapter } from "@bull-board/hono";
 import { Hono } from "hono";
 import { serveStatic } from "hono/bun";
 import type { Logger } from "./logger.ts";
-import { collectSecrets, maskSecrets } from "./mask.ts";
+import { maskSecrets } from "./mask.ts";
 import type { Queue } from "./queue.ts";
 import { readFacts, type Valkey } from "./valkey.ts";
 
@@ -78,8 +78,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
       }
       if (nameOf(context) === STATS)
         return { status, body: { ...(body as object), version: (await readFacts(valkey)).server } };
-      const secrets = await readJobSecrets(context);
-      return { status, body: maskSecrets(body, { secrets, names }) as typeof body };
+      return { status, body: maskSecrets(body, { about: await readJobData(context), names }) as typeof body };
     },
   };
   createBullBoard({
@@ -131,11 +130,10 @@ function refuse(context: HookContext, isReadonly: boolean): string | undefined {
   return undefined;
 }
 
-/** The secrets of the job that a request is about: an answer such as its logs does not carry its data. */
-async function readJobSecrets({ method, request: { queues, params } }: HookContext): Promise<Set<string>> {
-  if (method !== "get" || params.jobId === undefined) return new Set();
-  const job = await queues.get(params.queueName)?.getJob(params.jobId);
-  return collectSecrets(job?.toJSON().data);
+/** The data of the job that a request is about: its secrets may be in an answer without it, such as the job's logs. */
+async function readJobData({ method, request: { queues, params } }: HookContext): Promise<unknown> {
+  if (method !== "get" || params.jobId === undefined) return undefined;
+  return (await queues.get(params.queueName)?.getJob(params.jobId))?.toJSON().data;
 }
 
 /** BullMQ says with a number why it will not do something, such as promoting a job that is not delayed. */

@@ -2,13 +2,15 @@
  * Output: JSON, one object a line, on stdout.
  */
 import { within } from "./deadline.ts";
+import { printableJson } from "./printable.ts";
 import { perTurn } from "./turn.ts";
 
 const LEVELS = ["trace", "debug", "info", "warn", "error", "fatal"] as const;
 type Level = (typeof LEVELS)[number];
 
 /**
- * Write a line: `{"level","time",…fields,"message"}`, the time in ISO 8601 with milliseconds.
+ * Write a line: `{"level","time",…fields,"message"}`, the time in ISO 8601 with milliseconds. What a terminal would not show is
+ * escaped: logs are read there.
  *
  * @param fields   what JSON can say
  * @param message  what happened, as in `job.rejected`
@@ -53,7 +55,7 @@ export function createLogger(level: string): { logger: Logger; flush(): Promise<
         dropped += 1;
         return;
       }
-      const text = JSON.stringify(fields).slice(1, -1);
+      const text = printableJson(JSON.stringify(fields).slice(1, -1));
       const end = `"message":${JSON.stringify(message)}}\n`;
       const line = `${begin}${new Date().toISOString()}",${text}${text === "" ? "" : ","}${end}`;
       waiting += line.length;

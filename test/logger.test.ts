@@ -34,6 +34,14 @@ test("a line is JSON with level, time, fields and message, in order, and all are
   expect(await child.exited).toBe(0);
 });
 
+test("a line has nothing in it that a terminal would act on or not show, and the same meaning", async () => {
+  const text = "a\x1b[2J\u009b31m\u202egpj.exe\u200b\u2028\u{e0041}";
+  const child = start("info", `logger.info({ text: ${JSON.stringify(text)} }, "x"); await flush();`);
+  const line = (await new Response(child.stdout).text()).trimEnd();
+  expect(line).toMatch(/^[\x20-\x7e]+$/);
+  expect(JSON.parse(line).text).toBe(text);
+});
+
 test("at level silent nothing is written", async () => {
   const child = start("silent", `logger.fatal({}, "x"); await flush();`);
   expect(await new Response(child.stdout).text()).toBe("");

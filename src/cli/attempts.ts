@@ -43,8 +43,8 @@ function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeout
     heading.map((name) => terminal.paint(name, "dim")),
     ...attempts.map((attempt) => [
       describeStatus(terminal, attempt),
-      String(attempt.attempt),
-      String(attempt.duration_ms),
+      printable(attempt.attempt),
+      printable(attempt.duration_ms),
       formatAgo(nowMs - Date.parse(attempt.timestamp)),
       printable(attempt.event),
       printable(attempt.job ?? "-"),
@@ -62,7 +62,7 @@ function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeout
 
 /** The status, or a dash when there was no response; green, or red. */
 export function describeStatus(terminal: Terminal, { status_code, success }: Attempt): string {
-  return terminal.paint(String(status_code ?? "-"), success ? "green" : "red");
+  return terminal.paint(printable(status_code ?? "-"), success ? "green" : "red");
 }
 
 /** An attempt's error code, with its cause, and what it means; nothing when it was delivered. */

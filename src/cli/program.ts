@@ -3,6 +3,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { ContractError } from "../../jobs/event.ts";
+import { printable, printableJson } from "../printable.ts";
 import { addAttempts } from "./attempts.ts";
 import { addCompletion } from "./completion.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
@@ -63,8 +64,11 @@ export async function runCommand(
   const isJson = args.includes("--json");
   const report = (code: string, exit: ExitCode, message: string): ExitCode => {
     const text = isJson
-      ? JSON.stringify({ error: { code, message, exit_code: exit } })
-      : message.replaceAll(/^/gm, "fluxhook: ");
+      ? printableJson(JSON.stringify({ error: { code, message, exit_code: exit } }))
+      : message
+          .split("\n")
+          .map((line) => `fluxhook: ${printable(line)}`)
+          .join("\n");
     process.stderr.write(`${text}\n`);
     return exit;
   };

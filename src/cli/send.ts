@@ -172,5 +172,6 @@ async function watch({ queue, log, config }: Session, job: Job, userId: string, 
 
 function describeAttempt(terminal: Terminal, attempt: Attempt, timeoutMs: number): string {
   const outcome = attempt.error === null ? "" : `  ${describeError(attempt, timeoutMs)}`;
-  return `attempt ${attempt.attempt}  ${describeStatus(terminal, attempt)}  ${attempt.duration_ms} ms${outcome}`;
+  const { attempt: number, duration_ms: durationMs } = attempt;
+  return `attempt ${printable(number)}  ${describeStatus(terminal, attempt)}  ${printable(durationMs)} ms${outcome}`;
 }

@@ -8,7 +8,7 @@ import type { Queue } from "../queue.ts";
 import type { Tally } from "../summary.ts";
 import type { ValkeyFacts } from "../valkey.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
-import type { Terminal } from "./terminal.ts";
+import { printable, type Terminal } from "./terminal.ts";
 
 const LATELY_MINUTES = 5; // what the summary's tallies count
 const PATIENCE_MS = 60 * 1000; // 1 min: with workers enough, a job waits for milliseconds
@@ -120,12 +120,12 @@ function printStatus(terminal: Terminal, status: Status): void {
       `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed in the last ${lately.minutes} min`,
     ],
     ["workers", workers === null ? "unknown: this Valkey does not tell" : good(workers > 0, String(workers))],
-    ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.join(", "), "yellow")],
-    ["Valkey", `${valkey.server}, ${good(valkey.role === "primary", valkey.role)}`],
-    ["eviction", good(valkey.eviction === "noeviction", valkey.eviction)],
+    ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.map(printable).join(", "), "yellow")],
+    ["Valkey", `${printable(valkey.server)}, ${good(valkey.role === "primary", valkey.role)}`],
+    ["eviction", good(valkey.eviction === "noeviction", printable(valkey.eviction))],
     ["persistence", valkey.append_only ? "append-only file" : "no append-only file: a restart may lose what is queued"],
     ["memory", `${Math.ceil(valkey.used_memory_bytes / MEBIBYTE)} MiB`],
   ]);
   if (problems.length > 0) terminal.print();
-  for (const problem of problems) terminal.print(terminal.paint(problem, "red"));
+  for (const problem of problems) terminal.print(terminal.paint(printable(problem), "red"));
 }

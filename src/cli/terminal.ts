@@ -2,6 +2,9 @@
  * What the command says, and how: for people, or as JSON for programs. Results go to stdout, all else to stderr.
  */
 import { createInterface } from "node:readline/promises";
+import { printable, printableJson } from "../printable.ts";
+
+export { printable } from "../printable.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 type Colour = "red" | "green" | "yellow" | "dim" | "bold";
@@ -44,10 +47,10 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
     columns: stdout.isTTY ? stdout.columns : undefined,
     print,
     printJson(document) {
-      if (isJson) stdout.write(`${JSON.stringify(document)}\n`);
+      if (isJson) stdout.write(`${printableJson(JSON.stringify(document))}\n`);
     },
     warn(text) {
-      stderr.write(isJson ? `${JSON.stringify({ warning: text })}\n` : `fluxhook: ${text}\n`);
+      stderr.write(isJson ? `${printableJson(JSON.stringify({ warning: text }))}\n` : `fluxhook: ${printable(text)}\n`);
     },
     paint(text, ...colours) {
       if (!hasColours || isJson) return text;
@@ -97,14 +100,4 @@ export function alignColumns(rows: readonly (readonly string[])[]): string[] {
       .join("  ")
       .trimEnd(),
   );
-}
-
-/**
- * A text from a job or a receiver, made safe to print: it must not move the cursor, clear the screen or fake a line.
- */
-export function printable(text: unknown): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what it is about
-  return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
 }
