@@ -1,144 +1,261 @@
 /**
  * Reads the answer to one request as its bytes arrive: the status, `Retry-After`, and where the answer ends. Pure.
  *
- * Generous in what it takes for an answer, since the status decides and an event that was taken must not be sent again;
- * strict in what it takes for the end of one, since the next answer on the connection begins there.
+ * One rule: a readable status line decides the verdict; doubt about framing costs the connection. Who sends a status line has
+ * seen the event and says what became of it, so whatever is wrong after that line must not have the event sent again. But the
+ * next answer on a connection begins where this one ends, so a connection is kept only if that place is beyond doubt.
  *
- * @see HTTP/1.1: RFC 9112
+ * @see RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2, only to recognize it)
  */
 
 /** What was read so far: not enough, all that we want to know, or something that is no answer to a request. */
 export type Reading = "more" | "done" | "invalid";
 
-const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB of status line and headers
+const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB of status line and fields; the status stands however long they are
 const MAX_BODY_BYTES = 16 * 1024; // 16 KiB: the most of a body that is read; the status has said all we need
-const MAX_INTERIM = 1_000; // 1xx before the answer: reading a flood of them would leave no time for anything else
+const MAX_PREAMBLE_BYTES = 64 * 1024; // 64 KiB of 1xx and blank lines before the answer: more would leave no time for anything else
+const MAX_LINE_BYTES = 1024; // 1 KiB for a chunk's size with its extensions, or for a trailer field
 
-const STATUS_LINE = /^HTTP\/1\.([01]) (\d{3})(?: |\r?\n)/;
-const BEGINNING = /^H(?:T(?:T(?:P(?:\/(?:1(?:\.|$)|$)|$)|$)|$)|$)/;
-const HEAD_END = /\r?\n\r?\n/g;
-const OBSOLETE = /^[^:]*[ \t]/; // a folded line, or blanks before the colon: others may read a length where we see none
-const CHUNK_SIZE = /^([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n/;
+/** A status line as far as it is needed, as generous as RFC 9112 section 4 allows: blanks of any kind, and more than one. */
+const STATUS = /^HTTP\/([12](?:\.\d)?)[ \t\v\f\r]{1,16}(\d{3})(?=[ \t\v\f\r\n])/i;
+const MAX_STATUS_BYTES = 32; // what STATUS matches is shorter
+const HEAD_END = /\r?\n\r?\n/;
 
-/** How a body ends: after so many bytes, with its last chunk, or with the connection. */
-type Framing = number | "chunked" | "close";
+/** A head that leaves no room for doubt: fields as RFC 9112 section 5 has them, none folded, no control characters. */
+const WELL_FORMED =
+  /^HTTP\/1\.[01] \d{3}(?: [\t -~\x80-\xff]*)?(?:\r?\n[-!#$%&'*+.^_`|~\dA-Za-z]+:[\t -~\x80-\xff]*)*$/;
+const FIELD = /\n(content-length|transfer-encoding|connection|retry-after)[ \t]*:([^\n]*)/gi;
+const FOLD = /\r?\n[ \t]+/g;
+const DIGITS = /^\d{1,15}$/;
+const KEEP_ALIVE = /(?:^|,)[ \t]*keep-alive[ \t]*(?:,|$)/i;
+
+const CHUNK_SIZE = /^([\dA-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n$/;
+const TRAILER_FIELD = /^[-!#$%&'*+.^_`|~\dA-Za-z]+:[\t -~\x80-\xff]*\r\n$/;
+
+/** How a body ends: after so many bytes, with its last chunk, with the connection, or who knows where. */
+type Framing = number | "chunked" | "close" | "unknown";
 
 export class ResponseReader {
-  /** The answer's status; undefined before its head is complete. */
+  /** The answer's status, from the moment that it can be read; it stands whatever follows, or fails to. */
   status: number | undefined;
-  /** The first `Retry-After`, as it came. */
+  /** The first `Retry-After`, as it came; undefined before the answer's head is complete. */
   retryAfter: string | undefined;
   /** The answer ended where it said it would, and the connection may carry another exchange. */
   isReusable = false;
-  /** Nothing has come yet. */
+  /** Nothing has come yet, blank lines aside. */
   isUntouched = true;
+  /** What came is no answer but the beginning of HTTP/2: the receiver speaks nothing else. Only after "invalid". */
+  speaksHttp2 = false;
   #text = ""; // what is not dealt with yet, a character a byte
-  #framing: Framing = "close";
+  #recent = ""; // the end of it, in which the end of the head may have begun
+  #preambleBytes = 0;
+  #code: number | undefined; // of the head that is being read: the answer's or that of a 1xx
+  #version = "";
+  #mayPersist = true;
+  #framing: Framing | undefined; // undefined before the answer's head is complete
   #bodyBytes = 0;
-  #interim = 0;
-  #isPersistent = false;
+  #chunkPart: "size" | "data" | "trailer" = "size";
+  #chunkBytes = 0; // what is still to come of a chunk's data
 
   read(bytes: Buffer): Reading {
-    this.isUntouched = false;
-    const searched = this.#text.length;
-    this.#text += bytes.toString("latin1");
-    return this.status === undefined ? this.#readHead(searched) : this.#readBody();
+    const text = bytes.toString("latin1");
+    return this.#framing === undefined ? this.#readHead(text) : this.#readBody(text);
   }
 
-  #readHead(searched: number): Reading {
+  #readHead(text: string): Reading {
+    this.#text += text;
+    let recent = this.#recent + text; // all that is searched: a head that drips is not searched again from its start
     for (;;) {
-      if (!BEGINNING.test(this.#text.slice(0, 7))) return "invalid";
-      HEAD_END.lastIndex = Math.max(0, searched - 3); // a head that drips is not searched again from its start
-      const end = HEAD_END.exec(this.#text);
-      if ((end?.index ?? this.#text.length) > MAX_HEAD_BYTES) return "invalid";
-      if (end === null) return "more";
-      const head = this.#text.slice(0, end.index);
-      this.#text = this.#text.slice(HEAD_END.lastIndex);
-      searched = 0;
-      const [, minor, code] = STATUS_LINE.exec(`${head}\n`) ?? [];
-      const status = Number(code);
-      if (code === undefined || status === 101) return "invalid";
-      if (status >= 100 && status < 200) {
-        this.#interim += 1;
-        if (this.#interim > MAX_INTERIM) return "invalid";
-        if (this.#text === "") return "more";
-        continue;
+      if (this.#code === undefined) {
+        const reading = this.#readStatus();
+        if (reading !== undefined) return reading;
+        recent = this.#text;
       }
-      const framing = this.#readHeaders(head, minor === "1");
-      if (framing === undefined) return "invalid";
-      this.status = status;
-      this.#framing = status === 204 || status === 304 ? 0 : framing;
-      if (status === 204 && framing !== "close" && framing !== 0) this.#isPersistent = false; // a body may come all the same
-      return this.#readBody();
+      const isInterim = this.status === undefined;
+      const end = HEAD_END.exec(recent);
+      // Without an end in sight it begins in the last three characters at the earliest.
+      const length = this.#text.length - (end === null ? 3 : recent.length - end.index);
+      if (length > (isInterim ? MAX_PREAMBLE_BYTES - this.#preambleBytes : MAX_HEAD_BYTES)) return this.#cutHead();
+      if (end === null) {
+        this.#recent = recent.slice(-3);
+        return "more";
+      }
+      const framing = this.#readFields(this.#text.slice(0, length));
+      this.#text = this.#text.slice(length + end[0].length);
+      if (!isInterim) return this.#beginBody(framing);
+      if (framing !== "close") this.#mayPersist = false; // a body that none may have may come all the same
+      this.retryAfter = undefined;
+      this.#code = undefined;
+      this.#preambleBytes += length + end[0].length;
     }
   }
 
-  /** @returns undefined for headers that contradict themselves: who knows where such an answer ends? */
-  #readHeaders(head: string, isPersistent: boolean): Framing | undefined {
+  /** @returns undefined once the status can be read */
+  #readStatus(): Reading | undefined {
+    const start = this.#text.search(/[^ \t\v\f\r\n]|$/);
+    if (start > 0) {
+      this.#text = this.#text.slice(start);
+      this.#preambleBytes += start;
+      this.#mayPersist = false; // what belongs to no answer: one before it may have been longer than it said
+      if (this.#preambleBytes > MAX_PREAMBLE_BYTES) return "invalid";
+    }
+    if (this.#text === "") return "more";
+    this.isUntouched = false;
+    const line = STATUS.exec(this.#text);
+    if (line === null) return this.#readNonsense();
+    const code = Number(line[2]);
+    if (code === 101) return "invalid"; // we asked for no other protocol, and speak none
+    this.#code = code;
+    this.#version = line[1] as string;
+    if (code < 100 || code > 199) this.status = code;
+  }
+
+  /** What is no status line may become one, or is HTTP/2. */
+  #readNonsense(): Reading {
+    const text = this.#text;
+    const bytes = Buffer.from(text.slice(0, 9), "latin1");
+    if (isFrameHead(bytes)) {
+      this.speaksHttp2 = bytes.length === 9;
+      return this.speaksHttp2 ? "invalid" : "more";
+    }
+    const isBeginning = "HTTP/".startsWith(text.slice(0, 5).toUpperCase());
+    return isBeginning && text.length < MAX_STATUS_BYTES && !text.includes("\n") ? "more" : "invalid";
+  }
+
+  /** The head is longer than we read: its status stands, and what was read of it counts. */
+  #cutHead(): Reading {
+    if (this.status === undefined) return "invalid";
+    const head = this.#text.slice(0, MAX_HEAD_BYTES);
+    this.#readFields(head.slice(0, Math.max(0, head.lastIndexOf("\n"))));
+    return "done";
+  }
+
+  /** @param text  without the line's end before the empty line */
+  #readFields(text: string): Framing {
+    let head = text;
+    if (!WELL_FORMED.test(head)) {
+      this.#mayPersist = false; // others may read a length where we see none, or another one
+      head = head.replace(FOLD, " ");
+    }
     let length: string | undefined;
     let coding: string | undefined;
-    this.#isPersistent = isPersistent;
-    const lines = head.split("\n");
-    for (let i = 1; i < lines.length; i++) {
-      const line = lines[i] as string;
-      if (OBSOLETE.test(line)) {
-        this.#isPersistent = false;
-        continue;
-      }
-      const colon = line.indexOf(":");
-      if (colon < 1) return undefined;
-      const value = line.slice(colon + 1).trim();
-      switch (line.slice(0, colon).toLowerCase()) {
+    let isKeptAlive = this.#version === "1.1";
+    FIELD.lastIndex = 0;
+    for (let field = FIELD.exec(head); field !== null; field = FIELD.exec(head)) {
+      const value = withoutBlanks(field[2] as string);
+      switch ((field[1] as string).toLowerCase()) {
         case "content-length":
-          if (length !== undefined || !/^\d{1,15}$/.test(value)) return undefined;
-          length = value;
+          length = length === undefined ? value : `${length},${value}`;
           break;
         case "transfer-encoding":
-          coding = coding === undefined ? value : `${coding}, ${value}`;
+          coding = coding === undefined ? value : `${coding},${value}`;
           break;
         case "connection":
-          if (/\bclose\b/i.test(value)) this.#isPersistent = false;
+          if (/\bclose\b/i.test(value)) this.#mayPersist = false;
+          else if (KEEP_ALIVE.test(value)) isKeptAlive = true;
           break;
-        case "retry-after":
+        default:
           this.retryAfter ??= value;
       }
     }
-    if (coding === undefined) return length === undefined ? "close" : Number(length);
-    if (length !== undefined) return undefined;
-    return coding.toLowerCase() === "chunked" ? "chunked" : "close";
+    if (!isKeptAlive) this.#mayPersist = false;
+    return this.#framingBy(length, coding);
   }
 
-  #readBody(): Reading {
-    if (this.#framing === "chunked") return this.#readChunks();
-    this.#bodyBytes += this.#text.length;
+  /** Repeated fields come as lists (RFC 9110 section 5.3). Where they contradict each other, the likeliest end is waited for. */
+  #framingBy(length: string | undefined, coding: string | undefined): Framing {
+    if (coding === undefined) {
+      if (length === undefined) return "close";
+      if (DIGITS.test(length)) return Number(length);
+    } else if (length === undefined && this.#version === "1.1" && coding.toLowerCase() === "chunked") return "chunked";
+    this.#mayPersist = false;
+    const codings = (coding ?? "").toLowerCase().split(",").map(withoutBlanks);
+    if (codings.findLast((name) => name !== "" && name !== "identity") === "chunked") return "chunked";
+    if (length === undefined) return "close";
+    const [first = "", ...others] = new Set(length.split(",").map(withoutBlanks));
+    return others.length === 0 && DIGITS.test(first) ? Number(first) : "unknown";
+  }
+
+  #beginBody(framing: Framing): Reading {
+    const hasNoBody = this.status === 204 || this.status === 304; // whatever its fields say (RFC 9112 section 6.3)
+    if (hasNoBody && framing !== "close" && framing !== 0) this.#mayPersist = false; // a body may come all the same
+    this.#framing = hasNoBody ? 0 : framing;
+    const rest = this.#text;
     this.#text = "";
-    if (this.#framing === "close") return this.#bodyBytes > MAX_BODY_BYTES ? "done" : "more";
-    if (this.#bodyBytes < this.#framing) return this.#bodyBytes > MAX_BODY_BYTES ? "done" : "more";
-    this.isReusable = this.#isPersistent && this.#bodyBytes === this.#framing; // more than that was not asked for
-    return "done";
+    return this.#readBody(rest);
   }
 
-  #readChunks(): Reading {
+  #readBody(text: string): Reading {
+    const framing = this.#framing;
+    this.#bodyBytes += text.length;
+    if (framing === "chunked") return this.#bodyBytes > MAX_BODY_BYTES ? "done" : this.#readChunks(text);
+    if (framing === this.#bodyBytes && framing <= MAX_BODY_BYTES) this.isReusable = this.#mayPersist; // more was not asked for
+    const isOver = framing === "unknown" || (typeof framing === "number" && this.#bodyBytes >= framing);
+    return isOver || this.#bodyBytes > MAX_BODY_BYTES ? "done" : "more";
+  }
+
+  #readChunks(piece: string): Reading {
+    const text = this.#text + piece;
+    let at = 0;
     for (;;) {
-      const line = CHUNK_SIZE.exec(this.#text);
-      if (this.#bodyBytes + this.#text.length > MAX_BODY_BYTES) return "done";
-      if (line === null) return /^[^\r\n]{0,200}\r?$/.test(this.#text) ? "more" : "done"; // not chunks: the status stands
-      const start = line[0].length;
-      const size = Number.parseInt(line[1] as string, 16);
-      if (size === 0) return this.#readTrailer(start);
-      if (this.#text.length < start + size + 2) return "more";
-      if (this.#text.slice(start + size, start + size + 2) !== "\r\n") return "done";
-      this.#bodyBytes += start + size + 2;
-      this.#text = this.#text.slice(start + size + 2);
+      const skipped = Math.min(this.#chunkBytes, text.length - at);
+      this.#chunkBytes -= skipped;
+      at += skipped;
+      const end = text.indexOf("\n", at) + 1;
+      if ((end === 0 ? text.length : end) - at > MAX_LINE_BYTES) return "done";
+      if (end === 0) {
+        this.#text = text.slice(at);
+        return "more";
+      }
+      const line = text.slice(at, end);
+      at = end;
+      if (this.#chunkPart === "trailer" && line === "\r\n") {
+        this.isReusable = this.#mayPersist && at === text.length;
+        return "done";
+      }
+      if (!this.#readChunkLine(line)) return "done"; // no chunks, or not as they must be: the status stands
     }
   }
 
-  /** What follows the last chunk: as a rule nothing but an empty line. */
-  #readTrailer(start: number): Reading {
-    const rest = this.#text.slice(start);
-    const end = rest.startsWith("\r\n") ? 2 : rest.indexOf("\r\n\r\n") + 4;
-    if (end < 4 && end !== 2) return "more";
-    this.isReusable = this.#isPersistent && end === rest.length;
-    return "done";
+  /** @returns whether it is what may stand there: the size of a chunk, the line's end after its data, or a field after the last */
+  #readChunkLine(line: string): boolean {
+    if (this.#chunkPart === "trailer") return TRAILER_FIELD.test(line);
+    if (this.#chunkPart === "data") {
+      this.#chunkPart = "size";
+      return line === "\r\n";
+    }
+    const size = CHUNK_SIZE.exec(line)?.[1];
+    if (size === undefined) return false;
+    this.#chunkBytes = Number.parseInt(size, 16);
+    this.#chunkPart = this.#chunkBytes === 0 ? "trailer" : "data";
+    return true;
   }
+}
+
+/** Without the blanks around a field's value or a list's element: space and tab, no others (RFC 9110 section 5.6.3), and the line's end. */
+function withoutBlanks(text: string): string {
+  let start = 0;
+  let end = text.endsWith("\r") ? text.length - 1 : text.length;
+  while (start < end && isBlank(text.charCodeAt(start))) start++;
+  while (start < end && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
+}
+
+/**
+ * The head of what a server of HTTP/2 says first, SETTINGS, or GOAWAY, as far as it has come.
+ *
+ * @see RFC 9113 sections 3.4, 4.1, 6.5, 6.8
+ */
+function isFrameHead(bytes: Buffer): boolean {
+  const [length = 0, length2 = 0, , type = 4, flags = 0, ...stream] = bytes;
+  const isShort = length === 0 && length2 <= 0x40; // 16 KiB at the most, until we allowed more
+  return (
+    isShort &&
+    ((type === 4 && flags === 0) || type === 7) &&
+    stream.every((byte, i) => (byte & (i === 0 ? 0x7f : 0xff)) === 0)
+  );
 }
