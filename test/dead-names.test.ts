@@ -1,8 +1,7 @@
 /**
  * Customers whose name servers are dead, beside others: a whole worker, a real name server, real receivers.
  *
- * `dns.lookup` cannot be pointed at a port, so that the resolver before this one cannot be shown to fail here: it needs a network
- * namespace with a name server on port 53.
+ * `test/chaos/names.ts` has them as the machine itself does, with its hosts file and a name server at port 53.
  */
 import { expect, test } from "bun:test";
 import { listen } from "./support/listener.ts";

@@ -393,8 +393,11 @@ describe("a name that nobody answers for", () => {
     ["is silent", undefined],
     ["fails after 900 ms", { code: "SERVFAIL", afterMs: 900 } as const],
     ["fails at once", { code: "SERVFAIL" } as const],
+    ["says that its answer is too long, and nothing over TCP", { isTruncated: true } as const],
   ])("is the customer's trouble while others are answered: its server %s", async (_, said) => {
-    const server = await nameServer((question) => (question.name.includes("dead") ? said : healthy(question)));
+    const server = await nameServer(({ isTcp, ...question }) =>
+      question.name.includes("dead") ? (isTcp ? undefined : said) : healthy({ isTcp, ...question }),
+    );
     const resolver = resolverOf([server]);
     await outcomeOf(resolver, "a.example");
     const dead = Array.from({ length: 20 }, (_, i) => outcomeOf(resolver, `x.dead${i}.example`));

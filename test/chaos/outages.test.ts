@@ -3,6 +3,7 @@
  * them run at the same time, since most of each is waiting for locks of 15 s to expire: those that wait longest begin.
  */
 import { afterAll, expect } from "bun:test";
+import "./names.ts";
 import "./older-clients.ts";
 import "./refusals.ts";
 import "./valkey.ts";

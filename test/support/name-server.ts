@@ -45,11 +45,12 @@ export const v4 =
   ({ type }) =>
     type === "A" ? { addresses } : {};
 
-export async function startNameServer(script: Script): Promise<TestNameServer> {
+/** Start a name server on 127.0.0.1, on a free port unless one is given. */
+export async function startNameServer(script: Script, wantedPort = 0): Promise<TestNameServer> {
   const asked: string[] = [];
   const tcp = createServer();
   const port = await new Promise<number>((listening) => {
-    tcp.listen(0, "127.0.0.1", () => listening((tcp.address() as { port: number }).port));
+    tcp.listen(wantedPort, "127.0.0.1", () => listening((tcp.address() as { port: number }).port));
   });
   const udp = createSocket("udp4");
   await new Promise<void>((bound) => udp.bind(port, "127.0.0.1", bound));
