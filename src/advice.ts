@@ -36,8 +36,8 @@ const CODES: Readonly<Record<string, Advice>> = {
     todo: "Check the certificate: not expired, for this very host name, and sent with its whole chain.",
   },
   invalid_response: {
-    what: "The answer was not HTTP",
-    todo: "Check that the port speaks HTTP or HTTPS as the URL says, and that no proxy in between garbles the answer.",
+    what: "The answer was not HTTP/1.1",
+    todo: "Check that the port speaks HTTP/1.1, with TLS or without as the URL says, and that no proxy in between garbles the answer.",
   },
   http2_only: {
     what: "The endpoint speaks HTTP/2 only",
@@ -48,8 +48,8 @@ const CODES: Readonly<Record<string, Advice>> = {
     todo: "Try the URL from outside the endpoint's network. If it answers there, look at firewalls and proxies in between.",
   },
   blocked_address: {
-    what: "The address is not a public one, so it was not called",
-    todo: "Use a URL whose host resolves to public addresses only. A private network has to be opened by the operator, in WEBHOOK_ALLOW_NETWORKS. It is not tried again.",
+    what: "The URL's address is not a public one, or the operator denies it",
+    todo: "Use a public address, or a name that resolves to one. A private network has to be opened by the operator, in WEBHOOK_ALLOW_NETWORKS. It is not tried again.",
   },
   blocked_port: {
     what: "The URL's port is not one that may be called",

@@ -68,7 +68,12 @@ export function isDelivered(outcome: Outcome): boolean {
   return outcome.kind === "response" && outcome.status >= 200 && outcome.status < 300;
 }
 
-/** Whether nobody answered: neither the receiver nor, about its name, a resolver. Either holds a slot for as long. */
+/**
+ * Whether the endpoint may count as silent: no HTTP status came from it, or no resolver answered about its name.
+ *
+ * Every failure counts, also of a server that speaks, but no TLS or no HTTP/1.1 that we can use: no event gets through to it.
+ * Other faults of ours say nothing about the endpoint, those of an egress proxy least of all, which all endpoints share.
+ */
 export function isSilence(outcome: Outcome): boolean {
   return outcome.kind === "failure" || (outcome.kind === "fault" && outcome.code === "resolver");
 }

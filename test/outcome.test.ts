@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { describeOutcome, errorCode, isDelivered, type Outcome, statusCode } from "../src/outcome.ts";
+import { describeOutcome, errorCode, isDelivered, isSilence, type Outcome, statusCode } from "../src/outcome.ts";
 
 const response = (status: number): Outcome => ({ kind: "response", status, retryAfter: "5", durationMs: 41 });
 
@@ -32,4 +32,17 @@ test.each<[Outcome, boolean, string | null, number | null, string]>([
   expect(errorCode(outcome)).toBe(error);
   expect(statusCode(outcome)).toBe(status);
   expect(describeOutcome(outcome)).toBe(words);
+});
+
+test.each<[boolean, Outcome]>([
+  [true, { kind: "failure", code: "timeout", durationMs: 1 }],
+  [true, { kind: "failure", code: "tls", cause: "expired", durationMs: 1 }],
+  [true, { kind: "failure", code: "http2_only", durationMs: 1 }],
+  [true, { kind: "fault", code: "resolver", durationMs: 1 }],
+  [false, { kind: "fault", code: "proxy", cause: "connection_refused", durationMs: 1 }],
+  [false, { kind: "fault", code: "resources", durationMs: 1 }],
+  [false, { kind: "blocked", code: "https_required", durationMs: 0 }],
+  [false, response(503)],
+])("counts as the endpoint's silence: %p, for %j", (expected, outcome) => {
+  expect(isSilence(outcome)).toBe(expected);
 });

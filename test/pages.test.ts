@@ -126,10 +126,11 @@ describe("a user's page", () => {
       ...{ id: "e", event: "file.created", duration_ms: 1, endpoint: "https://h.example/", job: "none" },
       ...{ status_code: null, success: false, error: "tls", timestamp: new Date().toISOString() },
     };
+    const now = Date.now();
     const causes = ["expired", "expired", "wrong_host", undefined, "<b>"];
     for (const [n, cause] of causes.entries()) {
       const attempt = { ...tried, attempt: n + 1, delivery: `d${n}`, ...(cause && { cause }) };
-      await stack.valkey.zadd(`webhooks:log:${userId}`, Date.now() - n, JSON.stringify(attempt));
+      await stack.valkey.zadd(`webhooks:log:${userId}`, now - n, JSON.stringify(attempt));
     }
     const { html } = await read(`/users/${userId}`);
     expect(count(html, /tls \(expired\)<\/span>/)).toBeGreaterThanOrEqual(2);

@@ -127,6 +127,7 @@ describe("an endpoint", () => {
     ["500", answer(500)],
     ["404", answer(404)],
     ["a fault of ours", FAULT],
+    ["a fault of an egress proxy", { kind: "fault", code: "proxy", durationMs: 10_000 } as const],
     ["an address that is refused", BLOCKED],
   ])("keeps its limit after %s", (_, outcome) => {
     const bench = new Bench();
