@@ -38,6 +38,8 @@ export type PipelineConfig = Pick<
   | "allowPorts"
   | "requireHttps"
   | "ca"
+  | "proxy"
+  | "proxyResolves"
   | "dnsServers"
   | "secretKeys"
 >;

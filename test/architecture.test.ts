@@ -19,6 +19,7 @@ const PURE = [
   "mask",
   "mask-text",
   "printable",
+  "http/proxy-evidence",
   "http/response",
   "advice",
   "moments",

@@ -3,6 +3,7 @@
  */
 import type { BlockedCode } from "../outcome.ts";
 import { blockedRange, literalOf, type Network } from "./address.ts";
+import type { Target } from "./dial.ts";
 
 /** Ports from the first to the last, both included. */
 export type PortRange = readonly [first: number, last: number];
@@ -54,4 +55,33 @@ export function refusalOf(url: URL, rules: DestinationRules): Refusal | undefine
   const port = portOf(url);
   const isOpen = allowPorts.length === 0 || allowPorts.some(([first, last]) => first <= port && port <= last);
   return isOpen ? undefined : { kind: "blocked", code: "blocked_port" };
+}
+
+/** What a URL says about where to go, worked out once. */
+export interface Destination {
+  readonly target: Target;
+  readonly requestLine: string;
+  /** Why it may not be called, where the URL tells by itself. */
+  readonly refusal: Refusal | undefined;
+}
+
+/** Work out all that a URL says. */
+export function describeDestination(url: URL, rules: DestinationRules): Destination {
+  return {
+    target: targetOf(url),
+    requestLine: `POST ${url.pathname}${url.search} HTTP/1.1\r\n`,
+    refusal: refusalOf(url, rules),
+  };
+}
+
+/** Where a connection for a URL leads. */
+export function targetOf(url: URL): Target {
+  const literal = literalOf(url.hostname);
+  return {
+    origin: url.origin,
+    isSecure: url.protocol === "https:",
+    host: literal ?? url.hostname,
+    isLiteral: literal !== undefined,
+    port: portOf(url),
+  };
 }

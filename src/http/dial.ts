@@ -184,11 +184,20 @@ async function hasRoute(address: string, port: number): Promise<boolean> {
 }
 
 /**
+ * Open TLS to a target within a socket that leads to it.
+ *
+ * @returns ends it, as in {@link OpenSocket}
+ */
+export function openTlsWithin(socket: Socket, target: Target, ca: string | undefined, opening: Opening): () => void {
+  return awaitReady(connectTls({ socket, ...tlsOptions(target, ca) }), true, opening);
+}
+
+/**
  * Tell when a socket that was just made is ready, or why it never will be.
  *
  * @returns ends it, as in {@link OpenSocket}
  */
-export function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Opening): () => void {
+function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Opening): () => void {
   let isOver = false;
   const fail = (error: NodeJS.ErrnoException = HUNG_UP): void => {
     if (isOver) return;
@@ -216,7 +225,7 @@ export function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }
  *
  * The name without a final dot: certificates and SNI have none (RFC 6066 section 3).
  */
-export function tlsOptions({ host, isLiteral }: Target, ca: string | undefined) {
+function tlsOptions({ host, isLiteral }: Target, ca: string | undefined) {
   const servername = isLiteral ? "" : host.replace(/(?<=.)\.$/, "");
   return {
     servername,

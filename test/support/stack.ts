@@ -40,7 +40,7 @@ export interface StackOptions {
   readonly maxBodyBytes?: number;
   readonly secretKeys?: Config["secretKeys"];
   /** Settings that have their defaults otherwise. */
-  readonly destinations?: Partial<Pick<Config, "denyNetworks" | "allowPorts" | "requireHttps" | "ca">>;
+  readonly destinations?: Partial<Destinations>;
 }
 
 /** One line of output: its message and its fields. */
@@ -90,6 +90,17 @@ export const OPEN_GATE: Gate = {
 /** The settings' defaults, for what looks at a contract. */
 export const LIMITS = { maxBodyBytes: 256 * 1024, secretKeys: [] };
 
+type Destinations = Pick<Config, "denyNetworks" | "allowPorts" | "requireHttps" | "ca" | "proxy" | "proxyResolves">;
+
+const ANYWHERE: Destinations = {
+  denyNetworks: [],
+  allowPorts: [],
+  requireHttps: false,
+  ca: undefined,
+  proxy: undefined,
+  proxyResolves: false,
+};
+
 /** Three attempts, a millisecond apart. */
 export const QUICK: RetryPolicy = { attempts: 3, delaysMs: [1], jitter: 0 };
 
@@ -111,7 +122,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxBacklog: options.maxBacklog ?? 1_000_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
-      ...{ denyNetworks: [], allowPorts: [], requireHttps: false, ca: undefined, ...options.destinations },
+      ...ANYWHERE,
+      ...options.destinations,
       dnsServers: [...(options.dnsServers ?? [])],
       secretKeys: options.secretKeys ?? [],
     },

@@ -1,0 +1,132 @@
+/**
+ * A proxy on 127.0.0.1 that takes CONNECT, and does to it what the test says. Whatever address or name it is asked for, it
+ * connects to that port of 127.0.0.1, so that tests can use public addresses and names.
+ */
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
+
+/** One request for a tunnel, or whatever else came as a head. */
+export interface ConnectRequest {
+  /** As in `CONNECT 93.184.216.34:443 HTTP/1.1`. */
+  readonly requestLine: string;
+  /** What the tunnel is to lead to: `93.184.216.34:443`. */
+  readonly authority: string;
+  /** Name and value, in the order and case in which they came. */
+  readonly headers: readonly (readonly [string, string])[];
+  /** 0-based, in the order in which connections were accepted. */
+  readonly connection: number;
+  readonly socket: Socket;
+}
+
+/**
+ * What is done with a request: `tunnel` connects, and answers 200 or 503; a number is a status; `silence` and `hang up` are
+ * no answer; pieces are sent one by one, as they stand, and where they end a head, the tunnel opens after the last of them.
+ */
+export type ConnectAnswer = "tunnel" | "silence" | "hang up" | number | { readonly pieces: readonly string[] };
+
+export interface ConnectProxy {
+  readonly port: number;
+  /** Accepted connections so far. */
+  readonly connections: number;
+  readonly requests: readonly ConnectRequest[];
+  /** Resolves when as many requests were read, with the last of them. */
+  requested(count: number): Promise<ConnectRequest>;
+  /** Resolves when that connection is gone. */
+  closed(connection: number): Promise<void>;
+  /** Close every connection there is, as a proxy does that is started anew. */
+  hangUp(): void;
+  stop(): Promise<void>;
+}
+
+/** Start one on a free port. */
+export async function startConnectProxy(
+  answer: (request: ConnectRequest, index: number) => ConnectAnswer = () => "tunnel",
+  { tls, accepts = () => true }: { readonly tls?: string; readonly accepts?: (connection: number) => boolean } = {},
+): Promise<ConnectProxy> {
+  const sockets: Socket[] = [];
+  const requests: ConnectRequest[] = [];
+  const closings: PromiseWithResolvers<void>[] = [];
+  const waiting: { count: number; resolve: (request: ConnectRequest) => void }[] = [];
+  const closing = (connection: number) => (closings[connection] ??= Promise.withResolvers<void>());
+
+  const accept = (socket: Socket): void => {
+    const connection = sockets.push(socket) - 1;
+    socket.on("error", () => {});
+    socket.on("close", () => closing(connection).resolve());
+    if (!accepts(connection)) {
+      socket.resume();
+      return;
+    }
+    let head = "";
+    const read = (chunk: Buffer): void => {
+      head += chunk.toString("latin1");
+      if (!head.includes("\r\n\r\n")) return;
+      socket.off("data", read);
+      const [requestLine = "", ...lines] = head.slice(0, head.indexOf("\r\n\r\n")).split("\r\n");
+      const headers = lines.map((line) => line.split(/: (.*)/s, 2) as [string, string]);
+      const request = { requestLine, authority: requestLine.split(" ")[1] ?? "", headers, connection, socket };
+      requests.push(request);
+      for (const { count, resolve } of waiting) if (requests.length >= count) resolve(request);
+      reply(request, answer(request, requests.length - 1));
+    };
+    socket.on("data", read);
+  };
+  const server = tls ? createTlsServer({ key: tls, cert: tls }, accept) : createServer(accept);
+  server.on("tlsClientError", () => {});
+  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    get connections() {
+      return sockets.length;
+    },
+    requests,
+    requested: (count) =>
+      new Promise((resolve) => {
+        const request = requests[count - 1];
+        request ? resolve(request) : waiting.push({ count, resolve });
+      }),
+    closed: (connection) => closing(connection).promise,
+    hangUp() {
+      for (const socket of sockets) socket.destroy();
+    },
+    async stop() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+function reply(request: ConnectRequest, answer: ConnectAnswer): void {
+  const { socket } = request;
+  if (answer === "silence") return;
+  if (answer === "hang up") socket.destroy();
+  else if (answer === "tunnel") carry(request, () => socket.write("HTTP/1.1 200 Connection established\r\n\r\n"));
+  else if (typeof answer === "number") socket.end(`HTTP/1.1 ${answer} Reason\r\nContent-Length: 4\r\n\r\nwhy?`);
+  else sendPieces(request, answer.pieces, () => /\n\r?\n/.test(answer.pieces.join("")) && carry(request, () => {}));
+}
+
+/** One piece a round trip of the loop, so that each arrives by itself. */
+function sendPieces(request: ConnectRequest, [piece = "", ...rest]: readonly string[], sent: () => void): void {
+  request.socket.setNoDelay(true);
+  request.socket.write(piece, "latin1", () => {
+    if (rest.length === 0) sent();
+    else setTimeout(sendPieces, 1, request, rest, sent);
+  });
+}
+
+/** Connect to where the request says, and carry bytes both ways until either side closes. */
+function carry({ socket, authority }: ConnectRequest, opened: () => void): void {
+  const far = connect({ host: "127.0.0.1", port: Number(authority.slice(authority.lastIndexOf(":") + 1)) });
+  let isOpen = false;
+  far.on("connect", () => {
+    isOpen = true;
+    opened();
+    socket.pipe(far).pipe(socket);
+  });
+  far.on("error", () => {
+    if (!isOpen) socket.end("HTTP/1.1 503 Service Unavailable\r\n\r\n");
+  });
+  far.on("close", () => isOpen && socket.destroy());
+  socket.on("close", () => far.destroy());
+}
