@@ -25,6 +25,7 @@ const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
 const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
+const MIN_PASSWORD = 8; // characters: fewer are guessed, however slowly
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 
 const text = z.string().min(1);
@@ -170,7 +171,7 @@ export const SETTINGS = {
     "",
     text.optional() as z.ZodType<string | undefined, string>,
     "a readable file of certificates in PEM",
-    "certificate authorities to trust beside the system's",
+    "certificate authorities to trust besides the public ones",
   ),
   proxy: setting(
     "WEBHOOK_PROXY",
@@ -228,8 +229,8 @@ export const SETTINGS = {
   boardPassword: setting(
     "BOARD_PASSWORD",
     "",
-    z.string().optional() as z.ZodType<string | undefined, string>,
-    "a password",
+    z.string().min(MIN_PASSWORD).optional() as z.ZodType<string | undefined, string>,
+    `a password of at least ${MIN_PASSWORD} characters`,
     "required when `BOARD_HOST` is not loopback; no password, no login",
     { isSecret: true },
   ),
@@ -246,6 +247,13 @@ export const SETTINGS = {
     flag,
     "0 or 1",
     "1 turns off every action, on the pages and in Bull Board",
+  ),
+  boardTrustProxy: setting(
+    "BOARD_TRUST_PROXY",
+    "",
+    list(network, 20),
+    "addresses or CIDRs, as in 127.0.0.1,10.0.0.0/8",
+    "proxies that are believed who asks: `X-Forwarded-User` and `X-Forwarded-For`; none when unset",
   ),
   tracingShare: setting(
     "WEBHOOK_TRACING",
