@@ -3,7 +3,7 @@
  */
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { blockedRange, literalOf } from "./http/address.ts";
+import { isLoopbackAddress, literalOf } from "./http/address.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { findUnknownSettings, type UnknownSetting } from "./unknown-settings.ts";
 
@@ -106,5 +106,5 @@ export function loadConfigOrExit(env: Readonly<Record<string, string | undefined
 /** Whether a host, as in `BOARD_HOST` or a URL, is this machine alone. */
 export function isLoopback(host: string): boolean {
   const literal = literalOf(host);
-  return host === "localhost" || (literal !== undefined && blockedRange(literal, []) === "loopback");
+  return host === "localhost" || (literal !== undefined && isLoopbackAddress(literal));
 }

@@ -50,6 +50,7 @@ describe("the defaults", () => {
     boardPassword: undefined,
     boardEnvironment: "",
     boardReadonly: false,
+    boardTrustProxy: [],
     tracingShare: 0,
     shutdownTimeoutMs: 20_000,
     logLevel: "info",
@@ -106,9 +107,10 @@ describe("takes", () => {
     ["WORKER_PORT", "0", "workerPort", 0],
     ["BOARD_PORT", "65535", "boardPort", 65_535],
     ["BOARD_USER", "ops", "boardUser", "ops"],
-    ["BOARD_PASSWORD", "p:w ü", "boardPassword", "p:w ü"],
+    ["BOARD_PASSWORD", "pa:ss wö", "boardPassword", "pa:ss wö"],
     ["BOARD_ENVIRONMENT", "staging", "boardEnvironment", "staging"],
     ["BOARD_READONLY", "1", "boardReadonly", true],
+    ["BOARD_TRUST_PROXY", "10.0.0.1, fd00::/8", "boardTrustProxy", ["10.0.0.1", "fd00::/8"].map(parseNetwork)],
     ["BOARD_READONLY", "0", "boardReadonly", false],
     ["WEBHOOK_TRACING", "1", "tracingShare", 1],
     ["WEBHOOK_TRACING", "0.01", "tracingShare", 0.01],
@@ -138,7 +140,7 @@ describe("takes", () => {
   });
 
   test("a board on another address once there is a password", () => {
-    expect(configOf({ BOARD_HOST: "0.0.0.0", BOARD_PASSWORD: "x" }).boardHost).toBe("0.0.0.0");
+    expect(configOf({ BOARD_HOST: "0.0.0.0", BOARD_PASSWORD: "12345678" }).boardHost).toBe("0.0.0.0");
   });
 
   test.each(["127.0.0.1", "127.8.8.8", "::1", "localhost"])("a board on %s without a password", (host) => {
@@ -174,6 +176,7 @@ describe("refuses", () => {
     ["BOARD_USER", ["a:b", "x".repeat(101)]],
     ["BOARD_ENVIRONMENT", ["x".repeat(41)]],
     ["BOARD_READONLY", ["2", "yes", "on", "01", "TRUE"]],
+    ["BOARD_TRUST_PROXY", ["proxy.internal", "10.0.0.0/33", "*", "1", "10.0.0.1:80"]],
     ["WEBHOOK_TRACING", ["2", "1.5", "-1", "yes", "1e-3", ".", "0.", "10%"]],
     ["SHUTDOWN_TIMEOUT", ["11m", "20", "-1s", "forever"]],
     ["LOG_LEVEL", ["verbose", "INFO", "30"]],
@@ -246,6 +249,7 @@ describe("refuses", () => {
     "board.internal",
     "localhost.example.com",
     "::ffff:10.0.0.1",
+    "64:ff9b::7f00:1",
     "127.0.0.1.nip.io",
   ])("a board on %s without a password", (host) => {
     expect(problemsOf({ BOARD_HOST: host })).toEqual([

@@ -130,6 +130,16 @@ function insideLocalNat64(ip: Ip, allowed: readonly Network[], denied: readonly 
   return rangeOf(new ipaddr.IPv4(rest.slice(0, 4)), allowed, denied);
 }
 
+/** Whether an address is in one of the ranges. IPv4-mapped IPv6 counts as the IPv4 address inside. */
+export function isWithin(address: string, networks: readonly Network[]): boolean {
+  return isAddress(address) && networks.some((network) => contains(network, ipaddr.process(address)));
+}
+
+/** Whether an address is this machine's own. One that carries such an address to others, as NAT64 does, is not. */
+export function isLoopbackAddress(address: string): boolean {
+  return isAddress(address) && ipaddr.process(address).range() === "loopback";
+}
+
 /** The address when a URL's hostname is a literal, unwrapped of its brackets; undefined for a name. */
 export function literalOf(hostname: string): string | undefined {
   const bare = hostname.startsWith("[") ? hostname.slice(1, -1) : hostname;
