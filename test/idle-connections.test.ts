@@ -1,7 +1,7 @@
 /** What receivers send that nobody asked for: on connections that idle, and on new ones ahead of the request. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
 import { type Network, parseNetwork } from "../src/http/address.ts";
@@ -145,6 +145,76 @@ test("a connection that ended before the request left is made anew, also when th
   expect(await code).toBe("http_503");
   expect(listener.connections).toBe(2);
   expect(listener.exchanges).toHaveLength(2);
+});
+
+describe("a 408", () => {
+  /** Answers with 200, and then with 408 what comes again on the first connection; what comes on others, as told. */
+  const timingOut = (last = http(200), timeout = http(408, "", ["Connection: close"]), delayMs = 0) =>
+    refusing("http", ({ socket, connection }) => {
+      const { length } = listener.exchanges;
+      if (length === 1) socket.write(http(200));
+      else if (connection > 0) socket.write(last);
+      else setTimeout(() => socket.write(timeout), delayMs);
+    }).then((each) => {
+      listener = each;
+      return each;
+    });
+  let listener: Listener;
+
+  test.each([
+    ["that ends its connection", http(408, "", ["Connection: close"])],
+    ["with a body", http(408, "<h1>408 Request Time-out</h1>")],
+  ])("%s, on a connection that idled, has the request sent again on a fresh one", async (_, timeout) => {
+    const deliver = deliveriesTo(await timingOut(http(200), timeout));
+    expect([await deliver(), await deliver()]).toEqual([null, null]);
+    expect(listener.connections).toBe(2);
+    expect(listener.exchanges[2]?.body).toEqual(listener.exchanges[1]?.body as never);
+  });
+
+  test("on a fresh connection counts, and nothing is sent again", async () => {
+    const deliver = deliveriesTo(await timingOut(http(408)));
+    expect([await deliver(), await deliver()]).toEqual([null, "http_408"]);
+    expect(listener.connections).toBe(2); // the second of them after a 408, too
+    expect(listener.exchanges).toHaveLength(3);
+  });
+
+  test("counts when the receiver had the time to read the request", async () => {
+    const deliver = deliveriesTo(await timingOut(http(200), http(408), 2_300));
+    expect([await deliver(), await deliver()]).toEqual([null, "http_408"]);
+    expect(listener.connections).toBe(1);
+  });
+});
+
+test("a connection that is always busy is made anew in time, so that its name is looked up again", async () => {
+  const first = await refusing("http", ({ socket }) => void socket.write(http(200)));
+  const second = createServer((socket) => void socket.on("error", () => {}).on("data", () => socket.write(http(503))));
+  await new Promise<void>((resolve) => second.listen(first.port, "127.0.0.2", resolve));
+  open.push({ stop: () => second.close() });
+  let address = "127.0.0.1";
+  let lookups = 0;
+  const sender = createSender({
+    timeoutMs: 5_000,
+    allowNetworks: [parseNetwork("127.0.0.0/8") as Network],
+    resolve: async () => {
+      lookups += 1;
+      return [{ address, family: 4 }];
+    },
+    connectionAgeMs: 300,
+  });
+  open.push({ stop: () => sender.close() });
+  const url = new URL(`http://receiver.test:${first.port}/`);
+  const deliver = async () =>
+    errorCode(await sender.send({ url, head: "Content-Length: 0\r\n", body: Buffer.alloc(0) }, "1"));
+
+  const beganAt = performance.now();
+  expect(await deliver()).toBeNull();
+  while (performance.now() < beganAt + 200) await deliver(); // 240 ms is the least of its age
+  expect([lookups, first.connections]).toEqual([1, 1]);
+  address = "127.0.0.2";
+  let code = await deliver();
+  while (code === null && performance.now() < beganAt + 5_000) code = await deliver();
+  expect(code).toBe("http_503");
+  expect([lookups, first.connections]).toEqual([2, 1]);
 });
 
 test("an answer to what has begun to leave counts, although the rest has not", async () => {

@@ -14,9 +14,18 @@ export interface Exchange {
   /** Never called with nothing, nor with what came before any of the request had left. */
   received(bytes: Buffer): void;
   /**
-   * The connection is gone; with the error, if there was one, or {@link UNASKED}. Called once at the most, and nothing after it.
+   * The receiver will say no more. It may still read.
+   *
+   * @returns whether the rest of the request is to be sent all the same; the connection has ended otherwise
    */
-  ended(error?: NodeJS.ErrnoException): void;
+  heardAll(): boolean;
+  /** The last of the request has left. Not called when all of it left at once. */
+  sent(): void;
+  /**
+   * The connection is gone; with the error, if there was one, or with {@link UNASKED} and the bytes. Called once at the most, and
+   * nothing after it.
+   */
+  ended(error?: NodeJS.ErrnoException, unasked?: Buffer): void;
 }
 
 /**
@@ -67,6 +76,8 @@ export class Connection implements Dialing {
   /** It has carried an exchange before this one. */
   isReused = false;
   idleSince = 0;
+  /** From then on it is not kept any more, on the clock of performance.now(). */
+  retireAt = Number.POSITIVE_INFINITY;
   /** Something of the request has left: what comes now may be the answer. */
   hasBegun = false;
   /** When the last of the request left, on the clock of performance.now(); Infinity until it has. */
@@ -107,30 +118,34 @@ export class Connection implements Dialing {
       socket: {
         data: (_, bytes) => this.#received(bytes),
         drain: () => {
-          if (this.#mayWrite) this.write();
+          if (this.#mayWrite) this.#writeOn();
         },
-        end: () => ended(),
+        end: () => this.#heardAll(),
         close: (_, error) => ended(error),
         error: (_, error) => ended(error),
       },
     });
     socket.on("data", (bytes: Buffer) => this.#received(bytes));
     socket.on("error", ended);
-    socket.on("end", () => ended());
+    socket.on("end", () => this.#heardAll());
     socket.on("close", () => ended());
     if (this.#unsent !== undefined) unsent.add(this);
   }
 
   #received(bytes: Buffer): void {
     if (this.hasBegun && this.#exchange !== undefined) this.#exchange.received(bytes);
-    else this.#ended(UNASKED);
+    else this.#ended(UNASKED, bytes);
   }
 
-  #ended(error?: NodeJS.ErrnoException): void {
+  #heardAll(): void {
+    if (!this.hasBegun || this.#exchange?.heardAll() !== true) this.#ended();
+  }
+
+  #ended(error?: NodeJS.ErrnoException, unasked?: Buffer): void {
     const exchange = this.#exchange;
     this.onGone(this);
     this.destroy();
-    exchange?.ended(error);
+    exchange?.ended(error, unasked);
   }
 
   /** Send a request once the connection is open, unless something is heard on it before: then it ends. */
@@ -163,6 +178,13 @@ export class Connection implements Dialing {
       this.#unsent = count < bytes.length ? bytes.subarray(Math.max(0, count)) : undefined;
     }
     if (this.#unsent === undefined) this.sentAt = nowMs;
+  }
+
+  /** There is room again for what is unsent. */
+  #writeOn(): void {
+    if (this.isSent) return;
+    this.write();
+    if (this.isSent) this.#exchange?.sent();
   }
 
   /** All of the request has left. */

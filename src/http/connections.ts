@@ -8,6 +8,8 @@ import { Connection } from "./connection.ts";
 import type { Dial, Target } from "./dial.ts";
 
 const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
+const MAX_AGE_MS = 5 * 60 * 1000; // 5 min: so late a busy one may notice a name that moved, or a certificate that was withdrawn
+const AGE_SPREAD = 0.2; // either way: those that were opened together are not made anew together
 const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
 
 export interface Connections {
@@ -15,14 +17,17 @@ export interface Connections {
   take(target: Target): Connection;
   /** A new connection. */
   open(target: Target): Connection;
-  /** Keep a connection for the next exchange, for a while. */
+  /** Keep a connection for the next exchange, for a while, unless it is too old. */
   keep(connection: Connection): void;
   /** Drop the idle ones. */
   close(): void;
 }
 
-/** @param dial  asked for each new connection */
-export function createConnections(dial: Dial): Connections {
+/**
+ * @param dial      asked for each new connection
+ * @param maxAgeMs  after which a connection is not kept any more, give or take a fifth, however busy it is
+ */
+export function createConnections(dial: Dial, maxAgeMs = MAX_AGE_MS): Connections {
   const idle = new Set<Connection>(); // oldest first
   const idleByOrigin = new Map<string, Connection[]>(); // oldest first
   let sweeper: Timer | undefined;
@@ -52,7 +57,11 @@ export function createConnections(dial: Dial): Connections {
     }
   }
 
-  const open = (target: Target): Connection => new Connection(target, dial, forget);
+  function open(target: Target): Connection {
+    const connection = new Connection(target, dial, forget);
+    connection.retireAt = performance.now() + maxAgeMs * (1 - AGE_SPREAD + 2 * AGE_SPREAD * Math.random());
+    return connection;
+  }
 
   return {
     open,
@@ -65,7 +74,12 @@ export function createConnections(dial: Dial): Connections {
     },
     keep(connection) {
       connection.leave();
-      connection.idleSince = performance.now();
+      const nowMs = performance.now();
+      if (nowMs > connection.retireAt) {
+        connection.destroy();
+        return;
+      }
+      connection.idleSince = nowMs;
       idle.add(connection);
       const siblings = idleByOrigin.get(connection.origin);
       if (siblings === undefined) idleByOrigin.set(connection.origin, [connection]);

@@ -23,8 +23,9 @@ const FAILURES: Readonly<Record<string, FailureCode>> = {
   ENETUNREACH: "unreachable",
   EHOSTDOWN: "unreachable",
   ETIMEDOUT: "timeout",
-  // Its answer to our ALPN, which offers HTTP/1.1 alone.
+  // Its answer to our ALPN, which offers HTTP/1.1 alone: a refusal, or another protocol all the same.
   ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "http2_only",
+  ERR_SSL_INVALID_ALPN_PROTOCOL: "http2_only",
 };
 
 /** Codes of TLS whose names do not say which of the causes they are. */

@@ -9,13 +9,12 @@ import type { NameServer } from "../dns/resolv-conf.ts";
 import { createResolver, NO_SERVERS, type Resolver } from "../dns/resolver.ts";
 import type { FaultCode, Outcome } from "../outcome.ts";
 import type { WebhookRequest } from "../payload.ts";
-import { blockedRange, createLookup, literalOf, type Resolve } from "./address.ts";
-import { type Connection, type Exchange, UNASKED } from "./connection.ts";
-import { type Connections, createConnections } from "./connections.ts";
-import { type DestinationRules, portOf, type Refusal, refusalOf } from "./destination.ts";
-import { createDial, createOpenSocket, type Target } from "./dial.ts";
-import { isReset, type Result, requestFailure } from "./failure.ts";
-import { ResponseReader } from "./response.ts";
+import { blockedRange, createLookup, type Resolve } from "./address.ts";
+import { Attempt } from "./attempt.ts";
+import { createConnections } from "./connections.ts";
+import { type Destination, type DestinationRules, describeDestination } from "./destination.ts";
+import { createDial, createOpenSocket } from "./dial.ts";
+import { createProxy, namesAsTheyAre } from "./proxy.ts";
 
 export interface SenderOptions extends DestinationRules {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
@@ -29,8 +28,14 @@ export interface SenderOptions extends DestinationRules {
   readonly dnsServers?: readonly NameServer[];
   /** Injected by tests; a resolver of our own otherwise. */
   readonly resolve?: Resolve;
-  /** Certificate authorities to trust, PEM; the system's otherwise. */
+  /** Certificate authorities to trust beside those of the runtime, PEM. */
   readonly ca?: string;
+  /** Through which every request goes; none unless given. */
+  readonly proxy?: URL | undefined;
+  /** Leaves names to the proxy: none is looked up here, and no address that it has is vetted. */
+  readonly proxyResolves?: boolean;
+  /** After how long a connection is made anew, ms, however busy it is; 5 min, give or take a fifth, unless given. For tests. */
+  readonly connectionAgeMs?: number;
 }
 
 /** Sends requests over private keep-alive connections, which nothing else may use: they lead to checked addresses only. */
@@ -71,8 +76,15 @@ export function createSender(options: SenderOptions): Sender {
     resolve === undefined
       ? createResolver({ servers: dnsServers, blocked })
       : { resolve, unresolved: () => NO_SERVERS };
-  const dial = createDial(createLookup(resolver.resolve, blocked), createOpenSocket(ca));
-  const connections = createConnections(dial);
+  // The proxy's own name has a resolver of its own: it may lead inside, and customers' dead names must not stand in its way.
+  const proxy =
+    options.proxy &&
+    createProxy({ url: options.proxy, resolve: resolve ?? createResolver({ servers: dnsServers }).resolve, ca });
+  const lookup = proxy && options.proxyResolves ? namesAsTheyAre : createLookup(resolver.resolve, blocked);
+  const connections = createConnections(
+    createDial(lookup, proxy?.open ?? createOpenSocket(ca)),
+    options.connectionAgeMs,
+  );
 
   function destinationOf(url: URL): Destination {
     const known = destinations.get(url);
@@ -92,7 +104,7 @@ export function createSender(options: SenderOptions): Sender {
         const attempt: Attempt = new Attempt(
           connections,
           destination.target,
-          { timeoutMs, lockMs, resolver },
+          { timeoutMs, lockMs, resolver, proxy },
           (outcome) => {
             if (attempts.get(key) === attempt) attempts.delete(key);
             settle(outcome);
@@ -112,144 +124,4 @@ export function createSender(options: SenderOptions): Sender {
     },
     close: () => connections.close(),
   };
-}
-
-/** What an URL says about where to go, worked out once. */
-interface Destination {
-  readonly target: Target;
-  readonly requestLine: string;
-  /** Why it may not be called, where the URL tells by itself. */
-  readonly refusal: Refusal | undefined;
-}
-
-function describeDestination(url: URL, rules: DestinationRules): Destination {
-  const literal = literalOf(url.hostname);
-  const isSecure = url.protocol === "https:";
-  return {
-    target: {
-      origin: url.origin,
-      isSecure,
-      host: literal ?? url.hostname,
-      isLiteral: literal !== undefined,
-      port: portOf(url),
-    },
-    requestLine: `POST ${url.pathname}${url.search} HTTP/1.1\r\n`,
-    refusal: refusalOf(url, rules),
-  };
-}
-
-const SILENT: Result = { kind: "failure", code: "timeout" };
-
-/** A connection that ended without a word, as a reset says it. */
-const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
-
-const BLOCKED_MS = 500; // a deadline that is noticed so late: the loop was blocked, or the process stopped
-const STALE_MS = 2 * 1000; // 2 s: a receiver that had closed the connection says so within a round trip
-
-/** One attempt under way: from the connection to the outcome. */
-class Attempt implements Exchange {
-  readonly #startedAt = performance.now();
-  readonly sendBy: number;
-  #reader = new ResponseReader();
-  #connection: Connection | undefined;
-  #request: Buffer | undefined;
-  #deadline: Timer | undefined;
-  #wasBlocked = false;
-  #isOver = false;
-
-  constructor(
-    private readonly connections: Connections,
-    private readonly target: Target,
-    private readonly limits: { readonly timeoutMs: number; readonly lockMs: number; readonly resolver: Resolver },
-    private readonly settle: (outcome: Outcome) => void,
-  ) {
-    this.sendBy = this.#startedAt + limits.lockMs;
-  }
-
-  start(requestLine: string, request: WebhookRequest): void {
-    this.#deadline = setTimeout(this.#expired, this.limits.timeoutMs);
-    try {
-      this.#request = writeRequest(requestLine, request);
-      this.#begin(this.connections.take(this.target));
-    } catch (error) {
-      this.#finish(requestFailure(error as NodeJS.ErrnoException));
-    }
-  }
-
-  #begin(connection: Connection): void {
-    this.#connection = connection;
-    connection.begin(this, this.#request as Buffer);
-  }
-
-  readonly #expired = (): void => {
-    // A loop that was blocked could not send in time: what left after the deadline, or has not yet, has its time from now
-    // on, once.
-    const dueAt = this.#startedAt + this.limits.timeoutMs;
-    const isLate = performance.now() > dueAt + BLOCKED_MS && (this.#connection?.sentAt ?? 0) > dueAt;
-    if (isLate && !this.#wasBlocked) {
-      this.#wasBlocked = true;
-      this.#deadline = setTimeout(this.#expired, this.limits.timeoutMs);
-      return;
-    }
-    // And answers that have arrived come before the verdict that none did. Bun looks at its sockets between the two turns,
-    // not before the first.
-    setImmediate(() => setImmediate(() => this.#finish(this.#response() ?? this.#silence())));
-  };
-
-  #silence(): Result {
-    return this.#connection?.isResolving ? this.limits.resolver.unresolved(this.target.host) : SILENT;
-  }
-
-  received(bytes: Buffer): void {
-    const reading = this.#reader.read(bytes);
-    if (reading === "done") this.#finish(this.#response() as Result);
-    if (reading === "invalid") this.#finish({ kind: "failure", code: "invalid_response" });
-  }
-
-  ended(error: NodeJS.ErrnoException = HUNG_UP): void {
-    const { isReused, hasBegun } = this.#connection as Connection;
-    const { isUntouched } = this.#reader;
-    const isQuick = performance.now() - this.#startedAt < STALE_MS; // later it may well have seen the request, and failed
-    // The receiver closed an idle connection, or spoke on it, just as we took it: it has not seen this request.
-    const isUnseen = !hasBegun || (isUntouched && isQuick && isReset(error));
-    if (isReused && isUnseen) this.#begin(this.connections.open(this.target));
-    else if (error === UNASKED) this.#finish({ kind: "failure", code: "invalid_response" });
-    else if (isUntouched) this.#finish(requestFailure(error));
-    else this.#finish(this.#response() ?? { kind: "failure", code: "invalid_response" });
-  }
-
-  tooLate(): void {
-    this.cancel("lock_lost");
-  }
-
-  cancel(code: FaultCode): void {
-    this.#finish({ kind: "fault", code });
-  }
-
-  #response(): Result | undefined {
-    const { status, retryAfter } = this.#reader;
-    return status === undefined ? undefined : { kind: "response", status, retryAfter };
-  }
-
-  #finish(result: Result): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    clearTimeout(this.#deadline);
-    const connection = this.#connection;
-    // A connection that still has something of ours or of theirs in it is of no use to the next attempt.
-    if (this.#reader.isReusable && connection?.isSent) this.connections.keep(connection);
-    else connection?.destroy();
-    this.settle({ ...result, durationMs: Math.round(performance.now() - this.#startedAt) });
-  }
-}
-
-const HEAD = /^(?:[\w-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*$/; // an empty line would end it, and begin the body
-
-function writeRequest(requestLine: string, { head, body }: WebhookRequest): Buffer {
-  if (!HEAD.test(head)) throw new RangeError("a header holds what no header may");
-  const text = `${requestLine}${head}Connection: keep-alive\r\n\r\n`;
-  const request = Buffer.allocUnsafe(text.length + body.length);
-  request.write(text, "latin1");
-  request.set(body, text.length);
-  return request;
 }
