@@ -98,6 +98,16 @@ describe("the guard", () => {
     if (address.includes(".")) for (const form of mapped(address)) expect(blockedRange(form, [])).toBeUndefined();
   });
 
+  test("judges NAT64 by the IPv4 address inside, whatever that is", () => {
+    const all = [...SPECIAL.flatMap(([, first, last]) => [first, last]), ...PUBLIC].filter((each) =>
+      each.includes("."),
+    );
+    expect(all.length).toBeGreaterThan(60);
+    for (const ipv4 of all) {
+      expect([ipv4, blockedRange(`64:ff9b::${hexOf(ipv4)}`, [])]).toEqual([ipv4, blockedRange(ipv4, [])]);
+    }
+  });
+
   test.each([
     ["Azure's agent", "168.63.129.16", "168.63.129.16"],
     ["IBM Cloud's infrastructure services", "161.26.0.0", "161.26.255.255"],
