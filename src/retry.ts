@@ -100,14 +100,44 @@ function jittered(delayMs: number, jitter: number, random: () => number): number
  */
 export function retryAfterMs(status: number, header: string | undefined, nowMs: number): number {
   if (header === undefined || (status !== 429 && (status < 500 || status > 599))) return 0;
-  const text = header.trim();
-  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text) - nowMs;
+  const text = header.replace(/[ \t]+/g, " ").replace(/^ | $/g, "");
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text, nowMs) - nowMs;
   return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), MAX_DELAY_MS);
 }
 
-/** IMF-fixdate, the one form that may still be generated (RFC 9110 5.6.7); Date.parse alone takes far too much. */
-function parseHttpDate(text: string): number {
-  return /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(text) ? Date.parse(text) : Number.NaN;
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** The three forms that a recipient must accept. Date.parse takes far more, and not all of these. */
+const DATE_FORMS = [
+  /^[A-Z][a-z]+, ?(?<day>\d\d?) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) GMT$/, // IMF-fixdate
+  /^[A-Z][a-z]+, ?(?<day>\d\d?)-(?<month>[A-Z][a-z]{2})-(?<year>(?:\d\d){1,2}) (?<time>\d\d:\d\d:\d\d) GMT$/, // RFC 850
+  /^[A-Z][a-z]+ (?<month>[A-Z][a-z]{2}) (?<day>\d\d?) (?<time>\d\d:\d\d:\d\d) (?<year>\d{4})$/, // asctime, in GMT
+];
+
+/**
+ * Read an HTTP date.
+ *
+ * @param text  with single blanks
+ * @returns epoch ms; NaN for what is no date
+ * @see RFC 9110 section 5.6.7
+ */
+function parseHttpDate(text: string, nowMs: number): number {
+  const parts = DATE_FORMS.map((form) => form.exec(text)?.groups).find((groups) => groups !== undefined);
+  if (parts === undefined) return Number.NaN;
+  const { day = "", month = "", year = "", time = "" } = parts;
+  const [hour = 0, minute = 0, second = 0] = time.split(":").map(Number);
+  if (!MONTHS.includes(month) || hour > 23 || minute > 59 || second > 60) return Number.NaN; // 60: a leap second
+  const timeMs = ((hour * 60 + minute) * 60 + second) * 1000;
+  const dayMs = (fullYear: number) => Date.UTC(fullYear, MONTHS.indexOf(month), Number(day));
+  let fullYear = Number(year);
+  if (year.length === 2) {
+    // More than 50 years ahead, it is the last year in the past with these digits.
+    const last = new Date(nowMs).getUTCFullYear() + 50;
+    fullYear = last - ((last - fullYear) % 100);
+    if (dayMs(fullYear) + timeMs > new Date(nowMs).setUTCFullYear(last)) fullYear -= 100;
+  }
+  const isDay = new Date(dayMs(fullYear)).getUTCDate() === Number(day); // not the 31st of June
+  return isDay ? dayMs(fullYear) + timeMs : Number.NaN;
 }
 
 /**

@@ -136,21 +136,24 @@ describe("what is read", () => {
   });
 });
 
-/** The time that our own code takes for it, in ms. */
+/** The least time that our own code takes for it, of three, in ms. */
 function costMs(work: () => void): number {
-  const startedAt = process.cpuUsage();
-  work();
-  return process.cpuUsage(startedAt).user / 1000;
+  const costs = [1, 2, 3].map(() => {
+    const startedAt = process.cpuUsage();
+    work();
+    return process.cpuUsage(startedAt).user / 1000;
+  });
+  return Math.min(...costs);
 }
 
-test.each([
+test.each<[string, string, Reading]>([
   ["a head", `HTTP/1.1 200 OK\r\nX: ${"x".repeat(16_300)}`, "more"],
   ["a head of many lines", `HTTP/1.1 200 OK\r\n${"X: y\r\n".repeat(2_700)}`, "more"],
   ["a head of blanks", ok([`Content-Length:${" ".repeat(16_300)}x`]), "done"],
   ["a chunk", ok([CHUNKED], `3ff0\r\n${"x".repeat(16_300)}`), "more"],
   ["chunks of a byte", ok([CHUNKED], "1\r\nx\r\n".repeat(2_700)), "more"],
   ["a trailer", ok([CHUNKED], `0\r\n${"X: y\r\n".repeat(2_700)}`), "more"],
-  ["an interim head", `HTTP/1.1 103 x\r\nX: ${"x".repeat(16_300)}`, "more"],
+  ["an interim head", `HTTP/1.1 103 x\r\nX: ${"x".repeat(65_000)}`, "more"],
 ])("%s that drips byte by byte costs no more than its length", (_, text, expected) => {
   const pieces = oneByOne(text);
   let reading: Reading = "more";
@@ -158,9 +161,9 @@ test.each([
     const reader = new ResponseReader();
     for (const piece of pieces) reading = reader.read(piece);
   };
-  drip();
-  expect(costMs(drip)).toBeLessThan(500); // some 4 ms; searched from its start each time, 16,000 times 8,000 characters
-  expect(reading).toBe(expected as Reading);
+  // Some 4 ms. Searched or copied from its start each time, the longest would be 65,000 times 32,000 characters.
+  expect(costMs(drip)).toBeLessThan(100);
+  expect(reading).toBe(expected);
 });
 
 test("whatever comes, reading it ends, throws nothing, and is the same in pieces", () => {

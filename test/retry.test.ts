@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Outcome } from "../src/outcome.ts";
-import { JITTER, judge, policyOf, type RetryPolicy } from "../src/retry.ts";
+import { JITTER, judge, policyOf, type RetryPolicy, retryAfterMs } from "../src/retry.ts";
 
 const SECOND = 1000;
 const HOUR = 60 * 60 * SECOND;
@@ -161,6 +161,19 @@ describe("judge", () => {
       [503, "86401", DAY],
       [503, "9".repeat(400), DAY],
       [503, "Fri, 31 Dec 9999 23:59:59 GMT", DAY],
+      [503, "Mon, 23 Nov 2026 12:02:00 GMT", 120 * SECOND],
+      [503, "Monday, 23-Nov-26 12:02:00 GMT", 120 * SECOND],
+      [503, "Mon Nov 23 12:02:00 2026", 120 * SECOND],
+      [429, "\t Monday, 23-Nov-26 12:02:00 GMT \t", 120 * SECOND],
+      [503, "Mon,  23  Nov 2026   12:02:00\tGMT", 120 * SECOND],
+      [503, "Mon,23 Nov 2026 12:02:00 GMT", 120 * SECOND],
+      [503, "Mon  Nov  23  12:02:00  2026", 120 * SECOND],
+      [503, "Mon, 23-Nov-2026 12:02:00 GMT", 120 * SECOND],
+      [503, "Mon, 23 Nov 2026 12:01:60 GMT", 120 * SECOND], // a leap second
+      [503, "Sun, 23 Nov 2026 12:02:00 GMT", 120 * SECOND], // it is a Monday
+      [503, "Thursday, 31-Dec-26 23:59:59 GMT", DAY],
+      [503, "Sunday, 22-Nov-76 12:00:00 GMT", DAY],
+      [503, "Monday, 23-Nov-76 12:00:00 GMT", DAY], // 50 years, no more
     ])("%p with %p waits %p ms", (status, retryAfter, expected) => {
       expect(delayAfter(status, retryAfter)).toBe(expected);
     });
@@ -172,6 +185,13 @@ describe("judge", () => {
       [503, httpDate(NOW)],
       [503, httpDate(NOW - DAY)],
       [503, httpDate(0)],
+      [503, "Monday, 23-Nov-26 12:00:04 GMT"],
+      [503, "Mon Nov 23 12:00:04 2026"],
+      [503, "Sunday, 06-Nov-94 08:49:37 GMT"],
+      [503, "Sun Nov  6 08:49:37 1994"],
+      [503, "Monday, 23-Nov-76 12:00:01 GMT"], // more than 50 years ahead, and so of 1976
+      [503, "Friday, 31-Dec-76 00:00:00 GMT"],
+      [503, "Saturday, 01-Jan-00 00:00:00 GMT"],
     ])("%p with %p never shortens the schedule", (status, retryAfter) => {
       expect(delayAfter(status, retryAfter)).toBe(5 * SECOND);
       expect(delayAfter(status, retryAfter, 3)).toBe(300 * SECOND);
@@ -194,6 +214,25 @@ describe("judge", () => {
       "Mon, 99 Nov 2026 12:00:00 GMT",
       "Mon, 23 Xxx 2026 12:00:00 GMT",
       "Mon, 23 Nov 2026 13:00:00 CET",
+      "Mon, 31 Feb 2027 12:00:00 GMT",
+      "Wednesday, 31-Jun-27 12:00:00 GMT",
+      "Mon Feb 29 12:00:00 2027",
+      "Mon, 23 Nov 2026 24:00:00 GMT",
+      "Mon, 23 Nov 2026 13:60:00 GMT",
+      "Mon, 23 Nov 2026 13:00:61 GMT",
+      "Mon, 00 Nov 2026 13:00:00 GMT",
+      "Mon, 23 Nov 26 13:00:00 GMT",
+      "Monday, 23-Nov-126 13:00:00 GMT",
+      "Monday, 23-Nov-26 13:00:00",
+      "Mon Nov 23 13:00:00 2026 GMT",
+      "Mon Nov 23 13:00:00 26",
+      "Mon Nov 23 13:00:00",
+      "23 Nov 2026 13:00:00 GMT",
+      "Mon, 23 nov 2026 13:00:00 GMT",
+      "Mon, 23 Nov 2026 13:00:00 GMT, Mon, 23 Nov 2026 13:00:00 GMT",
+      "\u00a03600",
+      "3600\v",
+      "3600\n",
       "Mon, 23 Nov 2026 13:00:00",
       "٣٦٠٠",
       "\u0000",
@@ -203,6 +242,13 @@ describe("judge", () => {
 
     test.each([301, 302, 400, 404, 408, 418, 425, 428, 430, 499, 600, 999])("counts for nothing on %p", (status) => {
       expect(delayAfter(status, "3600")).toBe(5 * SECOND);
+    });
+
+    test("takes a year of two digits for the one within 50 years, whenever that is", () => {
+      const waitFor = (header: string, now: string) => retryAfterMs(503, header, Date.parse(now));
+      expect(waitFor("Friday, 01-Jan-00 00:00:09 GMT", "2099-12-31T23:59:59Z")).toBe(10 * SECOND);
+      expect(waitFor("Thursday, 31-Dec-99 23:59:59 GMT", "2100-01-01T00:00:00Z")).toBe(0);
+      expect(waitFor("Monday, 29-Feb-28 00:00:01 GMT", "2028-02-29T00:00:00Z")).toBe(SECOND);
     });
 
     test("counts for nothing where there is no further attempt", () => {
