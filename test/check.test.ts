@@ -138,14 +138,18 @@ describe("--check ends with", () => {
     const { out, code } = await run("worker", ["--check"], {
       VALKEY_URL: "redis://127.0.0.1:1",
       WEBHOOK_TIMEOUT: "ten",
+      WEBHOOK_CA_FILE: "/dev/null",
+      WEBHOOK_PROXY: `http://user:${SECRET}@proxy.internal:3128`,
       WEBHOOK_SECRET_KEYS: `${KEY},${SECRET}`,
       WEBHOOK_TIMOUT: "1s",
     });
     expect(out).toContain("  WEBHOOK_TIMEOUT               ten  (not understood)\n");
     expect(out).toContain("  WEBHOOK_SECRET_KEYS           ***  (not understood)\n");
+    expect(out).toContain("  WEBHOOK_PROXY                 ***\n");
     expect(out).toEndWith(`Problems
   expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"
   expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else
+  expected WEBHOOK_CA_FILE to be a readable file of certificates in PEM, got "/dev/null", which holds no certificate
   WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?
   Valkey cannot be used at 127.0.0.1:1: nothing listens there
 `);
