@@ -5,6 +5,7 @@ import { EVENT_TYPES } from "../jobs/event.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Job } from "../src/queue.ts";
 import type { Valkey } from "../src/valkey.ts";
+import { listen } from "./support/listener.ts";
 import {
   bounded,
   eventOf,
@@ -524,6 +525,20 @@ describe("an attempt", () => {
     ]);
     expect(await system.metrics.registry.metrics()).toContain(`fluxhook_blocked_total{range="${range}"} 1`);
     expect(inside.connections).toBe(0);
+  });
+
+  test("over TLS that cannot be trusted is logged with its cause, which everybody may see", async () => {
+    const customer = await listen(() => {}, { tls: await Bun.file(`${import.meta.dir}/support/right.pem`).text() });
+    open.push(customer);
+    const system = await stack({ policy: once });
+    const data = jobData(`https://127.0.0.1:${customer.port}/`);
+    const { job } = await system.settled(await system.queue.add("file.created", data));
+    expect(job.failedReason).toMatch(/^tls \(untrusted\) after \d+ ms, no attempts left$/);
+    expect(await system.attempts(data.userId)).toMatchObject([{ success: false, error: "tls", cause: "untrusted" }]);
+    expect(await system.line("delivery.attempted")).toMatchObject({ error: "tls", cause: "untrusted" });
+    const metrics = await system.metrics.registry.metrics();
+    expect(metrics).toContain('fluxhook_attempts_total{event="file.created",outcome="tls"} 1');
+    expect(customer.exchanges).toEqual([]);
   });
 
   test("to a name that leads inside is as one to a name that does not resolve, but for the operator's line", async () => {
