@@ -1,20 +1,21 @@
 /**
  * The board's pages and API, without a socket: health, login, Bull Board, the attempts of a user, metrics.
  */
-import { createHash, timingSafeEqual } from "node:crypto";
 import { Hono, type MiddlewareHandler } from "hono";
-import { basicAuth } from "hono/basic-auth";
 import { csrf } from "hono/csrf";
 import { HTTPException } from "hono/http-exception";
 import { secureHeaders } from "hono/secure-headers";
 import type { Registry } from "prom-client";
 import { jobData } from "../jobs/event.ts";
 import { createAttemptLog } from "./attempts.ts";
+import { type BoardLog, createBoardLog } from "./board-log.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
 import { type Config, isLoopback } from "./config.ts";
+import { within } from "./deadline.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import type { Site } from "./layout.tsx";
 import type { Logger } from "./logger.ts";
+import { createLogin } from "./login.ts";
 import { createPageRoutes } from "./page-routes.tsx";
 import type { Queue } from "./queue.ts";
 import { checkValkey } from "./readiness.ts";
@@ -22,6 +23,7 @@ import { needsValkey, refuse } from "./refusal.tsx";
 import type { Valkey } from "./valkey.ts";
 
 const BOARD = "/board";
+const BODY_MS = 10 * 1000; // 10 s for a form of two ids
 const buildHeaders = (styles: string[]) =>
   secureHeaders({
     contentSecurityPolicy: {
@@ -46,7 +48,7 @@ const bullBoardHeaders = buildHeaders(["'unsafe-inline'"]); // its page sets sty
 /** The settings that the board's app reads. */
 export type BoardConfig = Pick<
   Config,
-  "boardUser" | "boardPassword" | "boardEnvironment" | "boardReadonly" | "timeoutMs"
+  "boardUser" | "boardPassword" | "boardEnvironment" | "boardReadonly" | "boardTrustProxy" | "timeoutMs"
 >;
 
 export interface BoardAppOptions {
@@ -57,10 +59,15 @@ export interface BoardAppOptions {
   readonly logger: Logger;
   /** Epoch ms. */
   readonly now?: () => number;
+  /** ms of a clock that never goes back. */
+  readonly monotonicNow?: () => number;
 }
 
-export function createBoardApp({ config, valkey, queue, registry, logger, now = Date.now }: BoardAppOptions): Hono {
+/** Everything that is asked for, as a handler of `Bun.serve`: whose second argument tells who asks. */
+export function createBoardApp(options: BoardAppOptions): Hono {
+  const { config, valkey, queue, registry, logger, now = Date.now, monotonicNow = () => performance.now() } = options;
   const log = createAttemptLog(valkey);
+  const boardLog = createBoardLog({ logger, trustProxy: config.boardTrustProxy });
   const site: Site = {
     environment: config.boardEnvironment,
     isReadonly: config.boardReadonly,
@@ -70,16 +77,22 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
   };
   const app = new Hono();
   app.use((c, next) => (`${c.req.path}/`.startsWith(`${BOARD}/`) ? bullBoardHeaders : headers)(c, next));
+  app.use(unstored);
   app.route(
     "/",
     createHealthRoutes(() => checkValkey(valkey)),
   );
 
   // From here on behind the login.
-  app.use(config.boardPassword === undefined ? loopbackOnly(site) : login(config.boardUser, config.boardPassword));
-  app.use(csrf());
+  const { boardUser: user, boardPassword: password } = config;
+  app.use(
+    password === undefined
+      ? loopbackOnly(site, boardLog)
+      : createLogin({ user, password, log: boardLog, now: monotonicNow }),
+  );
+  app.use(csrf(), ownSite, wholeBody);
   app.route("/", createMetricsRoutes(registry));
-  app.route("/", createPageRoutes({ site, queue, valkey, log, logger, now }));
+  app.route("/", createPageRoutes({ site, queue, valkey, log, boardLog, now }));
 
   app.get("/users/:userId/attempts", needsValkey(valkey, site), async (c) => {
     const userId = jobData.shape.userId.safeParse(c.req.param("userId"));
@@ -98,6 +111,7 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
       environment: config.boardEnvironment,
       isReadonly: config.boardReadonly,
       logger,
+      boardLog,
     }),
   );
 
@@ -111,7 +125,8 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
   );
   app.onError((error, c) => {
     if (error instanceof HTTPException) {
-      if (error.status !== 403) return error.getResponse();
+      if (error.status !== 403) return c.json({ error: error.message }, error.status);
+      boardLog.refused(c, "foreign_site");
       return refuse(c, site, {
         status: 403,
         error: "refused: not from this site (a script has to send content-type: application/json)",
@@ -134,9 +149,10 @@ export function createBoardApp({ config, valkey, queue, registry, logger, now = 
  * Without a password, only for whoever asks for this machine by its own name: any web page can have its host name lead
  * here (DNS rebinding), and would then be of the same origin as the board.
  */
-function loopbackOnly(site: Site): MiddlewareHandler {
+function loopbackOnly(site: Site, log: BoardLog): MiddlewareHandler {
   return async (c, next) => {
     if (isLoopback(new URL(c.req.url).hostname)) return await next();
+    log.refused(c, "not_localhost");
     return await refuse(c, site, {
       status: 403,
       error: "refused: without BOARD_PASSWORD the board answers as localhost only",
@@ -146,21 +162,30 @@ function loopbackOnly(site: Site): MiddlewareHandler {
   };
 }
 
-/** HTTP Basic. Compares digests of equal length, user and password both, so that time tells nothing about either. */
-function login(user: string, password: string): MiddlewareHandler {
-  const expectedUser = digest(user);
-  const expectedPassword = digest(password);
-  return basicAuth({
-    realm: "Fluxhook",
-    invalidUserMessage: { error: "user and password required" },
-    verifyUser(givenUser, givenPassword) {
-      const isUser = timingSafeEqual(digest(givenUser), expectedUser);
-      const isPassword = timingSafeEqual(digest(givenPassword), expectedPassword);
-      return isUser && isPassword;
-    },
-  });
-}
+/** Answers are about customers, and go into no cache. Files that are the same for everybody may. */
+const unstored: MiddlewareHandler = async (c, next) => {
+  await next();
+  if (c.res.headers.has("cache-control") || c.req.path.startsWith(`${BOARD}/static/`)) return;
+  c.header("cache-control", "no-store");
+};
 
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
-}
+/** What csrf() leaves: it looks at what a form can send, but a browser says of every action from which site it comes. */
+const ownSite: MiddlewareHandler = async (c, next) => {
+  const site = c.req.header("sec-fetch-site");
+  const isAction = c.req.method !== "GET" && c.req.method !== "HEAD";
+  if (isAction && site !== undefined && site !== "same-origin") throw new HTTPException(403);
+  await next();
+};
+
+/** Read an action's body before anything is done about it: who sends a byte a second gets no more than 10 s. */
+const wholeBody: MiddlewareHandler = async (c, next) => {
+  if (c.req.method === "GET" || c.req.method === "HEAD") return await next();
+  const body = await within(
+    BODY_MS,
+    c.req.arrayBuffer().catch(() => "broken"),
+    "slow",
+  );
+  if (body === "broken") throw new HTTPException(400, { message: "the body ended before its end" });
+  if (body === "slow") throw new HTTPException(408, { message: "the body did not come in time" });
+  await next();
+};

@@ -6,6 +6,8 @@ import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { HonoAdapter } from "@bull-board/hono";
 import { Hono } from "hono";
 import { serveStatic } from "hono/bun";
+import { contextStorage, getContext } from "hono/context-storage";
+import type { BoardLog } from "./board-log.ts";
 import type { Logger } from "./logger.ts";
 import { maskSecrets } from "./mask.ts";
 import type { Queue } from "./queue.ts";
@@ -48,6 +50,7 @@ const ALLOWED = new Set([
   "put /api/queues/:queueName/:jobId/clean",
 ]);
 
+const MAX_JOBS = 100; // on one page, with their data: up to some 25 MB when all are as large as may be
 const FINISHED = new Set(["completed", "failed"]); // the rest is not delivered yet
 
 export interface BullBoardOptions {
@@ -59,22 +62,29 @@ export interface BullBoardOptions {
   readonly environment: string;
   /** Look, and change nothing. */
   readonly isReadonly: boolean;
-  readonly logger: Logger;
+  readonly logger: Pick<Logger, "error">;
+  readonly boardLog: Pick<BoardLog, "action" | "refused">;
 }
 
 /** The page and its API, to be mounted at `basePath`. Every answer is masked, see {@link maskSecrets}. */
 export function createBullBoardRoutes(options: BullBoardOptions): Hono {
-  const { queue, valkey, basePath, environment, isReadonly, logger } = options;
+  const { queue, valkey, basePath, environment, isReadonly, logger, boardLog } = options;
   const names = new Set([queue.name]);
   const adapter = new HonoAdapter(serveStatic);
   const handlerHooks: Hooks = {
     before(context) {
       const refusal = refuse(context, isReadonly);
-      return refusal === undefined ? { allow: true } : { allow: false, status: 403, message: refusal };
+      if (refusal === undefined) return { allow: true };
+      if (refusal.status === 403) {
+        const reason = isReadonly ? "readonly" : "not_allowed";
+        boardLog.refused(getContext(), reason, { action: context.route, ...context.request.params });
+      }
+      return { allow: false, ...refusal };
     },
     async after(context, { status, body }) {
       if (context.method !== "get") {
-        logger.info({ action: context.route, ...context.request.params, status: status ?? 200 }, "board.action");
+        const { params } = context.request;
+        boardLog.action(getContext(), { action: context.route, ...params, status: status ?? 200 });
       }
       if (nameOf(context) === STATS)
         return { status, body: { ...(body as object), version: (await readFacts(valkey)).server } };
@@ -98,6 +108,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   });
   // Bull Board's own handler would answer with the error's message, and a SyntaxError's message quotes the job's data.
   adapter.setErrorHandler((error) => {
+    if (error instanceof URIError) return { status: 400, body: { error: { key: "ERRORS.INVALID_QUERY_PARAM" } } };
     if (isRefusal(error)) return { status: 409, body: { error: { key: "ERRORS.FORBIDDEN" }, message: error.message } };
     logger.error({ error: error.name }, "board.failed");
     return { status: 500, body: { error: { key: "ERRORS.INTERNAL_SERVER_ERROR" } } };
@@ -105,28 +116,46 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   adapter.setBasePath(basePath);
 
   const app = new Hono();
+  app.use(contextStorage()); // the hooks get no context of their own, and have to say who asked
   app.use(async (c, next) => {
     await next();
     if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
     c.res = new Response(replaceFonts(await c.res.text()), c.res);
   });
-  return app.route("/", adapter.registerPlugin());
+  const plugin = adapter.registerPlugin();
+  plugin.onError((error) => {
+    throw error; // to the app's own handler: this one would print the stack
+  });
+  return app.route("/", plugin);
 }
 
 function nameOf({ method, route }: HookContext): string {
   return `${method} ${route}`;
 }
 
+interface Refusal {
+  readonly status: 400 | 403;
+  readonly message: string;
+}
+
 /** Why a request is refused; undefined when it is not. */
-function refuse(context: HookContext, isReadonly: boolean): string | undefined {
+function refuse(context: HookContext, isReadonly: boolean): Refusal | undefined {
   const name = nameOf(context);
-  if (isReadonly && context.method !== "get") return "BOARD_READONLY is set: this board is for looking only.";
+  const { params, query } = context.request;
+  if (isReadonly && context.method !== "get") {
+    return { status: 403, message: "BOARD_READONLY is set: this board is for looking only." };
+  }
   if (!ALLOWED.has(name)) {
-    return "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.";
+    return {
+      status: 403,
+      message: "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.",
+    };
   }
-  if (name === CLEAN && !FINISHED.has(context.request.params.queueStatus)) {
-    return "Only completed and failed jobs can be cleaned: the others are not delivered yet.";
+  if (name === CLEAN && !FINISHED.has(params.queueStatus)) {
+    return { status: 403, message: "Only completed and failed jobs can be cleaned: the others are not delivered yet." };
   }
+  if (Number(query.jobsPerPage) > MAX_JOBS)
+    return { status: 400, message: `jobsPerPage: expected at most ${MAX_JOBS}` };
   return undefined;
 }
 

@@ -6,10 +6,10 @@
 import { type Context, Hono } from "hono";
 import { ContractError, jobData } from "../jobs/event.ts";
 import type { AttemptLog } from "./attempts.ts";
+import type { BoardLog } from "./board-log.ts";
 import { findUsersJob, readDeliveries } from "./deliveries.ts";
 import { HomePage } from "./home-page.tsx";
 import { ASSETS, type Notice, type Site, userPath } from "./layout.tsx";
-import type { Logger } from "./logger.ts";
 import type { Queue } from "./queue.ts";
 import { redeliver } from "./redeliver.ts";
 import { needsValkey, refuse } from "./refusal.tsx";
@@ -34,13 +34,13 @@ export interface PageOptions {
   readonly queue: Queue;
   readonly valkey: Valkey;
   readonly log: Pick<AttemptLog, "list">;
-  readonly logger: Pick<Logger, "info">;
+  readonly boardLog: Pick<BoardLog, "action" | "refused">;
   /** Epoch ms. */
   readonly now: () => number;
 }
 
 /** `/`, `/users`, `/users/:userId`, the actions and the pages' files. */
-export function createPageRoutes({ site, queue, valkey, log, logger, now }: PageOptions): Hono {
+export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: PageOptions): Hono {
   const app = new Hono();
   const present = needsValkey(valkey, site);
   const noticeOf = (c: Context) => {
@@ -83,6 +83,7 @@ export function createPageRoutes({ site, queue, valkey, log, logger, now }: Page
   const action = (name: string, act: (jobId: string, userId: string) => Promise<{ notice: string; made?: string }>) => {
     app.post(`/actions/${name}`, present, async (c) => {
       if (site.isReadonly) {
+        boardLog.refused(c, "readonly", { action: name });
         return await refuse(c, site, {
           status: 403,
           error: "refused: BOARD_READONLY is set",
@@ -90,7 +91,7 @@ export function createPageRoutes({ site, queue, valkey, log, logger, now }: Page
           text: "BOARD_READONLY is set: nothing can be changed here, and nothing was.",
         });
       }
-      const { user: userId, job } = await c.req.parseBody();
+      const { user: userId, job } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
       if (typeof userId !== "string" || typeof job !== "string" || job === "") {
         return await refuse(c, site, {
           status: 400,
@@ -100,7 +101,7 @@ export function createPageRoutes({ site, queue, valkey, log, logger, now }: Page
         });
       }
       const { notice, made } = await act(job, userId);
-      logger.info({ action: name, user: userId, job, result: notice, made }, "board.action");
+      boardLog.action(c, { action: name, user: userId, job, result: notice, made });
       const path = userPath(userId);
       return c.redirect(`${path}${path.includes("?") ? "&" : "?"}notice=${notice}`, 303);
     });

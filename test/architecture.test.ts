@@ -19,6 +19,7 @@ const PURE = [
   "mask",
   "mask-text",
   "printable",
+  "login-tries",
   "http/proxy-evidence",
   "http/response",
   "advice",
@@ -37,7 +38,7 @@ const PURE = [
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
 const BOARD = [
-  ...["board-app", "bull-board", "page-routes", "refusal", "layout", "home-page", "minutes-chart"],
+  ...["board-app", "login", "board-log", "bull-board", "page-routes", "refusal", "layout", "home-page", "minutes-chart"],
   ...["user-page", "user-empty", "test-form", "test-event", "summary"],
 ];
 

@@ -48,6 +48,7 @@ function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
       boardPassword: undefined,
       boardEnvironment: "staging",
       boardReadonly: false,
+      boardTrustProxy: [],
       timeoutMs: 10_000,
       ...config,
     },

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { loadConfig } from "../src/config.ts";
+import { parseNetwork } from "../src/http/address.ts";
 import { SETTINGS } from "../src/settings.ts";
 
 type Env = Record<string, string | undefined>;

@@ -1,6 +1,7 @@
 /** Numbers that JavaScript would write differently, from any producer: as it wrote them, wherever they go. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { Worker } from "bullmq";
+import { createBoardLog } from "../src/board-log.ts";
 import { createBullBoardRoutes } from "../src/bull-board.ts";
 import { checkRequest } from "../src/cli/request-check.ts";
 import { parseRequest, type SavedRequest, writeRequest } from "../src/cli/saved-request.ts";
@@ -35,6 +36,7 @@ const board = createBullBoardRoutes({
   environment: "",
   isReadonly: false,
   logger,
+  boardLog: createBoardLog({ logger, trustProxy: [] }),
 });
 
 afterAll(async () => {

@@ -18,6 +18,7 @@ const receiver = await startReceiver();
 const lines: Line[] = [];
 const logger = {
   info: (fields: object, message: string) => lines.push({ level: "info", message, ...fields }),
+  warn: (fields: object, message: string) => lines.push({ level: "warn", message, ...fields }),
   error: (fields: object, message: string) => lines.push({ level: "error", message, ...fields }),
 } as unknown as Logger;
 const app = buildApp();

@@ -26,6 +26,7 @@ function open() {
     boardPassword: undefined,
     boardEnvironment: "",
     boardReadonly: false,
+    boardTrustProxy: [],
     timeoutMs: 1_000,
   };
   const app = createBoardApp({ config, valkey, queue, registry: new Registry(), logger });

@@ -4,5 +4,6 @@ export const BOARD_DEFAULTS = {
   boardPassword: undefined,
   boardEnvironment: "",
   boardReadonly: false,
+  boardTrustProxy: [],
   timeoutMs: 10_000,
 };
