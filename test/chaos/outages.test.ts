@@ -4,6 +4,7 @@
  */
 import { afterAll, expect } from "bun:test";
 import "./names.ts";
+import "./egress-proxy.ts";
 import "./older-clients.ts";
 import "./refusals.ts";
 import "./valkey.ts";

@@ -50,6 +50,8 @@ export interface Rig {
   /** For questions and for harm. */
   readonly admin: Redis;
   readonly workers: WorkerProcess[];
+  /** Where the receiver of all events listens. */
+  readonly receiverUrl: string;
   readonly arrivals: readonly Arrival[];
   /** Enqueued events, by id: epoch ms at which Valkey had said yes. */
   readonly enqueued: ReadonlyMap<string, number>;
@@ -174,6 +176,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
     valkey,
     admin,
     workers,
+    receiverUrl: receiver.url("/"),
     arrivals: books.arrivals,
     enqueued: books.enqueued,
     startWorker,

@@ -1,0 +1,456 @@
+/** Deliveries through an egress proxy that takes CONNECT. Against a real squid and tinyproxy: test/chaos/egress-proxy.ts. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import type { TLSSocket } from "node:tls";
+import { type Address, type Network, parseNetwork } from "../src/http/address.ts";
+import { createSender, type Sender, type SenderOptions } from "../src/http/sender.ts";
+import { errorCode, isSilence, type Outcome } from "../src/outcome.ts";
+import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
+import {
+  type ConnectAnswer,
+  type ConnectProxy,
+  type ConnectRequest,
+  startConnectProxy,
+} from "./support/connect-proxy.ts";
+import { type Exchange, http, type Listener, type ListenerOptions, listen } from "./support/listener.ts";
+
+const PUBLIC = "93.184.216.34"; // the proxy leads it, like every other address, to loopback
+const OTHER = "93.184.216.35";
+const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");
+const ca = support("ca.pem");
+const tls = support("right.pem");
+
+const stops: (() => unknown)[] = [];
+afterEach(async () => {
+  await Promise.all(stops.splice(0).map((stop) => stop()));
+});
+
+async function receiver(
+  answer: string | ((exchange: Exchange, index: number) => void) = http(200),
+  options?: ListenerOptions,
+): Promise<Listener> {
+  const script = typeof answer === "function" ? answer : ({ socket }: Exchange) => void socket.write(answer);
+  const listener = await listen(script, options);
+  stops.push(() => listener.stop());
+  return listener;
+}
+
+async function proxying(
+  answer?: ConnectAnswer | ((request: ConnectRequest, index: number) => ConnectAnswer),
+  options?: Parameters<typeof startConnectProxy>[1],
+): Promise<ConnectProxy> {
+  const proxy = await startConnectProxy(
+    typeof answer === "function" || answer === undefined ? answer : () => answer,
+    options,
+  );
+  stops.push(() => proxy.stop());
+  return proxy;
+}
+
+/** What a name resolves to; names that are not given do not exist. */
+const names =
+  (table: Readonly<Record<string, readonly string[]>>) =>
+  async (name: string): Promise<Address[]> => {
+    const addresses = table[name];
+    if (addresses === undefined) throw Object.assign(new Error(name), { code: "ENOTFOUND" });
+    return addresses.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
+  };
+const RECEIVERS = names({
+  "receiver.test": [PUBLIC],
+  "other.test": [OTHER],
+  "third.test": ["93.184.216.36"],
+  "inside.test": ["10.0.0.1"],
+});
+
+function senderVia(proxy: { readonly port: number } | string, options: Partial<SenderOptions> = {}): Sender {
+  const url = typeof proxy === "string" ? proxy : `http://127.0.0.1:${proxy.port}`;
+  const sender = createSender({
+    timeoutMs: 3000,
+    allowNetworks: [],
+    resolve: RECEIVERS,
+    ca,
+    proxy: new URL(url),
+    ...options,
+  });
+  stops.push(() => sender.close());
+  return sender;
+}
+
+function requestTo(url: string, data: object = { fileId: "f_1" }): WebhookRequest {
+  const id = "2c5ea4c0-4067-51fe-9e7f-1b1c3c8f9a10";
+  const timestampMs = 1_760_000_000_000;
+  const endpoint = { url: new URL(url), secrets: ["current", "previous"] as [string, string] };
+  const body = buildBody(id, "file.created", timestampMs, data);
+  const event = { id, type: "file.created", timestampMs, userId: "usr_42", endpoint, body };
+  return buildRequest(event, "6e2f7f3e-8a3b-4d5c-9f60-0d1e2f3a4b5c", timestampMs);
+}
+
+/** An outcome without its duration. */
+function what({ durationMs, ...rest }: Outcome): object {
+  expect(Number.isInteger(durationMs) && durationMs >= 0).toBe(true);
+  return rest;
+}
+
+const response = (status: number) => ({ kind: "response", status, retryAfter: undefined });
+const failure = (code: string) => ({ kind: "failure", code });
+const fault = (cause: string) => ({ kind: "fault", code: "proxy", cause });
+const headersOf = ({ headers }: { readonly headers: readonly (readonly [string, string])[] }) =>
+  Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value]));
+
+describe("the proxy is asked", () => {
+  test("for the vetted address, and the receiver for the name", async () => {
+    const [to, proxy] = [await receiver(), await proxying()];
+    expect(what(await senderVia(proxy).send(requestTo(`http://receiver.test:${to.port}/in`), "1"))).toEqual(
+      response(200),
+    );
+    expect(proxy.requests.map(({ requestLine, headers }) => ({ requestLine, headers }))).toEqual([
+      { requestLine: `CONNECT ${PUBLIC}:${to.port} HTTP/1.1`, headers: [["Host", `${PUBLIC}:${to.port}`]] },
+    ]);
+    const { requestLine, headers } = await to.received(1);
+    expect(requestLine).toBe("POST /in HTTP/1.1");
+    expect(headers[0]).toEqual(["Host", `receiver.test:${to.port}`]);
+  });
+
+  test("for a tunnel that TLS goes through, checked against the name", async () => {
+    const servernames: unknown[] = [];
+    const answer = ({ socket }: Exchange) => {
+      servernames.push((socket as TLSSocket).servername);
+      socket.write(http(200));
+    };
+    const [to, proxy] = [await receiver(answer, { tls }), await proxying()];
+    const sender = senderVia(proxy);
+    expect(what(await sender.send(requestTo(`https://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    expect(servernames).toEqual(["receiver.test"]);
+    expect(what(await sender.send(requestTo(`https://other.test:${to.port}/`), "2"))).toEqual({
+      ...failure("tls"),
+      cause: "wrong_host",
+    });
+    expect(to.exchanges).toHaveLength(1);
+  });
+
+  test("for an IPv6 address in brackets", async () => {
+    const [to, proxy] = [await receiver(), await proxying()];
+    const sender = senderVia(proxy, { resolve: names({ "receiver.test": ["2606:2800:21f::1"] }) });
+    await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1");
+    await sender.send(requestTo(`http://[2606:2800:21f::2]:${to.port}/`), "2");
+    expect(proxy.requests.map(({ authority }) => authority)).toEqual([
+      `[2606:2800:21f::1]:${to.port}`,
+      `[2606:2800:21f::2]:${to.port}`,
+    ]);
+    expect(headersOf(await to.received(2)).host).toBe(`[2606:2800:21f::2]:${to.port}`);
+  });
+
+  test("for the name where it resolves, which nobody else looks up", async () => {
+    const [to, proxy] = [await receiver(), await proxying()];
+    const resolve = () => Promise.reject(new Error("nobody asks"));
+    const sender = senderVia(proxy, { resolve, proxyResolves: true });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    expect(proxy.requests[0]?.authority).toBe(`receiver.test:${to.port}`);
+  });
+
+  test.each([false, true])("for nothing inside (it resolves: %p)", async (proxyResolves) => {
+    const proxy = await proxying();
+    const sender = senderVia(proxy, { proxyResolves });
+    expect((await sender.send(requestTo("http://10.0.0.1/"), "1")).kind).toBe("blocked");
+    if (!proxyResolves) expect(errorCode(await sender.send(requestTo("http://inside.test/"), "2"))).toBe("dns");
+    expect(proxy.connections).toBe(0);
+  });
+
+  test("with the user and password of its URL, which no receiver sees", async () => {
+    const [to, proxy] = [await receiver(), await proxying()];
+    const sender = senderVia(`http://us%40er:p%C3%A4ss%3Aword@127.0.0.1:${proxy.port}`);
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    const given = headersOf(proxy.requests[0] as ConnectRequest)["proxy-authorization"];
+    expect(given).toBe(`Basic ${Buffer.from("us@er:päss:word").toString("base64")}`);
+    expect(Object.keys(headersOf(await to.received(1))).filter((name) => name.includes("proxy"))).toEqual([]);
+  });
+
+  test("at its own address, private as it is, which the resolver knows", async () => {
+    const [to, proxy] = [await receiver(), await proxying()];
+    const resolve = names({ "receiver.test": [PUBLIC], "proxy.internal": ["127.0.0.1"] });
+    const sender = senderVia(`http://proxy.internal:${proxy.port}`, { resolve });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+  });
+
+  test.each(["http", "https"])(
+    "over TLS, and carries 1 MB to an %s:// receiver and its answer back",
+    async (scheme) => {
+      const answer = http(200, "x".repeat(50_000));
+      const to = await receiver(answer, scheme === "https" ? { tls } : {});
+      const proxy = await proxying("tunnel", { tls });
+      const sender = senderVia(`https://127.0.0.1:${proxy.port}`);
+      for (const key of ["1", "2"]) {
+        const request = requestTo(`${scheme}://receiver.test:${to.port}/`, { text: "größe🦊".repeat(100_000) });
+        expect(what(await sender.send(request, key))).toEqual(response(200));
+        expect((await to.received(Number(key))).body.equals(request.body)).toBe(true);
+      }
+    },
+  );
+});
+
+describe("an answer of the proxy", () => {
+  const accepted = "HTTP/1.1 200 Connection established\r\nProxy-Agent: test\r\nContent-Length: 5\r\n\r\n";
+
+  test.each([
+    ["byte by byte", [...accepted]],
+    ["cut before the last byte", [accepted.slice(0, -1), "\n"]],
+    ["of HTTP/1.0, without a reason", ["HTTP/1.0 200\r\n\r\n"]],
+    ["of another 2xx", ["HTTP/1.1 204 Fine\r\n\r\n"]],
+    ["after an interim one", ["HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"]],
+    ["with bare line feeds", ["HTTP/1.1 200 OK\n\n"]],
+  ])("is understood: %s", async (_, pieces) => {
+    const [to, proxy] = [await receiver(http(200), { tls }), await proxying({ pieces })];
+    expect(what(await senderVia(proxy).send(requestTo(`https://receiver.test:${to.port}/`), "1"))).toEqual(
+      response(200),
+    );
+  });
+
+  test.each([
+    ["is no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n"],
+    ["has no status", "HTTP/1.1 OK\r\n\r\n"],
+    ["has a head without an end", `HTTP/1.1 200 OK\r\n${"X-Filler: 0123456789\r\n".repeat(1000)}`],
+    ["is of HTTP/2", "HTTP/2 200\r\n\r\n"],
+  ])("that %s is our fault, and the connection is closed", async (_, answer) => {
+    const proxy = await proxying({ pieces: [answer] });
+    expect(what(await senderVia(proxy).send(requestTo("http://receiver.test:9/"), "1"))).toEqual(
+      fault("invalid_response"),
+    );
+    await proxy.closed(0);
+  });
+
+  test("with bytes behind its head is what the receiver said before it was asked", async () => {
+    const proxy = await proxying({ pieces: ["HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"] });
+    const outcome = await senderVia(proxy).send(requestTo("http://receiver.test:9/"), "1");
+    expect(what(outcome)).toEqual(failure("invalid_response"));
+  });
+});
+
+describe("our own fault, no attempt and no silence of the receiver's, is a proxy", () => {
+  async function expectFault(outcome: Outcome, cause: string): Promise<void> {
+    expect(what(outcome)).toEqual(fault(cause));
+    expect(errorCode(outcome)).toBe("proxy");
+    expect(isSilence(outcome)).toBe(false);
+  }
+
+  test("that refuses connections", async () => {
+    const server = createServer();
+    const port = await new Promise<number>((resolve) => {
+      server.listen(0, "127.0.0.1", () => resolve((server.address() as { port: number }).port));
+    });
+    await new Promise((resolve) => server.close(resolve));
+    await expectFault(await senderVia({ port }).send(requestTo("http://receiver.test/"), "1"), "connection_refused");
+  });
+
+  test("whose name does not resolve", async () => {
+    await expectFault(await senderVia("http://proxy.internal:1").send(requestTo("http://receiver.test/"), "1"), "dns");
+  });
+
+  test("whose name is looked up in vain until the deadline", async () => {
+    const resolve = (name: string) => (name === "proxy.internal" ? new Promise<Address[]>(() => {}) : RECEIVERS(name));
+    const sender = senderVia("http://proxy.internal:1", { resolve, timeoutMs: 100 });
+    await expectFault(await sender.send(requestTo("http://receiver.test/"), "1"), "silent");
+  });
+
+  test("with a certificate of nobody's", async () => {
+    const proxy = await proxying("tunnel", { tls: support("self-signed.pem") });
+    const outcome = await senderVia(`https://127.0.0.1:${proxy.port}`).send(requestTo("http://receiver.test/"), "1");
+    await expectFault(outcome, "tls");
+    expect(proxy.requests).toHaveLength(0);
+  });
+
+  test.each([300, 400, 401, 403, 404, 405, 407, 429])("that answers %p, whoever else gets through", async (status) => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : status));
+    const sender = senderVia(proxy);
+    expect(what(await sender.send(requestTo(`http://other.test:${to.port}/`), "1"))).toEqual(response(200));
+    await expectFault(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "2"), `status_${status}`);
+  });
+
+  test.each([500, 502, 503, 504])("that answers %p while nobody else gets through", async (status) => {
+    const proxy = await proxying(status);
+    const sender = senderVia(proxy);
+    await expectFault(await sender.send(requestTo("http://receiver.test/"), "1"), `status_${status}`);
+    await expectFault(await sender.send(requestTo("http://other.test/"), "2"), `status_${status}`);
+  });
+
+  test("that answers 503 for a receiver which alone got through before", async () => {
+    const to = await receiver(http(200, "", ["Content-Length: 0", "Connection: close"]));
+    const proxy = await proxying((_, index) => (index === 0 ? "tunnel" : 503));
+    const sender = senderVia(proxy);
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    await expectFault(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "2"), "status_503");
+  });
+
+  test("that answers 503 for one receiver after the other, as if it had lost its network", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : 503));
+    const resolve = async (name: string) =>
+      name === "other.test" ? await RECEIVERS(name) : [{ address: PUBLIC, family: 4 as const }];
+    const sender = senderVia(proxy, { resolve });
+    await sender.send(requestTo(`http://other.test:${to.port}/`), "1");
+    const outcomes: unknown[] = [];
+    for (const name of ["a.test", "b.test", "c.test", "d.test", "e.test"]) {
+      outcomes.push(errorCode(await sender.send(requestTo(`http://${name}/`), name)));
+    }
+    expect(outcomes).toEqual(["unreachable", "unreachable", "unreachable", "proxy", "proxy"]);
+  });
+
+  test("that hangs up in place of an answer", async () => {
+    const proxy = await proxying("hang up");
+    await expectFault(await senderVia(proxy).send(requestTo("http://receiver.test/"), "1"), "connection_reset");
+  });
+
+  test.each([
+    ["takes connections and reads nothing from them", "silence", () => false],
+    ["never answers", "silence", undefined],
+    ["never ends its answer", { pieces: ["HTTP/1.1 200 OK\r\n"] }, undefined],
+  ] as const)("that %s", async (_, answer, accepts) => {
+    const proxy = await proxying(answer, accepts && { accepts });
+    const sender = senderVia(proxy, { timeoutMs: 200 });
+    await expectFault(await sender.send(requestTo("http://receiver.test/"), "1"), "silent");
+    await proxy.closed(0);
+  });
+
+  test("that never answers a TLS handshake", async () => {
+    const proxy = await proxying("silence", { accepts: () => false });
+    const sender = senderVia(`https://127.0.0.1:${proxy.port}`, { timeoutMs: 200 });
+    await expectFault(await sender.send(requestTo("http://receiver.test/"), "1"), "silent");
+  });
+});
+
+describe("while others get through, the receiver is charged with", () => {
+  test.each([
+    [500, "unreachable"],
+    [502, "unreachable"],
+    [503, "unreachable"],
+    [504, "timeout"],
+  ])("a proxy's %p as %p", async (status, code) => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : status));
+    const sender = senderVia(proxy);
+    await sender.send(requestTo(`http://other.test:${to.port}/`), "1");
+    const outcome = await sender.send(requestTo("http://receiver.test/"), "2");
+    expect(what(outcome)).toEqual(failure(code));
+    expect(isSilence(outcome)).toBe(true);
+  });
+
+  test("a 503, also where the others' connections are old and still carry answers", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : 503));
+    const sender = senderVia(proxy);
+    const other = requestTo(`http://other.test:${to.port}/`);
+    await sender.send(other, "1");
+    const dead = ["93.184.216.1", "93.184.216.2", "93.184.216.3", "93.184.216.4"];
+    for (const address of dead) await sender.send(requestTo(`http://${address}/`), address);
+    expect(what(await sender.send(other, "2"))).toEqual(response(200));
+    expect(proxy.requests.filter(({ authority }) => authority.startsWith(OTHER))).toHaveLength(1);
+    expect(what(await sender.send(requestTo("http://receiver.test/"), "3"))).toEqual(failure("unreachable"));
+  });
+
+  test("the proxy's silence until the deadline", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : "silence"));
+    const sender = senderVia(proxy, { timeoutMs: 500 });
+    const silent = sender.send(requestTo("http://receiver.test/"), "1");
+    await proxy.requested(1);
+    expect(what(await sender.send(requestTo(`http://other.test:${to.port}/`), "2"))).toEqual(response(200));
+    expect(what(await silent)).toEqual(failure("timeout"));
+  });
+});
+
+describe("behind an open tunnel, the receiver is charged with", () => {
+  test("its silence", async () => {
+    const [to, proxy] = [await receiver(() => {}), await proxying()];
+    const sender = senderVia(proxy, { timeoutMs: 200 });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(failure("timeout"));
+  });
+
+  test("a TLS handshake that it never answers", async () => {
+    const [to, proxy] = [await receiver(() => {}, { onConnection: () => {} }), await proxying()];
+    const sender = senderVia(proxy, { timeoutMs: 200 });
+    expect(what(await sender.send(requestTo(`https://receiver.test:${to.port}/`), "1"))).toEqual(failure("timeout"));
+    await proxy.closed(0);
+  });
+
+  test.each(["http", "https"])("hanging up (%s), also over a proxy with TLS", async (scheme) => {
+    const onConnection = (socket: Socket) => socket.once("data", () => socket.destroy());
+    const to = await receiver(() => {}, { onConnection });
+    const plain = senderVia(await proxying());
+    const secure = senderVia(`https://127.0.0.1:${(await proxying("tunnel", { tls })).port}`);
+    for (const sender of [plain, secure]) {
+      const outcome = await sender.send(requestTo(`${scheme}://receiver.test:${to.port}/`), "1");
+      expect(what(outcome)).toEqual(failure("connection_reset"));
+    }
+  });
+
+  test.each([
+    ["expired.pem", "expired"],
+    ["self-signed.pem", "untrusted"],
+  ])("a certificate that is not good (%s), also over a proxy with TLS", async (certificate, cause) => {
+    const to = await receiver(http(200), { tls: support(certificate) });
+    const plain = senderVia(await proxying());
+    const secure = senderVia(`https://127.0.0.1:${(await proxying("tunnel", { tls })).port}`);
+    for (const sender of [plain, secure]) {
+      const outcome = await sender.send(requestTo(`https://receiver.test:${to.port}/`), "1");
+      expect(what(outcome)).toEqual({ ...failure("tls"), cause });
+    }
+    expect(to.exchanges).toHaveLength(0);
+  });
+});
+
+describe("a tunnel", () => {
+  test.each(["http", "https"])("is kept for the next request (%s)", async (scheme) => {
+    const [to, proxy] = [await receiver(http(200), scheme === "https" ? { tls } : {}), await proxying()];
+    const sender = senderVia(proxy);
+    for (const key of ["1", "2", "3"]) {
+      expect(what(await sender.send(requestTo(`${scheme}://receiver.test:${to.port}/`), key))).toEqual(response(200));
+    }
+    expect(proxy.requests).toHaveLength(1);
+  });
+
+  test.each(["http", "https"])("that the proxy closed while it was idle costs no attempt (%s)", async (scheme) => {
+    const [to, proxy] = [await receiver(http(200), scheme === "https" ? { tls } : {}), await proxying()];
+    const sender = senderVia(proxy);
+    const send = (key: string) => sender.send(requestTo(`${scheme}://receiver.test:${to.port}/`), key);
+    expect(what(await send("1"))).toEqual(response(200));
+    proxy.hangUp();
+    expect(what(await send("2"))).toEqual(response(200));
+    expect(proxy.requests).toHaveLength(2);
+    expect(to.exchanges).toHaveLength(2);
+  });
+
+  test("leads to the next address where the proxy cannot reach the first", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(PUBLIC) ? 503 : "tunnel"));
+    const sender = senderVia(proxy, { resolve: names({ "receiver.test": [PUBLIC, OTHER] }) });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    expect(proxy.requests.map(({ authority }) => authority.split(":")[0])).toEqual([PUBLIC, OTHER]);
+  });
+
+  test("leads to the next address while the proxy is silent about the first, which is then left", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(PUBLIC) ? "silence" : "tunnel"));
+    const sender = senderVia(proxy, { resolve: names({ "receiver.test": [PUBLIC, OTHER] }) });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(response(200));
+    await proxy.closed(0);
+  });
+
+  test("that is being opened is closed with its attempt", async () => {
+    const proxy = await proxying("silence");
+    const sender = senderVia(proxy);
+    const sending = sender.send(requestTo("http://receiver.test/"), "1");
+    await proxy.requested(1);
+    sender.cancelAll("shutdown");
+    expect(what(await sending)).toEqual({ kind: "fault", code: "shutdown" });
+    await proxy.closed(0);
+  });
+});
+
+test("an allowed network opens what lies behind the proxy, as it does without one", async () => {
+  const [to, proxy] = [await receiver(), await proxying()];
+  const sender = senderVia(proxy, { allowNetworks: [parseNetwork("10.0.0.0/8") as Network] });
+  expect(what(await sender.send(requestTo(`http://inside.test:${to.port}/`), "1"))).toEqual(response(200));
+  expect(proxy.requests[0]?.authority).toBe(`10.0.0.1:${to.port}`);
+});
