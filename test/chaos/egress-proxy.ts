@@ -96,19 +96,19 @@ async function closedPort(): Promise<number> {
 }
 
 /** In the place of a test that cannot run: it counts as skipped, never as passed. */
-function proxyTest(name: SystemProxyName, title: string, run: (scene: Scene) => Promise<void>): void {
+function proxyTest(title: string, name: SystemProxyName, run: (scene: Scene) => Promise<void>): void {
   if (isInstalled(name)) test.concurrent(title, () => withScene(name, run), TEST_MS);
   else test.skip(`${title}: ${name} is not installed`, () => {});
 }
 
-function proxyChaos(name: SystemProxyName, title: string, options: RigOptions, run: Parameters<typeof chaos>[2]): void {
+function proxyChaos(title: string, name: SystemProxyName, options: RigOptions, run: Parameters<typeof chaos>[2]): void {
   if (isInstalled(name)) chaos(title, options, run);
   else test.skip(`${title}: ${name} is not installed`, () => {});
 }
 
 for (const name of ["squid", "tinyproxy"] as const) {
   describe(`the egress proxy ${name}`, () => {
-    proxyTest(name, "carries http:// and https:// to the vetted address, and hides its password", async (scene) => {
+    proxyTest("carries http:// and https:// to the vetted address, and hides its password", name, async (scene) => {
       const { plain, secure } = scene;
       const proxy = await scene.start({ user: USER });
       for (const url of [`http://receiver.test:${plain.port}/in`, `https://receiver.test:${secure.port}/in`]) {
@@ -123,7 +123,7 @@ for (const name of ["squid", "tinyproxy"] as const) {
       }
     });
 
-    proxyTest(name, "that wants another password is our fault", async (scene) => {
+    proxyTest("that wants another password is our fault", name, async (scene) => {
       const proxy = await scene.start({ user: USER });
       for (const user of ["", "fluxhook:wrong"]) {
         const outcome = await scene.send(proxy, `http://receiver.test:${scene.plain.port}/`, user);
@@ -133,7 +133,7 @@ for (const name of ["squid", "tinyproxy"] as const) {
       expect(scene.plain.connections).toBe(0);
     });
 
-    proxyTest(name, "that allows CONNECT to the port of https:// alone is our fault at http://", async (scene) => {
+    proxyTest("that allows CONNECT to the port of https:// alone is our fault at http://", name, async (scene) => {
       const { plain, secure } = scene;
       const proxy = await scene.start({ ports: [secure.port] });
       expect(errorCode(await scene.send(proxy, `https://receiver.test:${secure.port}/`))).toBeNull();
@@ -141,7 +141,7 @@ for (const name of ["squid", "tinyproxy"] as const) {
       expect(outcome).toMatchObject({ kind: "fault", code: "proxy", cause: "status_403" });
     });
 
-    proxyTest(name, "charges a dead receiver while others get through, and nobody before", async (scene) => {
+    proxyTest("charges a dead receiver while others get through, and nobody before", name, async (scene) => {
       const proxy = await scene.start();
       const dead = `http://dead.test:${scene.deadPort}/`;
       expect(await scene.send(proxy, dead)).toMatchObject({ kind: "fault", code: "proxy" });
@@ -149,7 +149,7 @@ for (const name of ["squid", "tinyproxy"] as const) {
       expect(await scene.send(proxy, dead)).toMatchObject({ kind: "failure", code: "unreachable" });
     });
 
-    proxyChaos(name, "dies under load, loses nothing and costs no attempt", { workers: 0 }, async (rig) => {
+    proxyChaos("dies under load, loses nothing and costs no attempt", name, { workers: 0 }, async (rig) => {
       const receiverPort = Number(new URL(rig.receiverUrl).port);
       const proxy = await startSystemProxy(name, { user: USER, ports: [receiverPort] });
       rig.atEnd(() => proxy.stop());
