@@ -1,7 +1,9 @@
 /** Who may in, who has to wait, and what is said about it. */
 import { afterAll, describe, expect, test } from "bun:test";
+import { Hono } from "hono";
 import { Registry } from "prom-client";
 import { type BoardConfig, createBoardApp } from "../src/board-app.ts";
+import { createBoardLog } from "../src/board-log.ts";
 import { type Network, parseNetwork } from "../src/http/address.ts";
 import type { Logger } from "../src/logger.ts";
 import { createLogger } from "../src/logger.ts";
@@ -152,6 +154,26 @@ describe("board.refused", () => {
     const { ask, lines } = openBoard();
     for (let n = 0; n < 500; n++) await ask(`192.0.${n >> 8}.${n & 255}`, basic("wrong"));
     expect(lines.length).toBe(10);
+  });
+
+  test("counts the rest, and tells it at the end of the minute", async () => {
+    const lines: object[] = [];
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const warn = (fields: object) => {
+      lines.push(fields);
+      if ("counts" in fields) resolve();
+    };
+    const log = createBoardLog({ logger: { info: warn, warn }, trustProxy: [], windowMs: 1 });
+    const app = new Hono().get("/", (c) => {
+      for (let n = 0; n < 5; n++) log.refused(c, "wrong_password");
+      return c.text("");
+    });
+    await app.request("/");
+    await promise;
+    expect(lines).toEqual([
+      { reason: "wrong_password", operator: undefined, address: "unknown" },
+      { reason: "more", counts: { wrong_password: 4 } },
+    ]);
   });
 
   test.each([
