@@ -2,11 +2,23 @@
  * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
  */
 import { z } from "zod";
-import { type NameServer, parseNameServer } from "./dns/resolv-conf.ts";
-import { type Network, parseNetwork } from "./http/address.ts";
-import { type PortRange, parsePortRange } from "./http/destination.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "./queue-layout.ts";
-import { isValkeyUrl, VALKEY_URL_FORMS } from "./valkey-url.ts";
+import {
+  durationMs,
+  flag,
+  integer,
+  key,
+  list,
+  nameServer,
+  network,
+  parsedBy,
+  parseProxyUrl,
+  portRange,
+  size,
+  text,
+  valkeyUrl,
+} from "./setting-values.ts";
+import { VALKEY_URL_FORMS } from "./valkey-url.ts";
 
 /** One setting: what it is called, what may stand there, and what it is for. */
 export interface Setting<T> {
@@ -23,49 +35,9 @@ export interface Setting<T> {
 
 const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
-const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
 const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
 const MIN_PASSWORD = 8; // characters: fewer are guessed, however slowly
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
-
-const text = z.string().min(1);
-const integer = (min: number, max: number) =>
-  z
-    .string()
-    .regex(/^\d{1,10}$/)
-    .transform(Number)
-    .pipe(z.number().min(min).max(max));
-const durationMs = (minMs: number, maxMs: number) =>
-  z
-    .string()
-    .transform((value) => parseDuration(value) ?? Number.NaN)
-    .pipe(z.number().min(minMs).max(maxMs));
-const size = (minBytes: number, maxBytes: number) =>
-  z
-    .string()
-    .transform((value) => parseSize(value) ?? Number.NaN)
-    .pipe(z.number().min(minBytes).max(maxBytes));
-const list = <T>(item: z.ZodType<T, string>, max: number) =>
-  z
-    .string()
-    .transform((value) => (value === "" ? [] : value.split(",").map((part) => part.trim())))
-    .pipe(z.array(item).max(max));
-const parsedBy = <T>(parse: (value: string) => T | undefined): z.ZodType<T, string> =>
-  z.string().transform((value, context) => {
-    const parsed = parse(value);
-    if (parsed !== undefined) return parsed;
-    context.addIssue("not understood");
-    return z.NEVER;
-  });
-const network: z.ZodType<Network, string> = parsedBy(parseNetwork);
-const nameServer: z.ZodType<NameServer, string> = parsedBy(parseNameServer);
-const portRange: z.ZodType<PortRange, string> = parsedBy(parsePortRange);
-const flag = z.enum(["0", "1"]).transform((value) => value === "1");
-const key = z
-  .string()
-  .regex(/^[A-Za-z0-9+/]{43}=$/)
-  .transform((value) => Buffer.from(value, "base64"));
-const valkeyUrl = z.string().refine(isValkeyUrl);
 
 function setting<T>(
   name: string,
@@ -280,21 +252,3 @@ export const SETTINGS = {
     "the least that is logged",
   ),
 } satisfies Record<string, Setting<unknown>>;
-
-/** A proxy's URL: nothing behind the port, since a proxy has no use for it. */
-function parseProxyUrl(value: string): URL | undefined {
-  const url = URL.parse(value);
-  const isPlain = url !== null && url.pathname === "/" && !/[?#]/.test(value) && /^https?:\/\//i.test(value);
-  return isPlain && url.port !== "0" ? url : undefined;
-}
-
-/** `250ms`, `5s`, `1m`, `2h`, `1d` as ms; undefined for anything else. */
-export function parseDuration(value: string): number | undefined {
-  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value);
-  return match === null ? undefined : Number(match[1]) * (UNIT_MS[match[2] as string] as number);
-}
-
-function parseSize(value: string): number | undefined {
-  const match = /^(\d{1,9})(b|kb|mb)$/.exec(value);
-  return match === null ? undefined : Number(match[1]) * 1024 ** ["b", "kb", "mb"].indexOf(match[2] as string);
-}

@@ -38,7 +38,17 @@ const PURE = [
 const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
 const BOARD = [
-  ...["board-app", "login", "board-log", "bull-board", "page-routes", "refusal", "layout", "home-page", "minutes-chart"],
+  ...[
+    "board-app",
+    "login",
+    "board-log",
+    "bull-board",
+    "page-routes",
+    "refusal",
+    "layout",
+    "home-page",
+    "minutes-chart",
+  ],
   ...["user-page", "user-empty", "test-form", "test-event", "summary"],
 ];
 
@@ -60,7 +70,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^ioredis$/, /^src\/(valkey|wire)\.ts$/],
   [/^@bull-board\//, /^src\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
-  [/^zod$/, /^(src\/settings|jobs\/event)\.ts$/],
+  [/^zod$/, /^(src\/settings|src\/setting-values|jobs\/event)\.ts$/],
   [/^ipaddr\.js$/, /^src\/http\/address\.ts$/],
   [/^prom-client$/, /^src\/metrics\.ts$/],
   [/^redis-parser$/, /^src\/wire\.ts$/],

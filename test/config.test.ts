@@ -168,7 +168,16 @@ describe("refuses", () => {
     ["WEBHOOK_CA_FILE", ["/nowhere/ca.pem", "/dev/null", import.meta.dir, import.meta.path]],
     [
       "WEBHOOK_PROXY",
-      ["proxy.internal:3128", "socks5://proxy", "http:proxy", "http://", "http://p/path", "http://p?", "http://p:0"],
+      [
+        "proxy.internal:3128",
+        "socks5://proxy",
+        "http:proxy",
+        "http://",
+        "http://p/path",
+        "http://p?",
+        "http://p:0",
+        "http://u:%zz@p",
+      ],
     ],
     ["WEBHOOK_PROXY_RESOLVES", ["2", "yes"]],
     ["WEBHOOK_SECRET_KEYS", ["short", KEY.slice(1), `${KEY}=`, `${KEY},`, Buffer.alloc(31).toString("base64")]],
