@@ -99,11 +99,17 @@ describe("a 2xx that comes before the request has been sent whole", () => {
     });
   }
 
-  test("has the rest sent although the receiver says that nothing more will come from it", async () => {
-    const early = await answeringEarly((socket) => void socket.end(http(200, "ok", ["Connection: close"])));
-    expect(await send(senderWith(), early.listener)).toMatchObject({ kind: "response", status: 200 });
-    expect(await early.readings[0]?.whole).toBe(true);
-  });
+  test.each(["http", "https"])(
+    "has the rest sent although the receiver says that nothing more will come from it (%s)",
+    async (scheme) => {
+      const answer = http(200, "ok", ["Connection: close"]);
+      const early = await answeringEarly((socket) => void socket.end(answer), {
+        ...(scheme === "https" && { tls: support("right.pem") }),
+      });
+      expect(await send(senderWith(), early.listener, scheme)).toMatchObject({ kind: "response", status: 200 });
+      expect(await early.readings[0]?.whole).toBe(true);
+    },
+  );
 
   test("leaves a connection that is used again when the answer ends where it says, and nothing came after it", async () => {
     const connectionsAfter = async (respond: (socket: Socket) => void, onBytes = (_: Reading): void => {}) => {
@@ -150,4 +156,49 @@ test.each([301, 400, 413, 500])("a %d that comes before the request has been sen
   expect(outcome.durationMs).toBeLessThan(10_000);
   early.readings[0]?.socket.resume();
   expect(await early.readings[0]?.whole).toBe(false);
+});
+
+describe("on a link of small frames, to a receiver with a small buffer,", () => {
+  const script = `
+    import { createServer } from "node:net";
+    import { createSender } from "./src/http/sender.ts";
+    import { parseNetwork } from "./src/http/address.ts";
+    const body = Buffer.alloc(256 * 1024, "fluxhook");
+    for (const headers of ["Content-Length: 2", "Content-Length: 2\\r\\nConnection: close"]) {
+      const read = Promise.withResolvers();
+      const server = createServer((socket) => {
+        let bytes = 0;
+        socket.on("error", () => {}).on("close", () => read.resolve(bytes));
+        socket.on("data", (piece) => {
+          if (bytes === 0) socket.write("HTTP/1.1 200 OK\\r\\n" + headers + "\\r\\n\\r\\nok");
+          bytes += piece.length;
+          socket.pause();
+          setImmediate(() => socket.resume());
+          if (piece.includes("END")) read.resolve("whole");
+        });
+      });
+      await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+      const sender = createSender({ timeoutMs: 20_000, allowNetworks: [parseNetwork("127.0.0.1")] });
+      const url = new URL("http://127.0.0.1:" + server.address().port);
+      const head = "Content-Length: " + (body.length + 3) + "\\r\\n";
+      const { status } = await sender.send({ url, head, body: Buffer.concat([body, Buffer.from("END")]) }, "1");
+      console.log(status, await read.promise);
+    }
+    process.exit(0);`;
+  const isolate = ["unshare", "--map-root-user", "--net", "sh", "-c"];
+  const link = `ip link set lo up mtu 1500 && echo "2048 2048 4096" >/proc/sys/net/ipv4/tcp_rmem`;
+  const mayIsolate = Bun.which("unshare") !== null && Bun.spawnSync([...isolate, link], { stderr: "ignore" }).success;
+
+  test.skipIf(!mayIsolate)(
+    "an event of 256 KiB arrives whole although the 2xx comes first (in a network namespace)",
+    async () => {
+      const child = Bun.spawn([...isolate, `${link} && exec "$0" -e "$1"`, process.execPath, script], {
+        cwd: join(import.meta.dir, ".."),
+        stdout: "pipe",
+        stderr: "inherit",
+      });
+      expect(await new Response(child.stdout).text()).toBe("200 whole\n200 whole\n");
+    },
+    30_000,
+  );
 });

@@ -19,7 +19,7 @@ export interface Exchange {
    * @returns whether the rest of the request is to be sent all the same; the connection has ended otherwise
    */
   heardAll(): boolean;
-  /** The last of the request has left. Not called when all of it left at once. */
+  /** The last of the request has left. Not called when all of it left at once; perhaps more than once. */
   sent(): void;
   /**
    * The connection is gone; with the error, if there was one, or with {@link UNASKED} and the bytes. Called once at the most, and
@@ -127,6 +127,7 @@ export class Connection implements Dialing {
     });
     socket.on("data", (bytes: Buffer) => this.#received(bytes));
     socket.on("error", ended);
+    socket.on("drain", () => this.#writeOn());
     socket.on("end", () => this.#heardAll());
     socket.on("close", () => ended());
     if (this.#unsent !== undefined) unsent.add(this);
@@ -182,7 +183,6 @@ export class Connection implements Dialing {
 
   /** There is room again for what is unsent. */
   #writeOn(): void {
-    if (this.isSent) return;
     this.write();
     if (this.isSent) this.#exchange?.sent();
   }
