@@ -46,7 +46,7 @@ test.skipIf(!canUnshare)(
       dead: ["dns"],
       "with nobody at port 53": "resolver",
     });
-    expect(JSON.parse(out).slowestMs).toBeLessThan(1_000);
+    expect(JSON.parse(out).slowestMs).toBeLessThan(3_000); // one silent name alone takes four seconds
   },
   50_000,
 );
