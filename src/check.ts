@@ -2,6 +2,7 @@
  * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
  */
 import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
+import { checkProxy } from "./http/proxy-check.ts";
 import { valkeyProblems } from "./readiness.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { nearest } from "./unknown-settings.ts";
@@ -78,7 +79,7 @@ function describeProgram({ name, purpose }: Program): string {
 ${purpose}
 
   --check  print the settings as understood, ask Valkey about itself, and end: 0 all is well, 1 Valkey is
-           not fit for a queue, 69 Valkey cannot be reached, 78 a setting is wrong or misspelt
+           not fit for a queue, 69 Valkey or the proxy cannot be used, 78 a setting is wrong or misspelt
   --help   print this
 
 Settings are environment variables; Bun also reads them from .env. With their defaults:
@@ -95,6 +96,8 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
   const place = placeOf(url.data ?? "");
   const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
   const facts = reached?.ok ? await askFacts(reached.valkey) : undefined;
+  const proxy =
+    loaded.ok && loaded.config.proxy ? await checkProxy({ ...loaded.config, proxy: loaded.config.proxy }) : undefined;
 
   const isWrongDatabase = reached?.ok === false && reached.isWrongSetting === true;
   const settingProblems = [
@@ -102,10 +105,12 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
     ...(isWrongDatabase ? [reached.reason] : []),
     ...misspelt.map(({ hint }) => hint),
   ];
-  const reachProblems =
-    reached === undefined || typeof facts === "object" || isWrongDatabase
+  const reachProblems = [
+    ...(reached === undefined || typeof facts === "object" || isWrongDatabase
       ? []
-      : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`];
+      : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`]),
+    ...(proxy?.problem === undefined ? [] : [`The proxy at ${proxy.place} ${proxy.problem}`]),
+  ];
   const factProblems = typeof facts === "object" ? valkeyProblems(facts) : [];
   const problems = [...settingProblems, ...reachProblems, ...factProblems];
 
@@ -119,6 +124,7 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
       .map(([key, setting]) => describeSetting(key, setting, env))
       .join("")}`,
     typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
+    proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
     problems.length > 0 ? `Problems\n${problems.map((problem) => `  ${problem}\n`).join("")}` : "All is well.\n",
   ];
   return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
@@ -155,5 +161,9 @@ function describeFacts({ server, evictionPolicy, appendOnly, isPrimary }: Valkey
     ["persistence", appendOnly ? "append-only file" : "no append-only file: a restart may lose what is queued"],
     ["role", isPrimary ? "primary" : "replica"],
   ] as const;
+  return describeRows(rows);
+}
+
+function describeRows(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([name, value]) => `  ${name.padEnd(NAME_WIDTH)}${value}\n`).join("");
 }

@@ -256,7 +256,7 @@ describe("our own fault, no attempt and no silence of the receiver's, is a proxy
   test("with a certificate of nobody's", async () => {
     const proxy = await proxying("tunnel", { tls: support("self-signed.pem") });
     const outcome = await senderVia(`https://127.0.0.1:${proxy.port}`).send(requestTo("http://receiver.test/"), "1");
-    await expectFault(outcome, "tls");
+    await expectFault(outcome, "tls_untrusted");
     expect(proxy.requests).toHaveLength(0);
   });
 
