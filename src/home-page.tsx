@@ -6,6 +6,7 @@ import type { FC } from "hono/jsx";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, Search, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
 import { formatSpan } from "./moments.ts";
+import { printable } from "./printable.ts";
 import type { Failure, Summary, Tally } from "./summary.ts";
 
 export interface HomePageProps {
@@ -141,7 +142,7 @@ const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
           {hosts.map((host) => (
             <li>
               <Mark kind="wait" />
-              <code>{host}</code>
+              <code>{printable(host)}</code>
             </li>
           ))}
         </ul>
@@ -162,15 +163,15 @@ const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = 
         {failures.map(({ job, event, userId, reason, failedAt }) => (
           <li id={`f-${job}`}>
             <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{userId}</a>}</span>
-            <span class="event">{event}</span>
-            <span class="reason" title={reason}>
-              {reason}
+            <span class="event">{printable(event)}</span>
+            <span class="reason" title={printable(reason)}>
+              {printable(reason)}
             </span>
             <span class="when">
               <Ago at={failedAt} now={now} />
             </span>
             <a class="job" href={jobPath(site, job)}>
-              job {job}
+              job {printable(job)}
             </a>
           </li>
         ))}

@@ -13,6 +13,7 @@ export const MINUTES = 30;
 const RECENT_MINUTES = 5; // what {@link Summary.delivered} and {@link Summary.failed} count
 const MINUTE_MS = 60 * 1000;
 const FAILURES = 6;
+const SHOWN = 500; // characters of a name or a reason: Bull Board has all of it
 const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
 
 /** How many jobs finished in a span. A queue keeps the newest only: `isLeast` when there may have been more. */
@@ -27,7 +28,7 @@ export interface Failure {
   readonly event: string;
   /** Undefined when the job names no user. */
   readonly userId: string | undefined;
-  /** Why, as BullMQ keeps it, without secrets. */
+  /** Why, as BullMQ keeps it, without secrets: its first 500 characters. */
   readonly reason: string;
   /** Epoch ms. */
   readonly failedAt: number;
@@ -121,13 +122,14 @@ function total(tallies: readonly Tally[]): Tally {
 }
 
 function describeFailure(job: Job): Failure {
-  const masked = maskSecrets({ data: job.data, failedReason: job.failedReason }) as { failedReason?: unknown };
+  const masked = maskSecrets([job.name, job.failedReason ?? ""], { about: job.data }) as unknown[];
+  const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN)); // masked first: half a secret is not recognized
   const userId = jobData.shape.userId.safeParse((job.data as { userId?: unknown } | null)?.userId);
   return {
     job: String(job.id),
-    event: job.name,
+    event,
     userId: userId.data,
-    reason: String(masked.failedReason ?? ""),
+    reason,
     failedAt: job.finishedOn ?? job.timestamp,
   };
 }

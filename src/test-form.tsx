@@ -4,6 +4,7 @@
  */
 import type { FC } from "hono/jsx";
 import type { Delivery } from "./deliveries.ts";
+import { printable } from "./printable.ts";
 import { TEST_DATA, TEST_EVENT } from "./test-event.ts";
 
 /** Nothing is sent before the button in it is pressed. */
@@ -23,7 +24,7 @@ export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[] }> =
             <label for="test-job">To the endpoint</label>
             <select id="test-job" name="job">
               {[...endpoints.values()].reverse().map(({ endpoint, job }) => (
-                <option value={job}>{endpoint}</option>
+                <option value={job}>{printable(endpoint)}</option>
               ))}
             </select>
           </p>

@@ -9,6 +9,7 @@ import type { Delivery } from "./deliveries.ts";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
 import { formatDuration, formatExact, formatIn } from "./moments.ts";
 import { nameError } from "./outcome.ts";
+import { printable } from "./printable.ts";
 import { TestForm } from "./test-form.tsx";
 import { NoAttempts } from "./user-empty.tsx";
 
@@ -66,12 +67,12 @@ export const UserPage: FC<UserPageProps> = ({ site, userId, deliveries, notice, 
 
 /** An error code with its cause. Lines of older versions may have neither. */
 function describeError({ error, cause }: Attempt): string {
-  return nameError(error ?? "failed", cause);
+  return printable(nameError(error ?? "failed", cause));
 }
 
 function describeResult(attempt: Attempt): string {
   const status = attempt.status_code ?? undefined;
-  return status === undefined ? describeError(attempt) : `HTTP ${status}`;
+  return status === undefined ? describeError(attempt) : `HTTP ${printable(status)}`;
 }
 
 /** A row of marks, oldest first, each leading to its attempt: the shape of the last days at a glance. */
@@ -85,7 +86,7 @@ const History: FC<{ attempts: readonly Attempt[] }> = ({ attempts }) => {
             <a
               class={attempt.success ? "good" : "bad"}
               href={`#a-${attempt.delivery}`}
-              title={`${attempt.event}, ${describeResult(attempt)}, ${formatExact(Date.parse(attempt.timestamp))}`}
+              title={`${printable(attempt.event)}, ${describeResult(attempt)}, ${formatExact(Date.parse(attempt.timestamp))}`}
             >
               <Mark kind={attempt.success ? "good" : "bad"} />
               <span class="unseen">{attempt.success ? "delivered" : describeError(attempt)}</span>
@@ -129,10 +130,10 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
     <li class={`delivery ${kind}`} id={`e-${id}-${job}`}>
       <div class="delivery-head">
         <div>
-          <h2>{event}</h2>
+          <h2>{printable(event)}</h2>
           <p class="endpoint">
             {url === null ? (
-              endpoint
+              printable(endpoint)
             ) : (
               <>
                 {`${url.protocol}//`}
@@ -160,11 +161,11 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
       <div class="delivery-foot">
         <p class="ids">
           <span>
-            event <code>{id}</code>
+            event <code>{printable(id)}</code>
           </span>
           {job !== undefined && state !== "gone" && (
             <a href={jobPath(site, job)}>
-              job {job} <span class="unseen">in Bull Board</span>
+              job {printable(job)} <span class="unseen">in Bull Board</span>
               <span aria-hidden="true">→</span>
             </a>
           )}
@@ -187,7 +188,7 @@ const Redeliver: FC<{ userId: string; job: string; delivery: Delivery }> = ({ us
         {state === "delayed" ? "Deliver now" : "Redeliver"}
         <span class="unseen">
           {" "}
-          {event}, job {job}
+          {printable(event)}, job {printable(job)}
         </span>
       </button>
     </form>
@@ -213,7 +214,7 @@ const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind:
         <span class="unseen">{success ? "delivered, " : "failed, "}</span>
         {describeResult(attempt)}
       </span>
-      <span class="number">attempt {attempt.attempt}</span>
+      <span class="number">attempt {printable(attempt.attempt)}</span>
       <span class="duration">
         <svg class={`bar ${kind}`} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
           <rect width={String(width)} height="8" />
