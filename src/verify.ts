@@ -6,21 +6,25 @@ import { isSecret, type Verification, verify as verifySignature } from "./signat
 
 export type * from "./events.ts";
 
-/** Headers as Node, Express, Fetch, Hono or a gateway hand them over; in a record, names in any case. */
+/** Headers as Node, Express, Fetch, Hono or a gateway hand them over; in a record or a Map, names in any case. */
 export type ReceivedHeaders =
   | { get(name: string): string | null | undefined }
+  | ReadonlyMap<string, string | readonly string[] | undefined>
   | Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** The endpoint's secret, or several while rotating: any of them will do. What is undefined or empty is left out. */
+export type Secrets = string | null | undefined | readonly (string | null | undefined)[];
 
 export interface VerifyOptions {
   /** How far the time of the attempt may lie from now, either way; 300 by default. */
-  readonly toleranceSeconds?: number;
+  readonly toleranceSeconds?: number | undefined;
   /** Unix time of the receiver's clock, for tests. */
-  readonly nowSeconds?: number;
+  readonly nowSeconds?: number | undefined;
   /**
    * Take `X-Fluxdrop-Signature` alone, when the `webhook-…` headers are missing. It covers the body but not the time: who
    * gets hold of one request can send it again for ever, and get round the other signature by leaving it out.
    */
-  readonly allowUnsignedTime?: boolean;
+  readonly allowUnsignedTime?: boolean | undefined;
 }
 
 /**
@@ -39,6 +43,26 @@ export type VerifyResult =
   | { readonly ok: true; readonly payload: WebhookPayload }
   | { readonly ok: false; readonly reason: VerifyFailure };
 
+/**
+ * The call is at fault, not the request. Answer 500: we send the event again.
+ *
+ * - `NO_SECRET`         none that can be one: not empty, base64 after a `whsec_` prefix
+ * - `PARSED_BODY`       the body is not the text or bytes as received: a JSON parser came first
+ * - `NO_HEADERS`        the headers are not an object
+ * - `INVALID_ARGUMENT`  an option that is none, or not what it must be
+ */
+export class VerifyUsageError extends TypeError {
+  override readonly name = "VerifyUsageError";
+  constructor(
+    readonly code: "NO_SECRET" | "PARSED_BODY" | "NO_HEADERS" | "INVALID_ARGUMENT",
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const OPTIONS = ["toleranceSeconds", "nowSeconds", "allowUnsignedTime"];
+const TOLERANCE_SECONDS = 5 * 60;
 const STANDARD = ["webhook-id", "webhook-timestamp", "webhook-signature"] as const;
 const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"] as const;
 
@@ -50,28 +74,33 @@ const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"] as const;
  * passed through: a `switch` over `payload.event` needs a default.
  *
  * @param rawBody  as received, before any JSON parser
- * @param secrets  the endpoint's secret, or several while rotating: any of them will do
- * @throws  TypeError when the call is at fault, not the request: a parsed body, no usable secret. Answer 500: we try again
+ * @throws  {@link VerifyUsageError} when the call is at fault, not the request
  */
 export function verify(
   rawBody: string | Uint8Array | ArrayBuffer,
   headers: ReceivedHeaders,
-  secrets: string | readonly string[],
-  { allowUnsignedTime = false, ...options }: VerifyOptions = {},
+  secrets: Secrets,
+  options: VerifyOptions = {},
 ): VerifyResult {
-  const body = rawBody instanceof ArrayBuffer ? new Uint8Array(rawBody) : rawBody;
-  if (typeof body !== "string" && !(body instanceof Uint8Array)) {
-    throw new TypeError("expected rawBody to be the text or bytes as received, before any JSON parser");
+  const body = readBody(rawBody);
+  const usable = [secrets].flat().filter((secret) => typeof secret === "string" && isSecret(secret)) as string[];
+  if (usable.length === 0) {
+    throw new VerifyUsageError("NO_SECRET", "expected a secret: not empty, base64 after a whsec_ prefix");
   }
-  if (![secrets].flat().some((secret) => typeof secret === "string" && isSecret(secret))) {
-    throw new TypeError("expected a secret: not empty, base64 after a whsec_ prefix");
+  if (typeof headers !== "object" || headers === null) {
+    throw new VerifyUsageError("NO_HEADERS", "expected the headers of the request, as an object");
   }
+  const {
+    allowUnsignedTime = false,
+    nowSeconds = Date.now() / 1000,
+    toleranceSeconds = TOLERANCE_SECONDS,
+  } = checkOptions(options);
   const signed = pick(headers, [...STANDARD, ...FLUXDROP]);
   const isStandard = signed["webhook-id"] !== undefined && signed["webhook-signature"] !== undefined;
   if (!isStandard && !allowUnsignedTime && signed["x-fluxdrop-signature"] !== undefined) {
     return { ok: false, reason: "unsigned_timestamp" };
   }
-  const verification = verifySignature(body, signed, secrets, options);
+  const verification = verifySignature(body, signed, usable, { nowSeconds, toleranceSeconds });
   if (!verification.ok) return verification;
   const payload = parsePayload(body);
   // With a plain secret both signatures have one key: the same id on both sides rules out one posing as the other.
@@ -81,18 +110,46 @@ export function verify(
   return { ok: true, payload };
 }
 
+/** Told by what it is, not by its class: what a test runner or another realm made is of another class. */
+function readBody(rawBody: unknown): string | Uint8Array {
+  if (typeof rawBody === "string") return rawBody;
+  if (ArrayBuffer.isView(rawBody)) return new Uint8Array(rawBody.buffer, rawBody.byteOffset, rawBody.byteLength);
+  if (/ArrayBuffer\]$/.test(Object.prototype.toString.call(rawBody))) return new Uint8Array(rawBody as ArrayBuffer);
+  throw new VerifyUsageError(
+    "PARSED_BODY",
+    "expected rawBody to be the text or bytes as received, before any JSON parser",
+  );
+}
+
+/** A misspelt option would leave a request open to replay, or refuse all of them, and say nothing. */
+function checkOptions(options: VerifyOptions | null): VerifyOptions {
+  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    const isRight = name === "allowUnsignedTime" ? typeof value === "boolean" : typeof value === "number" && value >= 0;
+    if (OPTIONS.includes(name) && isRight) continue;
+    throw new VerifyUsageError(
+      "INVALID_ARGUMENT",
+      `expected no option but toleranceSeconds and nowSeconds, numbers, and allowUnsignedTime, a boolean; got ${name}`,
+    );
+  }
+  return options ?? {};
+}
+
 function pick(headers: ReceivedHeaders, names: readonly string[]): Record<string, string | undefined> {
   if (isFetchHeaders(headers)) return Object.fromEntries(names.map((name) => [name, headers.get(name) ?? undefined]));
   const found: Record<string, string | undefined> = {};
-  for (const [name, value] of Object.entries(headers)) {
-    const known = name.toLowerCase();
-    if (names.includes(known)) found[known] ??= typeof value === "string" ? value : value?.[0];
+  for (const [name, value] of headers instanceof Map ? headers : Object.entries(headers)) {
+    const known = String(name).toLowerCase();
+    const first = Array.isArray(value) ? value[0] : value;
+    if (names.includes(known) && (typeof first === "string" || typeof first === "number"))
+      found[known] ??= String(first);
   }
   return found;
 }
 
-function isFetchHeaders(headers: ReceivedHeaders): headers is Extract<ReceivedHeaders, { get: unknown }> {
-  return typeof headers.get === "function";
+/** A Map has a `get` as well, which minds the case. */
+function isFetchHeaders(headers: ReceivedHeaders): headers is { get(name: string): string | null | undefined } {
+  return typeof headers.get === "function" && !(headers instanceof Map);
 }
 
 function parsePayload(body: string | Uint8Array): WebhookPayload | undefined {

@@ -54,7 +54,7 @@ const RUNTIMES = [
   ["Bun", process.execPath],
 ] as const;
 
-const PLACE = /127\.0\.0\.1:\d+/g;
+const PLACE = /(?<=at )127\.0\.0\.1:\d+/g;
 const away = "VALKEY_AWAY: Valkey at PLACE: no answer within 1000 ms";
 const unusable = (what: string, refusal: string, other: { readAttempts?: string } = {}) => ({
   [`${what}: enqueue`]: refusal,

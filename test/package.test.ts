@@ -144,13 +144,8 @@ test("the door loads neither hono nor prom-client nor Bull Board, and verify and
   expect(await loaded("fluxhook/events")).toEqual(["fluxhook/events"]);
 }, 30_000);
 
-test(
-  "its types hold under tsc --strict, with the data of an event type merged in",
-  async () => {
-    writeFileSync(
-      join(project, "typed.ts"),
-      `
-import { createFluxhook, type EnqueueStatus, type NewEvent } from "fluxhook";
+const TYPED = `
+import { ContractError, createFluxhook, type EnqueueStatus, type FluxhookOptions, type NewEvent, NoDatabaseError, seal } from "fluxhook";
 import { EVENT_TYPES, type EventType } from "fluxhook/events";
 import { verify } from "fluxhook/verify";
 
@@ -163,34 +158,42 @@ const known: readonly EventType[] = EVENT_TYPES;
 const target = { userId: "usr_1", endpoint: { url: "https://example.com", secret: ["a", "b"] } };
 export const right: NewEvent[] = [
   { ...target, event: "file.created", data: { fileId: "f" } },
-  { ...target, event: "file.deleted", data: { anything: 1 } },
+  { ...target, event: "file.deleted", data: { anything: 1 }, id: undefined },
 ];
 // @ts-expect-error: a number is no fileId
 export const wrong: NewEvent = { ...target, event: "file.created", data: { fileId: 7 } };
 // @ts-expect-error: no such type
 export const unknown: NewEvent = { ...target, event: "file.renamed", data: {} };
+export const options: FluxhookOptions = { valkeyUrl: process.env.VALKEY_URL, queue: undefined };
 export async function send(): Promise<EnqueueStatus[]> {
-  const fluxhook = createFluxhook({ timeoutMs: 500 });
-  await fluxhook.enqueue(right[0]!, { delayMs: 1, attempts: 2, backoff: { type: "fixed", delay: 5 } });
+  await using fluxhook = createFluxhook(options);
+  try {
+    await fluxhook.enqueue(right[0]!, { delayMs: 1, attempts: 2, backoff: { type: "fixed", delay: 5, jitter: undefined } });
+  } catch (error) {
+    if (error instanceof ContractError) console.log(error.issues.map(({ path, message }) => path + message), error.code satisfies "INVALID_EVENT");
+    if (error instanceof NoDatabaseError) console.log(error.code satisfies "VALKEY_NO_DATABASE");
+  }
   return (await fluxhook.enqueueMany(right)).map(({ status }) => status);
 }
-const result = verify("", new Headers(), "secret", { toleranceSeconds: 60 });
-if (result.ok && result.payload.event === "file.created") console.log(result.payload.data.fileId, known);
+const result = verify("", new Headers(), ["secret", process.env.OLD_SECRET], { toleranceSeconds: undefined });
+if (result.ok && result.payload.event === "file.created") console.log(result.payload.data.fileId, known, seal);
 if (!result.ok) console.log(result.reason === "stale_timestamp");
-`,
-    );
-    const options = [
-      "--strict",
-      "--noEmit",
-      "--module",
-      "nodenext",
-      "--target",
-      "es2023",
-      "--types",
-      "node",
-      "typed.ts",
-    ];
-    const { out } = await run([join(ROOT, "node_modules/.bin/tsc"), "--ignoreConfig", ...options]);
+`;
+
+test.each([
+  ["node10", "typescript5", ["--module", "commonjs", "--moduleResolution", "node10"]],
+  ["node16", "typescript5", ["--module", "node16", "--moduleResolution", "node16"]],
+  ["bundler", "typescript5", ["--module", "esnext", "--moduleResolution", "bundler"]],
+  ["nodenext", "typescript", ["--module", "nodenext", "--skipLibCheck", "false"]],
+])(
+  "its types hold under --strict and exactOptionalPropertyTypes with moduleResolution %s, of %s",
+  async (_, compiler, resolution) => {
+    writeFileSync(join(project, "typed.ts"), TYPED);
+    const strict = ["--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--skipLibCheck", "true"];
+    const options = ["--noEmit", "--target", "es2022", "--lib", "es2022,dom", "--types", "node"];
+    const tsc = join(ROOT, "node_modules", compiler, "bin/tsc");
+    const ignoring = compiler === "typescript" ? ["--ignoreConfig"] : [];
+    const { out } = await run(["node", tsc, ...ignoring, ...strict, ...options, ...resolution, "typed.ts"]);
     expect(out).toBe("");
   },
   BUILD_MS,

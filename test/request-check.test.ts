@@ -3,6 +3,7 @@ import { checkRequest } from "../src/cli/request-check.ts";
 import { parseHeaders, parseRequest, type SavedRequest, writeRequest } from "../src/cli/saved-request.ts";
 import { alignColumns, printable } from "../src/cli/terminal.ts";
 import { buildBody, buildRequest } from "../src/payload.ts";
+import { verify } from "../src/verify.ts";
 
 const SECRET = "current-secret";
 const OLD = "whsec_b2xkLXNlY3JldC1vZi10aGUtdGVzdA==";
@@ -48,19 +49,60 @@ describe("a request is", () => {
     expect([checked.ok, ...marks(checked)]).toEqual([ok, true, true, ok, true]);
   });
 
-  test("taken with X-Fluxdrop-Signature alone, and not without any", () => {
-    const without = (prefix: string) =>
-      Object.fromEntries(Object.entries(request.headers).filter(([name]) => !name.startsWith(prefix)));
+  const without = (...prefixes: string[]) =>
+    Object.fromEntries(
+      Object.entries(request.headers).filter(([name]) => !prefixes.some((prefix) => name.startsWith(prefix))),
+    );
+
+  test("not taken with X-Fluxdrop-Signature alone, which leaves the time unsigned, nor without any", () => {
     const alone = checkRequest({ ...request, headers: without("webhook-") }, [SECRET], at);
-    expect([alone.ok, ...marks(alone)]).toEqual([true, null, true, true, true]);
+    expect([alone.ok, ...marks(alone)]).toEqual([false, null, true, true, true]);
+    expect(alone.hint).toContain("nothing says when it was signed");
     expect(checkRequest({ ...request, headers: {} }, [SECRET], at).ok).toBe(false);
   });
 
-  test("wrong when a header is missing or says something else than the body", () => {
-    const { "webhook-id": _, ...missing } = request.headers;
-    expect(checkRequest({ ...request, headers: missing }, [SECRET], at).checks[0]?.detail).toBe("without webhook-id");
+  test("wrong when a header is missing", () => {
+    const checked = checkRequest({ ...request, headers: without("webhook-id") }, [SECRET], at);
+    expect([checked.ok, checked.checks[0]?.detail]).toEqual([false, "without webhook-id"]);
+  });
+
+  test("told when the event of the header, which is not signed, is another", () => {
     const other = { ...request.headers, "x-fluxdrop-event": "file.deleted" };
-    expect(checkRequest({ ...request, headers: other }, [SECRET], at)).toMatchObject({ ok: false });
+    const checked = checkRequest({ ...request, headers: other }, [SECRET], at);
+    expect([checked.ok, checked.checks[3]?.detail]).toEqual([true, expect.stringContaining("says something else")]);
+  });
+
+  test("judged as fluxhook/verify judges it, whatever is missing, changed or late", () => {
+    const names = Object.keys(request.headers);
+    const headers = [
+      ...names.map((name) => without(name)),
+      without("webhook-", "x-"),
+      without("x-"),
+      ...names.flatMap((name) => ["", "0", "soon", ID].map((value) => ({ ...request.headers, [name]: value }))),
+    ];
+    const bodies = [request.body, Buffer.from("{}"), Buffer.concat([request.body, Buffer.from("\n")])];
+    const secrets = [[SECRET], [OLD], ["x"], ["", "whsec_*"], ["x", SECRET]];
+    const times = [
+      at,
+      { nowMs: NOW + 61_000, toleranceMs: 60_000 },
+      { nowMs: 0, toleranceMs: Number.POSITIVE_INFINITY },
+    ];
+    const differing: unknown[] = [];
+    const verdicts = new Set<string>();
+    for (const given of headers)
+      for (const bytes of bodies)
+        for (const known of secrets)
+          for (const { nowMs, toleranceMs } of times) {
+            const { ok } = checkRequest({ headers: given, body: bytes }, known, { nowMs, toleranceMs });
+            const options = { nowSeconds: nowMs / 1000, toleranceSeconds: toleranceMs / 1000 };
+            const verdict = known.includes("")
+              ? { ok: false, reason: "NO_SECRET" }
+              : verify(bytes, given, known, options);
+            verdicts.add(verdict.ok ? "ok" : (verdict as { reason: string }).reason);
+            if (ok !== verdict.ok) differing.push({ given, known, verdict });
+          }
+    expect(differing).toEqual([]);
+    expect(verdicts.size).toBeGreaterThanOrEqual(7);
   });
 });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { runInNewContext } from "node:vm";
 import { signFluxdrop, signStandard } from "../src/signature.ts";
-import { type ReceivedHeaders, type VerifyOptions, verify } from "../src/verify.ts";
+import { type ReceivedHeaders, type Secrets, type VerifyOptions, VerifyUsageError, verify } from "../src/verify.ts";
 
 const SECRET = "topsecret";
 const NOW = 1_760_000_000;
@@ -36,6 +37,8 @@ describe("a good request gives its payload", () => {
     ["a Uint8Array", bytes],
     ["a part of a larger one", new Uint8Array([0, ...bytes, 0]).subarray(1, -1)],
     ["an ArrayBuffer", bytes.slice().buffer as ArrayBuffer],
+    ["bytes of another realm, as a test runner makes them", runInNewContext(`new Uint8Array([${bytes}])`)],
+    ["an ArrayBuffer of another realm", runInNewContext(`new Uint8Array([${bytes}]).buffer`)],
   ])("from %s", (_, body) => expect(check(body, headersOf())).toEqual(ok));
 
   test.each<[string, ReceivedHeaders]>([
@@ -43,6 +46,9 @@ describe("a good request gives its payload", () => {
     ["a Fetch Headers", new Headers(headersOf())],
     ["names in any case", Object.fromEntries(Object.entries(headersOf()).map(([n, v]) => [n.toUpperCase(), v]))],
     ["arrays", Object.fromEntries(Object.entries(headersOf()).map(([n, v]) => [n, [v, "junk"]]))],
+    ["a Map", new Map(Object.entries(headersOf()).map(([n, v]) => [n.toUpperCase(), v]))],
+    ["numbers, as a gateway makes of them", { ...headersOf(), "webhook-timestamp": NOW as never }],
+    ["null where there is none", { ...headersOf(), "x-fluxdrop-signature": null as never }],
     ["something with get()", { get: (name: string) => headersOf()[name] }],
     ["none of the older ones", without("x-fluxdrop-")],
   ])("with the headers as %s", (_, headers) => expect(check(BODY, headers)).toEqual(ok));
@@ -52,6 +58,36 @@ describe("a good request gives its payload", () => {
     for (const known of [SECRET, "new", ["old", "new"]]) {
       expect(verify(BODY, rotated, known, { nowSeconds: NOW })).toEqual(ok);
     }
+  });
+
+  test.each<[string, Secrets]>([
+    ["undefined", [SECRET, undefined]],
+    ["empty", ["", SECRET, null]],
+    ["no base64", ["whsec_***", SECRET]],
+  ])("with a second secret that is %s, as while nothing is rotated", (_, secrets) => {
+    expect(verify(BODY, headersOf(), secrets, { nowSeconds: NOW })).toEqual(ok);
+    expect(verify(BODY, headersOf(BODY, { secrets: ["another"] }), secrets, { nowSeconds: NOW })).toEqual(
+      refused("wrong_signature"),
+    );
+  });
+
+  test("among signatures that are doubled, of another key kind, or no signatures at all", () => {
+    const signature = headersOf()["webhook-signature"] as string;
+    for (const given of [`${signature} ${signature}`, `v1a,AAAA ${signature}`, `v2,x  , ${signature} junk`]) {
+      expect(check(BODY, { ...headersOf(), "webhook-signature": given })).toEqual(ok);
+    }
+    const asymmetric = { ...headersOf(), "webhook-signature": signature.replace("v1,", "v1a,") };
+    expect(check(BODY, asymmetric)).toEqual(refused("wrong_signature"));
+  });
+
+  test("within the tolerance, either way", () => {
+    for (const at of [NOW - 60, NOW, NOW + 60]) {
+      expect(check(BODY, headersOf(BODY, { at }), { toleranceSeconds: 60 })).toEqual(ok);
+    }
+    for (const at of [NOW - 61, NOW + 61]) {
+      expect(check(BODY, headersOf(BODY, { at }), { toleranceSeconds: 60 })).toEqual(refused("stale_timestamp"));
+    }
+    expect(check(BODY, headersOf(BODY, { at: 1 }), { toleranceSeconds: Number.POSITIVE_INFINITY })).toEqual(ok);
   });
 
   test("of an event type that this version does not know", () => {
@@ -75,6 +111,10 @@ describe("the check that failed is named:", () => {
     ["unsigned_timestamp", BODY, new Headers(without("webhook-id"))],
     ["bad_timestamp", BODY, without("webhook-timestamp")],
     ["bad_timestamp", BODY, { ...headersOf(), "webhook-timestamp": "2025-10-09T08:53:20Z" }],
+    ...["", " ", "soon", "1e9", "-1", "1760000000.5", `${NOW}\n`, "9".repeat(13)].map((stated) => {
+      const headers = { ...headersOf(), "webhook-timestamp": stated };
+      return ["bad_timestamp", BODY, headers] as [string, string, ReceivedHeaders];
+    }),
     ["stale_timestamp", BODY, headersOf(BODY, { at: NOW - 301 })],
     ["stale_timestamp", BODY, headersOf(BODY, { at: NOW + 301 })],
     ["wrong_signature", `${BODY} `, headersOf()],
@@ -118,13 +158,46 @@ describe("a replay", () => {
 });
 
 describe("a mistake of the receiver's throws, so that it answers 500 and loses nothing:", () => {
-  test.each([undefined, null, PAYLOAD, [1]])("the body %p", (body) => {
+  const codeOf = (call: () => unknown): unknown => {
+    try {
+      return call();
+    } catch (error) {
+      return error instanceof VerifyUsageError && error instanceof TypeError ? error.code : error;
+    }
+  };
+
+  test.each([[undefined], [null], [PAYLOAD], [{}], [[1]], [7], [() => BODY]])("the body %p", (body) => {
+    expect(codeOf(() => verify(body as never, headersOf(), SECRET))).toBe("PARSED_BODY");
     expect(() => verify(body as never, headersOf(), SECRET)).toThrow("as received, before any JSON parser");
   });
 
-  test("no usable secret", () => {
-    for (const secret of [undefined, "", [], [""], "whsec_", "whsec_***", [undefined]]) {
-      expect(() => verify(BODY, headersOf(), secret as never)).toThrow("expected a secret");
-    }
+  test.each([
+    [undefined],
+    [null],
+    [""],
+    [[]],
+    [[""]],
+    ["whsec_"],
+    ["whsec_***"],
+    [[undefined]],
+    [[null, ""]],
+    [7],
+    [{}],
+  ])("no usable secret: %p", (secrets) => {
+    expect(codeOf(() => verify(BODY, headersOf(), secrets as never))).toBe("NO_SECRET");
+    expect(() => verify(BODY, headersOf(), secrets as never)).toThrow("expected a secret");
+  });
+
+  test.each([undefined, null, "webhook-id: 1"])("the headers %p", (headers) => {
+    expect(codeOf(() => verify(BODY, headers as never, SECRET))).toBe("NO_HEADERS");
+  });
+
+  test.each([
+    { tolerance: 60 },
+    { toleranceSeconds: "60" },
+    { toleranceSeconds: Number.NaN },
+    { toleranceSeconds: -1 },
+  ])("the options %p", (options) => {
+    expect(codeOf(() => verify(BODY, headersOf(), SECRET, options as never))).toBe("INVALID_ARGUMENT");
   });
 });

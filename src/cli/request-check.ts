@@ -5,6 +5,7 @@ import { parseExact } from "../exact-json.ts";
 import { formatAgo, formatExact, formatIn, formatSpan } from "../moments.ts";
 import { bareSecret, plainSecretProblem } from "../secret.ts";
 import { verify } from "../signature.ts";
+import { type VerifyResult, VerifyUsageError, verify as verifyRequest } from "../verify.ts";
 import type { SavedRequest } from "./saved-request.ts";
 
 /** One check: passed, failed, or beside the point. */
@@ -28,10 +29,10 @@ const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"];
 const EMPTY = { ok: null, detail: "absent" } as const;
 
 /**
- * Check a request against the secrets of its endpoint.
+ * Check a request against the secrets of its endpoint: the verdict is that of `fluxhook/verify`, the checks say why.
  *
- * Either signature will do, the Standard Webhooks one first, which covers id and time. `X-Fluxdrop-Signature` is made with
- * the current secret alone: with an older one it may fail while the other passes.
+ * `X-Fluxdrop-Signature` is made with the current secret alone: with an older one it may fail while the other passes. It does
+ * not cover the time, so that it counts for nothing by itself.
  *
  * @param toleranceMs  how far its time may lie from `nowMs`; Infinity checks no time
  * @throws  never
@@ -44,16 +45,32 @@ export function checkRequest(
   const { headers, body } = request;
   const standard = checkSignature("webhook-signature", pick(headers, STANDARD), body, secrets);
   const fluxdrop = checkSignature("x-fluxdrop-signature", pick(headers, FLUXDROP), body, secrets);
-  const isStandard = standard.ok !== null;
+  const isStandard = headers["webhook-id"] !== undefined && headers["webhook-signature"] !== undefined;
   const stated = headers[isStandard ? "webhook-timestamp" : "x-fluxdrop-timestamp"];
   const time = checkTime(stated, nowMs, toleranceMs);
   const event = checkBody(headers, body);
-  const signature = isStandard ? standard : fluxdrop;
+  const verdict = judge(request, secrets, nowMs, toleranceMs);
   return {
-    ok: [signature, time, event].every(({ ok }) => ok === true),
+    ok: verdict === undefined,
     checks: [standard, fluxdrop, time, event],
-    hint: signature.ok === false ? explain(request, secrets) : null,
+    hint: verdict === "unsigned_timestamp" ? UNSIGNED : verdict === undefined ? null : explain(request, secrets),
   };
+}
+
+const UNSIGNED =
+  "Without webhook-id, webhook-timestamp and webhook-signature, nothing says when it was signed: whoever got hold of it can send it " +
+  "again. fluxhook/verify takes it with allowUnsignedTime alone.";
+
+/** Why the package would refuse it; undefined when it would not. */
+function judge({ headers, body }: SavedRequest, secrets: readonly string[], nowMs: number, toleranceMs: number) {
+  const times = { nowSeconds: nowMs / 1000, toleranceSeconds: toleranceMs / 1000 };
+  try {
+    const result: VerifyResult = verifyRequest(body, headers, secrets, times);
+    return result.ok ? undefined : result.reason;
+  } catch (error) {
+    if (error instanceof VerifyUsageError) return error.code; // no secret that can be one
+    throw error;
+  }
 }
 
 function pick(headers: SavedRequest["headers"], names: readonly string[]): Record<string, string | undefined> {
@@ -99,10 +116,9 @@ function checkBody(headers: SavedRequest["headers"], body: Buffer): Check {
   const eventName = headers["x-fluxdrop-event"];
   if (standardId !== undefined && standardId !== id)
     return { check, ok: false, detail: "its id is not that of webhook-id" };
-  if (eventName !== undefined && eventName !== event) {
-    return { check, ok: false, detail: "its event is not that of X-Fluxdrop-Event" };
-  }
-  return { check, ok: true, detail: `${event} ${id}, ${body.length} bytes` };
+  const isOther = eventName !== undefined && eventName !== event;
+  const aside = isOther ? "; X-Fluxdrop-Event, which is not signed, says something else" : "";
+  return { check, ok: true, detail: `${event} ${id}, ${body.length} bytes${aside}` };
 }
 
 function parse(body: Buffer): { id: string; event: string } | undefined {
