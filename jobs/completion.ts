@@ -67,7 +67,7 @@ export function createCompletion({
     logger.info(line, "delivery.attempted");
     if (verdict.kind === "defer") return;
     await new Promise<void>((onSent) => {
-      const write = async () => log.record(event.userId, entry, startedAt + outcome.durationMs, onSent);
+      const write = async () => log.record(event.userId, entry, onSent);
       write()
         .catch((error) => {
           metrics.unlogged();

@@ -34,32 +34,35 @@ const KEPT = 10;
 const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
 
 /**
- * Key: `webhooks:log:<userId>`, a sorted set; score: epoch ms at which the attempt began; member: the attempt as JSON.
+ * Key: `webhooks:log:<userId>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON.
  * At most 10 members; expires 7 days after the last write.
+ *
+ * The time is Valkey's, and no line comes before one that is there already: clocks are wrong, and are set back, and a line
+ * from the future would push out all that is written until then.
  */
 const key = (userId: string) => `webhooks:log:${userId}`;
 
 /**
- * KEYS: one an attempt. ARGV: members to keep, expiry in ms; then for each attempt its score, the member, and the oldest
- * score to keep. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others
+ * KEYS: one an attempt. ARGV: members to keep, how long in ms; then each attempt's member. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others
  * to be lost.
  *
  * A set holds a member once, and a member names its delivery, so running this twice (a resend after a cut connection)
  * changes nothing.
  */
 const RECORD = `
-local errors = {}
+local errors, time = {}, redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, key in ipairs(KEYS) do
-  local at = 3 * i
   -- Trimming first: Valkey refuses what adds to a full memory, unless the script has written before. So the line is written
   -- when the acknowledgement behind it is, whose script begins by removing the lock.
-  local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. ARGV[at + 2])
+  local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. now - ARGV[2])
   if type(trimmed) == "table" and trimmed.err then
     -- One user's key may hold something else. All else (READONLY, NOREPLICAS) is everybody's: the connection must see it.
     if not string.find(trimmed.err, "^%-?WRONGTYPE") then return trimmed end
     table.insert(errors, i .. ":" .. trimmed.err)
   else
-    redis.call("ZADD", key, ARGV[at], ARGV[at + 1])
+    local newest = tonumber(redis.call("ZREVRANGE", key, 0, 0, "WITHSCORES")[2] or 0)
+    redis.call("ZADD", key, "NX", math.max(now, newest + 0.001), ARGV[i + 2])
     redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
     redis.call("PEXPIRE", key, ARGV[2])
   end
@@ -70,8 +73,6 @@ return errors`;
 interface Entry {
   readonly userId: string;
   readonly member: string;
-  readonly score: number;
-  readonly oldest: number;
   readonly onSent: (() => void) | undefined;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
@@ -86,7 +87,7 @@ export interface AttemptLog {
    *                it, since Valkey takes a connection's commands in order, also when they are sent again
    * @throws  when Valkey answers with an error (the key holds something else, memory is full); waits while it is away
    */
-  record(userId: string, attempt: Attempt, nowMs: number, onSent?: () => void): Promise<void>;
+  record(userId: string, attempt: Attempt, onSent?: () => void): Promise<void>;
   /** A user's attempts of the last 7 days, newest first, 10 at the most. */
   list(userId: string, nowMs: number): Promise<Attempt[]>;
 }
@@ -101,7 +102,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
         ...entries.map(({ userId }) => key(userId)),
         KEPT,
         RETENTION_MS,
-        ...entries.flatMap(({ score, member, oldest }) => [score, member, oldest]),
+        ...entries.map(({ member }) => member),
       ) as Promise<string[]>;
       for (const { onSent } of entries) onSent?.();
       for (const error of await written) {
@@ -115,11 +116,10 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
   });
 
   return {
-    record(userId, attempt, nowMs, onSent) {
+    record(userId, attempt, onSent) {
       const member = JSON.stringify(attempt);
-      const score = Date.parse(attempt.timestamp);
       return new Promise((resolve, reject) => {
-        pending.add({ userId, member, score, oldest: nowMs - RETENTION_MS, onSent, resolve, reject });
+        pending.add({ userId, member, onSent, resolve, reject });
       });
     },
     async list(userId, nowMs) {

@@ -384,7 +384,7 @@ describe("GET /users/:userId/attempts", () => {
     const log = createAttemptLog(valkey);
     const userId = `usr/${crypto.randomUUID()}?%`;
     const attempts = Array.from({ length: 12 }, (_, index) => attempt(index + 1));
-    for (const one of attempts) await log.record(userId, one, Date.now());
+    for (const one of attempts) await log.record(userId, one);
     const response = await app.request(`/users/${encodeURIComponent(userId)}/attempts`);
     expect(response.status).toBe(200);
     expect(await response.json()).toEqual({ attempts: attempts.reverse().slice(0, 10) });

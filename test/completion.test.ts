@@ -217,7 +217,7 @@ describe("the hook", () => {
     await completed(given);
     expect(written).toEqual([
       ["file.created", outcome],
-      ["usr_1", { ...entry, ...expectedEntry }, given.startedAt + outcome.durationMs, expect.any(Function)],
+      ["usr_1", { ...entry, ...expectedEntry }, expect.any(Function)],
     ]);
     expect(printed).toEqual([[{ user: "usr_1", ...entry, ...expectedEntry, ...expectedLine }, "delivery.attempted"]]);
     expect(JSON.stringify([written, printed])).not.toContain("leak");

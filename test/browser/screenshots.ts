@@ -60,7 +60,7 @@ async function tell(userId: string, event: EventType, url: string, tries: Try[],
       ...{ id, delivery: crypto.randomUUID(), attempt, timestamp, endpoint: url, event, status_code: status },
       ...{ duration_ms: durationMs, success: error === null, error, job: job.id as string },
     };
-    await log.record(userId, entry, now);
+    await log.record(userId, entry);
   }
 }
 
