@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import manifest from "../package.json";
+import { SETTINGS } from "../src/settings.ts";
 
 const read = (name: string) => Bun.file(join(import.meta.dir, "..", name)).text();
 
@@ -65,6 +66,33 @@ describe("docker-compose.yml", () => {
     expect(service.environment?.VALKEY_URL).toMatch(/^redis:\/\/:\$\{VALKEY_PASSWORD:\?.+\}@valkey:6379$/);
     expect(service.depends_on).toEqual({ valkey: { condition: "service_healthy" } });
     expect(service.restart).toBe("unless-stopped");
+  });
+});
+
+describe("settings", () => {
+  /** The settings that a source reads, as `config.name` or in a `Pick<Config, …>`. */
+  const readBy = async (...files: string[]) => {
+    const text = (await Promise.all(files.map(read))).join("");
+    const picked = [...text.matchAll(/Pick<\s*Config,([^>]+)>/g)].flatMap(([, keys = ""]) => keys.match(/\w+/g) ?? []);
+    const keys = new Set([...text.matchAll(/\bconfig\.(\w+)/g)].map(([, key]) => key as string).concat(picked));
+    return Object.entries(SETTINGS).filter(([key]) => keys.has(key)).map(([, { name }]) => name); // biome-ignore format: one step a line
+  };
+  // Which others may read it too makes no difference there; a port inside a container is nobody's concern.
+  const isGiven = (service: Service) => (name: string) => name in (service.environment ?? {}) || name.endsWith("_PORT");
+
+  test("all reach the worker but the board's", () => {
+    const names = Object.values(SETTINGS).map(({ name }) => name);
+    expect(names.filter((name) => !name.startsWith("BOARD_")).filter((name) => !isGiven(worker)(name))).toEqual([]);
+    expect(names.filter((name) => name.startsWith("BOARD_") && isGiven(worker)(name))).toEqual(["BOARD_PORT"]);
+  });
+
+  test("that the board reads reach the board, and no secret that it does not read", async () => {
+    const names = await readBy("src/board.ts", "src/board-app.ts");
+    expect(names).toContain("WEBHOOK_TIMEOUT");
+    expect(names).toContain("BOARD_ENVIRONMENT");
+    expect(names.filter((name) => !isGiven(board)(name))).toEqual([]);
+    const secrets = Object.values(SETTINGS).filter(({ isSecret }) => isSecret);
+    expect(secrets.map(({ name }) => name).filter((name) => isGiven(board)(name) && !names.includes(name))).toEqual([]);
   });
 });
 
