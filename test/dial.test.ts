@@ -140,15 +140,6 @@ describe("of the addresses of a name", () => {
     await Promise.all([first.closed(1), second.closed(1)]);
   });
 
-  test("the second is not touched when the first is open in time", async () => {
-    const first = await answering(FIRST);
-    const second = await answering(SECOND, first);
-    expect(await deliver(senderTo([FIRST, SECOND]), `https://receiver.test:${first.port}/`)).toMatchObject({
-      status: 200,
-    });
-    expect(second.sockets).toHaveLength(0);
-  });
-
   test("that all fail, the one that says most decides", async () => {
     const untrusted = await answering(FIRST, { pem: support("self-signed.pem") });
     const reset = createServer((socket) => void socket.resetAndDestroy());
@@ -175,11 +166,13 @@ describe("of the addresses of a name", () => {
     function dialing(addresses: readonly string[]) {
       const begun: string[] = [];
       const fail: (() => void)[] = [];
+      const succeed: (() => void)[] = [];
       const ended: string[] = [];
       const waiting: { count: number; resolve: () => void }[] = [];
-      const openSocket: OpenSocket = (address, _, { failed }) => {
+      const openSocket: OpenSocket = (address, _, { opened, failed }) => {
         begun.push(address);
         fail.push(() => failed(new Error(address)));
+        succeed.push(() => opened({ remoteAddress: address } as Socket));
         for (const { count, resolve } of waiting) if (begun.length >= count) resolve();
         return () => ended.push(address);
       };
@@ -189,7 +182,7 @@ describe("of the addresses of a name", () => {
       const end = dial(target, { lookedUp: () => {}, opened: outcome.resolve, failed: outcome.resolve });
       const started = (count: number) =>
         new Promise<void>((resolve) => (begun.length >= count ? resolve() : waiting.push({ count, resolve })));
-      return { begun, fail, ended, end, started, outcome: outcome.promise };
+      return { begun, fail, succeed, ended, end, started, outcome: outcome.promise };
     }
 
     test("the families take turns, beginning with that of the first", async () => {
@@ -197,6 +190,15 @@ describe("of the addresses of a name", () => {
       for (let index = 0; index < 5; index++) dial.fail[index]?.();
       expect(dial.begun).toEqual(["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2", "192.0.2.3"]);
       expect(((await dial.outcome) as AggregateError).errors.map(({ message }) => message)).toEqual(dial.begun);
+    });
+
+    test("the first alone is tried when it is open in time, and no timer is left that tries the next", async () => {
+      const dial = dialing(["192.0.2.1", "192.0.2.2"]);
+      dial.succeed[0]?.();
+      expect(await dial.outcome).toMatchObject({ remoteAddress: "192.0.2.1" });
+      await Bun.sleep(300); // the next would come within 250 ms
+      expect(dial.begun).toEqual(["192.0.2.1"]);
+      expect(dial.ended).toEqual([]);
     });
 
     test("eight are open at once at the most, and one that fails makes room", async () => {
