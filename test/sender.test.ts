@@ -256,6 +256,16 @@ describe("an answer", () => {
     await listener.closed(0);
   });
 
+  test.each([
+    ["in one piece with it", (socket: Socket) => void socket.write(`${http(200, "ok")}\r\n`)],
+    ["a moment later", (socket: Socket) => void socket.write(http(200, "ok"), () => socket.write("\r\n"))],
+  ])("with an empty line behind it, %s, does no harm to the deliveries after it", async (_, answer) => {
+    const listener = await answering(({ socket }) => answer(socket));
+    const sender = senderWith();
+    for (let i = 0; i < 20; i++) expect(what(await sender.send(to(listener), `${i}`))).toEqual(response(200));
+    expect(listener.exchanges).toHaveLength(20);
+  });
+
   test("of 101 is no answer, since we asked for no upgrade, and ends the connection", async () => {
     const upgrade = ["Connection: Upgrade", "Upgrade: websocket"];
     const listener = await answering(`${http(101, "", upgrade)}\x81\x05hello`);

@@ -1,9 +1,9 @@
 /**
  * Reads the answer to one request as its bytes arrive: the status, `Retry-After`, and where the answer ends. Pure.
  *
- * One rule: a readable status line decides the verdict; doubt about framing costs the connection. Who sends a status line has
- * seen the event and says what became of it, so whatever is wrong after that line must not have the event sent again. But the
- * next answer on a connection begins where this one ends, so a connection is kept only if that place is beyond doubt.
+ * One rule: a readable status line decides the verdict; doubt about framing costs the connection. A receiver that sends a
+ * status has dealt with the event, so nothing that is wrong after the status may cause the event to be sent again. But the
+ * next answer on the connection begins where this one ends: the connection is kept only if that place is beyond doubt.
  *
  * @see RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2, only to recognize it)
  */
@@ -13,7 +13,7 @@ export type Reading = "more" | "done" | "invalid";
 
 const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB of status line and fields; the status stands however long they are
 const MAX_BODY_BYTES = 16 * 1024; // 16 KiB: the most of a body that is read; the status has said all we need
-const MAX_PREAMBLE_BYTES = 64 * 1024; // 64 KiB of 1xx and blank lines before the answer: more would leave no time for anything else
+const MAX_PREAMBLE_BYTES = 64 * 1024; // 64 KiB of 1xx and blank lines ahead of the answer, so that a flood of them ends
 const MAX_LINE_BYTES = 1024; // 1 KiB for a chunk's size with its extensions, or for a trailer field
 
 /** A status line as far as it is needed, as generous as RFC 9112 section 4 allows: blanks of any kind, and more than one. */
@@ -21,16 +21,23 @@ const STATUS = /^HTTP\/([12](?:\.\d)?)[ \t\v\f\r]{1,16}(\d{3})(?=[ \t\v\f\r\n])/
 const MAX_STATUS_BYTES = 32; // what STATUS matches is shorter
 const HEAD_END = /\r?\n\r?\n/;
 
+const TOKEN = "[-!#$%&'*+.^_`|~\\w]+";
+const TEXT = "[\\t -~\\x80-\\xff]*";
+const QUOTED = '"(?:[\\t !#-[\\]-~\\x80-\\xff]|\\\\[\\t -~\\x80-\\xff])*"';
+const BLANKS = "[ \\t]*";
+
 /** A head that leaves no room for doubt: fields as RFC 9112 section 5 has them, none folded, no control characters. */
-const WELL_FORMED =
-  /^HTTP\/1\.[01] \d{3}(?: [\t -~\x80-\xff]*)?(?:\r?\n[-!#$%&'*+.^_`|~\dA-Za-z]+:[\t -~\x80-\xff]*)*$/;
+const WELL_FORMED = new RegExp(`^HTTP/1\\.[01] \\d{3}(?: ${TEXT})?(?:\\r?\\n${TOKEN}:${TEXT})*$`);
 const FIELD = /\n(content-length|transfer-encoding|connection|retry-after)[ \t]*:([^\n]*)/gi;
 const FOLD = /\r?\n[ \t]+/g;
 const DIGITS = /^\d{1,15}$/;
 const KEEP_ALIVE = /(?:^|,)[ \t]*keep-alive[ \t]*(?:,|$)/i;
 
-const CHUNK_SIZE = /^([\dA-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n$/;
-const TRAILER_FIELD = /^[-!#$%&'*+.^_`|~\dA-Za-z]+:[\t -~\x80-\xff]*\r\n$/;
+/** The line before a chunk: its size, and extensions. */
+const EXTENSION = `${BLANKS};${BLANKS}${TOKEN}(?:${BLANKS}=${BLANKS}(?:${TOKEN}|${QUOTED}))?`;
+const CHUNK_SIZE = new RegExp(`^([\\dA-Fa-f]{1,16})(?:${EXTENSION})*\\r\\n$`);
+/** A line behind the last chunk, which may not say how long the answer is (RFC 9110 section 6.5.1). */
+const TRAILER_FIELD = new RegExp(`^(?!(?:content-length|transfer-encoding):)${TOKEN}:${TEXT}\\r\\n$`, "i");
 
 /** How a body ends: after so many bytes, with its last chunk, with the connection, or who knows where. */
 type Framing = number | "chunked" | "close" | "unknown";
@@ -162,7 +169,10 @@ export class ResponseReader {
     return this.#framingBy(length, coding);
   }
 
-  /** Repeated fields come as lists (RFC 9110 section 5.3). Where they contradict each other, the likeliest end is waited for. */
+  /**
+   * Find out where the body ends, from fields whose repetitions were joined by commas (RFC 9110 section 5.3). Where they are
+   * in doubt the connection is lost, and the likeliest end is good enough to stop reading at.
+   */
   #framingBy(length: string | undefined, coding: string | undefined): Framing {
     if (coding === undefined) {
       if (length === undefined) return "close";
@@ -187,9 +197,9 @@ export class ResponseReader {
 
   #readBody(text: string): Reading {
     const framing = this.#framing;
-    this.#bodyBytes += text.length;
+    this.#bodyBytes += text.length; // with whatever follows the body: that was not asked for
     if (framing === "chunked") return this.#bodyBytes > MAX_BODY_BYTES ? "done" : this.#readChunks(text);
-    if (framing === this.#bodyBytes && framing <= MAX_BODY_BYTES) this.isReusable = this.#mayPersist; // more was not asked for
+    if (framing === this.#bodyBytes && framing <= MAX_BODY_BYTES) this.isReusable = this.#mayPersist;
     const isOver = framing === "unknown" || (typeof framing === "number" && this.#bodyBytes >= framing);
     return isOver || this.#bodyBytes > MAX_BODY_BYTES ? "done" : "more";
   }
@@ -217,7 +227,7 @@ export class ResponseReader {
     }
   }
 
-  /** @returns whether it is what may stand there: the size of a chunk, the line's end after its data, or a field after the last */
+  /** @returns whether the line is what must stand here: a chunk's size, the line end behind its data, or a trailer field */
   #readChunkLine(line: string): boolean {
     if (this.#chunkPart === "trailer") return TRAILER_FIELD.test(line);
     if (this.#chunkPart === "data") {
@@ -232,7 +242,7 @@ export class ResponseReader {
   }
 }
 
-/** Without the blanks around a field's value or a list's element: space and tab, no others (RFC 9110 section 5.6.3), and the line's end. */
+/** Strips what surrounds a value: spaces and tabs, which are the only blanks of RFC 9110 (section 5.6.3), and a line's CR. */
 function withoutBlanks(text: string): string {
   let start = 0;
   let end = text.endsWith("\r") ? text.length - 1 : text.length;
