@@ -22,8 +22,8 @@ const policyFile = "/usr/sbin/policy-rc.d";
  * directory that holds copies of the machine's sources plus that one entry, its own package lists and its own cache.
  *
  * @param {string[]} prefix put before each command: empty for root, else sudo
- * @param {{ packages: string[], isInBackports?: boolean, service?: string }[]} choices what to install, in order of
- *   preference; from Debian's backports where `isInBackports`; the `service` is kept from starting with the machine
+ * @param {{ packages: string[], isInBackports?: boolean, services?: string[] }[]} choices what to install, in order of
+ *   preference; from Debian's backports where `isInBackports`; the `services` are kept from starting with the machine
  * @returns {Promise<{ ok: boolean, output: string, interrupted: boolean }>} of the last command that counted
  */
 export async function installWithApt(prefix, choices) {
@@ -46,11 +46,11 @@ export async function installWithApt(prefix, choices) {
     return await withoutServices(prefix, directory, async () => {
       const install = [...aptGet, "install", "--yes", "--no-install-recommends"];
       let last = update;
-      for (const { packages, isInBackports, service } of choices) {
+      for (const { packages, isInBackports, services } of choices) {
         if (isInBackports && !backports) continue;
         const suite = isInBackports ? ["-t", backports ?? ""] : [];
         last = await run([...install, ...suite, ...packages], { timeoutMs: 300_000 });
-        if (last.ok && service) await disableAtBoot(prefix, service);
+        if (last.ok && services) await disableAtBoot(prefix, services);
         if (last.ok || last.interrupted) break;
       }
       return last.ok ? last : { ...last, output: `${update.output}\n${last.output}`.trim() };
@@ -137,11 +137,11 @@ async function withoutServices(prefix, directory, work) {
 }
 
 /**
- * Debian enables what it installs: without this, the service that was not started now would start with the machine.
+ * Debian enables what it installs: without this, the services that were not started now would start with the machine.
  *
  * @param {string[]} prefix
- * @param {string} service
+ * @param {string[]} services
  */
-async function disableAtBoot(prefix, service) {
-  if (existsSync("/run/systemd/system")) await run([...prefix, "systemctl", "--quiet", "disable", service]);
+async function disableAtBoot(prefix, services) {
+  if (existsSync("/run/systemd/system")) await run([...prefix, "systemctl", "--quiet", "disable", ...services]);
 }

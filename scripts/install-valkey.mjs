@@ -11,9 +11,9 @@ export const commands = {
 };
 
 const aptChoices = [
-  { packages: ["valkey-server"], isInBackports: true, service: "valkey-server" },
-  { packages: ["valkey-server"], service: "valkey-server" },
-  { packages: ["redis-server"], service: "redis-server" },
+  { packages: ["valkey-server"], isInBackports: true, services: ["valkey-server"] },
+  { packages: ["valkey-server"], services: ["valkey-server"] },
+  { packages: ["redis-server"], services: ["redis-server"] },
 ];
 
 /**

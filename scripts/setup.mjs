@@ -4,6 +4,7 @@
 //   --no-valkey            dependencies only
 //   --valkey=unless-url    no Valkey when VALKEY_URL names one
 //   --chromium             a Chromium as well, for the browser test
+//   --egress-proxies       squid and tinyproxy as well, where CI is set: the tests that need them are skipped without
 //   FLUXHOOK_NO_INSTALL=1  install nothing outside this directory
 //
 // It has to run before anything is installed, so it imports nothing but Node's own modules, and to start on an old Node
@@ -31,6 +32,7 @@ try {
   await setUpDependencies();
   if (needsValkey()) await setUpValkey();
   if (process.argv.includes("--chromium")) await setUpChromium();
+  if (process.argv.includes("--egress-proxies") && process.env.CI) await setUpEgressProxies();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
   console.error(`setup: ${error.message}`);
@@ -113,4 +115,14 @@ async function setUpChromium() {
     `no Chromium on this machine, and none could be installed (${reason}).\n` +
       "Install chromium or Google Chrome, so that it is on PATH, and run this again.",
   );
+}
+
+/** Without them their tests are skipped, and said to be: no reason to stop. */
+async function setUpEgressProxies() {
+  const { findMissingProxies, installEgressProxies } = await import("./install-egress-proxies.mjs");
+  if (findMissingProxies().length === 0) return;
+  const reason =
+    process.env.FLUXHOOK_NO_INSTALL === "1" ? "FLUXHOOK_NO_INSTALL=1 is set" : await installEgressProxies(say);
+  if (reason === "interrupted") throw new SetupError(reason);
+  if (reason !== undefined) say(`the tests with ${findMissingProxies().join(" and ")} will be skipped (${reason})`);
 }
