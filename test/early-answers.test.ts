@@ -141,6 +141,21 @@ describe("a 2xx that comes before the request has been sent whole", () => {
     expect(early.readings).toHaveLength(1);
   });
 
+  test("stands when the worker stops while the rest is sent, but not when the job is another worker's", async () => {
+    const early = await answeringEarly((socket) => void socket.pause().write(http(200, "ok")));
+    const outcomeOf = async (cancel: (sender: Sender) => void) => {
+      const sender = senderWith();
+      const outcome = send(sender, early.listener);
+      const count = early.readings.length + 1;
+      while (early.readings.length < count || early.readings.at(-1)?.bytes === 0) await new Promise(setImmediate);
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate); // the answer lies in the kernel, and is heard
+      cancel(sender);
+      return outcome;
+    };
+    expect(await outcomeOf((sender) => sender.cancelAll("shutdown"))).toMatchObject({ kind: "response", status: 200 });
+    expect(await outcomeOf((sender) => sender.cancel("1", "lock_lost"))).toMatchObject({ code: "lock_lost" });
+  });
+
   test("stands when the receiver does not read the rest before the deadline", async () => {
     const early = await answeringEarly((socket) => void socket.pause().write(http(200, "ok")));
     const outcome = await send(senderWith(500), early.listener);

@@ -108,6 +108,7 @@ export class Attempt implements Exchange {
     return this.#goesOn();
   }
 
+  /** The outcome waits for it, and its duration counts it. */
   sent(): void {
     if (this.#isTakenEarly) this.#finish(this.#response() as Result);
   }
@@ -144,8 +145,10 @@ export class Attempt implements Exchange {
     this.cancel("lock_lost");
   }
 
+  /** What the receiver has taken stays taken, also when there is no time left for the rest; unless the job is another's by now. */
   cancel(code: FaultCode): void {
-    this.#finish({ kind: "fault", code });
+    const response = this.#isTakenEarly && code !== "lock_lost" ? this.#response() : undefined;
+    this.#finish(response ?? { kind: "fault", code });
   }
 
   #response(): Result | undefined {

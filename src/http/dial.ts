@@ -59,7 +59,8 @@ const STAGGER_MS = 250; // RFC 8305 section 5: between the beginnings of two att
 const MAX_AT_ONCE = 8; // sockets of one dial: a name with a hundred dead addresses must not take a hundred descriptors
 
 /**
- * @param lookup  asked once for each dial to a name, never for a literal; its addresses are dialed and no others
+ * @param lookup  asked once for each dial to a name, never for a literal; its addresses are dialed and no others. Fails later only,
+ *                never during the call
  * @param open    opens one socket
  */
 export function createDial(lookup: LookupFunction, open: OpenSocket): Dial {
