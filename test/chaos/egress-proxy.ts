@@ -7,12 +7,13 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type Network, parseNetwork } from "../../src/http/address.ts";
-import { createSender, type Sender } from "../../src/http/sender.ts";
+import { createSender, type Sender, type SenderOptions } from "../../src/http/sender.ts";
 import { errorCode, type Outcome } from "../../src/outcome.ts";
 import { buildBody, buildRequest, type WebhookRequest } from "../../src/payload.ts";
 import { expectFlawless, unexplained } from "../support/books.ts";
 import { chaos, type RigOptions, SETTLE_MS, SLOTS } from "../support/chaos.ts";
 import { type Exchange, http, type Listener, listen } from "../support/listener.ts";
+import { findSnippet } from "../support/snippets.ts";
 import {
   isInstalled,
   type SystemProxy,
@@ -27,6 +28,7 @@ const BEFORE_MS = 2_000; // how long before an outage an attempt may have begun 
 const TEST_MS = 60_000; // on a busy machine; it takes a second
 const USER = "fluxhook:s3cret";
 const pem = (name: string) => readFileSync(join(import.meta.dir, "../support", name), "utf8");
+const EVERYTHING = ["0.0.0.0/0", "::/0"].map((network) => parseNetwork(network) as Network);
 const RECEIVERS: Readonly<Record<string, string>> = { "receiver.test": "127.0.0.1", "dead.test": "127.0.0.2" };
 
 interface Scene {
@@ -69,13 +71,14 @@ async function withScene(name: SystemProxyName, run: (scene: Scene) => Promise<v
   }
 }
 
-function senderVia(url: string): Sender {
+function senderVia(url: string, options: Partial<SenderOptions> = {}): Sender {
   return createSender({
     timeoutMs: 10_000,
     allowNetworks: [parseNetwork("127.0.0.0/8") as Network],
     resolve: async (name) => [{ address: RECEIVERS[name] as string, family: 4 }],
     ca: pem("ca.pem"),
     proxy: new URL(url),
+    ...options,
   });
 }
 
@@ -104,6 +107,32 @@ function proxyTest(title: string, name: SystemProxyName, run: (scene: Scene) => 
 function proxyChaos(title: string, name: SystemProxyName, options: RigOptions, run: Parameters<typeof chaos>[2]): void {
   if (isInstalled(name)) chaos(title, options, run);
   else test.skip(`${title}: ${name} is not installed`, () => {});
+}
+
+/** What docs/operations.md tells operators to add to squid's rules. */
+function describeGuide(): void {
+  const guide = (marker: string) =>
+    findSnippet("docs/operations.md", "squid", { heading: "Egress proxy", marker }).trimEnd().split("\n");
+
+  proxyTest("reaches http:// endpoints with the line of the guide", "squid", async (scene) => {
+    const proxy = await scene.start({ ports: [443], lines: guide("SSL_ports") });
+    expect(errorCode(await scene.send(proxy, `http://receiver.test:${scene.plain.port}/`))).toBeNull();
+  });
+
+  proxyTest("that resolves refuses names that lead inside, with the lines of the guide", "squid", async (scene) => {
+    const proxy = await scene.start({ lines: guide("inside") });
+    const sender = senderVia(`http://127.0.0.1:${proxy.port}`, { proxyResolves: true, timeoutMs: 1_000 });
+    const inside = await sender.send(requestTo(`http://localhost:${scene.plain.port}/`), "1");
+    expect(inside).toMatchObject({ kind: "fault", code: "proxy", cause: "status_403" });
+    expect(scene.plain.connections).toBe(0);
+    for (const outside of ["198.51.100.7", "[2001:db8::7]"]) {
+      const open = senderVia(`http://127.0.0.1:${proxy.port}`, { timeoutMs: 1_000, allowNetworks: EVERYTHING });
+      const outcome = await open.send(requestTo(`http://${outside}:${scene.plain.port}/`), "1");
+      expect(outcome).not.toMatchObject({ cause: "status_403" });
+      open.close();
+    }
+    sender.close();
+  });
 }
 
 for (const name of ["squid", "tinyproxy"] as const) {
@@ -140,6 +169,8 @@ for (const name of ["squid", "tinyproxy"] as const) {
       const outcome = await scene.send(proxy, `http://receiver.test:${plain.port}/`);
       expect(outcome).toMatchObject({ kind: "fault", code: "proxy", cause: "status_403" });
     });
+
+    if (name === "squid") describeGuide();
 
     proxyTest("charges a dead receiver while others get through, and nobody before", name, async (scene) => {
       const proxy = await scene.start();
