@@ -4,13 +4,12 @@
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../src/events.ts";
 import { isExactNumber } from "../src/exact-json.ts";
-import { buildBody, type WebhookEvent } from "../src/payload.ts";
+import { buildBody, eventIdOf, type WebhookEvent } from "../src/payload.ts";
 import { isSealed, openSealed } from "../src/seal.ts";
 import { plainSecretProblem, secretProblem } from "../src/secret.ts";
 
 export { EVENT_TYPES, type EventType };
 
-const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
 /** Of any version and variant: SQL Server and .NET write variants of their own, and nil is one as well. */
 const UUID = /^[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}$/; // no flags: JSON Schema has none
 const MAX_SECRETS = 10;
@@ -121,15 +120,12 @@ export interface ContractOptions {
 /**
  * Turn a job into an event.
  *
- * An `id` in the data is kept as it stands, its letters' case too: the producer finds it again in the payload. Without one, the id is derived from queue, job id and job timestamp, so that every attempt, a manual
- * retry too, carries the same one without anything being stored.
- *
  * @throws  ContractError, for whatever is not an event
  */
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
   const { userId, endpoint, data } = parsed;
-  const id = parsed.id ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+  const id = eventIdOf(job, parsed.id);
   const secrets = Array.isArray(endpoint.secret)
     ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
     : [openSecret(endpoint.secret, secretKeys, userId, "data.endpoint.secret")];

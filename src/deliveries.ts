@@ -2,11 +2,12 @@
  * A user's log as the page shows it: the attempts of one event together, with what has become of its job.
  */
 import type { Attempt, AttemptLog } from "./attempts.ts";
+import { eventIdOf } from "./payload.ts";
 import type { Job, Queue } from "./queue.ts";
 import { DELAYED_SCORE_PER_MS } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
 
-/** Where a job is; `gone` when it is not kept any more, or is another user's by now. */
+/** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
 export type JobState = "waiting" | "active" | "delayed" | "completed" | "failed" | "gone";
 
 /** One event's attempts, and its job. */
@@ -53,7 +54,7 @@ export async function readDeliveries(
     [...groups.values()].map(async (attempts): Promise<Delivery> => {
       const { id, event, endpoint } = attempts[0];
       const job = attempts[0].job as string | undefined;
-      const state = job === undefined ? "gone" : await readState(queue, job, userId);
+      const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
       const score = state === "delayed" ? await valkey.zscore(queue.toKey("delayed"), job as string) : null;
       const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
       return { id, event, endpoint, job, state, nextAt, attempts };
@@ -62,23 +63,31 @@ export async function readDeliveries(
 }
 
 /**
- * A job of this user, while it is kept: a queue that was emptied starts again with the same numbers, and a number from the
- * log must not lead to another user's event.
+ * A job of this user, while it is kept: a queue that was emptied starts again with the same numbers, another queue has them
+ * too, and a number from the log must not lead to another event.
  *
+ * @param eventId  the event's id; any of the user's when absent
  * @returns undefined also for a job whose data cannot be read
  */
-export async function findUsersJob(queue: Queue, jobId: string, userId: string): Promise<Job | undefined> {
+export async function findUsersJob(
+  queue: Queue,
+  jobId: string,
+  userId: string,
+  eventId?: string,
+): Promise<Job | undefined> {
   try {
     const job = await queue.getJob(jobId);
-    return (job?.data as { userId?: unknown } | null | undefined)?.userId === userId ? job : undefined;
+    const data = job?.data as { userId?: unknown; id?: string } | null | undefined;
+    if (job === undefined || data?.userId !== userId) return undefined;
+    return eventId === undefined || eventIdOf(job, data.id) === eventId ? job : undefined;
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
 }
 
-async function readState(queue: Queue, jobId: string, userId: string): Promise<JobState> {
-  const state = await (await findUsersJob(queue, jobId, userId))?.getState();
+async function readState(queue: Queue, jobId: string, userId: string, eventId: string): Promise<JobState> {
+  const state = await (await findUsersJob(queue, jobId, userId, eventId))?.getState();
   if (state === undefined || state === "unknown") return "gone";
   return state === "active" || state === "delayed" || state === "completed" || state === "failed" ? state : "waiting";
 }

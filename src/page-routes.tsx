@@ -80,7 +80,10 @@ export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: Pa
   app.get("/users/:userId", present, (c) => user(c, c.req.param("userId")));
 
   /** An action on one job of one user. */
-  const action = (name: string, act: (jobId: string, userId: string) => Promise<{ notice: string; made?: string }>) => {
+  const action = (
+    name: string,
+    act: (jobId: string, userId: string, eventId?: string) => Promise<{ notice: string; made?: string }>,
+  ) => {
     app.post(`/actions/${name}`, present, async (c) => {
       if (site.isReadonly) {
         boardLog.refused(c, "readonly", { action: name });
@@ -91,7 +94,7 @@ export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: Pa
           text: "BOARD_READONLY is set: nothing can be changed here, and nothing was.",
         });
       }
-      const { user: userId, job } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
+      const { user: userId, job, event } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
       if (typeof userId !== "string" || typeof job !== "string" || job === "") {
         return await refuse(c, site, {
           status: 400,
@@ -100,14 +103,14 @@ export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: Pa
           text: "Expected a form with a user and a job. Nothing was changed.",
         });
       }
-      const { notice, made } = await act(job, userId);
+      const { notice, made } = await act(job, userId, typeof event === "string" ? event : undefined);
       boardLog.action(c, { action: name, user: userId, job, result: notice, made });
       const path = userPath(userId);
       return c.redirect(`${path}${path.includes("?") ? "&" : "?"}notice=${notice}`, 303);
     });
   };
-  action("redeliver", async (jobId, userId) => {
-    if ((await findUsersJob(queue, jobId, userId)) === undefined) return { notice: "gone" };
+  action("redeliver", async (jobId, userId, eventId) => {
+    if ((await findUsersJob(queue, jobId, userId, eventId)) === undefined) return { notice: "gone" };
     return { notice: await redeliver(queue, jobId) };
   });
   action("test", async (jobId, userId) => {

@@ -31,8 +31,20 @@ export interface WebhookRequest {
   readonly body: Buffer;
 }
 
+const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
 const USER_AGENT = "Fluxhook/1.0";
 const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
+
+/**
+ * The id of a job's event: the one that its producer gave, as it stands, else one derived from queue, job id and job
+ * timestamp, so that every attempt, a manual retry too, carries the same one without anything being stored.
+ */
+export function eventIdOf(
+  job: { readonly queueName: string; readonly id?: string | undefined; readonly timestamp: number },
+  given: string | undefined,
+): string {
+  return given ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+}
 
 /**
  * The body of an event: `{"id","event","timestamp","data"}` in that order, compact JSON, UTF-8. `timestamp` is ISO 8601

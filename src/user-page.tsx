@@ -184,6 +184,7 @@ const Redeliver: FC<{ userId: string; job: string; delivery: Delivery }> = ({ us
     <form method="post" action="/actions/redeliver">
       <input type="hidden" name="user" value={userId} />
       <input type="hidden" name="job" value={job} />
+      <input type="hidden" name="event" value={id} />
       <button id={`r-${id}-${job}`} type="submit" class={state === "failed" ? "strong" : undefined}>
         {state === "delayed" ? "Deliver now" : "Redeliver"}
         <span class="unseen">

@@ -184,6 +184,28 @@ describe("redelivery", () => {
     expect(response.headers.get("location")).toBe("/users/usr_other?notice=gone");
     expect(await queued.getState()).toBe("failed");
   });
+
+  test("leaves the event alone that has the number of another of the user's, as after the queue was emptied", async () => {
+    const userId = `usr_${crypto.randomUUID()}`;
+    const jobId = `j-${crypto.randomUUID()}`;
+    const add = (status: number) => {
+      receiver.answer({ status });
+      return stack.queue.add("file.created", { ...jobData(receiver.url("/hook")), userId }, { jobId, attempts: 1 });
+    };
+    const first = await add(500);
+    await stack.settled(first);
+    await first.remove();
+    const second = await add(410);
+    await stack.settled(second);
+    const { html } = await read(`/users/${userId}`);
+    expect(count(html, "so it cannot be redelivered")).toBe(1);
+    const forms = [...html.matchAll(/name="event" value="([^"]+)"/g)].map(([, event]) => event as string);
+    const [newest, oldest] = (await stack.attempts(userId)).map(({ id }) => id) as [string, string];
+    expect(forms).toEqual([newest]);
+    const response = await post("/actions/redeliver", { user: userId, job: jobId, event: oldest });
+    expect(response.headers.get("location")).toBe(`/users/${userId}?notice=gone`);
+    expect(await second.getState()).toBe("failed");
+  });
 });
 
 describe("a test event", () => {
