@@ -490,6 +490,18 @@ describe("the process", () => {
   );
 
   test(
+    "refuses to start with a password that is guessed, on loopback too, and does not say it",
+    async () => {
+      const child = start({ BOARD_PASSWORD: "h" });
+      expect(await child.exited).toBe(78);
+      expect(await child.stderr.text()).toBe(
+        "fluxhook: expected BOARD_PASSWORD to be a password of at least 8 characters, got something else\n",
+      );
+    },
+    PATIENCE_MS,
+  );
+
+  test(
     "says when its port is taken",
     async () => {
       const taken = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });

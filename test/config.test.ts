@@ -184,6 +184,7 @@ describe("refuses", () => {
     ["WORKER_PORT", ["-1", "65536", "http", "80.5"]],
     ["BOARD_PORT", ["-1", "65536", "http", "80.5"]],
     ["BOARD_USER", ["a:b", "x".repeat(101)]],
+    ["BOARD_PASSWORD", ["x", "1234567"]],
     ["BOARD_ENVIRONMENT", ["x".repeat(41)]],
     ["BOARD_READONLY", ["2", "yes", "on", "01", "TRUE"]],
     ["BOARD_TRUST_PROXY", ["proxy.internal", "10.0.0.0/33", "*", "1", "10.0.0.1:80"]],

@@ -31,10 +31,16 @@ export interface Candidate {
   readonly event: string;
   readonly user: string | null;
   readonly endpoint: string | null;
-  /** ISO 8601. */
+  /** In BullMQ's words; null when it is not kept any more. */
+  readonly state: string | null;
+  /** When it was delivered or failed for good, ISO 8601. */
+  readonly ended_at: string | null;
+  /** The same of one that failed, null of any other. */
   readonly failed_at: string | null;
   readonly reason: string | null;
 }
+
+const REDELIVERED = ["completed", "failed", "delayed"]; // states; a job in any other is pending
 
 export function addRedeliver(program: Command, context: Context): void {
   program
@@ -59,6 +65,7 @@ Examples:
     .action(
       act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
         const filter = readFilter(options, jobs);
+        if ((filter.sinceMs ?? 0) > Date.now()) terminal.warn("--since is in the future: nothing has failed since");
         return await withValkey(readConfig(context.env, terminal), async ({ queue }) => {
           const found = options.failed ? await collect(findFailed(queue, filter)) : await lookUp(queue, jobs);
           if (options.dryRun) return showCandidates(terminal, found);
@@ -107,7 +114,7 @@ export async function isWanted(terminal: Terminal, { yes }: Confirmation, questi
 /** Only what is shown is kept: with their data, 10,000 jobs may be 2 GB. */
 async function collect(jobs: AsyncIterable<Job>): Promise<Candidate[]> {
   const found: Candidate[] = [];
-  for await (const job of jobs) found.push(describeJob(job));
+  for await (const job of jobs) found.push(describeJob(job, "failed"));
   return found;
 }
 
@@ -116,49 +123,56 @@ async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]
   const found: Candidate[] = [];
   for (const id of new Set(ids)) {
     const job = await queue.getJob(id);
-    found.push(
-      job === undefined
-        ? { job: id, event: "-", user: null, endpoint: null, failed_at: null, reason: "the job is not kept any more" }
-        : describeJob(job),
-    );
+    found.push(job === undefined ? describeMissing(id) : describeJob(job, await job.getState()));
   }
   return found;
 }
 
+function describeMissing(id: string): Candidate {
+  const nothing = { user: null, endpoint: null, state: null, ended_at: null, failed_at: null };
+  return { job: id, event: "-", ...nothing, reason: "the job is not kept any more" };
+}
+
 /** Nothing but what may be seen: no secret, and no query of a URL. The data is whatever a producer put there. */
-export function describeJob(job: Job): Candidate {
+export function describeJob(job: Job, state: string): Candidate {
   const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
   const url = String(endpoint?.url);
+  const endedAt = job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString();
   return {
     job: job.id as string,
     event: job.name,
     user: typeof userId === "string" ? userId : null,
     endpoint: URL.canParse(url) ? endpointName(new URL(url)) : null,
-    failed_at: job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString(),
+    state,
+    ended_at: endedAt,
+    failed_at: state === "failed" ? endedAt : null,
     reason: maskReason(job),
   };
 }
 
 /** A reason has no secret in it, unless somebody else put it there. */
 function maskReason({ data, failedReason }: Job): string | null {
-  const masked = maskSecrets({ data, failedReason }) as { failedReason?: unknown };
-  return failedReason ? String(masked.failedReason) : null;
+  return failedReason ? String(maskSecrets(failedReason, { about: data })) : null;
 }
 
 function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
   terminal.printJson({ dry_run: true, count: found.length, jobs: found });
   if (found.length > 0) {
-    const heading = ["job", "failed", "event", "user", "endpoint", "reason"];
+    const heading = ["job", "state", "ended", "event", "user", "endpoint", "reason"];
     terminal.printTable([
       heading.map((name) => terminal.paint(name, "dim")),
-      ...found.map(({ job, failed_at, event, user, endpoint, reason }) => [
+      ...found.map(({ job, state, ended_at, event, user, endpoint, reason }) => [
         printable(job),
-        failed_at === null ? "-" : formatAgo(Date.now() - Date.parse(failed_at)),
+        printable(state ?? "gone"),
+        ended_at === null ? "-" : formatAgo(Date.now() - Date.parse(ended_at)),
         ...[event, user, endpoint, reason].map((text) => printable(text ?? "-")),
       ]),
     ]);
   }
-  terminal.print(`${found.length} would be redelivered. Nothing was changed.`);
+  const gone = found.filter(({ state }) => state === null).length;
+  const pending = found.filter(({ state }) => state !== null && !REDELIVERED.includes(state)).length;
+  const others = gone + pending > 0 ? `, ${pending} pending already, ${gone} gone` : "";
+  terminal.print(`${found.length - gone - pending} would be redelivered${others}. Nothing was changed.`);
   return EXIT.ok;
 }
 
