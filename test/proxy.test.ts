@@ -1,7 +1,7 @@
 /** Deliveries through an egress proxy that takes CONNECT. Against a real squid and tinyproxy: test/chaos/egress-proxy.ts. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { type Address, type Network, parseNetwork } from "../src/http/address.ts";
@@ -220,10 +220,22 @@ describe("an answer of the proxy", () => {
     await proxy.closed(0);
   });
 
-  test("with bytes behind its head is what the receiver said before it was asked", async () => {
+  test.each(["http", "https"])("with bytes behind its head is what a receiver says unasked (%s)", async (scheme) => {
+    const to = await receiver(http(200), scheme === "https" ? { tls } : {});
     const proxy = await proxying({ pieces: ["HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"] });
-    const outcome = await senderVia(proxy).send(requestTo("http://receiver.test:9/"), "1");
+    const outcome = await senderVia(proxy).send(requestTo(`${scheme}://receiver.test:${to.port}/`), "1");
     expect(what(outcome)).toEqual(failure("invalid_response"));
+    await proxy.closed(0);
+    expect(to.exchanges).toHaveLength(0);
+  });
+
+  test("that refuses ends the connection, also one that the proxy would keep", async () => {
+    const proxy = await proxying(({ socket }) => {
+      socket.write("HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\nwhy?");
+      return "silence";
+    });
+    expect(what(await senderVia(proxy).send(requestTo("http://receiver.test/"), "1"))).toEqual(fault("status_403"));
+    await proxy.closed(0);
   });
 });
 
@@ -313,10 +325,20 @@ describe("our own fault, no attempt and no silence of the receiver's, is a proxy
     await proxy.closed(0);
   });
 
-  test("that never answers a TLS handshake", async () => {
-    const proxy = await proxying("silence", { accepts: () => false });
-    const sender = senderVia(`https://127.0.0.1:${proxy.port}`, { timeoutMs: 200 });
-    await expectFault(await sender.send(requestTo("http://receiver.test/"), "1"), "silent");
+  test("that answers no TLS handshake any more, although it did just now", async () => {
+    const [to, proxy] = [await receiver(), await proxying("tunnel", { tls })];
+    const front = createServer((near) => {
+      if (proxy.connections > 0) return;
+      const far = connect({ host: "127.0.0.1", port: proxy.port });
+      near.pipe(far).pipe(near);
+      for (const socket of [near, far]) socket.on("error", () => {});
+    });
+    await new Promise<void>((resolve) => front.listen(0, "127.0.0.1", resolve));
+    stops.push(() => front.close());
+    const { port } = front.address() as { port: number };
+    const sender = senderVia(`https://127.0.0.1:${port}`, { timeoutMs: 1000 });
+    expect(what(await sender.send(requestTo(`http://other.test:${to.port}/`), "1"))).toEqual(response(200));
+    await expectFault(await sender.send(requestTo("http://receiver.test/"), "2"), "silent");
   });
 });
 
@@ -349,7 +371,23 @@ describe("while others get through, the receiver is charged with", () => {
     expect(what(await sender.send(requestTo("http://receiver.test/"), "3"))).toEqual(failure("unreachable"));
   });
 
-  test("the proxy's silence until the deadline", async () => {
+  test("a 503, also where another's tunnel opened and nothing came through it", async () => {
+    const to = await receiver(http(200), { tls: support("self-signed.pem") });
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : 503));
+    const sender = senderVia(proxy);
+    expect(errorCode(await sender.send(requestTo(`https://other.test:${to.port}/`), "1"))).toBe("tls");
+    expect(what(await sender.send(requestTo("http://receiver.test/"), "2"))).toEqual(failure("unreachable"));
+  });
+
+  test("the proxy's silence, where another was reached lately", async () => {
+    const to = await receiver();
+    const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : "silence"));
+    const sender = senderVia(proxy, { timeoutMs: 500 });
+    expect(what(await sender.send(requestTo(`http://other.test:${to.port}/`), "1"))).toEqual(response(200));
+    expect(what(await sender.send(requestTo("http://receiver.test/"), "2"))).toEqual(failure("timeout"));
+  });
+
+  test("the proxy's silence until the deadline, where another is reached meanwhile", async () => {
     const to = await receiver();
     const proxy = await proxying(({ authority }) => (authority.startsWith(OTHER) ? "tunnel" : "silence"));
     const sender = senderVia(proxy, { timeoutMs: 500 });
@@ -364,6 +402,13 @@ describe("behind an open tunnel, the receiver is charged with", () => {
   test("its silence", async () => {
     const [to, proxy] = [await receiver(() => {}), await proxying()];
     const sender = senderVia(proxy, { timeoutMs: 200 });
+    expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(failure("timeout"));
+  });
+
+  test("its silence at one address, whatever the proxy said about the other", async () => {
+    const to = await receiver(() => {});
+    const proxy = await proxying(({ authority }) => (authority.startsWith(PUBLIC) ? "silence" : "tunnel"));
+    const sender = senderVia(proxy, { timeoutMs: 800, resolve: names({ "receiver.test": [PUBLIC, OTHER] }) });
     expect(what(await sender.send(requestTo(`http://receiver.test:${to.port}/`), "1"))).toEqual(failure("timeout"));
   });
 

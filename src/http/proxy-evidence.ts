@@ -23,6 +23,11 @@ export class ProxyEvidence {
     this.#failedSince.clear();
   }
 
+  /** The proxy has said nothing about a host since it was asked. Returns whether that is the host's doing. */
+  isToBlameForSilence(host: string, askedAt: number, at: number): boolean {
+    return this.#hasReachedOthersSince(host, askedAt) || this.isToBlame(host, at);
+  }
+
   /**
    * The proxy says that it cannot reach a host.
    *
@@ -31,11 +36,10 @@ export class ProxyEvidence {
    */
   isToBlame(host: string, at: number): boolean {
     this.#failedSince.add(host);
-    return this.#failedSince.size <= MOST_IN_DOUBT && this.hasReachedOthersSince(host, at - LATELY_MS);
+    return this.#failedSince.size <= MOST_IN_DOUBT && this.#hasReachedOthersSince(host, at - LATELY_MS);
   }
 
-  /** Whether another host was reached since then. */
-  hasReachedOthersSince(host: string, since: number): boolean {
+  #hasReachedOthersSince(host: string, since: number): boolean {
     return this.#passages.some((passage) => passage.host !== host && passage.at >= since);
   }
 }

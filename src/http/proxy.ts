@@ -87,8 +87,10 @@ export function createProxy(options: TunnelOptions): EgressProxy {
       const states = [...(opening.get(target) ?? [])];
       if (states.length === 0 || states.some(({ isThrough }) => isThrough)) return undefined;
       const askedAt = Math.min(...states.map((state) => state.askedAt ?? Number.POSITIVE_INFINITY));
-      const isTheirs = evidence.hasReachedOthersSince(target.host, askedAt);
-      return isTheirs ? { kind: "failure", code: "timeout" } : { kind: "fault", code: "proxy", cause: "silent" };
+      const wasReached = askedAt < Number.POSITIVE_INFINITY;
+      return wasReached && evidence.isToBlameForSilence(target.host, askedAt, performance.now())
+        ? { kind: "failure", code: "timeout" }
+        : { kind: "fault", code: "proxy", cause: "silent" };
     },
   };
 }
