@@ -22,11 +22,20 @@ export const queueKeys = (prefix: string) => ({
   delayed: `${prefix}:delayed`,
   /** Sorted set whose members wake waiting workers: {@link MARKER}, or one for the next delayed job. */
   marker: `${prefix}:marker`,
+  /** List of the ids of jobs that workers hold. Each has a lock, a string with its worker's token, at its key and {@link LOCK_SUFFIX}. */
+  active: `${prefix}:active`,
+  /** Set of job ids: those of them that are active without a lock when BullMQ next checks have stalled. */
+  stalled: `${prefix}:stalled`,
+  /** While it exists, BullMQ does not check for stalled jobs. */
+  "stalled-check": `${prefix}:stalled-check`,
   /** Hash; the field `paused` is there while the queue is paused. */
   meta: `${prefix}:meta`,
   /** What a job's key begins with; its id follows. A job is a hash, its data the field `data`, as JSON. */
   jobs: `${prefix}:`,
 });
+
+/** What the key of a job's lock ends with, behind the job's own. */
+export const LOCK_SUFFIX = ":lock";
 
 /** Member and score of the marker that says: jobs wait. */
 export const MARKER = { member: "0", score: 0 } as const;

@@ -13,6 +13,8 @@ import {
 } from "bullmq";
 import { lockMsFor } from "./deadline.ts";
 import { ExactJob } from "./exact-jobs.ts";
+import { createHolders, givesBack, type Holders } from "./holders.ts";
+import { queueKey } from "./queue-layout.ts";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import { tolerant } from "./tolerant-backend.ts";
 import type { Valkey } from "./valkey.ts";
@@ -88,6 +90,7 @@ export interface DeliveryWorkerOptions {
 export class DeliveryWorker extends LoopWorker {
   /** How many jobs are being processed. */
   active = 0;
+  readonly holders: Holders;
   readonly #unrepeated: (job: Job) => void;
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
@@ -120,7 +123,13 @@ export class DeliveryWorker extends LoopWorker {
         this.active -= 1;
       }
     };
-    super(queue, processJob, workerOptions, (...given) => tolerant(createRedisBackend(...given)));
+    const prefix = queueKey(queue);
+    const holders = createHolders(valkey, prefix);
+    super(queue, processJob, workerOptions, (...given) =>
+      givesBack(tolerant(createRedisBackend(...given)), holders, valkey, prefix),
+    );
+    this.holders = holders;
+    this.tokenPrefix = holders.prefix + this.tokenPrefix;
     this.watch = watch;
     this.#unrepeated = unrepeated;
   }

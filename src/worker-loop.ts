@@ -7,12 +7,14 @@
  */
 import { type Job, type JobJson, type RedisQueueBackend, Worker, withDetachedContext } from "bullmq";
 import { MARKER } from "./queue-layout.ts";
-import type { Valkey } from "./valkey.ts";
+import { isAnswer, type Valkey } from "./valkey.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
 const HELD_BACK_SHARE = 1 / 8; // of its slots, for a worker that is held back
 const MAX_PARALLEL_FETCHES = 64; // asked for by one call of `take`: more could not start soon, and other workers could
 const ERROR_PAUSE_MS = 1000; // 1 s until the next fetch after one that failed
+const MIN_REFUSED_PAUSE_MS = 500; // after something was refused; then twice as long each time
+const MAX_REFUSED_PAUSE_MS = 5 * 1000; // 5 s: how long after Valkey's recovery it may be unknown to us
 const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
 
 /** What wants to know how the queue is doing. */
@@ -32,6 +34,8 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   lastPickUpAt = Date.now();
   /** Set by a subclass's constructor. */
   protected watch: QueueWatch | undefined;
+  /** What the tokens of its locks begin with. A subclass may say more. */
+  protected tokenPrefix = `${this.id}:`;
 
   #isLooping = false;
   #isHeldBack = false;
@@ -45,6 +49,13 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   #hasWaited = false; // the current `getNextJob` did wait
   #wakeLoop = () => {};
   #endPause = () => {};
+  #refusals = 0; // errors that Valkey has answered with
+  #refusedPauseMs = 0; // 0 while Valkey accepts
+  #refusedUntil = 0; // as of performance.now()
+
+  #noteError = (error: Error): void => {
+    if (isAnswer(error)) this.#slowDown();
+  };
 
   /** How many jobs it may hold. */
   get capacity(): number {
@@ -67,6 +78,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
 
   /** How many jobs it fetches for by itself. */
   get #limit(): number {
+    if (this.#refusedPauseMs > 0) return 1; // or each job that cannot be acknowledged would be sent again and again
     return this.#isHeldBack ? this.#excused + Math.ceil(this.concurrency * HELD_BACK_SHARE) : this.capacity;
   }
 
@@ -77,6 +89,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   override async run(): Promise<void> {
     if (this.running) throw new Error("the worker is already running");
     this.running = true;
+    this.on("error", this.#noteError);
     try {
       if (this.closing || this.paused) return;
       await this.startStalledCheckTimer();
@@ -85,6 +98,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
       await this.mainLoopRunning;
     } finally {
       this.running = false;
+      this.off("error", this.#noteError);
     }
   }
 
@@ -123,7 +137,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
 
   /** Fetch so many jobs in parallel, as far as there are slots. */
   take(jobs: number): void {
-    if (!this.#mayTake) return;
+    if (!this.#mayTake || this.#refusedPauseMs > 0) return;
     const free = Math.min(jobs, MAX_PARALLEL_FETCHES, this.capacity - this.#held);
     // Whoever calls this may be at another job, and that job's trace must not go on in these.
     withDetachedContext(this.opts.telemetry, () => {
@@ -134,7 +148,9 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #loop(): Promise<void> {
     this.#isLooping = true;
     while (this.#mayTake || this.#held > 0) {
-      if (this.#mayTake && this.#held < this.#limit) await this.#takeNext();
+      const pauseMs = this.#refusedUntil - performance.now();
+      if (this.#mayTake && pauseMs > 0) await this.#pauseFor(pauseMs);
+      else if (this.#mayTake && this.#held < this.#limit) await this.#takeNext();
       else await this.#change();
     }
     this.#isLooping = false;
@@ -162,14 +178,18 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
     const mayFetchNext = () => {
-      hasAsked = this.#held <= this.#limit || this.#allowed > 0;
+      hasAsked = this.#refusedPauseMs === 0 && (this.#held <= this.#limit || this.#allowed > 0);
       if (this.#allowed > 0) this.#allowed -= 1;
       return hasAsked;
     };
     this.#held += 1;
     try {
       let job: Awaited<ReturnType<Worker["processJob"]>> = taken ?? (await this.moveToActive(token, this.opts.name));
-      while (job) job = await this.processJob(job, token, mayFetchNext);
+      while (job) {
+        const refusals = this.#refusals;
+        job = await this.processJob(job, token, mayFetchNext);
+        if (refusals === this.#refusals) this.#refusedPauseMs = 0;
+      }
       if (hasAsked) this.#foundEmpty();
     } catch (error) {
       this.emit("error", error as Error);
@@ -227,7 +247,16 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #pauseAfter(error: Error): Promise<void> {
     if (!this.#mayTake) return;
     this.emit("error", error);
-    await this.#pauseFor(ERROR_PAUSE_MS);
+    if (!isAnswer(error)) await this.#pauseFor(ERROR_PAUSE_MS);
+  }
+
+  /** Something was refused: take nothing for a while, longer each time, and then one job at a time until one is acknowledged. */
+  #slowDown(): void {
+    this.#refusals += 1;
+    const nowMs = performance.now();
+    if (nowMs < this.#refusedUntil) return;
+    this.#refusedPauseMs = Math.min(MAX_REFUSED_PAUSE_MS, Math.max(MIN_REFUSED_PAUSE_MS, 2 * this.#refusedPauseMs));
+    this.#refusedUntil = nowMs + this.#refusedPauseMs;
   }
 
   /** Ends sooner when the worker is paused or closed. */
@@ -255,6 +284,6 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   }
 
   #nextToken(): string {
-    return `${this.id}:${this.#tokens++}`;
+    return this.tokenPrefix + this.#tokens++;
   }
 }

@@ -1,7 +1,7 @@
 /** What our scripts know of BullMQ's keys is what BullMQ writes. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { Queue } from "bullmq";
-import { DELAYED_SCORE_PER_MS, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
+import { Queue, Worker } from "bullmq";
+import { DELAYED_SCORE_PER_MS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
 import { connectValkey, type Valkey } from "../src/valkey.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -62,4 +62,24 @@ test("a job that waits leaves a marker, unless the queue is paused", async () =>
   expect(await valkey.exists(keys.marker)).toBe(0);
   await queue.resume();
   expect(await valkey.hexists(keys.meta, "paused")).toBe(0);
+});
+
+test("an active job's lock holds its worker's token, and without it BullMQ's check moves a job that is marked", async () => {
+  await queue.obliterate({ force: true });
+  const id = await add({});
+  const worker = new Worker(queue.name, null, { connection: valkey, autorun: false });
+  try {
+    await worker.getNextJob("a token");
+    expect(await valkey.lrange(keys.active, 0, -1)).toEqual([id]);
+    expect(await valkey.get(`${keys.jobs}${id}${LOCK_SUFFIX}`)).toBe("a token");
+    await valkey.del(`${keys.jobs}${id}${LOCK_SUFFIX}`);
+    await valkey.sadd(keys.stalled, id);
+    await valkey.set(keys["stalled-check"], "");
+    expect(await worker.backend.moveStalledJobsToWait()).toEqual([]);
+    await valkey.del(keys["stalled-check"]);
+    expect(await worker.backend.moveStalledJobsToWait()).toEqual([id]);
+    expect(await valkey.lrange(keys.wait, 0, -1)).toEqual([id]);
+  } finally {
+    await worker.close();
+  }
 });

@@ -3,6 +3,7 @@
  * them run at the same time, since most of each is waiting for locks of 15 s to expire: those that wait longest begin.
  */
 import { afterAll, expect } from "bun:test";
+import "./deaths.ts";
 import "./names.ts";
 import "./egress-proxy.ts";
 import "./older-clients.ts";
