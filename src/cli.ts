@@ -3,16 +3,24 @@
  * The command: `bun src/cli.ts`, or `npx fluxhook`. Runs on Node too, as everything it loads does.
  */
 import { readFileSync } from "node:fs";
-import { runCommand } from "./cli/program.ts";
+import { EXIT } from "./cli/context.ts";
+import { watchOutput } from "./cli/output.ts";
+import { formatError, runCommand } from "./cli/program.ts";
 import { loadConfigFile } from "./config.ts";
 
 loadConfigFile(process);
-// Whoever reads our output may have had enough of it, as `head` has.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+const args = process.argv.slice(2);
+const output = watchOutput(process.stdout, ({ code, message }) => {
+  if (code === "EPIPE") process.exit(EXIT.ok); // whoever reads our output has had enough of it, as `head` has
+  const text = formatError("failed", EXIT.failed, `cannot write the output: ${message}`, args.includes("--json"));
+  process.exitCode = EXIT.failed;
+  process.stderr.write(`${text}\n`, () => process.exit());
+});
 
-const code = await runCommand(process.argv.slice(2), process.env, readVersion());
+const code = await runCommand(args, process.env, readVersion());
+await output.finish();
 // Said to the end, and then gone: a connection that still closes is nothing to wait for.
-process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));
+process.stderr.write("", () => process.exit(process.exitCode ?? code));
 
 /** From the package's own description: one level up from the source, one or two from what was built. */
 function readVersion(): string {

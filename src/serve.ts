@@ -31,7 +31,7 @@ export function serve(
     const { code, message } = error as NodeJS.ErrnoException;
     const reason = code === "EADDRINUSE" ? "another process listens there" : message;
     process.stderr.write(
-      `fluxhook: cannot listen on ${host}:${port}: ${reason}. Set ${setting} to a free port, or 0.\n`,
+      `fluxhook: cannot listen on ${host}:${port}: ${reason}. Set ${setting} to another port for each process, or to 0, which takes a free one.\n`,
     );
     process.exit(1);
   }

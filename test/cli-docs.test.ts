@@ -4,7 +4,6 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildProgram } from "../src/cli/program.ts";
-import { freePort } from "../src/dev/processes.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { readSnippets } from "./support/snippets.ts";
@@ -86,33 +85,31 @@ function normalise(output: string): string {
 test("the examples print what the page shows", async () => {
   const valkey = await startValkey();
   open.push(() => valkey.stop());
-  const port = await freePort(18_080, "127.0.0.1");
   const env = { VALKEY_URL: valkey.url, SECRET: "hush" };
   const worker = startWorkerProcess(env);
   open.push(() => worker.stop());
   const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");
   await eventually(isReady, Boolean, 20_000);
+  const examples = readExamples();
+  const [listening] = examples.filter(({ command }) => command.startsWith("fluxhook listen"));
+  const receiver = Bun.spawn(
+    [process.execPath, `${root}/src/cli.ts`, ...(listening?.command.split(" ").slice(1) ?? []), "--port", "0"],
+    { cwd: folder, env: { PATH: process.env.PATH ?? "", ...env }, stdio: ["ignore", "pipe", "ignore"] },
+  );
+  open.push(() => receiver.kill("SIGKILL"));
+  const reader = receiver.stdout.getReader();
+  const received = new TextDecoder().decode((await reader.read()).value);
+  const port = /^Listening on \S+:(\d+)\/$/m.exec(received)?.[1] as string;
   let last = 0;
   const start = (command: string) =>
     Bun.spawn(
       [
         "bash",
         "-c",
-        `fluxhook() { "${process.execPath}" "${root}/src/cli.ts" "$@"; }\n(exit ${last})\n${command.replaceAll("8080", String(port))}`,
+        `fluxhook() { "${process.execPath}" "${root}/src/cli.ts" "$@"; }\n(exit ${last})\n${command.replaceAll("8080", port)}`,
       ],
       { cwd: folder, env: { PATH: process.env.PATH ?? "", ...env }, stdio: ["ignore", "pipe", "pipe"] },
     );
-
-  const examples = readExamples();
-  const [listening] = examples.filter(({ command }) => command.startsWith("fluxhook listen"));
-  const receiver = Bun.spawn(
-    [process.execPath, `${root}/src/cli.ts`, ...(listening?.command.split(" ").slice(1) ?? []), "--port", String(port)],
-    { cwd: folder, env: { PATH: process.env.PATH ?? "", ...env }, stdio: ["ignore", "pipe", "ignore"] },
-  );
-  open.push(() => receiver.kill("SIGKILL"));
-  const reader = receiver.stdout.getReader();
-  const received = new TextDecoder().decode((await reader.read()).value);
-  expect(received).toStartWith("Listening on");
 
   for (const { command, output } of examples.filter((example) => example !== listening)) {
     const child = start(command);

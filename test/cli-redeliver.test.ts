@@ -92,9 +92,10 @@ describe("a dry run", () => {
     const before = await stored();
     const { out, err, code } = await fluxhook(["redeliver", "--failed", "--dry-run"]);
     const [heading, row, end] = out.split("\n");
-    expect(heading?.split(/ {2,}/)).toEqual(["job", "failed", "event", "user", "endpoint", "reason"]);
+    expect(heading?.split(/ {2,}/)).toEqual(["job", "state", "ended", "event", "user", "endpoint", "reason"]);
     expect(row?.split(/ {2,}/)).toEqual([
       id,
+      "failed",
       expect.stringMatching(/just now|ago/),
       "file.created",
       "usr_1",
@@ -120,6 +121,30 @@ describe("a dry run", () => {
     });
     expect(await stored()).toEqual(before);
   });
+});
+
+test("a dry run says of each job what it is", async () => {
+  const [failed] = await fail(1);
+  receiver.answer({ status: 204 });
+  const data = { userId: "usr_1", endpoint: { url: receiver.url("/in"), secret: SECRET }, data: {} };
+  const done = await queue.add("file.created", data);
+  await delivered(1);
+  const later = await queue.add("file.created", data, { delay: 3_600_000 });
+  await queue.pause();
+  const waiting = await queue.add("file.created", data);
+  const ids = [failed, done.id, later.id, waiting.id, "nowhere"] as string[];
+  const { out } = await fluxhook(["redeliver", ...ids, "--dry-run"]);
+  const json = await fluxhook(["redeliver", ...ids, "--dry-run", "--json"]);
+  await queue.resume();
+  const lines = out.trimEnd().split("\n");
+  const states = lines.slice(1, -1).map((line) => line.split(/ {2,}/)[1]);
+  expect(states).toEqual(["failed", "completed", "delayed", "waiting", "gone"]);
+  expect(lines.at(-1)).toBe("3 would be redelivered, 1 pending already, 1 gone. Nothing was changed.");
+  const { jobs } = JSON.parse(json.out);
+  expect(jobs.map(({ state }: { state: string | null }) => state)).toEqual([...states.slice(0, 4), null]);
+  const ISO = expect.stringMatching(/^\d{4}-.*Z$/);
+  expect(jobs[0]).toMatchObject({ ended_at: ISO, failed_at: ISO });
+  expect(jobs[1]).toMatchObject({ ended_at: ISO, failed_at: null, reason: null });
 });
 
 test("only those of a user, a type and a time go", async () => {

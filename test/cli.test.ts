@@ -1,7 +1,7 @@
 /** The command as an operator runs it: a process, against a real Valkey, a real worker and real receivers. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHmac } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { Queue } from "bullmq";
@@ -433,8 +433,10 @@ describe("listen", () => {
     expect(await listening.exited).toBe(0);
     expect(listening.output()).not.toContain("half");
 
-    const saving = startCommand(["listen", "--port", "0", "--save", "/nowhere"], env);
+    const directory = join(commandFolder, "vanishing");
+    const saving = startCommand(["listen", "--port", "0", "--save", directory], env);
     const other = /http:\S+/.exec(await saving.until("\n"))?.[0] as string;
+    rmdirSync(directory);
     await fetch(other, { method: "POST", body: "x" }).catch(() => undefined);
     expect(await saving.exited).toBe(1);
   });

@@ -247,8 +247,10 @@ describe("while Valkey is away", () => {
     await valkey.kill();
     const setting = backend(valkey.url, own);
     const process = worker(setting, {}, own);
-    expect((await get(process, "/healthz")).status).toBe(200);
-    expect((await ready(process)).problems).toContain("Valkey does not answer");
+    const { url } = await process.line("worker.listening");
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    expect(await (await fetch(`${url}/readyz`)).json()).toMatchObject({ problems: ["Valkey does not answer"] });
+    expect(process.lines.map(({ message }) => message)).not.toContain("worker.ready");
     await valkey.restart();
     await whenReady(process, 200);
     await setting.queue.add("file.created", jobData(customer.url()));
@@ -337,7 +339,7 @@ describe("the worker's start", () => {
     const process = worker(backend(), { WORKER_PORT: String(customer.port) });
     expect(await bounded(process.exited, () => "an exit")).toBe(1);
     expect(process.errors()).toBe(
-      `fluxhook: cannot listen on 127.0.0.1:${customer.port}: another process listens there. Set WORKER_PORT to a free port, or 0.\n`,
+      `fluxhook: cannot listen on 127.0.0.1:${customer.port}: another process listens there. Set WORKER_PORT to another port for each process, or to 0, which takes a free one.\n`,
     );
     expect(process.lines.map(({ message }) => message)).toEqual([]);
   });

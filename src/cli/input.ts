@@ -74,18 +74,29 @@ export function requireOptions(given: Readonly<Record<string, unknown>>): void {
   if (missing.length > 0) throw new CommandError("usage", `expected ${missing.join(", ")}`);
 }
 
-/** A duration in ms. */
+const MAX_DURATION_MS = 3650 * 24 * 60 * 60 * 1000; // 3,650 days: what is longer is a slip, and BullMQ's times end in 2039
+
+/** A duration in ms, at most 3,650 days. */
 export function readDuration(text: string, option: string): number {
   const ms = parseDuration(text);
-  if (ms !== undefined) return ms;
-  throw new CommandError("usage", `expected ${option} to be a duration, as in 30s, 5m or 2h, got "${text}"`);
+  if (ms !== undefined && ms <= MAX_DURATION_MS) return ms;
+  const most = ms === undefined ? "" : " of at most 3650d";
+  throw new CommandError("usage", `expected ${option} to be a duration${most}, as in 30s, 5m or 2h, got "${text}"`);
+}
+
+const ISO = /^(\d{4})-(\d\d)-(\d\d)(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?$/;
+
+/** Whether a text is a day of the calendar, with a time or without: `Date.parse` takes 30 February for 2 March. */
+function isMoment(text: string): boolean {
+  const [year, month, day] = (ISO.exec(text) ?? []).slice(1).map(Number);
+  return day !== undefined && new Date(Date.UTC(year as number, (month as number) - 1, day)).getUTCDate() === day;
 }
 
 /** A moment, epoch ms: that long ago, or ISO 8601. */
 export function readMoment(text: string, option: string, nowMs: number): number {
   const ago = parseDuration(text);
   if (ago !== undefined) return nowMs - ago;
-  const moment = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+  const moment = isMoment(text) ? Date.parse(text.replace(" ", "T")) : Number.NaN;
   if (!Number.isNaN(moment)) return moment;
   throw new CommandError(
     "usage",

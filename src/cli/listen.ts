@@ -1,7 +1,7 @@
 /**
  * `fluxhook listen`: a receiver on this machine that prints and verifies what arrives.
  */
-import { writeFileSync } from "node:fs";
+import { accessSync, constants, mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { join } from "node:path";
 import type { Command } from "commander";
@@ -51,6 +51,7 @@ Examples:
     .action(
       act<ListenOptions>(context, async (terminal, options) => {
         const secrets = readSecrets(options, context.env);
+        checkRetryAfter(options.retryAfter);
         return await listen(terminal, options, secrets);
       }),
     );
@@ -66,6 +67,7 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
   const port = readInteger(options.port, "--port", 0, 65_535);
   const count = options.count === undefined ? Number.POSITIVE_INFINITY : readInteger(options.count, "--count", 1, 1e9);
   const status = options.status === undefined ? undefined : readInteger(options.status, "--status", 200, 599);
+  if (options.save !== undefined) prepareFolder(options.save);
   let arrived = 0;
   let isAllVerified = true;
 
@@ -110,6 +112,26 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
     server.closeAllConnections();
   }
   return isAllVerified ? EXIT.ok : EXIT.failed;
+}
+
+/** What could not be sent would end the command at its first request. */
+function checkRetryAfter(value: string | undefined): void {
+  if (value === undefined || /^\d{1,10}$/.test(value)) return;
+  if (/^[A-Z][\w ,:+-]{1,50}$/.test(value) && !Number.isNaN(Date.parse(value))) return;
+  throw new CommandError(
+    "usage",
+    `expected --retry-after to be seconds, or an HTTP date, as in Tue, 24 Nov 2026 08:00:00 GMT, got ${JSON.stringify(value)}`,
+  );
+}
+
+/** Make the directory where it is missing, and say now when nothing can be written there. */
+function prepareFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+    accessSync(path, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new CommandError("usage", `--save: cannot write to ${path}: ${(error as Error).message}`);
+  }
 }
 
 /** A promise to settle from elsewhere; Node 20 has no Promise.withResolvers. */

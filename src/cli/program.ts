@@ -63,13 +63,7 @@ export async function runCommand(
   const context: Context = { env, exitCode: EXIT.ok };
   const isJson = args.includes("--json");
   const report = (code: string, exit: ExitCode, message: string): ExitCode => {
-    const text = isJson
-      ? printableJson(JSON.stringify({ error: { code, message, exit_code: exit } }))
-      : message
-          .split("\n")
-          .map((line) => `fluxhook: ${printable(line)}`)
-          .join("\n");
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${formatError(code, exit, message, isJson)}\n`);
     return exit;
   };
   const complain = (text: string) => {
@@ -89,6 +83,13 @@ export async function runCommand(
     if (error instanceof ContractError) return report("contract", EXIT.usage, error.message.replaceAll("; ", "\n"));
     return report("failed", EXIT.failed, error instanceof Error ? error.message : String(error));
   }
+}
+
+/** An error as it is told: to people line by line, to programs as a document. */
+export function formatError(code: string, exit: ExitCode, message: string, isJson: boolean): string {
+  if (isJson) return printableJson(JSON.stringify({ error: { code, message, exit_code: exit } }));
+  const lines = message.split("\n");
+  return lines.map((line) => `fluxhook: ${printable(line)}`).join("\n");
 }
 
 function commandOf(program: Command, [first]: readonly string[]): string {

@@ -37,7 +37,8 @@ Examples:
       act<RecoverOptions>(context, async (terminal, options) => {
         requireAnswer(options, "puts them back without asking, --dry-run lists them");
         return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
-          const ids = await Array.fromAsync(findStrays(queue, valkey));
+          const ids: string[] = [];
+          for await (const id of findStrays(queue, valkey)) ids.push(id); // Node 20 has no Array.fromAsync
           await show(terminal, queue, ids);
           if (options.dryRun || ids.length === 0) {
             terminal.printJson({ dry_run: options.dryRun === true, count: ids.length, jobs: ids });
@@ -61,7 +62,7 @@ async function show(terminal: Terminal, queue: Queue, ids: readonly string[]): P
     [job, event, user, endpoint].map((text) => printable(text ?? "-"));
   terminal.printTable([
     ["job", "event", "user", "endpoint"].map((name) => terminal.paint(name, "dim")),
-    ...jobs.flatMap((job) => (job === undefined ? [] : [row(describeJob(job))])),
+    ...jobs.flatMap((job) => (job === undefined ? [] : [row(describeJob(job, "stray"))])),
   ]);
   if (ids.length > SHOWN) terminal.print(`and ${ids.length - SHOWN} more`);
   terminal.print(`${ids.length} ${ids.length === 1 ? "event is" : "events are"} in none of the queue's lists.`);
