@@ -109,14 +109,27 @@ function proxyChaos(title: string, name: SystemProxyName, options: RigOptions, r
   else test.skip(`${title}: ${name} is not installed`, () => {});
 }
 
-/** What docs/operations.md tells operators to add to squid's rules. */
-function describeGuide(): void {
+/** What tinyproxy cannot do, and what docs/operations.md tells operators to add to squid's rules. */
+function describeSquid(): void {
   const guide = (marker: string) =>
     findSnippet("docs/operations.md", "squid", { heading: "Egress proxy", marker }).trimEnd().split("\n");
 
   proxyTest("reaches http:// endpoints with the line of the guide", "squid", async (scene) => {
     const proxy = await scene.start({ ports: [443], lines: guide("SSL_ports") });
     expect(errorCode(await scene.send(proxy, `http://receiver.test:${scene.plain.port}/`))).toBeNull();
+  });
+
+  proxyTest("carries http:// and https:// over TLS of its own", "squid", async (scene) => {
+    const proxy = await scene.start({ tls: pem("right.pem") });
+    const sender = senderVia(`https://127.0.0.1:${proxy.port}`);
+    for (const { port } of [scene.plain, scene.secure]) {
+      const scheme = port === scene.plain.port ? "http" : "https";
+      for (let i = 0; i < 3; i++) {
+        expect(errorCode(await sender.send(requestTo(`${scheme}://receiver.test:${port}/`), `${i}`))).toBeNull();
+      }
+    }
+    sender.close();
+    expect([scene.plain.connections, scene.secure.connections]).toEqual([1, 1]);
   });
 
   proxyTest("that resolves refuses names that lead inside, with the lines of the guide", "squid", async (scene) => {
@@ -170,7 +183,7 @@ for (const name of ["squid", "tinyproxy"] as const) {
       expect(outcome).toMatchObject({ kind: "fault", code: "proxy", cause: "status_403" });
     });
 
-    if (name === "squid") describeGuide();
+    if (name === "squid") describeSquid();
 
     proxyTest("charges a dead receiver while others get through, and nobody before", name, async (scene) => {
       const proxy = await scene.start();

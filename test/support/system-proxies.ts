@@ -11,6 +11,8 @@ export interface SystemProxyOptions {
   readonly user?: string;
   /** To which CONNECT is allowed, in the place of 443. */
   readonly ports: readonly number[];
+  /** Key and certificate, PEM: it speaks TLS. Squid alone can. */
+  readonly tls?: string;
   /** Lines that come before all others, as an operator adds them. */
   readonly lines?: readonly string[];
 }
@@ -32,14 +34,16 @@ interface Kind {
 /** The rules that squid comes with, for other ports than 443. Its helper for passwords is one of ours. */
 const squid: Kind = {
   command: (file) => ["squid", "-N", "-f", file],
-  configure(port, directory, { user, ports, lines = [] }) {
+  configure(port, directory, { user, ports, tls, lines = [] }) {
+    const certificate = join(directory, "certificate.pem");
+    if (tls !== undefined) writeFileSync(certificate, tls);
     const helper = join(directory, "check-password");
     const verdict = `[ "$name:$password" = '${user ?? ""}' ] && echo OK || echo ERR`;
     writeFileSync(helper, `#!/bin/sh\nwhile read -r name password; do ${verdict}; done\n`, { mode: 0o755 });
     const authentication = [`auth_param basic program ${helper}`, "acl known proxy_auth REQUIRED"];
     return [
       ...lines,
-      `http_port 127.0.0.1:${port}`,
+      tls === undefined ? `http_port 127.0.0.1:${port}` : `https_port 127.0.0.1:${port} tls-cert=${certificate}`,
       "pid_filename none",
       "access_log none",
       "cache_log /dev/null",
