@@ -1,5 +1,6 @@
 /** The command on a queue and a log in which somebody has put what takes over a terminal. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { createCommand } from "./support/command.ts";
@@ -59,6 +60,21 @@ describe("what others named", () => {
       expect(text).toContain(expected);
       expect(UNSEEN.exec(text)?.[0], text).toBeUndefined();
     }
+  });
+
+  test("is escaped even by a command that forgets to", async () => {
+    const program = `import { createTerminal } from "./src/cli/terminal.ts";
+      const terminal = createTerminal({}, {});
+      terminal.print(terminal.paint("fine", "red") + ${JSON.stringify(HOSTILE)});
+      terminal.printTable([[${JSON.stringify(HOSTILE)}, "b"]]);
+      terminal.warn(${JSON.stringify(HOSTILE)});`;
+    const child = Bun.spawn([process.execPath, "-e", program], {
+      cwd: join(import.meta.dir, ".."),
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const text = (await child.stdout.text()) + (await child.stderr.text());
+    expect(text.split("fake").length - 1).toBe(3);
+    expect(UNSEEN.exec(text)?.[0], text).toBeUndefined();
   });
 
   test("is the same for a program that reads the JSON", async () => {

@@ -19,7 +19,7 @@ export interface Terminal {
   readonly isInteractive: boolean;
   /** Columns, when it is a terminal that shows stdout. */
   readonly columns: number | undefined;
-  /** A line for people; nothing with `--json`. */
+  /** A line for people; nothing with `--json`. What is in it from others does nothing to the terminal: it is escaped. */
   print(line?: string): void;
   /** A document for programs; nothing without `--json`. */
   printJson(document: unknown): void;
@@ -29,8 +29,8 @@ export interface Terminal {
   paint(text: string, ...colours: Colour[]): string;
   /** Rows with their columns below each other; the first row is the heading. */
   printTable(rows: readonly (readonly string[])[]): void;
-  /** Draw how far it has come, where that is seen; `done` takes it away. */
-  progress(total: number): { step(): void; done(): void };
+  /** Draw how far it has come, where that is seen; `step` is one more, or so many; `done` takes it away. */
+  progress(total: number): { step(count?: number): void; done(): void };
   /** Ask for a yes. */
   confirm(question: string): Promise<boolean>;
 }
@@ -39,7 +39,7 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
   const { stdin, stdout, stderr } = process;
   const hasColours = stdout.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
   const print = (line = "") => {
-    if (!isJson) stdout.write(`${line}\n`);
+    if (!isJson) stdout.write(`${withoutSurprises(line, hasColours)}\n`);
   };
   return {
     isJson,
@@ -68,8 +68,8 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
       };
       draw();
       return {
-        step() {
-          count += 1;
+        step(more = 1) {
+          count = Math.min(total, count + more); // what is counted may have grown since
           draw();
         },
         done: () => void stderr.write("\r\x1b[K"),
@@ -77,7 +77,7 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
     },
     async confirm(question) {
       const lines = createInterface({ input: stdin, output: stderr });
-      const answer = await lines.question(`${question} [y/N] `);
+      const answer = await lines.question(`${printable(question)} [y/N] `);
       lines.close();
       return /^y(es)?$/i.test(answer.trim());
     },
@@ -100,4 +100,12 @@ export function alignColumns(rows: readonly (readonly string[])[]): string[] {
       .join("  ")
       .trimEnd(),
   );
+}
+
+const OWN_COLOURS = new RegExp(`(\\n|\\x1b\\[(?:0|${Object.values(CODES).join("|")})m)`);
+
+/** A text in which only our own colours and line breaks act: a command that forgets to escape a name prints it escaped all the same. */
+function withoutSurprises(text: string, hasColours: boolean): string {
+  const parts = text.split(hasColours ? OWN_COLOURS : /(\n)/);
+  return parts.map((part, index) => (index % 2 === 1 ? part : printable(part))).join("");
 }
