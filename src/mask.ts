@@ -134,6 +134,7 @@ class Copy {
   /** How often something was replaced. */
   #masked = 0;
   #left = MAX_SHOWN;
+  readonly #keys = new Map<string, string>();
 
   /** @param searched  secrets to search for, longest first; undefined withholds all free text */
   constructor(
@@ -155,7 +156,7 @@ class Copy {
     const entries = Object.entries(value).map(([name, item]): [string, unknown] => {
       if (SECRET_KEY.test(name)) return [name, this.#mask()];
       return [
-        isFree ? this.#free(name) : name,
+        isFree ? this.#key(name) : name,
         this.of(item, name, isFree || FREE_KEYS.has(name), depth + 1, nestedTexts),
       ];
     });
@@ -173,6 +174,13 @@ class Copy {
     this.#left -= this.searched.length * (VALUE_COST + text.length) * SEARCH_COST;
     if (this.#left < 0) return WITHHELD;
     return this.searched.reduce((rest, secret) => rest.replaceAll(secret, MASK), text);
+  }
+
+  /** A name without secrets: mostly the same ones again. */
+  #key(name: string): string {
+    const known = this.#keys.get(name) ?? this.#free(name);
+    this.#keys.set(name, known);
+    return known;
   }
 
   /** Without secrets, known or not. */
