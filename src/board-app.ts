@@ -18,7 +18,7 @@ import type { Logger } from "./logger.ts";
 import { createLogin } from "./login.ts";
 import { createPageRoutes } from "./page-routes.tsx";
 import type { Queue } from "./queue.ts";
-import { checkValkey } from "./readiness.ts";
+import { createValkeyCheck } from "./readiness.ts";
 import { needsValkey, refuse } from "./refusal.tsx";
 import type { Valkey } from "./valkey.ts";
 
@@ -78,9 +78,10 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   const app = new Hono();
   app.use((c, next) => (`${c.req.path}/`.startsWith(`${BOARD}/`) ? bullBoardHeaders : headers)(c, next));
   app.use(unstored);
+  const check = createValkeyCheck({ valkey, queue: queue.name, program: "board" });
   app.route(
     "/",
-    createHealthRoutes(() => checkValkey(valkey)),
+    createHealthRoutes(async () => Object.values(await check()).flat()),
   );
 
   // From here on behind the login.

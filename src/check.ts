@@ -4,17 +4,19 @@
 import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
 import { checkProxy } from "./http/proxy-check.ts";
 import { valkeyProblems } from "./readiness.ts";
+import { findLacks, findMissed, type Program as RightsProgram } from "./rights.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 import { nearest } from "./unknown-settings.ts";
 import { NoDatabaseError, reachValkey, readFacts, type Valkey, type ValkeyFacts } from "./valkey.ts";
+import { describePersistence } from "./valkey-facts.ts";
 import { maskValkeyUrl, placeOf } from "./valkey-url.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
 /** A program that is started with settings and nothing else. */
 export interface Program {
-  /** `worker` or `board`: its file is `src/<name>.ts`. */
-  readonly name: string;
+  /** Its file is `src/<name>.ts`. */
+  readonly name: RightsProgram;
   /** One sentence for `--help`. */
   readonly purpose: string;
 }
@@ -45,7 +47,7 @@ export async function loadConfigOrAnswer(env: Env, args: readonly string[], prog
     process.exit(OK);
   }
   if (args.includes("--check")) {
-    const { code, text } = await checkSettings(env);
+    const { code, text } = await checkSettings(env, program.name);
     process.stdout.write(text);
     process.exit(code);
   }
@@ -78,8 +80,9 @@ function describeProgram({ name, purpose }: Program): string {
 
 ${purpose}
 
-  --check  print the settings as understood, ask Valkey about itself, and end: 0 all is well, 1 Valkey is
-           not fit for a queue, 69 Valkey or the proxy cannot be used, 78 a setting is wrong or misspelt
+  --check  print the settings as understood, ask Valkey about itself, try what is needed of it, and end: 0 all
+           is well, 1 Valkey is not fit for a queue or does not allow what is needed, 69 Valkey or the proxy
+           cannot be used, 78 a setting is wrong or misspelt
   --help   print this
 
 Settings are environment variables; Bun also reads them from .env. With their defaults:
@@ -89,13 +92,17 @@ ${settings.join("\n\n")}
 }
 
 /** The text of `--check`, and the exit code: every problem there is, none of the secrets. */
-async function checkSettings(env: Env): Promise<{ readonly code: number; readonly text: string }> {
+async function checkSettings(
+  env: Env,
+  program: RightsProgram,
+): Promise<{ readonly code: number; readonly text: string }> {
   const loaded = loadConfig(env);
   const misspelt = findMisspelt(env);
   const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
   const place = placeOf(url.data ?? "");
   const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
-  const facts = reached?.ok ? await askFacts(reached.valkey) : undefined;
+  const queue = SETTINGS.queue.schema.safeParse(env.WEBHOOK_QUEUE || SETTINGS.queue.default).data;
+  const facts = reached?.ok ? await askFacts(reached.valkey, queue, program) : undefined;
   const proxy =
     loaded.ok && loaded.config.proxy ? await checkProxy({ ...loaded.config, proxy: loaded.config.proxy }) : undefined;
 
@@ -111,7 +118,7 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
       : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`]),
     ...(proxy?.problem === undefined ? [] : [`The proxy at ${proxy.place} ${proxy.problem}`]),
   ];
-  const factProblems = typeof facts === "object" ? valkeyProblems(facts) : [];
+  const factProblems = typeof facts === "object" ? [...valkeyProblems(facts), ...facts.lacks] : [];
   const problems = [...settingProblems, ...reachProblems, ...factProblems];
 
   const codes = [
@@ -124,16 +131,29 @@ async function checkSettings(env: Env): Promise<{ readonly code: number; readonl
       .map(([key, setting]) => describeSetting(key, setting, env))
       .join("")}`,
     typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
+    typeof facts === "object" && facts.missed.length > 0 ? `Notes\n${indent(facts.missed)}` : "",
     proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
-    problems.length > 0 ? `Problems\n${problems.map((problem) => `  ${problem}\n`).join("")}` : "All is well.\n",
+    problems.length > 0 ? `Problems\n${indent(problems)}` : "All is well.\n",
   ];
   return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
 }
 
-/** Its facts, or why it does not tell them. */
-async function askFacts(valkey: Valkey): Promise<ValkeyFacts | string> {
+const indent = (lines: readonly string[]): string => lines.map((line) => `  ${line}\n`).join("");
+
+interface Answers extends ValkeyFacts {
+  /** What is needed and not allowed, a sentence each. */
+  readonly lacks: readonly string[];
+  /** What is done without. */
+  readonly missed: readonly string[];
+}
+
+/** Its facts and what it does not allow, or why it does not tell. */
+async function askFacts(valkey: Valkey, queue: string | undefined, program: RightsProgram): Promise<Answers | string> {
   try {
-    return await readFacts(valkey);
+    const facts = await readFacts(valkey);
+    // A replica takes no writes, and says so by its role.
+    const lacks = queue !== undefined && facts.isPrimary ? await findLacks(valkey, queue, program) : [];
+    return { ...facts, lacks, missed: await findMissed(valkey, facts) };
   } catch (error) {
     return (error as Error).message;
   } finally {
@@ -158,7 +178,7 @@ function describeFacts({ server, evictionPolicy, appendOnly, isPrimary }: Valkey
   const rows = [
     ["version", server],
     ["eviction", evictionPolicy],
-    ["persistence", appendOnly ? "append-only file" : "no append-only file: a restart may lose what is queued"],
+    ["persistence", describePersistence(appendOnly)],
     ["role", isPrimary ? "primary" : "replica"],
   ] as const;
   return describeRows(rows);

@@ -12,7 +12,8 @@ import { connectValkey, type Valkey } from "./valkey.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
 const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
-const PAUSE_MS = 1000; // 1 s before the next try while Valkey is away
+const PAUSE_MS = 1000; // 1 s before the next try after one that Valkey refused; then twice as long each time
+const MAX_PAUSE_MS = 16 * 1000; // 16 s
 
 /**
  * Merge lists of waiting jobs into `wait`, the older of two in front, and wake a worker. The shorter list is moved, since a
@@ -92,15 +93,18 @@ async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "wa
   const merge = () => valkey.eval(MERGE, keys.length, ...keys, `${prefix}:`) as Promise<number>;
   let isTold = false;
   const watch = async (): Promise<void> => {
+    let pauseMs = PAUSE_MS;
     while (valkey.status !== "end") {
       try {
         const caughtOne = valkey.blmove(paused, caught, "RIGHT", "LEFT", WATCH_SECONDS);
         const [jobs] = await Promise.all([merge(), caughtOne]);
+        pauseMs = PAUSE_MS;
         if (jobs === 0 || isTold) continue;
         isTold = true; // once: an old backend may do so with every event
         logger.warn({ jobs, hint: "a client of BullMQ 5 or older paused the queue" }, "queue.old_client");
       } catch {
-        await Bun.sleep(PAUSE_MS);
+        await Bun.sleep(pauseMs);
+        pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs);
       }
     }
   };

@@ -6,10 +6,23 @@ import { type Command, Redis, type RedisOptions, ReplyError } from "ioredis";
 import { within } from "./deadline.ts";
 import { joinWrites } from "./joined-writes.ts";
 import type { Logger } from "./logger.ts";
+import { createRefusalWatch, type RefusalWatch } from "./refusal-watch.ts";
+import { codeOf, refusalOf } from "./refusals.ts";
 import { createResend, type Resend } from "./resend.ts";
+import { buildInfo, isLoading } from "./valkey-facts.ts";
 import { addressOf, placeOf } from "./valkey-url.ts";
 
+export { readFacts, type ValkeyFacts } from "./valkey-facts.ts";
+
 export type Valkey = Redis;
+
+/** Valkey was started and still reads its data: it answers, and does nothing yet. */
+export class LoadingError extends Error {
+  override readonly name = "LoadingError";
+  constructor() {
+    super("Valkey is loading");
+  }
+}
 
 /** Valkey does not have the database that the URL names. It has database 0, with the events of another environment. */
 export class NoDatabaseError extends Error {
@@ -24,6 +37,7 @@ export class NoDatabaseError extends Error {
   }
 }
 
+const LOADING_MS = 500; // how often to ask a Valkey that loads, or is busy
 const SENTINEL_MS = 2 * 1000; // 2 s for one Sentinel to answer: then the next is asked
 
 /**
@@ -53,6 +67,8 @@ const NO_DATABASE = /^ERR (DB index is out of range|SELECT is not allowed in clu
 class DatabaseConnection extends Redis {
   /** Takes commands that Valkey refused for now; undefined leaves them to their callers. Duplicates have none. */
   resend: Resend<Command> | undefined;
+  /** Told of all that is refused; shared with duplicates. */
+  refusals: RefusalWatch | undefined;
 
   constructor(
     private readonly place: string,
@@ -64,12 +80,44 @@ class DatabaseConnection extends Redis {
 
   /** BullMQ blocks on a duplicate; ioredis's own would be a plain Redis. */
   override duplicate(options?: RedisOptions): Redis {
-    return new DatabaseConnection(this.place, { ...this.options, ...options });
+    const duplicate = new DatabaseConnection(this.place, { ...this.options, ...options });
+    duplicate.refusals = this.refusals;
+    return duplicate;
+  }
+
+  override sendCommand(...given: Parameters<Redis["sendCommand"]>): unknown {
+    this.refusals?.sent(given[0]);
+    return super.sendCommand(...given);
+  }
+
+  /**
+   * ioredis asks this in its handshake, and BullMQ as it starts: neither could go on without an answer. A user that may not ask
+   * gets what HELLO tells.
+   */
+  override info(...given: unknown[]): Promise<string> {
+    const callback = given.find((one) => typeof one === "function") as
+      | ((error: unknown, info?: string) => void)
+      | undefined;
+    const sections = given.filter((one) => typeof one === "string");
+    const asked = (this.call("info", ...sections) as Promise<string>).catch((error: Error) => {
+      if (refusalOf(error) === "later")
+        return new Promise((resolve) => setTimeout(resolve, LOADING_MS)).then(() => this.info(...sections));
+      if (codeOf(error) !== "NOPERM") throw error;
+      return (this.call("hello") as Promise<unknown[]>).catch(() => []).then(buildInfo);
+    });
+    const told = asked.then((info) => {
+      if (isLoading(info)) this.silentEmit("error", new LoadingError());
+      callback?.(null, info);
+      return info;
+    });
+    if (callback !== undefined) told.catch(callback);
+    return told;
   }
 
   /** ioredis calls this with each error of Valkey, and the command that it answers. */
   override handleReconnection(error: Error, item: Parameters<Redis["handleReconnection"]>[1]): void {
     const command = item.command as Command;
+    if (this.status === "ready") this.refusals?.refused(error, command);
     const isAlone = this.status === "ready" && !command.inTransaction; // no part of a handshake, nor of a transaction
     if (isAlone && !isReadonly(error) && this.resend?.take(error, command)) return;
     super.handleReconnection(error, item);
@@ -101,16 +149,28 @@ const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's lo
  *
  * @param url   as `VALKEY_URL`
  * @param name  shown in CLIENT LIST and in the log
+ * @param isProbe  what Valkey refuses is its callers' at once, and nobody else is told: for who asks how it is
  */
-export function connectValkey(url: string, name: string, logger: Pick<Logger, "info" | "warn">): Valkey {
+export function connectValkey(
+  url: string,
+  name: string,
+  logger: Pick<Logger, "info" | "warn">,
+  { isProbe = false }: { readonly isProbe?: boolean } = {},
+): Valkey {
+  const failover = createFailoverPause();
   const valkey = openValkey(url, {
     connectionName: name,
     maxRetriesPerRequest: null,
+    maxLoadingRetryTime: LOADING_MS,
     // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
     socketTimeout: SILENCE_MS,
-    retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), MAX_RECONNECT_DELAY_MS),
+    retryStrategy: (times) => Math.min(Math.max(50 * 2 ** Math.min(times, 10), failover.ms()), MAX_RECONNECT_DELAY_MS),
     // Go and find the new primary, then resend.
-    reconnectOnError: (error) => (isReadonly(error) ? 2 : false),
+    reconnectOnError(error) {
+      if (!isReadonly(error)) return false;
+      failover.foundReplica();
+      return 2;
+    },
   });
   expectFailovers(valkey);
   valkey.on("connect", () => joinWrites(valkey.stream));
@@ -125,18 +185,39 @@ export function connectValkey(url: string, name: string, logger: Pick<Logger, "i
     if (known !== undefined && (!isMissing || known instanceof NoDatabaseError)) return;
     logger.warn({ connection: name, reason: isMissing ? error.message : (error.code ?? error.message) }, "valkey.away");
   });
-  valkey.resend = createResend({
-    send: (command: Command) => void valkey.sendCommand(command),
+  if (isProbe) return valkey;
+  valkey.refusals = createRefusalWatch({
     onRefusing: (reason) => logger.warn({ connection: name, reason }, "valkey.refuses"),
     onAccepting: () => logger.info({ connection: name }, "valkey.accepts"),
   });
+  valkey.resend = createResend((command: Command) => void valkey.sendCommand(command));
   return valkey;
+}
+
+const FAILOVER_MS = 10 * 1000; // 10 s without another replica found: the failover is over
+
+/** How long to wait before looking for the primary again: longer each time a replica is found in its place. */
+function createFailoverPause() {
+  let found = 0;
+  let lastFoundAt = Number.NEGATIVE_INFINITY;
+  return {
+    foundReplica(): void {
+      const sinceMs = performance.now() - lastFoundAt;
+      if (sinceMs > FAILOVER_MS) found = 0;
+      if (sinceMs > 50) found += 1; // all commands in flight say so at once
+      lastFoundAt = performance.now();
+    },
+    ms: () => (performance.now() - lastFoundAt > FAILOVER_MS ? 0 : 50 * 2 ** Math.min(found, 10)),
+  };
 }
 
 const troubles = new WeakMap<Valkey, Error>();
 
 /** Why a connection of {@link connectValkey} cannot be used: its last error; undefined while it can. */
 export const troubleOf = (valkey: Valkey): Error | undefined => troubles.get(valkey);
+
+/** What Valkey refuses of a connection of {@link connectValkey}, or of its duplicates, in its own words; undefined while it takes all. */
+export const refusedOf = (valkey: Valkey): string | undefined => (valkey as DatabaseConnection).refusals?.reason;
 
 /** For each READONLY ioredis listens to the connection's end once more: a failover under load is no leak to warn of. */
 export function expectFailovers(valkey: Valkey): void {
@@ -189,46 +270,18 @@ export async function reachValkey(url: string, name: string): Promise<Reached> {
     maxRetriesPerRequest: 0,
   });
   let complaint: NodeJS.ErrnoException | undefined;
-  valkey.on("error", (error: NodeJS.ErrnoException) => {
-    complaint ??= error;
-  });
-  const isReady = await within(
-    REACH_MS,
-    valkey.connect().then(() => valkey.ping()),
-    undefined,
-  );
+  const { promise: hasComplained, resolve } = Promise.withResolvers<undefined>();
+  const complain = (error: NodeJS.ErrnoException) => {
+    complaint ??= codeOf(error) === "LOADING" ? new LoadingError() : error;
+    resolve(undefined);
+  };
+  valkey.on("error", complain);
+  const answered = valkey.connect().then(() => valkey.ping());
+  answered.catch(complain); // unless something was said before that explains it
+  const isReady = await within(REACH_MS, Promise.race([answered, hasComplained]), undefined);
   if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
   valkey.disconnect();
   if (complaint instanceof NoDatabaseError) return { ok: false, reason: complaint.problem, isWrongSetting: true };
   if (complaint === undefined) return { ok: false, reason: "no answer" };
   return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message.replace(/\.$/, "") };
-}
-
-/** What a Valkey (or Redis) server says about itself. */
-export interface ValkeyFacts {
-  /** `Valkey 8.0.1` or `Redis 7.0.15`. */
-  readonly server: string;
-  /** `noeviction`, or a policy under which queued events may vanish. */
-  readonly evictionPolicy: string;
-  /** Whether the append-only file is on. */
-  readonly appendOnly: boolean;
-  /** Whether it takes writes: a replica does not. */
-  readonly isPrimary: boolean;
-  readonly usedMemoryBytes: number;
-  /** 0 when there is no limit. */
-  readonly maxMemoryBytes: number;
-}
-
-/** Ask Valkey about itself. Waits while it is away: race it with a deadline where that matters. */
-export async function readFacts(valkey: Valkey): Promise<ValkeyFacts> {
-  const info = new Map((await valkey.info()).split("\r\n").map((line) => line.split(":", 2) as [string, string]));
-  const version = info.get("valkey_version");
-  return {
-    server: version === undefined ? `Redis ${info.get("redis_version")}` : `Valkey ${version}`,
-    evictionPolicy: info.get("maxmemory_policy") ?? "unknown",
-    appendOnly: info.get("aof_enabled") === "1",
-    isPrimary: info.get("role") === "master",
-    usedMemoryBytes: Number(info.get("used_memory")),
-    maxMemoryBytes: Number(info.get("maxmemory")),
-  };
 }

@@ -11,11 +11,11 @@ import { watchQueue } from "./metrics.ts";
 import { watchPausedList } from "./paused-list.ts";
 import { createPipeline } from "./pipeline.ts";
 import { openQueue } from "./queue.ts";
-import { checkValkey, checkWorker } from "./readiness.ts";
+import { checkWorker, createValkeyCheck, untilAccepted } from "./readiness.ts";
 import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
 import { watchStrays } from "./stray-jobs.ts";
-import { connectValkey } from "./valkey.ts";
+import { connectValkey, troubleOf } from "./valkey.ts";
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "worker",
@@ -25,12 +25,15 @@ const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 exitWithoutDatabase(valkey);
-const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger);
+const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger, { isProbe: true });
 
 // Loaded only when it is on: off, it costs nothing.
 const tracing =
   config.tracingShare > 0 ? (await import("./tracing.ts")).startTracing(config.tracingShare, logger) : undefined;
-const { worker, sender, gate, metrics } = createPipeline({ config, logger, valkey, tracing });
+const { worker, sender, gate, metrics } = createPipeline({
+  ...{ config, logger, valkey, tracing },
+  suspectsProgram: `${import.meta.dir}/suspect-process.ts`,
+});
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue, probeValkey);
@@ -39,10 +42,12 @@ publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
 watchPausedList({ ...config, logger });
 
 let isStopping = false;
+const check = createValkeyCheck({ valkey: probeValkey, working: valkey, queue: config.queue, program: "worker" });
 const routes = createHealthRoutes(async () => {
   if (isStopping) return ["the worker is stopping"];
-  const [store, loop] = await Promise.all([checkValkey(probeValkey), checkWorker(worker, queue, Date.now())]);
-  return [...store, ...loop];
+  const { obstacles, risks } = await check();
+  const loop = obstacles.length > 0 ? [] : await checkWorker(worker, queue, Date.now());
+  return [...obstacles, ...risks, ...loop];
 }).route("/", createMetricsRoutes(metrics.registry));
 const server = serve(routes.fetch, { host: config.workerHost, port: config.workerPort, setting: "WORKER_PORT" });
 
@@ -58,9 +63,15 @@ onSignals(async (signal) => {
   return isClean ? 0 : 1;
 }, hurried.resolve);
 
+const { origin: url } = server.url;
+logger.info({ url }, "worker.listening");
+await untilAccepted(check, (problems) => {
+  // A connection that has trouble has said so itself.
+  if (troubleOf(probeValkey) === undefined) logger.warn({ problems }, "worker.unready");
+});
 worker.run().catch(async (error: Error) => {
   logger.fatal({ reason: error.message }, "worker.died");
   await flush();
   process.exit(1);
 });
-logger.info({ url: server.url.origin, queue: config.queue, concurrency: config.concurrency }, "worker.ready");
+logger.info({ url, queue: config.queue, concurrency: config.concurrency }, "worker.ready");

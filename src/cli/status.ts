@@ -7,6 +7,7 @@ import { formatSpan } from "../moments.ts";
 import type { Queue } from "../queue.ts";
 import type { Tally } from "../summary.ts";
 import type { ValkeyFacts } from "../valkey.ts";
+import { describePersistence, UNTOLD } from "../valkey-facts.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -98,9 +99,9 @@ function describeValkey({ server, evictionPolicy, appendOnly, isPrimary, usedMem
   return {
     server,
     eviction: evictionPolicy,
-    append_only: appendOnly,
+    append_only: appendOnly ?? null,
     role: isPrimary ? "primary" : "replica",
-    used_memory_bytes: usedMemoryBytes,
+    used_memory_bytes: usedMemoryBytes ?? null,
   };
 }
 
@@ -123,8 +124,8 @@ function printStatus(terminal: Terminal, status: Status): void {
     ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.map(printable).join(", "), "yellow")],
     ["Valkey", `${printable(valkey.server)}, ${good(valkey.role === "primary", valkey.role)}`],
     ["eviction", good(valkey.eviction === "noeviction", printable(valkey.eviction))],
-    ["persistence", valkey.append_only ? "append-only file" : "no append-only file: a restart may lose what is queued"],
-    ["memory", `${Math.ceil(valkey.used_memory_bytes / MEBIBYTE)} MiB`],
+    ["persistence", describePersistence(valkey.append_only)],
+    ["memory", valkey.used_memory_bytes === null ? UNTOLD : `${Math.ceil(valkey.used_memory_bytes / MEBIBYTE)} MiB`],
   ]);
   if (problems.length > 0) terminal.print();
   for (const problem of problems) terminal.print(terminal.paint(printable(problem), "red"));
