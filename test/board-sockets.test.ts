@@ -1,12 +1,15 @@
 /** The board's process under requests that no browser sends, byte by byte. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { connect } from "node:net";
 import { startBoardProcess } from "./support/board.ts";
+import { eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 setDefaultTimeout(60_000); // one of them takes its time
 
 const board = await startBoardProcess({
   VALKEY_URL: await testValkeyUrl(),
+  BOARD_TRUST_PROXY: "127.0.0.1",
   WEBHOOK_QUEUE: `raw-${crypto.randomUUID()}`,
 });
 afterAll(() => board.stop());
@@ -88,11 +91,25 @@ describe("a request", () => {
     expect(status, body).toBe(expected);
   });
 
-  test("whose form comes a byte a second is refused within a quarter of a minute", async () => {
+  test("that comes a byte a second is refused when that is its form, cut off when that is its head", async () => {
     const bytes = post("user=usr_1&job=1&more=012345678901234567890123456789", FORM, "Content-Length: 52");
-    const head = bytes.indexOf("\r\n\r\n") + 4;
-    const { status } = await board.send(bytes.slice(0, head), { slowly: bytes.slice(head) });
-    expect(status).toBe(408);
+    const body = bytes.indexOf("\r\n\r\n") + 4;
+    const [form, head] = await Promise.all([
+      board.send(bytes.slice(0, body), { slowly: bytes.slice(body) }), // 10 s
+      board.send("GET / HTTP/1.1\r\n", { slowly: `X-Header: ${"a".repeat(50)}` }), // 12 s
+    ]);
+    expect(form.status).toBe(408);
+    expect([head.status, head.tookMs < 40_000]).toEqual([0, true]);
+  });
+
+  test("is answered beside a thousand others that never end", async () => {
+    const open = Array.from({ length: 1_000 }, () => connect(board.port, "127.0.0.1"));
+    for (const socket of open) {
+      socket.on("error", () => {});
+      socket.write("POST /actions/redeliver HTTP/1.1\r\nHost: localhost\r\nContent-Le");
+    }
+    expect((await board.send(get("/", HOST))).status).toBe(200);
+    for (const socket of open) socket.destroy();
   });
 
   test.each([
@@ -108,6 +125,19 @@ describe("a request", () => {
     const { head } = await board.send(get(path, HOST));
     expect(head.toLowerCase()).toContain("cache-control: no-store");
   });
+});
+
+test("an operator's name from a trusted proxy is logged without what acts on a terminal", async () => {
+  const headers = [
+    "Origin: http://localhost",
+    "Content-Length: 0",
+    "X-Forwarded-User: ada\x9b31m\x85",
+    "X-Forwarded-For: 203.0.113.9",
+  ];
+  const put = get("/board/api/queues/resume", HOST, ...headers).replace("GET", "PUT");
+  expect((await board.send(put)).status).toBe(200);
+  const line = '"operator":"ada\\u009b31m\\u0085","address":"203.0.113.9"';
+  await eventually(() => board.output().includes(line), Boolean);
 });
 
 test("has told no stack trace and no failure, and still serves its first page", async () => {
