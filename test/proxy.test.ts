@@ -190,6 +190,82 @@ describe("the proxy is asked", () => {
   );
 });
 
+/** A relay to a port that carries everything back, and the other way 1 MB until it is told to go on. */
+async function slowWayTo(port: number) {
+  const { promise: mayGoOn, resolve: goOn } = Promise.withResolvers<void>();
+  const { promise: closed, resolve: close } = Promise.withResolvers<void>();
+  let bytes = 0;
+  const relay = createServer((near) => {
+    const far = connect({ host: "127.0.0.1", port });
+    let left = 1024 * 1024;
+    near.on("data", (chunk: Buffer) => {
+      far.write(chunk);
+      bytes += chunk.length;
+      left -= chunk.length;
+      if (left > 0) return;
+      left = Number.POSITIVE_INFINITY;
+      near.pause();
+      mayGoOn.then(() => near.resume());
+    });
+    near.on("close", () => far.end()).on("error", () => {});
+    near.on("close", () => close());
+    far.pipe(near);
+    far.on("error", () => {});
+  });
+  await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
+  stops.push(() => relay.close());
+  return { port: (relay.address() as { port: number }).port, goOn, closed, bytes: () => bytes };
+}
+
+test.each([
+  ["http", "http"],
+  ["http", "https"],
+  ["https", "http"],
+  ["https", "https"],
+])("an event that is taken early arrives whole (proxy %s, receiver %s)", async (ofProxy, scheme) => {
+  const { promise: read, resolve } = Promise.withResolvers<number>();
+  const { promise: answered, resolve: hasAnswered } = Promise.withResolvers<void>();
+  const onConnection = (socket: Socket): void => {
+    let bytes = 0;
+    socket.once("data", () => {
+      socket.write(http(200, "", ["Content-Length: 0", "Connection: close"]), () => hasAnswered());
+    });
+    socket.on("data", (chunk: Buffer) => {
+      bytes += chunk.length;
+    });
+    socket.on("close", () => resolve(bytes));
+  };
+  const to = await receiver(() => {}, { ...(scheme === "https" && { tls }), onConnection });
+  const proxy = await proxying("tunnel", ofProxy === "https" ? { tls } : {});
+  const way = await slowWayTo(proxy.port);
+  const request = requestTo(`${scheme}://receiver.test:${to.port}/`, { text: "x".repeat(16 * 1024 * 1024) });
+  const sending = senderVia(`${ofProxy}://127.0.0.1:${way.port}`, { timeoutMs: 15_000 }).send(request, "1");
+  await answered;
+  setTimeout(way.goOn, 200); // the answer is there by then; an event that is cut off would be by then, too
+  expect(what(await sending)).toEqual(response(200));
+  expect(await read).toBeGreaterThan(request.body.length);
+});
+
+test.each([
+  ["http", "http"],
+  ["http", "https"],
+  ["https", "http"],
+  ["https", "https"],
+])("a tunnel that is stuck ends with its attempt (proxy %s, receiver %s)", async (ofProxy, scheme) => {
+  const to = await receiver(() => {}, {
+    ...(scheme === "https" && { tls }),
+    onConnection: (socket) => socket.resume(),
+  });
+  const proxy = await proxying("tunnel", ofProxy === "https" ? { tls } : {});
+  const way = await slowWayTo(proxy.port);
+  const request = requestTo(`${scheme}://receiver.test:${to.port}/`, { text: "x".repeat(16 * 1024 * 1024) });
+  const sender = senderVia(`${ofProxy}://127.0.0.1:${way.port}`, { timeoutMs: 1000 });
+  expect(what(await sender.send(request, "1"))).toEqual(failure("timeout"));
+  way.goOn(); // it sees the end only once it reads
+  await way.closed;
+  expect(way.bytes()).toBeLessThan(request.body.length);
+});
+
 describe("an answer of the proxy", () => {
   const accepted = "HTTP/1.1 200 Connection established\r\nProxy-Agent: test\r\nContent-Length: 5\r\n\r\n";
 

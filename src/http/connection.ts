@@ -3,7 +3,7 @@
  */
 import type { Socket } from "node:net";
 import { perPoll } from "../turn.ts";
-import type { Dial, Dialing, Target } from "./dial.ts";
+import { type Dial, type Dialing, type Target, unsentBytes } from "./dial.ts";
 
 /** Who is told what comes over a connection. */
 export interface Exchange {
@@ -189,7 +189,7 @@ export class Connection implements Dialing {
 
   /** All of the request has left. */
   get isSent(): boolean {
-    return this.#unsent === undefined && this.#socket?.writableLength === 0;
+    return this.#unsent === undefined && this.#socket !== undefined && unsentBytes(this.#socket) === 0;
   }
 
   /** The exchange is over: it hears nothing any more. */

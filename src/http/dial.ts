@@ -190,7 +190,17 @@ async function hasRoute(address: string, port: number): Promise<boolean> {
  * @returns ends it, as in {@link OpenSocket}
  */
 export function openTlsWithin(socket: Socket, target: Target, ca: string | undefined, opening: Opening): () => void {
-  return awaitReady(connectTls({ socket, ...tlsOptions(target, ca) }), true, opening);
+  const within = connectTls({ socket, ...tlsOptions(target, ca) });
+  carriers.set(within, socket);
+  within.on("close", () => socket.destroy()); // else Bun lets TLS within TLS send all that it has, however long that takes
+  return awaitReady(within, true, opening);
+}
+
+const carriers = new WeakMap<Socket, Socket>();
+
+/** How many bytes have been written to a socket, or to one that carries it, and have not left this process. */
+export function unsentBytes(socket: Socket): number {
+  return socket.writableLength + (carriers.get(socket)?.writableLength ?? 0);
 }
 
 /**
