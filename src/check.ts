@@ -1,7 +1,7 @@
 /**
  * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
  */
-import { findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
+import { findExpanded, findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
 import { checkProxy } from "./http/proxy-check.ts";
 import { valkeyProblems } from "./readiness.ts";
 import { findLacks, findMissed, type Program as RightsProgram } from "./rights.ts";
@@ -126,12 +126,13 @@ async function checkSettings(
     reachProblems.length && UNAVAILABLE,
     factProblems.length && FAILED,
   ];
+  const notes = [...findExpanded(env), ...(typeof facts === "object" ? facts.missed : [])];
   const sections = [
     `Settings\n${Object.entries(SETTINGS)
       .map(([key, setting]) => describeSetting(key, setting, env))
       .join("")}`,
     typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
-    typeof facts === "object" && facts.missed.length > 0 ? `Notes\n${indent(facts.missed)}` : "",
+    notes.length > 0 ? `Notes\n${indent(notes)}` : "",
     proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
     problems.length > 0 ? `Problems\n${indent(problems)}` : "All is well.\n",
   ];

@@ -86,6 +86,32 @@ export function loadConfigFile(process: { versions: { bun?: string }; loadEnvFil
   }
 }
 
+/**
+ * Settings whose value in `.env` the runtime has changed: Bun takes what stands behind a `$` for the name of a variable, in
+ * quotes too. One sentence for each.
+ */
+export function findExpanded(env: Readonly<Record<string, string | undefined>>, text = readEnvFile()): string[] {
+  const names = Object.values(SETTINGS).map(({ name }) => name);
+  return [...text.matchAll(/^\s*(?:export\s+)?(\w+)\s*=\s*(["'`]?)(.*?)\2\s*$/gm)].flatMap(
+    ([, name = "", , written = ""]) => {
+      const before = /^(?:[^$\\]|\\.)*(?=\$)/.exec(written)?.[0];
+      const value = env[name];
+      if (!names.includes(name) || before === undefined || value === undefined || value === written) return [];
+      // Does it come from there at all? What the environment has goes before the file.
+      if (!value.startsWith(before.replaceAll("\\$", "$"))) return [];
+      return [`${name} in .env has a $, and what stands behind it was replaced: write \\$ for a $ that is meant`];
+    },
+  );
+}
+
+function readEnvFile(): string {
+  try {
+    return process.versions.bun === undefined ? "" : readFileSync(".env", "utf8");
+  } catch {
+    return ""; // there is none
+  }
+}
+
 /** Variables that look like settings and are none: for a warning. */
 export function findMisspelt(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
   return findUnknownSettings(

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,9 +22,9 @@ afterAll(async () => {
   rmSync(cwd, { recursive: true });
 });
 
-async function run(program: string, args: string[], env: Record<string, string> = {}) {
+async function run(program: string, args: string[], env: Record<string, string> = {}, directory = cwd) {
   const child = Bun.spawn([process.execPath, join(root, `src/${program}.ts`), ...args], {
-    cwd,
+    cwd: directory,
     env: { PATH: process.env.PATH ?? "", VALKEY_URL: valkey.url, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -45,6 +45,24 @@ describe.each(["worker", "board"])("the %s", (program) => {
       const text = `  ${name} ${value || "(unset)"}\n      ${meaning}\n      expected: ${expected}\n`;
       expect(out.replaceAll(/(?<=[A-Z]) +/g, " ")).toContain(text);
     }
+  });
+
+  test("says which value of .env the runtime has changed, since a $ begins the name of a variable there", async () => {
+    const own = mkdtempSync(join(tmpdir(), "fluxhook-env-"));
+    const lines = [
+      `BOARD_PASSWORD='pa$word-${SECRET}'`,
+      "BOARD_ENVIRONMENT=a$b",
+      "WEBHOOK_QUEUE=own",
+      "BOARD_USER=a\\$b",
+    ];
+    writeFileSync(join(own, ".env"), lines.join("\n"));
+    const { out, code } = await run(program, ["--check"], { BOARD_ENVIRONMENT: "set outside" }, own);
+    rmSync(own, { recursive: true });
+    expect(out).toContain("Notes\n  BOARD_PASSWORD in .env has a $, and what stands behind it was replaced");
+    expect(out).not.toContain("BOARD_ENVIRONMENT in .env");
+    expect(out).not.toContain("BOARD_USER in .env");
+    expect(out).not.toContain(SECRET);
+    expect(code).toBe(0);
   });
 
   test("names an option that it does not have", async () => {
