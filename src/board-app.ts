@@ -173,8 +173,10 @@ const unstored: MiddlewareHandler = async (c, next) => {
 /** What csrf() leaves: it looks at what a form can send, but a browser says of every action from which site it comes. */
 const ownSite: MiddlewareHandler = async (c, next) => {
   const site = c.req.header("sec-fetch-site");
+  const origin = c.req.header("origin"); // what older browsers say; the scheme is the proxy's
+  const isOwn = origin === undefined || URL.parse(origin)?.host === new URL(c.req.url).host;
   const isAction = c.req.method !== "GET" && c.req.method !== "HEAD";
-  if (isAction && site !== undefined && site !== "same-origin") throw new HTTPException(403);
+  if (isAction && (site === undefined ? !isOwn : site !== "same-origin")) throw new HTTPException(403);
   await next();
 };
 

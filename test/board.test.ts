@@ -359,6 +359,31 @@ describe("a request from another site", () => {
     expect(await producer.getJobCounts()).toEqual(before);
   });
 
+  test("can do nothing at all, by whatever route, whatever it says it sends", async () => {
+    const job = await producer.add("file.created", data(), { delay: 60_000 });
+    const state = async () => JSON.stringify([await producer.getJobCounts(), await producer.isPaused()]);
+    const before = await state();
+    const actions = appRoutes.api
+      .filter(({ method }) => method !== "get")
+      .map(({ method, route }) => ({ method: String(method).toUpperCase(), path: `/board${String(route)}` }));
+    const own = ["redeliver", "test"].map((name) => ({ method: "POST", path: `/actions/${name}` }));
+    const places = ["cross-site", "same-site", "none"].map((site) => ({ "sec-fetch-site": site }));
+    const origins = ["https://evil.example", "null", "http://localhost.evil.example"].map((origin) => ({ origin }));
+    for (const from of [...places, ...origins]) {
+      for (const type of ["", "text/plain", "application/x-www-form-urlencoded", "application/json"]) {
+        for (const { method, path } of [...actions, ...own]) {
+          const route = path.replace(":queueName", QUEUE).replace(":jobId", job.id as string);
+          const body = path.startsWith("/actions") ? `user=usr_1&job=${job.id}` : "{}";
+          const headers = { ...from, ...(type === "" ? {} : { "content-type": type }) };
+          const { status } = await app.request(route, { method, headers, body });
+          expect(status, JSON.stringify([method, route, headers])).toBe(403);
+        }
+      }
+    }
+    expect(await state()).toBe(before);
+    await job.remove();
+  });
+
   test("cannot pause the queue", async () => {
     expect((await app.request(api("/pause"), { method: "PUT", headers: form })).status).toBe(403);
     expect(await producer.isPaused()).toBe(false);
