@@ -116,6 +116,12 @@ export function createBoardApp(options: BoardAppOptions): Hono {
     }),
   );
 
+  answerTrouble(app, site, { logger, boardLog });
+  return app;
+}
+
+/** What the app says when there is nothing, when it refuses, and when it fails: never an error's own words. */
+function answerTrouble(app: Hono, site: Site, { logger, boardLog }: { logger: Logger; boardLog: BoardLog }): void {
   app.notFound((c) =>
     refuse(c, site, {
       status: 404,
@@ -143,7 +149,6 @@ export function createBoardApp(options: BoardAppOptions): Hono {
       text: "An error of the board's own: its log, board.failed, has the reason.",
     });
   });
-  return app;
 }
 
 /**

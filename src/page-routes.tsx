@@ -3,7 +3,7 @@
  * The board's own pages, and the actions on them. Everything shown is escaped by JSX; every action is a POST that leads
  * back to a page with one of a few fixed sentences.
  */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { ContractError, jobData } from "../jobs/event.ts";
 import type { AttemptLog } from "./attempts.ts";
 import type { BoardLog } from "./board-log.ts";
@@ -40,7 +40,8 @@ export interface PageOptions {
 }
 
 /** `/`, `/users`, `/users/:userId`, the actions and the pages' files. */
-export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: PageOptions): Hono {
+export function createPageRoutes(options: PageOptions): Hono {
+  const { site, queue, valkey, log, now } = options;
   const app = new Hono();
   const present = needsValkey(valkey, site);
   const noticeOf = (c: Context) => {
@@ -79,7 +80,12 @@ export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: Pa
   app.get("/users", present, (c) => user(c, c.req.query("id") ?? ""));
   app.get("/users/:userId", present, (c) => user(c, c.req.param("userId")));
 
-  /** An action on one job of one user. */
+  addActions(app, present, options);
+  return app;
+}
+
+/** What operators can do to one job of one user. */
+function addActions(app: Hono, present: MiddlewareHandler, { site, queue, boardLog, now }: PageOptions): void {
   const action = (
     name: string,
     act: (jobId: string, userId: string, eventId?: string) => Promise<{ notice: string; made?: string }>,
@@ -122,5 +128,4 @@ export function createPageRoutes({ site, queue, valkey, log, boardLog, now }: Pa
       throw error;
     }
   });
-  return app;
 }
