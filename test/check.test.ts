@@ -116,6 +116,59 @@ describe("--check ends with", () => {
     expect(code).toBe(1);
   });
 
+  test.each([
+    [
+      "worker",
+      ["-bzpopmin", "-xadd", "-multi", "-info", "resetkeys", "~bull:*"],
+      [
+        "may not run XADD: grant +xadd",
+        "may not use the keys webhooks:log:*: grant ~webhooks:log:*",
+        "may not use the keys webhooks:circuits:webhooks: grant ~webhooks:circuits:webhooks",
+        "may not use the keys webhooks:strays:webhooks: grant ~webhooks:strays:webhooks",
+        "may not use the keys webhooks:paused:webhooks: grant ~webhooks:paused:webhooks",
+        "may not use the keys webhooks:backlog:webhooks:*: grant ~webhooks:backlog:webhooks:*",
+        "may not run MULTI and EXEC: grant +multi +exec",
+        "may not run BZPOPMIN: grant +bzpopmin",
+      ],
+    ],
+    ["worker", ["-eval"], ["may not run EVAL: grant +eval"]],
+    ["worker", ["resetkeys"], ["may not use the keys bull:webhooks:*: grant ~bull:webhooks:*"]],
+    ["board", ["-bzpopmin", "-hscan"], ["may not run HSCAN: grant +hscan"]],
+  ])(
+    "1 when the %s's user may not do what is needed (%p), with what to grant, and leaves nothing",
+    async (program, rules, lacks) => {
+      await admin.acl("SETUSER", "limited", "reset", "on", ">pass", "~*", "&*", "+@all", ...rules);
+      const keys = await admin.dbsize();
+      const { out, code } = await run(program, ["--check"], {
+        VALKEY_URL: valkey.url.replace("//", "//limited:pass@"),
+      });
+      const problems = out.slice(out.indexOf("Problems\n")).split("\n").slice(1, -1);
+      expect(problems.slice(0, lacks.length)).toEqual(lacks.map((lack) => `  The Valkey user ${lack}`));
+      expect([problems.length >= lacks.length, code, await admin.dbsize()]).toEqual([true, 1, keys]);
+    },
+  );
+
+  test("0 when the user may not ask Valkey about itself, with a note of what is not known then", async () => {
+    await admin.acl("SETUSER", "limited", "reset", "on", ">pass", "~*", "&*", "+@all", "-@dangerous");
+    const { out, code } = await run("worker", ["--check"], { VALKEY_URL: valkey.url.replace("//", "//limited:pass@") });
+    expect(out).toContain("  eviction                      unknown\n");
+    expect(out).toContain("  role                          primary\n");
+    expect(out).toContain(
+      "Notes\n  The Valkey user may not run INFO, so eviction, persistence and memory are not known: grant +info\n",
+    );
+    expect([code, out.endsWith("All is well.\n")]).toEqual([0, true]);
+  });
+
+  test("1 when a key of the queue holds something else", async () => {
+    await admin.set("bull:webhooks:wait", "x");
+    const { out, code } = await run("worker", ["--check"]);
+    await admin.del("bull:webhooks:wait");
+    expect(out).toEndWith(
+      "Problems\n  The key bull:webhooks:wait is a string, where the queue has a list: rename or delete it\n",
+    );
+    expect(code).toBe(1);
+  });
+
   test("69 when nothing listens, within 3 s also when what listens says nothing", async () => {
     const refused = await run("worker", ["--check"], { VALKEY_URL: `redis://u:${SECRET}@127.0.0.1:1` });
     expect(refused.out).toEndWith("Problems\n  Valkey cannot be used at 127.0.0.1:1: nothing listens there\n");
