@@ -62,6 +62,9 @@ const RECEIVERS = names({
   "other.test": [OTHER],
   "third.test": ["93.184.216.36"],
   "inside.test": ["10.0.0.1"],
+  localhost: ["127.0.0.1"],
+  "localhost.": ["127.0.0.1"],
+  "sub.localhost": ["127.0.0.1"],
 });
 
 function senderVia(proxy: { readonly port: number } | string, options: Partial<SenderOptions> = {}): Sender {
@@ -155,6 +158,9 @@ describe("the proxy is asked", () => {
     const sender = senderVia(proxy, { proxyResolves });
     expect((await sender.send(requestTo("http://10.0.0.1/"), "1")).kind).toBe("blocked");
     if (!proxyResolves) expect(errorCode(await sender.send(requestTo("http://inside.test/"), "2"))).toBe("dns");
+    for (const name of ["localhost", "LocalHost.", "sub.localhost"]) {
+      expect(errorCode(await sender.send(requestTo(`http://${name}/`), name))).toBe("dns");
+    }
     expect(proxy.connections).toBe(0);
   });
 
@@ -194,6 +200,7 @@ describe("the proxy is asked", () => {
 async function slowWayTo(port: number) {
   const { promise: mayGoOn, resolve: goOn } = Promise.withResolvers<void>();
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
+  const { promise: stuck, resolve: stick } = Promise.withResolvers<void>();
   let bytes = 0;
   const relay = createServer((near) => {
     const far = connect({ host: "127.0.0.1", port });
@@ -205,6 +212,7 @@ async function slowWayTo(port: number) {
       if (left > 0) return;
       left = Number.POSITIVE_INFINITY;
       near.pause();
+      stick();
       mayGoOn.then(() => near.resume());
     });
     near.on("close", () => far.end()).on("error", () => {});
@@ -214,7 +222,7 @@ async function slowWayTo(port: number) {
   });
   await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
   stops.push(() => relay.close());
-  return { port: (relay.address() as { port: number }).port, goOn, closed, bytes: () => bytes };
+  return { port: (relay.address() as { port: number }).port, goOn, stuck, closed, bytes: () => bytes };
 }
 
 test.each([
@@ -259,8 +267,11 @@ test.each([
   const proxy = await proxying("tunnel", ofProxy === "https" ? { tls } : {});
   const way = await slowWayTo(proxy.port);
   const request = requestTo(`${scheme}://receiver.test:${to.port}/`, { text: "x".repeat(16 * 1024 * 1024) });
-  const sender = senderVia(`${ofProxy}://127.0.0.1:${way.port}`, { timeoutMs: 1000 });
-  expect(what(await sender.send(request, "1"))).toEqual(failure("timeout"));
+  const sender = senderVia(`${ofProxy}://127.0.0.1:${way.port}`, { timeoutMs: 15_000 });
+  const sending = sender.send(request, "1");
+  await way.stuck;
+  sender.cancelAll("shutdown");
+  expect(what(await sending)).toEqual({ kind: "fault", code: "shutdown" });
   way.goOn(); // it sees the end only once it reads
   await way.closed;
   expect(way.bytes()).toBeLessThan(request.body.length);

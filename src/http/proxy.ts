@@ -5,6 +5,7 @@
  * the address in the place of the name, and its own answers could not be told from the receiver's.
  */
 import type { LookupFunction } from "node:net";
+import { LookupError } from "./address.ts";
 import { type Opening, type OpenSocket, openTlsWithin, type Target } from "./dial.ts";
 import { ProxyError, type Result } from "./failure.ts";
 import { ProxyEvidence } from "./proxy-evidence.ts";
@@ -99,6 +100,17 @@ function authorityOf(address: string, { port }: Target): string {
   return `${address.includes(":") ? `[${address}]` : address}:${port}`;
 }
 
-/** In the place of a lookup, where the proxy resolves: it is asked for the name. */
-export const namesAsTheyAre: LookupFunction = (hostname, _, callback) =>
-  callback(null, [{ address: hostname, family: 4 }]);
+/**
+ * Make what stands in the place of a lookup where the proxy resolves: it is asked for the name.
+ *
+ * Not for `localhost`, which would be the proxy's own machine, unless loopback addresses may be reached.
+ *
+ * @param blocked  the kind of an address that may not be reached; undefined for others
+ */
+export function createNameOnlyLookup(blocked: (address: string) => string | undefined): LookupFunction {
+  return (hostname, _, callback) => {
+    const cause = /(^|\.)localhost\.?$/i.test(hostname) ? blocked("127.0.0.1") : undefined;
+    if (cause === undefined) callback(null, [{ address: hostname, family: 4 }]);
+    else queueMicrotask(() => callback(new LookupError({ kind: "failure", code: "dns", cause }), []));
+  };
+}

@@ -14,7 +14,7 @@ import { Attempt } from "./attempt.ts";
 import { createConnections } from "./connections.ts";
 import { type Destination, type DestinationRules, describeDestination } from "./destination.ts";
 import { createDial, createOpenSocket } from "./dial.ts";
-import { createProxy, namesAsTheyAre } from "./proxy.ts";
+import { createNameOnlyLookup, createProxy } from "./proxy.ts";
 
 export interface SenderOptions extends DestinationRules {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
@@ -80,7 +80,8 @@ export function createSender(options: SenderOptions): Sender {
   const proxy =
     options.proxy &&
     createProxy({ url: options.proxy, resolve: resolve ?? createResolver({ servers: dnsServers }).resolve, ca });
-  const lookup = proxy && options.proxyResolves ? namesAsTheyAre : createLookup(resolver.resolve, blocked);
+  const lookup =
+    proxy && options.proxyResolves ? createNameOnlyLookup(blocked) : createLookup(resolver.resolve, blocked);
   const connections = createConnections(
     createDial(lookup, proxy?.open ?? createOpenSocket(ca)),
     options.connectionAgeMs,

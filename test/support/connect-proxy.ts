@@ -127,6 +127,7 @@ function carry({ socket, authority }: ConnectRequest, opened: () => void): void 
   far.on("error", () => {
     if (!isOpen) socket.end("HTTP/1.1 503 Service Unavailable\r\n\r\n");
   });
-  far.on("close", () => isOpen && socket.destroy());
-  socket.on("close", () => far.destroy());
+  // What is still on its way arrives.
+  far.on("close", () => isOpen && socket.end());
+  socket.on("close", () => far.end());
 }
