@@ -49,9 +49,13 @@ export function createValkeyCheck(options: ValkeyCheckOptions): () => Promise<Va
   const ask = async (): Promise<ValkeyProblems> => {
     const refused = refusedOf(working);
     const [facts, lacks] = await Promise.all([readFacts(valkey), findRefused(refused === undefined)]);
-    const isTold = lacks.length > 0 || refused === undefined;
+    const refusals = lacks.length > 0 || refused === undefined ? lacks : [describeRefusal(refused)];
     return {
-      obstacles: [...roleProblems(facts), ...lacks, ...(isTold ? [] : [describeRefusal(refused)])],
+      // A replica takes no writes, and says so by its role.
+      obstacles: [
+        ...roleProblems(facts),
+        ...refusals.filter((text) => facts.isPrimary || !text.includes(" READONLY ")),
+      ],
       risks: evictionProblems(facts),
     };
   };
@@ -92,9 +96,8 @@ function createTrial({ valkey, queue, program }: ValkeyCheckOptions): (isAccepti
       if (isSame) return last.lacks;
     }
     const lacks = await findLacks(valkey, queue, program);
-    // A replica takes no writes, and says so by its role.
-    last = { lacks: lacks.filter((lack) => !lack.includes(" READONLY ")), until: performance.now() + TRIED_MS };
-    return last.lacks;
+    last = { lacks, until: performance.now() + TRIED_MS };
+    return lacks;
   };
 }
 

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { codeOf } from "./refusals.ts";
 
-const LASTING_MS = 30 * 1000; // 30 s without another: longer than the longest pause before the next try
+const LASTING_MS = 15 * 1000; // 15 s without another: longer than the longest pause before the next try
 
 /** A command, as far as it matters what it is. */
 interface Asked {
@@ -25,7 +25,7 @@ export interface RefusalWatch {
 export interface RefusalWatchOptions {
   /** Called once when refusals begin, with what Valkey said first. */
   readonly onRefusing: (answer: string) => void;
-  /** Called once when all that was refused was accepted, or has not been refused again for 30 s. */
+  /** Called once when all that was refused was accepted, or has not been refused again for 15 s. */
   readonly onAccepting: () => void;
 }
 

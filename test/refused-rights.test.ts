@@ -192,6 +192,46 @@ describe("a worker that starts against", () => {
   });
 });
 
+test("a worker without the password that Valkey wants says so, asks ever more slowly, and goes on when none is wanted", async () => {
+  const { valkey, admin } = await setUp();
+  await admin.config("SET", "requirepass", "secret");
+  const worker = startWorkerProcess({ VALKEY_URL: valkey.url });
+  ends.push(() => worker.stop());
+  const health = `${(await worker.line("worker.listening")).url}/readyz`;
+  await becomesUnready(health, /NOAUTH /);
+  expect(await refusedPerSecond(admin)).toBeLessThan(MAX_REFUSED);
+  expect(worker.lines.map(({ message }) => message)).not.toContain("worker.ready");
+  expect(warnings(worker.lines, /NOAUTH /)).toHaveLength(1);
+  await admin.config("SET", "requirepass", "");
+  await becomesReady(health);
+});
+
+test("a board whose user may not write is not ready, and says what to grant", async () => {
+  const { valkey, admin, grant } = await setUp();
+  await grant(...FULL, "-@write");
+  const board = Bun.spawn([process.execPath, "src/board.ts"], {
+    cwd: ROOT,
+    env: {
+      PATH: process.env.PATH ?? "",
+      VALKEY_URL: valkey.url.replace("//", "//limited:pass@"),
+      BOARD_PORT: "0",
+    },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  ends.push(() => board.kill());
+  const [line] = (
+    await board.stdout
+      .getReader()
+      .read()
+      .then(({ value }) => new TextDecoder().decode(value))
+  ).split("\n");
+  const health = `${JSON.parse(line as string).url}/readyz`;
+  await becomesUnready(health, /may not run SET: grant \+set/);
+  expect(await refusedPerSecond(admin)).toBeLessThan(MAX_REFUSED);
+  await grant(...FULL);
+  await becomesReady(health);
+});
+
 describe("a running worker that meets", () => {
   const { "a wrong password": _, "a replica": __, ...passing } = STATES;
   const cases = Object.entries({
