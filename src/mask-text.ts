@@ -146,13 +146,15 @@ export function splitUrl(url: string): UrlSecrets {
     start = from;
     if (at >= from) break;
   }
-  const host = at >= start ? at : 0;
-  const mark = url.slice(host).search(/[?#]/) + host;
-  const query = mark >= host ? url.slice(mark + 1) : undefined;
+  const hasUserinfo = at >= start;
+  const rest = hasUserinfo ? url.slice(at) : url;
+  const mark = rest.search(/[?#]/);
+  const query = mark >= 0 ? rest.slice(mark + 1) : "";
+  const shown = query === "" ? rest : rest.slice(0, mark + 1) + MASK;
   return {
-    userinfo: at >= start ? url.slice(start, at) : undefined,
-    query: query || undefined,
-    masked: `${at >= start ? `${url.slice(0, start)}${MASK}` : ""}${query ? `${url.slice(host, mark + 1)}${MASK}` : url.slice(host)}`,
+    userinfo: hasUserinfo ? url.slice(start, at) : undefined,
+    query: query === "" ? undefined : query,
+    masked: hasUserinfo ? url.slice(0, start) + MASK + shown : shown,
   };
 }
 
