@@ -28,6 +28,12 @@ interface Opened {
   isThrough?: boolean;
 }
 
+/**
+ * Make what opens sockets through a proxy.
+ *
+ * A refusal with 4xx, or a proxy that cannot be reached, is a fault of ours. A 5xx and silence are the receiver's doing where the proxy
+ * gets through to others, and a fault of ours elsewhere: {@link ProxyEvidence}.
+ */
 export function createProxy(options: TunnelOptions): EgressProxy {
   const askForTunnel = createTunnels(options);
   const evidence = new ProxyEvidence();
@@ -45,8 +51,7 @@ export function createProxy(options: TunnelOptions): EgressProxy {
     const states = opening.get(target) ?? new Set();
     opening.set(target, states.add(state));
     const end = (): void => {
-      states.delete(state);
-      if (states.size === 0) opening.delete(target);
+      if (states.delete(state) && states.size === 0) opening.delete(target);
     };
     const settle: Opening = {
       opened(socket) {

@@ -41,6 +41,7 @@ export type AskForTunnel = (authority: string, request: TunnelRequest) => () => 
 
 const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB: squid's with all that it may add is 2
 
+/** Make what asks a proxy for tunnels, over a connection of its own for each; whatever goes wrong ends in a {@link ProxyError}. */
 export function createTunnels({ url, resolve, ca }: TunnelOptions): AskForTunnel {
   const proxy = targetOf(url);
   const authorization = authorizationOf(url);
