@@ -4,7 +4,7 @@
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../src/events.ts";
 import { isExactNumber } from "../src/exact-json.ts";
-import { buildBody, eventIdOf, type WebhookEvent } from "../src/payload.ts";
+import { buildBody, eventIdOf, UnreadData, type WebhookEvent } from "../src/payload.ts";
 import { isSealed, openSealed } from "../src/seal.ts";
 import { plainSecretProblem, secretProblem } from "../src/secret.ts";
 
@@ -109,6 +109,17 @@ export function checkEvent(name: unknown, data: unknown, timestampMs: number): {
   ]);
 }
 
+const ESCAPED = 6; // characters that JSON may write for one: \u0041
+const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * 4_300 + 1_000; // user, URL, secrets of which each may be sealed, names and id
+
+/**
+ * The longest text of a job's data, in characters, that is looked at: every character of the largest body may be escaped. What is
+ * longer is refused before it is parsed, which could take more memory than a worker has.
+ */
+export function maxDataLength(maxBodyBytes: number): number {
+  return ESCAPED * (maxBodyBytes + MAX_AROUND);
+}
+
 /** What {@link parseEvent} needs to know of the settings. */
 export interface ContractOptions {
   /** Largest body, in bytes. */
@@ -123,6 +134,10 @@ export interface ContractOptions {
  * @throws  ContractError, for whatever is not an event
  */
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
+  if (job.data instanceof UnreadData) {
+    const { length, maxLength } = job.data;
+    throw broken("data", `expected at most ${maxLength} characters of JSON, got ${length}`);
+  }
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
   const { userId, endpoint, data } = parsed;
   const id = eventIdOf(job, parsed.id);

@@ -19,9 +19,30 @@ export class ExactJob<D, R, N extends string, P extends JobProgress> extends Job
   }
 }
 
+const MAX_LISTED = 16 * 1024 * 1024; // characters of data: the largest body that WEBHOOK_MAX_BODY can allow
+
+/** What stands for data that is not shown, or not kept. */
+export const describeLength = (length: number): string => `${length} characters of data, more than an event can have`;
+
+/** Whether a job's data is so long that no setting lets it be delivered: a list of such jobs would fill the memory. */
+export const isTooLong = (data: string | undefined): data is string => data !== undefined && data.length > MAX_LISTED;
+
+/** A job as it is listed: data of any length does no harm. */
+class ListedJob<D, R, N extends string, P extends JobProgress> extends ExactJob<D, R, N, P> {
+  static override fromJSON<T, R, N extends string>(
+    queue: Parameters<typeof Job.fromJSON>[0],
+    json: JobJson,
+    jobId?: string,
+  ): Job<T, R, N> {
+    if (!isTooLong(json.data)) return ExactJob.fromJSON<T, R, N>(queue, json, jobId);
+    const data = JSON.stringify(describeLength(json.data.length));
+    return ExactJob.fromJSON<T, R, N>(queue, { ...json, data }, jobId);
+  }
+}
+
 class ExactQueue extends Queue {
   protected override get Job(): typeof Job {
-    return ExactJob;
+    return ListedJob;
   }
 
   /** With exact numbers in the data of their templates. */

@@ -21,6 +21,8 @@ export interface Metrics {
   backlogFull(): void;
   /** Count a job that broke the contract. */
   rejected(): void;
+  /** Count a job that failed because processes die or hang of it. */
+  poisoned(): void;
   /** Count a job that may not go yet. */
   parked(reason: string): void;
 }
@@ -77,6 +79,11 @@ export function createMetrics({
     help: "Jobs that broke the contract",
     registers,
   });
+  const poisoned = new Counter({
+    name: "fluxhook_poisoned_jobs_total",
+    help: "Jobs that failed because processes die or hang of them",
+    registers,
+  });
   const parked = new Counter({
     name: "fluxhook_parked_jobs_total",
     help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
@@ -112,6 +119,7 @@ export function createMetrics({
     unlogged: () => unlogged.inc(),
     backlogFull: () => backlogFull.inc(),
     rejected: () => rejected.inc(),
+    poisoned: () => poisoned.inc(),
     parked: (reason) => parked.labels(reason).inc(),
   };
 }

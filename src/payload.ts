@@ -32,6 +32,14 @@ export interface WebhookRequest {
 }
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
+/** Stands where a job's data was not read: its text is longer than the contract allows. In characters. */
+export class UnreadData {
+  constructor(
+    readonly length: number,
+    readonly maxLength: number,
+  ) {}
+}
+
 const USER_AGENT = "Fluxhook/1.0";
 const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
 

@@ -3,6 +3,7 @@
  */
 import { type Completed, createCompletion } from "../jobs/completion.ts";
 import { createDeliver } from "../jobs/deliver.ts";
+import { maxDataLength } from "../jobs/event.ts";
 import { type AttemptLog, createAttemptLog } from "./attempts.ts";
 import type { Config } from "./config.ts";
 import { lockMsFor } from "./deadline.ts";
@@ -14,9 +15,10 @@ import { createFairQueue } from "./isolation/fair-queue.ts";
 import { createGate, type Gate } from "./isolation/gate.ts";
 import type { Logger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { DeliveryWorker } from "./queue.ts";
+import { DeliveryWorker, type Job } from "./queue.ts";
 import { queueKey } from "./queue-layout.ts";
 import { JITTER, type RetryPolicy } from "./retry.ts";
+import { createSuspects, withSuspects } from "./suspects.ts";
 import type { Tracing } from "./tracing.ts";
 import type { Valkey } from "./valkey.ts";
 
@@ -49,6 +51,8 @@ export interface PipelineOptions {
   readonly logger: Logger;
   /** For the queue and the log: one connection, so that a log line takes effect before the acknowledgement sent after it. */
   readonly valkey: Valkey;
+  /** The program that runs suspects, see suspects.ts. Without it, they run like all others. */
+  readonly suspectsProgram?: string | undefined;
   readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
   /** What tests put in the place of a part. */
   readonly parts?: {
@@ -58,6 +62,7 @@ export interface PipelineOptions {
     readonly completed?: (completed: Completed) => Completed;
     readonly random?: () => number;
     readonly policy?: RetryPolicy;
+    readonly metrics?: Metrics;
   };
 }
 
@@ -73,16 +78,37 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const prefix = queueKey(config.queue);
-  const sender = createSender({ ...config, lockMs: lockMsFor(config.timeoutMs), resolve: parts.resolve });
+  const lockMs = lockMsFor(config.timeoutMs);
+  const ownSender = createSender({ ...config, lockMs, resolve: parts.resolve });
+  /** Each of these holds jobs that need no slot. */
+  const excused = { silent: 0, suspects: 0 };
+  function excuse(who: keyof typeof excused): (jobs: number) => void {
+    return (jobs) => {
+      excused[who] = jobs;
+      worker.excuse(excused.silent + excused.suspects);
+    };
+  }
   const gate =
     parts.gate ??
     createGate({
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
-      onExcused: (jobs) => worker.excuse(jobs),
+      onExcused: excuse("silent"),
       onRoom: createCalls({ valkey, prefix, logger }),
     });
-  const metrics = createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
+  const metrics: Metrics =
+    parts.metrics ?? createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
+  const suspects = options.suspectsProgram
+    ? createSuspects({
+        program: options.suspectsProgram,
+        hungMs: lockMs,
+        endpointSlots: config.endpointConcurrency,
+        onHeld: excuse("suspects"),
+        holders: () => worker.holders,
+        ...{ valkey, prefix, metrics, logger },
+      })
+    : undefined;
+  const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
   const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
   const fairQueue = createFairQueue({
     valkey,
@@ -98,7 +124,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     ...config,
     gate,
     backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
-    sender: tracing?.trace(sender) ?? sender,
+    sender: tracing?.trace(ownSender) ?? ownSender,
     random,
     completed: parts.completed?.(completed) ?? completed,
     rejected: (job, reason) => {
@@ -112,22 +138,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     },
   });
   const worker = new DeliveryWorker(deliver, {
-    queue: config.queue,
-    valkey,
-    concurrency: config.concurrency + Math.min(config.concurrency, MAX_AHEAD),
+    ...describeWorker(options),
     watch: fairQueue,
-    unrepeated: ({ id, repeatJobKey }) =>
-      logger.warn(
-        { job: id, repeat: repeatJobKey, hint: "BullMQ 6 makes no more runs of it: use a job scheduler" },
-        "job.unrepeated",
-      ),
-    telemetry: tracing?.telemetry,
-    timeoutMs: config.timeoutMs,
-    policy: parts.policy ?? {
-      attempts: config.retryDelaysMs.length + 1,
-      delaysMs: config.retryDelaysMs,
-      jitter: JITTER,
-    },
+    suspects,
   });
   worker.on("error", (error) => logger.debug({ reason: error.message }, "worker.error"));
   worker.on("stalled", (job) => logger.warn({ job }, "job.stalled"));
@@ -135,4 +148,21 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     for (const job of jobs) sender.cancel(job, "lock_lost");
   });
   return { worker, sender, gate, metrics };
+}
+
+/** What a worker is made of, but for its parts. */
+function describeWorker({ config, logger, valkey, tracing, parts }: PipelineOptions) {
+  const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes } = config;
+  return {
+    ...{ queue, valkey, timeoutMs },
+    concurrency: concurrency + Math.min(concurrency, MAX_AHEAD),
+    maxDataLength: maxDataLength(maxBodyBytes),
+    unrepeated: ({ id, repeatJobKey }: Job) =>
+      logger.warn(
+        { job: id, repeat: repeatJobKey, hint: "BullMQ 6 makes no more runs of it: use a job scheduler" },
+        "job.unrepeated",
+      ),
+    telemetry: tracing?.telemetry,
+    policy: parts?.policy ?? { attempts: retryDelaysMs.length + 1, delaysMs: retryDelaysMs, jitter: JITTER },
+  };
 }

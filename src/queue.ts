@@ -12,8 +12,9 @@ import {
   type WorkerOptions,
 } from "bullmq";
 import { lockMsFor } from "./deadline.ts";
-import { ExactJob } from "./exact-jobs.ts";
+import { describeLength, ExactJob, isTooLong } from "./exact-jobs.ts";
 import { createHolders, givesBack, type Holders } from "./holders.ts";
+import { UnreadData } from "./payload.ts";
 import { queueKey } from "./queue-layout.ts";
 import { policyOf, type RetryPolicy } from "./retry.ts";
 import { tolerant } from "./tolerant-backend.ts";
@@ -31,6 +32,7 @@ export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; /
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
+const SUSPECT_STALLS = 3; // crashes or hangs of workers that had a job in hand: from then on it may be their cause
 const STRATEGY = "fluxhook";
 
 /**
@@ -75,6 +77,10 @@ export interface DeliveryWorkerOptions {
   readonly policy: RetryPolicy;
   /** Told of each job that is taken, and when none was waiting. */
   readonly watch?: QueueWatch | undefined;
+  /** The longest text of a job's data that is parsed, in characters. Unless given, there is no limit. */
+  readonly maxDataLength?: number | undefined;
+  /** Makes the attempts of jobs that workers died or hung with. Without it, they are jobs like others. */
+  readonly suspects?: { attempt(job: Job, token: string): Promise<string> } | undefined;
   /** Told of a repeated job of BullMQ 4 or 5: this is its last run, since BullMQ 6 makes no more. */
   readonly unrepeated?: ((job: Job) => void) | undefined;
   /** Tracing, when it is on. */
@@ -91,10 +97,11 @@ export class DeliveryWorker extends LoopWorker {
   /** How many jobs are being processed. */
   active = 0;
   readonly holders: Holders;
-  readonly #unrepeated: (job: Job) => void;
+  readonly #process: Process;
+  readonly #options: DeliveryWorkerOptions;
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
-    const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry, unrepeated = () => {} } = options;
+    const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry, suspects } = options;
     const lockMs = lockMsFor(timeoutMs);
     const workerOptions: WorkerOptions = {
       connection: valkey,
@@ -102,7 +109,7 @@ export class DeliveryWorker extends LoopWorker {
       autorun: false,
       lockDuration: lockMs,
       stalledInterval: STALL_CHECK_MS,
-      // A crash is never the job's fault: however often workers die, the event is tried again.
+      // Whose fault the crashes were, only a process that runs nothing else can say: see suspects.ts.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
       runRetryDelay: RECONNECT_PAUSE_MS,
       removeOnComplete: COMPLETED,
@@ -118,7 +125,9 @@ export class DeliveryWorker extends LoopWorker {
         // Half of what the lock outlasts an attempt by: the other half is for its wait in the gate.
         const isLate = Date.now() - (job.processedOn ?? Date.now()) > (lockMs - timeoutMs) / 2;
         if (isLate && !(await job.extendLock(token as string, lockMs))) throw new DelayedError();
-        return await process(job, token as string, impose(policy, job));
+        const imposed = impose(policy, job);
+        if (suspects !== undefined && isSuspect(job)) return await suspects.attempt(job, token as string);
+        return await process(job, token as string, imposed);
       } finally {
         this.active -= 1;
       }
@@ -131,7 +140,8 @@ export class DeliveryWorker extends LoopWorker {
     this.holders = holders;
     this.tokenPrefix = holders.prefix + this.tokenPrefix;
     this.watch = watch;
-    this.#unrepeated = unrepeated;
+    this.#process = process;
+    this.#options = options;
   }
 
   protected override get Job(): typeof Job {
@@ -151,7 +161,7 @@ export class DeliveryWorker extends LoopWorker {
   async #tellUnrepeated(job: Job, key: string): Promise<void> {
     const schedulers = await this.jobScheduler;
     // Rejects for a key that only older clients write.
-    await schedulers.getScheduler(key).catch(() => this.#unrepeated(job));
+    await schedulers.getScheduler(key).catch(() => this.#options.unrepeated?.(job));
   }
 
   /** BullMQ puts a job off in one script and asks for the next in another: this does both in one, and notes that it is parked. */
@@ -170,6 +180,11 @@ export class DeliveryWorker extends LoopWorker {
 
   /** Data that is not JSON breaks the contract like any other: it becomes a text, in Valkey too, or the board could not list it. */
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
+    const { maxDataLength = Number.POSITIVE_INFINITY, suspects } = this.#options;
+    if (stored.data?.length > maxDataLength) return this.#createTooLong(stored, jobId, maxDataLength);
+    if (suspects !== undefined && stored.stalledCounter >= SUSPECT_STALLS) {
+      return super.createJob({ ...stored, data: "null" }, jobId); // parsed in the other process
+    }
     try {
       return super.createJob(stored, jobId);
     } catch {
@@ -178,6 +193,33 @@ export class DeliveryWorker extends LoopWorker {
       return job;
     }
   }
+
+  /** Refused before it is parsed. */
+  #createTooLong(stored: JobJson, jobId: string, maxLength: number): Job<unknown, string> {
+    const { length } = stored.data;
+    const job = super.createJob({ ...stored, data: "null" }, jobId);
+    // Thousands of these, kept as failed, would fill Valkey; and no setting lets them be delivered.
+    if (isTooLong(stored.data)) job.updateData(`${describeLength(length)}: not kept`).catch(() => {});
+    job.data = new UnreadData(length, maxLength);
+    return job;
+  }
+
+  /**
+   * One attempt of a job that another process holds by this token, and acknowledges.
+   *
+   * @throws  like {@link Process}
+   */
+  async attempt(jobId: string, token: string): Promise<string> {
+    const stored = await this.backend.getJobData(jobId);
+    if (stored === undefined) throw new DelayedError(); // it was removed
+    const job = this.createJob(stored, jobId) as Job;
+    return await this.#process(job, token, impose(this.#options.policy, job));
+  }
+}
+
+/** A job too long to be parsed ends nothing. */
+function isSuspect({ stalledCounter, data }: Job): boolean {
+  return stalledCounter >= SUSPECT_STALLS && !(data instanceof UnreadData);
 }
 
 /**

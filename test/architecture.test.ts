@@ -29,13 +29,14 @@ const PURE = [
   "unknown-settings",
   "valkey-url",
   "queue-layout",
+  "job-filter",
   "refusals",
   "usage",
   "dns/message",
   "dns/resolv-conf",
 ];
 /** What starts a process, or is the door to one. */
-const ENTRIES = ["pipeline", "worker", "worker-process", "board", "index", "cli"];
+const ENTRIES = ["pipeline", "worker", "worker-process", "suspect-process", "suspect-watchdog", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
 const BOARD = [
   ...[

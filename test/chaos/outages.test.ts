@@ -7,6 +7,7 @@ import "./deaths.ts";
 import "./names.ts";
 import "./egress-proxy.ts";
 import "./older-clients.ts";
+import "./poison.ts";
 import "./refusals.ts";
 import "./valkey.ts";
 import "./workers.ts";

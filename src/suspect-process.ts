@@ -1,0 +1,57 @@
+/**
+ * The process in which a worker runs suspects, see suspects.ts. It takes orders over IPC, makes an attempt of each job, and reports what
+ * came of it: the worker acknowledges.
+ */
+import "./wire.ts";
+import { loadConfigOrExit } from "./config.ts";
+import type { Gate } from "./isolation/port.ts";
+import { createLogger } from "./logger.ts";
+import { createMetrics } from "./metrics.ts";
+import { createPipeline } from "./pipeline.ts";
+import { AttemptFailed, DelayedError, Parked } from "./queue.ts";
+import { type Counted, type Order, type Report, reportLife, type Settlement } from "./suspect-child.ts";
+import { connectValkey } from "./valkey.ts";
+
+/** The worker gives it no more than may go at once. */
+const OPEN: Gate = { admit: () => ({ kind: "go" }), release() {}, openCircuits: 0, listOpen: () => [] };
+
+const report = (report: Report): void => void process.send?.(report);
+reportLife(report);
+new Worker(`${import.meta.dir}/suspect-watchdog.ts`, { argv: process.argv.slice(2) });
+
+const config = loadConfigOrExit(process.env);
+const { logger, flush } = createLogger(config.logLevel);
+const valkey = connectValkey(config.valkeyUrl, "fluxhook:suspects", logger);
+const { worker, sender } = createPipeline({ config, logger, valkey, parts: { metrics: passOn(), gate: OPEN } });
+
+process.on("message", (order: Order) => {
+  if (order.kind === "take") take(order.job, order.token);
+  else if (order.kind === "cancel") sender.cancel(order.job, order.code);
+  else sender.cancelAll(order.code);
+});
+await valkey.ping();
+report({ kind: "ready" });
+
+async function take(job: string, token: string): Promise<void> {
+  const settlement = await worker
+    .attempt(job, token)
+    .then((phrase): Settlement => ({ kind: "done", phrase }), describe);
+  await valkey.ping(); // its line in the user's log is there: the acknowledgement comes over another connection
+  await flush();
+  report({ kind: "settled", job, settlement });
+}
+
+function describe(error: Error): Settlement {
+  const { message } = error;
+  if (error instanceof AttemptFailed) return { kind: "failed", message, retryInMs: error.retryInMs };
+  if (error instanceof Parked) return { kind: "parked", retryAt: error.retryAt };
+  return error instanceof DelayedError ? { kind: "left" } : { kind: "unforeseen", message };
+}
+
+/** Metrics that the worker counts: nobody asks this process. */
+function passOn() {
+  const metrics = createMetrics({ inFlight: () => 0, openCircuits: () => 0 });
+  const names: Counted[] = ["attempted", "unlogged", "backlogFull", "rejected", "parked", "poisoned"];
+  const counters = names.map((name) => [name, (...args: unknown[]) => report({ kind: "counted", name, args })]);
+  return { ...metrics, ...Object.fromEntries(counters) };
+}

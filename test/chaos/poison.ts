@@ -1,0 +1,189 @@
+/** Jobs that end or hang whatever runs them, and the innocent beside them. */
+import { describe, expect } from "bun:test";
+import { join } from "node:path";
+import { Queue } from "bullmq";
+import { redeliver } from "../../src/redeliver.ts";
+import { expectFlawless } from "../support/books.ts";
+import { chaos, kill, type Rig, SETTLE_MS } from "../support/chaos.ts";
+import type { WorkerProcess } from "../support/process.ts";
+import { eventually } from "../support/stack.ts";
+
+const env = { BUN_OPTIONS: `--preload=${join(import.meta.dir, "../support/poison-program.ts")}` };
+const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 40 s
+const linesOf = ({ workers }: Rig, message: string) =>
+  workers.flatMap(({ lines }) => lines).filter((line) => line.message === message);
+
+/** A queue as any client has it, to put in what `rig.enqueue` would not. */
+function open(rig: Rig): Queue {
+  const queue = new Queue("webhooks", { connection: rig.admin });
+  queue.on("error", () => {});
+  return queue;
+}
+
+async function addPoison(rig: Rig, queue: Queue, data: object, id?: string): Promise<string> {
+  const endpoint = { url: rig.receiverUrl, secret: "s3cret-of-the-test" };
+  const job = await queue.add("file.created", { userId: "usr_poison", endpoint, data }, { jobId: id });
+  return job.id as string;
+}
+
+/** Start workers again whenever they die, as a supervisor does, until the returned function is called; that resolves with how many died. */
+function supervise(rig: Rig): () => Promise<number> {
+  let isOver = false;
+  let deaths = 0;
+  const watch = async (): Promise<void> => {
+    while (!isOver) {
+      const worker = rig.workers.at(-1) as WorkerProcess;
+      await Promise.race([worker.exited, over]);
+      if (isOver) return;
+      deaths += 1;
+      await rig.startWorker().catch(() => {}); // it died before it was heard of: the next turn sees it
+    }
+  };
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  const watching = watch();
+  return async () => {
+    isOver = true;
+    resolve();
+    await watching;
+    return deaths;
+  };
+}
+
+const failed = (queue: Queue, id: string) =>
+  eventually(
+    () => queue.getJob(id),
+    (job) => job?.finishedOn !== undefined,
+    JUDGED_MS,
+    100,
+  );
+
+describe("a job", () => {
+  chaos(
+    "that kills whatever runs it fails as poison, and its worker goes on; all others are delivered",
+    { workers: 1, env, answerMs: [50, 450] },
+    async (rig) => {
+      const queue = open(rig);
+      const stop = rig.load(10);
+      await Bun.sleep(rig.chance.between(500, 1_000));
+      const stopSupervisor = supervise(rig);
+      const id = await addPoison(rig, queue, { kills: true });
+      const job = await failed(queue, id);
+      await stop();
+      await rig.settled(SETTLE_MS);
+      const reason = expect.stringMatching(/^poison: .* 3 times .* 3 processes .*SIGKILL; .*fluxhook redeliver/);
+      expect(job?.failedReason).toEqual(reason);
+      expect(linesOf(rig, "job.poisoned")).toMatchObject([{ job: id, reason }]);
+      const { failed: count, repeated, unlogged, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(count).toBe(1);
+
+      // Told to try again, it is tried as often, and no worker dies of it.
+      expect(await redeliver(queue, id)).toBe("queued");
+      await eventually(
+        () => linesOf(rig, "suspects.died").length,
+        (deaths) => deaths >= 4,
+        JUDGED_MS,
+        100,
+      );
+      expect(await stopSupervisor()).toBe(3);
+      const metrics = await fetch((await rig.workers.at(-1)?.url("/metrics")) as string);
+      expect(await metrics.text()).toContain("fluxhook_poisoned_jobs_total 1");
+      rig.figures({ repeated: repeated.length, unlogged: unlogged.length });
+    },
+  );
+
+  chaos("that hangs its process alone, for the third time, fails as poison", { workers: 0, env }, async (rig) => {
+    const queue = open(rig);
+    const id = await addPoison(rig, queue, { hangs: true });
+    // As if three workers had hung with it, and two processes of its own.
+    await rig.admin.hset(`bull:webhooks:${id}`, { stc: 3, deaths: 2 });
+    await rig.startWorker();
+    const stop = rig.load(10);
+    const job = await failed(queue, id);
+    await stop();
+    expect(job?.failedReason).toStartWith("poison: ");
+    expect(job?.failedReason).toContain("hanging for 15 s");
+    await rig.settled(SETTLE_MS);
+    const { failed: count, ...balance } = await rig.closeBooks();
+    expectFlawless(balance);
+    expect(count).toBe(1);
+    rig.figures({});
+  });
+
+  chaos(
+    "that was in hand at a thousand crashes of other causes is delivered like others",
+    { workers: 0 },
+    async (rig) => {
+      const ids = await Promise.all(Array.from({ length: 100 }, () => rig.enqueue()));
+      for (const id of ids) await rig.admin.hset(`bull:webhooks:${id}`, "stc", 1_000);
+      rig.answer(({ event }) => (event === ids[0] && rig.arrivals.length < 100 ? { status: 410 } : undefined));
+      await rig.startWorker();
+      await rig.settled(SETTLE_MS);
+      const { failed: gone, charged, undocumented, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect({ gone, undocumented }).toEqual({ gone: 1, undocumented: [ids[0] as string] });
+      expect(charged.map(({ id }) => id)).toEqual([ids[0]] as string[]);
+      expect(linesOf(rig, "delivery.attempted").length).toBe(100);
+      const metrics = await fetch((await rig.workers[0]?.url("/metrics")) as string);
+      expect(await metrics.text()).toContain('fluxhook_attempts_total{event="file.created",outcome="http_2xx"} 99');
+      rig.figures({});
+    },
+  );
+
+  chaos(
+    "that is suspected is handed back when its worker is told to stop, and delivered by the next",
+    { workers: 0, env: { SHUTDOWN_TIMEOUT: "1s" } },
+    async (rig) => {
+      rig.answer(() => "hang");
+      const ids = await Promise.all(Array.from({ length: 5 }, () => rig.enqueue()));
+      for (const id of ids) await rig.admin.hset(`bull:webhooks:${id}`, "stc", 3);
+      const first = await rig.startWorker();
+      await eventually(
+        () => rig.arrivals.length,
+        (count) => count === ids.length,
+        10_000,
+      );
+      first.signal("SIGTERM");
+      expect(await first.exited).toBe(0);
+      expect((await rig.held()).size).toBe(0);
+      rig.answer(() => undefined);
+      rig.workers.splice(0);
+      await rig.startWorker();
+      await rig.settled(SETTLE_MS);
+      const { repeated, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(repeated.length).toBe(ids.length);
+      rig.figures({});
+    },
+  );
+
+  chaos(
+    "that is suspected outlives its worker no longer than its process, which ends with it",
+    { workers: 0 },
+    async (rig) => {
+      rig.answer(() => "hang");
+      const id = await rig.enqueue();
+      await rig.admin.hset(`bull:webhooks:${id}`, "stc", 3);
+      const first = await rig.startWorker();
+      await eventually(
+        () => rig.arrivals.length,
+        (count) => count === 1,
+        10_000,
+      );
+      await kill(first);
+      rig.workers.splice(0);
+      rig.answer(() => undefined);
+      await eventually(
+        () => rig.arrivals[0]?.isAnswered,
+        (isAnswered) => isAnswered === false,
+      );
+      await rig.startWorker();
+      await rig.settled(SETTLE_MS);
+      const { repeated, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(repeated.length).toBe(1);
+      expect(linesOf(rig, "suspects.died")).toEqual([]);
+      rig.figures({});
+    },
+  );
+});
