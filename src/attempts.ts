@@ -41,6 +41,7 @@ const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
  * from the future would push out all that is written until then.
  */
 const key = (userId: string) => `webhooks:log:${userId}`;
+export { key as logKey };
 
 /**
  * KEYS: one an attempt. ARGV: members to keep, how long in ms; then each attempt's member. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others

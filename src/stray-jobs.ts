@@ -4,6 +4,7 @@
  * BullMQ moves jobs from list to list in scripts, and makes none by itself. They come from outside: a BullMQ 4 or 5 client's
  * pause or resume that destroyed a list (see paused-list.ts), a list that was deleted or restored by hand.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Queue } from "./queue.ts";
 import { PRIORITY_SCORE } from "./queue-layout.ts";
 import type { Valkey } from "./valkey.ts";
@@ -80,7 +81,7 @@ export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<
         yield id;
       }
     }
-    await Bun.sleep(PAUSE_MS);
+    await sleep(PAUSE_MS);
   } while (cursor !== "0");
 }
 

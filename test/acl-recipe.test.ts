@@ -129,6 +129,11 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       ["recover", "--dry-run"],
       ["recover", "--yes"],
       ["send", "--event", "file.created", "--url", receiver.url(), "--user", "u", "--secret", "s3cret-of-the-test"],
+      ["cancel", "--host", "127.0.0.1", "--dry-run"],
+      ["cancel", "--user", "u", "--yes"],
+      ["cancel", "--user", delivered.userId, "--remove", "--yes"],
+      ["forget", failing.userId, "--dry-run"],
+      ["forget", failing.userId, "--yes"],
     ]) {
       const { code, err } = await run(args);
       expect([args[0], code, err]).toEqual([args[0], 0, expect.any(String)]);
@@ -240,7 +245,7 @@ const SCRIPTS = {
   ],
   board: [...LOOKING, ...CHANGING, ...ADDING],
   producer: ADDING,
-  command: [...LOOKING, ...CHANGING, ...ADDING],
+  command: [...LOOKING, ...CHANGING, ...ADDING, "removeJobScheduler"],
 };
 
 function commandsOf(name: string): string[] {

@@ -456,6 +456,8 @@ describe("without a Valkey", () => {
     ["status"],
     ["redeliver", "1"],
     ["redeliver", "--failed", "--yes"],
+    ["cancel", "--user", "u", "--yes"],
+    ["forget", "u", "--yes"],
     ["send", "--event", "file.created", "--url", "http://h/", "--user", "u", "--secret", "s"],
   ];
   test.each(commands.map((args) => [args]))("%p ends with 69 and says why", async (args) => {
@@ -564,6 +566,8 @@ describe("usage", () => {
       "status",
       "redeliver",
       "recover",
+      "cancel",
+      "forget",
       "verify",
       "listen",
       "seal",

@@ -119,6 +119,29 @@ server.close();
   }
 }, 30_000);
 
+test("on Node, the command looks at the queue, and ends and erases events", async () => {
+  const stack = await startStack({ isIdle: true });
+  try {
+    const data = { userId: "usr_node", endpoint: { url: "https://a.example/", secret: "right" }, data: {} };
+    for (let i = 0; i < 3; i++) await stack.queue.add("file.created", data);
+    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_QUEUE: stack.queue.name };
+    const fluxhook = (...args: string[]) => run(["node", join(installed, "dist/src/cli.js"), ...args], project, env);
+    expect((await fluxhook("status")).out).toContain("waiting        3");
+    for (const [args, told] of [
+      [["attempts", "usr_node"], "No attempts"],
+      [["recover", "--dry-run"], "Every job is in one"],
+      [["cancel", "--host", "a.example", "--yes"], "3 canceled"],
+      [["redeliver", "--failed", "--user", "usr_node", "--yes"], "3 queued"],
+      [["forget", "usr_node", "--yes"], "Erased."],
+    ] as const) {
+      const { code, out, errors } = await fluxhook(...args);
+      expect([args[0], code, errors, out]).toEqual([args[0], 0, "", expect.stringContaining(told)]);
+    }
+  } finally {
+    await stack.stop();
+  }
+}, 60_000);
+
 test("the door loads neither hono nor prom-client nor Bull Board, and verify and events load nothing", async () => {
   writeFileSync(
     join(project, "hooks.mjs"),

@@ -5,8 +5,10 @@ import { Command, CommanderError } from "commander";
 import { ContractError } from "../../jobs/event.ts";
 import { printable, printableJson } from "../printable.ts";
 import { addAttempts } from "./attempts.ts";
+import { addCancel } from "./cancel.ts";
 import { addCompletion } from "./completion.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
+import { addForget } from "./forget.ts";
 import { addKey, addSeal } from "./key.ts";
 import { addListen } from "./listen.ts";
 import { addRecover } from "./recover.ts";
@@ -37,6 +39,8 @@ export function buildProgram(context: Context, version: string, complain: (text:
     addStatus,
     addRedeliver,
     addRecover,
+    addCancel,
+    addForget,
     addVerify,
     addListen,
     addSeal,

@@ -6,6 +6,7 @@
  * first attempt is in no line and costs nothing. Over the bound, the oldest events of a line are called back before their
  * time, and a worker that picks one up gives it up as `backlog_full`, without another attempt.
  */
+import { createHash } from "node:crypto";
 import { within } from "../deadline.ts";
 import type { Logger } from "../logger.ts";
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
@@ -22,7 +23,13 @@ const PATIENCE_MS = 1000; // 1 s for Valkey's answer about a full line: a job mu
  * twice as long as an event may wait.
  */
 const lineKey = (queue: string, kind: "e" | "u", name: string) =>
-  `webhooks:backlog:${queue}:${kind}${Bun.hash(name).toString(36)}`;
+  `webhooks:backlog:${queue}:${kind}${createHash("sha1").update(name).digest("base64url")}`;
+
+/** The two lines in which an event may wait: of its endpoint, by `endpointKey`, and of its user. */
+export const backlogLines = (queue: string, endpoint: string, user: string): [endpoint: string, user: string] => [
+  lineKey(queue, "e", endpoint),
+  lineKey(queue, "u", user),
+];
 
 /**
  * KEYS: delayed, marker, then the two lines of each job. ARGV: prefix of job keys, bound, expiry in ms, now in epoch ms; then
@@ -151,7 +158,7 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
   });
 
   function linesOf({ endpoint, user }: Waiting): [string, string] {
-    return [lineKey(queue, "e", endpoint), lineKey(queue, "u", user)];
+    return backlogLines(queue, endpoint, user);
   }
 
   function note(line: string, isFull: boolean): void {

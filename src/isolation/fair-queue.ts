@@ -25,6 +25,9 @@ const WINDOW_MS = 1000; // 1 s
 const MAX_TROUBLED = 500; // users named to the script
 const GIVE_BACK_SHARE = 1 / 16; // of the jobs taken come from `prioritized`, however long the line in `wait` is
 
+/** Key: the hash of flows' tags, described at `LOOK`, for the queue whose keys have this prefix. */
+export const flowTagsKey = (prefix: string): string => `${prefix}:fair:tags`;
+
 export interface FairQueueOptions {
   readonly valkey: Valkey;
   /** The queue's name, for the log. */
@@ -55,7 +58,7 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
   valkey.defineCommand("lookAtQueue", { numberOfKeys: 5, lua: LOOK });
   const { lookAtQueue } = valkey as unknown as { lookAtQueue: Look };
   const { wait, prioritized, marker, meta, jobs } = queueKeys(prefix);
-  const keys = [wait, prioritized, marker, meta, `${prefix}:fair:tags`];
+  const keys = [wait, prioritized, marker, meta, flowTagsKey(prefix)];
   const heldBy = new Map<string, number>(); // held jobs by user, in the current second
   let windowStartedAt = 0;
   let held = 0; // jobs held in the current second, or since the last look

@@ -1,0 +1,218 @@
+/** Forgetting a user: nothing of it is left in Valkey, and nothing of anybody else is lost. */
+import { afterAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { FlowProducer, Queue, Worker } from "bullmq";
+import { Redis } from "ioredis";
+import { startReceiver } from "../src/dev/receiver.ts";
+import { startValkey } from "../src/dev/valkey.ts";
+import { eraseUser } from "../src/erase.ts";
+import { openQueue } from "../src/queue.ts";
+import { createCommand, startCommand } from "./support/command.ts";
+import { dumpAll } from "./support/dump.ts";
+import { startWorkerProcess } from "./support/process.ts";
+import { eventually, jobData } from "./support/stack.ts";
+
+setDefaultTimeout(60_000); // each command is a process that starts
+
+const BUSY_MS = 40_000; // for what takes a moment, on a machine that may be busy
+const USER = "usr_4";
+const OTHER = "usr_42"; // its id has the other's in it
+const valkey = await startValkey();
+const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
+const queue = new Queue("forget", { connection: client });
+const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "forget", WEBHOOK_TIMEOUT: "500ms" };
+const fluxhook = createCommand(env);
+const key = (name: string) => queue.toKey(name);
+beforeEach(() => client.flushall());
+afterAll(async () => {
+  await queue.close();
+  client.disconnect();
+  await valkey.stop();
+});
+
+const data = (userId: string, url = "https://a.example/in") => jobData(url, { userId });
+
+async function add(count: number, userId: string, opts = {}): Promise<string[]> {
+  const jobs = Array.from({ length: count }, () => ({ name: "file.created", data: data(userId), opts }));
+  return (await queue.addBulk(jobs)).map(({ id }) => id as string);
+}
+
+/** Move waiting jobs to the finished ones. */
+async function finish(ids: readonly string[], set: "completed" | "failed"): Promise<void> {
+  for (const id of ids) {
+    await client.lrem(key("wait"), 0, id);
+    await client.zadd(key(set), Date.now(), id);
+    await client.hset(key(id), "finishedOn", Date.now(), "failedReason", "HTTP 410");
+  }
+}
+
+/** What mentions a user by its whole id. */
+const mentionsOf = async (userId: string) =>
+  (await dumpAll(client)).filter((text) => new RegExp(`${userId}(?![0-9])`).test(text));
+
+async function forget(userId: string, ...args: string[]) {
+  const { out, err, code } = await fluxhook(["forget", userId, "--json", ...args]);
+  return { ...(out === "" ? {} : JSON.parse(out)), err, code };
+}
+
+/** Some of everything that is kept of a user. */
+async function fill(userId: string): Promise<void> {
+  await add(3, userId);
+  await add(2, userId, { delay: 60_000 });
+  await add(2, userId, { priority: 5 });
+  await finish(await add(4, userId), "completed");
+  await finish(await add(5, userId), "failed");
+  const [logged, stray] = await add(2, userId);
+  await client.rpush(`${key(logged as string)}:logs`, `about ${userId}`);
+  await client.lrem(key("wait"), 0, stray as string);
+  await add(1, userId, { jobId: `${userId}-first`, deduplication: { id: `${userId}-once` } });
+  const template = { name: "file.created", data: data(userId) };
+  await queue.upsertJobScheduler(`hourly-${userId}`, { every: 3_600_000 }, template); // its next job waits
+  const startDate = Date.now() + 60_000;
+  await queue.upsertJobScheduler(`later-${userId}`, { every: 3_600_000, startDate }, template); // and this one is delayed
+  const flow = new FlowProducer({ connection: client });
+  const child = { name: "file.created", queueName: "forget", data: data(userId) };
+  await flow.add({ ...child, children: [child, { ...child, data: data("usr_other") }] });
+  await flow.close();
+  await client.zadd(`webhooks:log:${userId}`, 1, "{}", 2, "{ }");
+  await client.hset(key("fair:tags"), `u:${userId}`, 7, `e:https://a.example/in`, 9);
+}
+
+test("everything of a user goes, counted by kind, and nothing of another whose id is longer", async () => {
+  await fill(OTHER);
+  const others = (await mentionsOf(OTHER)).length;
+  await fill(USER);
+  const expected = {
+    user: USER,
+    jobs: { waiting: 7, prioritized: 2, delayed: 3, waiting_children: 1, completed: 4, failed: 5, other: 1 },
+    ...{ schedulers: 2, attempts: 2, backlog: 0, tags: 1, active: 0, unreadable: 0 },
+  };
+  const before = await dumpAll(client);
+  const dry = await forget(USER, "--dry-run");
+  expect(dry).toMatchObject({ dry_run: true, ...expected });
+  expect(await dumpAll(client)).toEqual(before);
+
+  const erased = await forget(USER, "--yes");
+  expect([erased.err, erased.code, erased.done]).toEqual(["", 0, true]);
+  // BullMQ removes a scheduler's next job with it where that is delayed.
+  expect(erased).toMatchObject({ dry_run: false, ...expected, jobs: { ...expected.jobs, delayed: 2 } });
+  expect(erased.events).toBeGreaterThan(0);
+  expect(await mentionsOf(USER)).toEqual([]);
+  expect((await mentionsOf(OTHER)).length).toBe(others);
+
+  const again = await fluxhook(["forget", USER, "--yes"]);
+  expect([again.out, again.err, again.code]).toEqual([`Nothing is kept of ${USER}.\n`, "", 0]);
+});
+
+test("a user of whom nothing is kept is no failure", async () => {
+  for (const option of ["--dry-run", "--yes"]) {
+    const { out, code } = await fluxhook(["forget", "nobody", option]);
+    expect([out, code]).toEqual(["Nothing is kept of nobody.\n", 0]);
+  }
+});
+
+test("an active job is left to its worker: the command ends with 1, and with 0 once the attempt is over", async () => {
+  await add(1, USER);
+  await add(2, OTHER);
+  const worker = new Worker("forget", undefined, { connection: client });
+  const job = await worker.getNextJob("token");
+  const { out, code } = await fluxhook(["forget", USER, "--yes"]);
+  expect(out).toContain(
+    "1 active: a job cannot be removed while its attempt runs. Run this again, until it ends with 0.",
+  );
+  expect(code).toBe(1);
+  expect((await queue.getJob(job?.id as string))?.data.userId).toBe(USER);
+  await job?.moveToCompleted("done", "token", false);
+  await worker.close();
+  expect((await forget(USER, "--yes")).code).toBe(0);
+  expect(await mentionsOf(USER)).toEqual([]);
+  expect(await queue.getWaitingCount()).toBe(2);
+});
+
+test("an attempt that ends meanwhile is waited for", async () => {
+  await add(1, USER);
+  const worker = new Worker("forget", undefined, { connection: client });
+  const job = await worker.getNextJob("token");
+  const monitor = await client.duplicate().monitor();
+  const { promise: looked, resolve } = Promise.withResolvers<void>();
+  let looks = 0;
+  monitor.on("monitor", (_time: string, [command, list]: string[]) => {
+    if (command?.toLowerCase() === "lrange" && list === key("active") && ++looks === 2) resolve();
+  });
+  const command = startCommand(["forget", USER, "--yes"], { ...env, WEBHOOK_TIMEOUT: "30s" });
+  await looked;
+  await job?.moveToFailed(new Error("HTTP 500"), "token", false);
+  expect(await command.exited).toBe(0);
+  monitor.disconnect();
+  await worker.close();
+  expect(await mentionsOf(USER)).toEqual([]);
+});
+
+test("jobs that nobody can read are told, and left", async () => {
+  const [id] = await add(1, USER);
+  await client.hset(key(id as string), "data", '{"userId":"usr_4"');
+  const { out, code } = await fluxhook(["forget", USER, "--yes"]);
+  expect(out).toContain("1 of anybody cannot be read: nobody knows whose they are. Look in Bull Board.");
+  expect(code).toBe(0);
+  expect(await client.exists(key(id as string))).toBe(1);
+});
+
+test("on a terminal it shows what is kept, and erases it after a yes", async () => {
+  await add(3, USER);
+  const command = startCommand(["forget", USER], env, { isTerminal: true });
+  const shown = await command.until("Erase all of it? [y/N]");
+  expect(shown).toMatch(/waiting +3 +events/);
+  command.type("y\r");
+  expect(await command.exited).toBe(0);
+  await command.until("Erased. What is enqueued from now on is delivered.");
+  expect(await mentionsOf(USER)).toEqual([]);
+});
+
+test.each([
+  [["forget"], /missing required argument 'user'/],
+  [["forget", "a b", "--yes"], /expected the user to be 1 to 128 visible ASCII characters/],
+  [["forget", USER], /nobody can be asked here: --yes erases without asking/],
+])("%p is wrong usage", async (args, expected) => {
+  const { err, code, out } = await fluxhook(args);
+  expect(err).toMatch(expected);
+  expect([out, code]).toEqual(["", 2]);
+});
+
+test("under a worker with 20,000 mixed jobs nothing of the user is left, and every other event arrives", async () => {
+  const receiver = await startReceiver();
+  receiver.answer(({ path }) => (path === "/down" ? { status: 503 } : { status: 204 }));
+  const jobs = Array.from({ length: 20_000 }, (_, index) => ({
+    name: "file.created",
+    data: jobData(receiver.url(index % 40 === 4 ? "/down" : "/in"), {
+      userId: index % 4 === 0 ? USER : `usr_4${index % 50}`,
+      data: { index },
+    }),
+    opts: index % 7 === 0 ? { delay: 1_000 + (index % 500) } : index % 11 === 0 ? { priority: 3 } : {},
+  }));
+  for (let start = 0; start < jobs.length; start += 2_000) await queue.addBulk(jobs.slice(start, start + 2_000));
+  const worker = startWorkerProcess({ ...env, LOG_LEVEL: "error" });
+  const held = { queue: openQueue("forget", client), valkey: client };
+  try {
+    await eventually(
+      () => receiver.requests.length,
+      (count) => count > 1_000,
+      BUSY_MS,
+    );
+    const erasure = await eraseUser(held, USER, 10_000);
+    expect(erasure.isDone).toBe(true);
+    expect(await mentionsOf(USER)).toEqual([]);
+    const healthy = () => {
+      const bodies = receiver.requests.map(({ body }) => JSON.parse(body.toString()).data.index as number);
+      return new Set(bodies.filter((index) => index % 4 !== 0));
+    };
+    await eventually(
+      () => healthy().size,
+      (size) => size === 15_000,
+      BUSY_MS,
+      100,
+    );
+    expect(await mentionsOf(USER)).toEqual([]);
+  } finally {
+    await worker.stop();
+    await receiver.stop();
+  }
+}, 120_000);
