@@ -270,7 +270,10 @@ export async function reachValkey(url: string, name: string): Promise<Reached> {
     maxRetriesPerRequest: 0,
   });
   let complaint: NodeJS.ErrnoException | undefined;
-  const { promise: hasComplained, resolve } = Promise.withResolvers<undefined>();
+  let resolve!: (nothing: undefined) => void; // Node 20 has no Promise.withResolvers
+  const hasComplained = new Promise<undefined>((onResolve) => {
+    resolve = onResolve;
+  });
   const complain = (error: NodeJS.ErrnoException) => {
     complaint ??= codeOf(error) === "LOADING" ? new LoadingError() : error;
     resolve(undefined);
