@@ -141,6 +141,7 @@ class DatabaseConnection extends Redis {
 }
 
 const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
+const MAX_REFUSED_DELAY_MS = 5 * 1000; // 5 s after a refused login
 const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
@@ -164,7 +165,12 @@ export function connectValkey(
     maxLoadingRetryTime: LOADING_MS,
     // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
     socketTimeout: SILENCE_MS,
-    retryStrategy: (times) => Math.min(Math.max(50 * 2 ** Math.min(times, 10), failover.ms()), MAX_RECONNECT_DELAY_MS),
+    retryStrategy(times) {
+      const trouble = troubleOf(valkey);
+      const isRefused = trouble !== undefined && isAnswer(trouble); // a login: somebody has to mend it
+      if (isRefused) return Math.min(500 * 2 ** Math.min(times, 10), MAX_REFUSED_DELAY_MS);
+      return Math.min(Math.max(50 * 2 ** Math.min(times, 10), failover.ms()), MAX_RECONNECT_DELAY_MS);
+    },
     // Go and find the new primary, then resend.
     reconnectOnError(error) {
       if (!isReadonly(error)) return false;

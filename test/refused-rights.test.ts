@@ -185,8 +185,10 @@ describe("a worker that starts against", () => {
     await worker.line("worker.ready");
     const seen = receiver.requests.length;
     await setup.queue.add("file.created", jobData(receiver.url()));
-    await worker.line("delivery.attempted");
-    expect(receiver.requests.length).toBeGreaterThan(seen);
+    await eventually(
+      () => receiver.requests.length,
+      (count) => count > seen,
+    );
     expect(warnings(worker.lines, state.reason)).toHaveLength(1);
     expect(worker.errors()).toBe("");
   });
