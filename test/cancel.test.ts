@@ -154,6 +154,19 @@ test("more than are kept as failed are canceled with --remove only", async () =>
   expect((await client.keys(`${key("")}[0-9]*`)).length).toBe(1);
 });
 
+test("what became full meanwhile pushes out no failed event", async () => {
+  await add(3, "usr_1");
+  const others = Array.from({ length: 9_999 }, (_, index) => [index, `other-${index}`]).flat();
+  await client.zadd(key("failed"), ...others);
+  const { total, left, isDone } = await endMeant(held, {
+    filter: { userId: "usr_1" },
+    lists: WAITING,
+    reason: "canceled",
+  });
+  expect([total, left.full, isDone]).toEqual([1, 2, true]);
+  expect([await client.llen(key("wait")), await client.zcard(key("failed"))]).toEqual([2, 10_000]);
+});
+
 test("data that is no JSON object matches nothing and is counted", async () => {
   await add(1, "usr_1");
   for (const text of ['{"userId":"usr_1"', '"usr_1"', "[]", "null"]) {

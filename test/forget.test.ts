@@ -147,6 +147,41 @@ test("an attempt that ends meanwhile is waited for", async () => {
   expect(await mentionsOf(USER)).toEqual([]);
 });
 
+test("in flows, a parent goes on without the erased child, and a child without the erased parent", async () => {
+  const receiver = await startReceiver();
+  const flow = new FlowProducer({ connection: client });
+  const part = (userId: string, path: string) => ({
+    ...{ name: "file.created", queueName: "forget", data: data(userId, receiver.url(path)) },
+  });
+  await flow.add({ ...part(OTHER, "/parent"), children: [part(USER, "/erased")] });
+  await flow.add({ ...part(USER, "/erased"), children: [part(OTHER, "/child")] });
+  await flow.close();
+  expect((await forget(USER, "--yes")).code).toBe(0);
+  const worker = startWorkerProcess({ ...env, LOG_LEVEL: "error" });
+  try {
+    await eventually(
+      () => queue.getCompletedCount(),
+      (count) => count === 2,
+      BUSY_MS,
+    );
+    expect(receiver.requests.map(({ path }) => path).sort()).toEqual(["/child", "/parent"]);
+  } finally {
+    await worker.stop();
+    await receiver.stop();
+  }
+});
+
+test("it erases while Valkey refuses what takes memory", async () => {
+  await fill(USER);
+  await client.config("SET", "maxmemory", "1");
+  try {
+    expect((await forget(USER, "--yes")).code).toBe(0);
+  } finally {
+    await client.config("SET", "maxmemory", "0");
+  }
+  expect(await mentionsOf(USER)).toEqual([]);
+});
+
 test("jobs that nobody can read are told, and left", async () => {
   const [id] = await add(1, USER);
   await client.hset(key(id as string), "data", '{"userId":"usr_4"');

@@ -129,7 +129,7 @@ async function erase(terminal: Terminal, session: Session, user: string): Promis
       `${active} active: a job cannot be removed while its attempt runs. Run this again, until it ends with 0.`,
     );
   } else if (!isDone) {
-    terminal.print(`More events of ${user} keep coming: stop them in the backend, and run this again.`);
+    terminal.print(`Events of ${user} are left, or keep coming: stop them in the backend, and run this again.`);
   } else {
     terminal.print(
       sum(erasure) === 0 ? `Nothing is kept of ${user}.` : "Erased. What is enqueued from now on is delivered.",
