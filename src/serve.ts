@@ -29,7 +29,8 @@ export function serve(
     });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    const reason = code === "EADDRINUSE" ? "another process listens there" : message;
+    // Bun says the same of an address that is none of this machine's.
+    const reason = code === "EADDRINUSE" ? "another process listens there, or it is not this machine's" : message;
     process.stderr.write(
       `fluxhook: cannot listen on ${host}:${port}: ${reason}. Set ${setting} to another port for each process, or to 0, which takes a free one.\n`,
     );

@@ -13,6 +13,8 @@ const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS
 
 /** Anything but nothing. */
 export const text = z.string().min(1);
+/** A host name or an address, IPv6 with brackets or without. */
+export const host = z.string().regex(/^(?:[\w.-]{1,253}|\[?[\da-f:.]{2,45}(?:%[\w.-]{1,20})?\]?)$/i);
 
 /** A whole number within bounds. */
 export const integer = (min: number, max: number) =>

@@ -6,6 +6,7 @@ import { isQueueName, QUEUE_NAME_FORM } from "./queue-layout.ts";
 import {
   durationMs,
   flag,
+  host,
   integer,
   key,
   list,
@@ -175,7 +176,7 @@ export const SETTINGS = {
     "current first: open sealed secrets",
     { isSecret: true },
   ),
-  workerHost: setting("WORKER_HOST", "127.0.0.1", text, "a host name or address", "where the worker's health listens"),
+  workerHost: setting("WORKER_HOST", "127.0.0.1", host, "a host name or address", "where the worker's health listens"),
   workerPort: setting(
     "WORKER_PORT",
     "9464",
@@ -183,7 +184,7 @@ export const SETTINGS = {
     "a port from 0 to 65535",
     "the worker's `/healthz`, `/readyz`, `/metrics`; 0 takes a free port",
   ),
-  boardHost: setting("BOARD_HOST", "127.0.0.1", text, "a host name or address", "where the board listens"),
+  boardHost: setting("BOARD_HOST", "127.0.0.1", host, "a host name or address", "where the board listens"),
   boardPort: setting(
     "BOARD_PORT",
     "3000",
