@@ -54,6 +54,7 @@ const URLS = [
   "javascript:alert(1)",
   "file:///etc/passwd",
 ];
+const HOSTS = ["", " ", "\0", "💥 💥", "x\r\nX: y", "a b", "http://x", "x/y", "h:99999", "a@b", "h:80:80"];
 const IDS = [...TEXTS, "7", "{5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52}", "5b6cf1d60c8e4a539d0f6a1f3c1f7a52"];
 const USERS = ["", " ", "\0", "💥", "a b", "ü", "x".repeat(129), "x\r\nX: y"];
 const SECRETS = ["", " ", "\0", "x\n", '"x"', "whsec_", "whsec_%", "WHSEC_YQ==", "sealed:v2:x", "x".repeat(5000)];
@@ -100,6 +101,16 @@ const TABLE: Readonly<Record<string, Table>> = {
     options: { "--since": [...MOMENTS, ...MORE_MOMENTS], "--user": USERS, "--event": TYPES },
   },
   recover: { base: ["--yes"], options: {} },
+  cancel: {
+    base: ["--yes", "--event", "file.created"],
+    options: {
+      "--user": USERS,
+      "--host": HOSTS,
+      "--endpoint": URLS.filter((url) => !url.includes("@")),
+      "--event": TYPES,
+    },
+  },
+  forget: { base: ["--yes"], options: {}, args: USERS },
   verify: {
     base: [request, "--secret", "s"],
     options: { "--headers": PATHS, "--body": PATHS, "--tolerance": DURATIONS, ...anySecrets },
@@ -266,6 +277,8 @@ test("output that cannot be written is a failure, of every command; output that 
       `redeliver ${job} --dry-run`,
       `redeliver ${job}`,
       "recover --dry-run",
+      "cancel --user u --dry-run",
+      "forget u --dry-run",
       `verify ${request} --secret-env SECRET`,
       "listen --port 0",
       "seal --user u --secret-env SECRET",
