@@ -9,15 +9,19 @@ import { formatError, runCommand } from "./cli/program.ts";
 import { loadConfigFile } from "./config.ts";
 
 loadConfigFile(process);
-const args = process.argv.slice(2);
 const output = watchOutput(process.stdout, ({ code, message }) => {
   if (code === "EPIPE") process.exit(EXIT.ok); // whoever reads our output has had enough of it, as `head` has
-  const text = formatError("failed", EXIT.failed, `cannot write the output: ${message}`, args.includes("--json"));
+  const text = formatError(
+    "failed",
+    EXIT.failed,
+    `cannot write the output: ${message}`,
+    process.argv.includes("--json"),
+  );
   process.exitCode = EXIT.failed;
   process.stderr.write(`${text}\n`, () => process.exit());
 });
 
-const code = await runCommand(args, process.env, readVersion());
+const code = await runCommand(process.argv.slice(2), process.env, readVersion());
 await output.finish();
 // Said to the end, and then gone: a connection that still closes is nothing to wait for.
 process.stderr.write("", () => process.exit(process.exitCode ?? code));
