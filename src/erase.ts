@@ -80,7 +80,6 @@ export async function eraseUser(
 ): Promise<Erasure> {
   const { queue } = held;
   const filter = { userId };
-  const until = performance.now() + patienceMs;
   const schedulers = await findSchedulers(held, filter);
   for (const id of schedulers) await queue.removeJobScheduler(id);
 
@@ -91,6 +90,7 @@ export async function eraseUser(
     onEnded: (jobs) => dropTags(held, jobs),
     endOther: async (job, fate) => (fate === "flow" && (await isRemoved(held, job)) ? "ended" : fate),
   });
+  const until = performance.now() + patienceMs;
   let [other, isDone, active] = [0, false, 0];
   for (let sweep = 1; sweep <= MAX_SWEEPS && !isDone; sweep++) {
     active = await waitForActive(held, filter, until);
