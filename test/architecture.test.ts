@@ -172,7 +172,7 @@ test("pure files import nothing but each other, hashing and bytes", () => {
 
 test("pure files take clock and chance as parameters, with the real ones as their defaults at the most", () => {
   const OUTSIDE =
-    /(= )?(Date\.now|Math\.random|performance\.now|new Date\(\)|randomUUID|setTimeout|setInterval|fetch\()/g;
+    /(= )?(Date\.now|Math\.random|performance\.now|new Date\(\)|randomUUID\b|setTimeout|setInterval|fetch\()/g;
   const impure = findings(({ file, code }) => {
     if (layerOf(file) !== LAYERS.indexOf("pure")) return [];
     return [...code.matchAll(OUTSIDE)].filter((match) => match[1] === undefined).map((match) => match[0]);
