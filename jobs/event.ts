@@ -104,7 +104,7 @@ export function checkEvent(name: unknown, data: unknown, timestampMs: number): {
   if (type.success && parsed.success && isDated) return { type: type.data, data: parsed.data };
   throw new ContractError([
     ...listIssues("name", type.error),
-    ...listIssues("data", parsed.error),
+    ...(data instanceof UnreadData ? [describeUnread(data)] : listIssues("data", parsed.error)),
     ...(isDated ? [] : [{ path: "timestamp", message: "expected epoch milliseconds" }]),
   ]);
 }
@@ -118,6 +118,10 @@ const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * 4_300 + 1_000; // user, URL, secr
  */
 export function maxDataLength(maxBodyBytes: number): number {
   return ESCAPED * (maxBodyBytes + MAX_AROUND);
+}
+
+function describeUnread({ length, maxLength }: UnreadData): ContractIssue {
+  return { path: "data", message: `expected at most ${maxLength} characters of JSON, got ${length}` };
 }
 
 /** What {@link parseEvent} needs to know of the settings. */
@@ -134,10 +138,6 @@ export interface ContractOptions {
  * @throws  ContractError, for whatever is not an event
  */
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
-  if (job.data instanceof UnreadData) {
-    const { length, maxLength } = job.data;
-    throw broken("data", `expected at most ${maxLength} characters of JSON, got ${length}`);
-  }
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
   const { userId, endpoint, data } = parsed;
   const id = eventIdOf(job, parsed.id);

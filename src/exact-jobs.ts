@@ -27,22 +27,36 @@ export const describeLength = (length: number): string => `${length} characters 
 /** Whether a job's data is so long that no setting lets it be delivered: a list of such jobs would fill the memory. */
 export const isTooLong = (data: string | undefined): data is string => data !== undefined && data.length > MAX_LISTED;
 
-/** A job as it is listed: data of any length does no harm. */
-class ListedJob<D, R, N extends string, P extends JobProgress> extends ExactJob<D, R, N, P> {
-  static override fromJSON<T, R, N extends string>(
-    queue: Parameters<typeof Job.fromJSON>[0],
-    json: JobJson,
-    jobId?: string,
-  ): Job<T, R, N> {
-    if (!isTooLong(json.data)) return ExactJob.fromJSON<T, R, N>(queue, json, jobId);
-    const data = JSON.stringify(describeLength(json.data.length));
-    return ExactJob.fromJSON<T, R, N>(queue, { ...json, data }, jobId);
-  }
-}
+/** Fields of a job's hash, as BullMQ names them: all that a list shows of it, but for its data. */
+const FIELDS = [
+  ...["name", "opts", "timestamp", "delay", "priority", "atm", "ats", "stc"],
+  ...["finishedOn", "processedOn", "failedReason", "returnvalue", "stacktrace", "rjk"],
+];
 
 class ExactQueue extends Queue {
+  /** A job whose data is so long that a page of such would fill the memory comes without it. */
+  override async getJob(jobId: string): Promise<Job | undefined> {
+    const valkey = this.opts.connection as Valkey;
+    const length = await valkey.hstrlen(this.toKey(jobId), "data");
+    if (length <= MAX_LISTED) return await super.getJob(jobId);
+    const values = await valkey.hmget(this.toKey(jobId), ...FIELDS);
+    const stored = Object.fromEntries(FIELDS.map((field, index) => [field, values[index] ?? undefined]));
+    if (stored.name === undefined) return undefined; // gone meanwhile
+    const count = (field: string) => Number(stored[field] ?? 0);
+    const json = {
+      ...{ id: jobId, name: stored.name, data: JSON.stringify(describeLength(length)), progress: 0 },
+      opts: JSON.parse(stored.opts ?? "{}"),
+      ...{ timestamp: count("timestamp"), delay: count("delay"), priority: count("priority") },
+      ...{ attemptsMade: count("atm"), attemptsStarted: count("ats"), stalledCounter: count("stc") },
+      ...{ finishedOn: count("finishedOn") || undefined, processedOn: count("processedOn") || undefined },
+      ...{ failedReason: stored.failedReason, returnvalue: stored.returnvalue, stacktrace: stored.stacktrace },
+      repeatJobKey: stored.rjk,
+    };
+    return ExactJob.fromJSON(this, json as JobJson, jobId);
+  }
+
   protected override get Job(): typeof Job {
-    return ListedJob;
+    return ExactJob;
   }
 
   /** With exact numbers in the data of their templates. */

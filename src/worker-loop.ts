@@ -15,6 +15,7 @@ const MAX_PARALLEL_FETCHES = 64; // asked for by one call of `take`: more could 
 const ERROR_PAUSE_MS = 1000; // 1 s until the next fetch after one that failed
 const MIN_REFUSED_PAUSE_MS = 500; // after something was refused; then twice as long each time
 const MAX_REFUSED_PAUSE_MS = 5 * 1000; // 5 s: how long after Valkey's recovery it may be unknown to us
+const LARGE = 4 * 1024 * 1024; // characters of a job's data: many such jobs on their way at once could fill the memory
 const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
 
 /** What wants to know how the queue is doing. */
@@ -222,6 +223,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
       this.lastPickUpAt = Date.now();
       this.watch?.taken();
     }
+    if (stored && stored.data?.length > LARGE) this.#fetchedInRow = 0;
     const job = await super.nextJobFromJobData(stored, jobId, token);
     if (job !== undefined || !stored) return job;
     const opts = { ...stored.opts, repeatJobKey: undefined };

@@ -1,5 +1,6 @@
 /** Jobs that end or hang whatever runs them, and the innocent beside them. */
 import { describe, expect } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Queue } from "bullmq";
 import { redeliver } from "../../src/redeliver.ts";
@@ -10,6 +11,7 @@ import { eventually } from "../support/stack.ts";
 
 const env = { BUN_OPTIONS: `--preload=${join(import.meta.dir, "../support/poison-program.ts")}` };
 const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 40 s
+const GIB = 1024 ** 3;
 const linesOf = ({ workers }: Rig, message: string) =>
   workers.flatMap(({ lines }) => lines).filter((line) => line.message === message);
 
@@ -183,6 +185,39 @@ describe("a job", () => {
       expectFlawless(balance);
       expect(repeated.length).toBe(1);
       expect(linesOf(rig, "suspects.died")).toEqual([]);
+      rig.figures({});
+    },
+  );
+
+  chaos(
+    "with 24 MB of data fails at once by the contract, and is not kept; many of them leave a worker its memory",
+    { workers: 0 },
+    async (rig) => {
+      const queue = open(rig);
+      const text = "x".repeat(24_000_000);
+      const ids: string[] = [];
+      for (let i = 0; i < 12; i++) {
+        ids.push(await addPoison(rig, queue, { text }));
+        await rig.enqueue();
+      }
+      const worker = await rig.startWorker();
+      const stop = rig.load(10);
+      await rig.settled(SETTLE_MS);
+      await stop();
+      await rig.settled(SETTLE_MS);
+      const { failed: count, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(count).toBe(ids.length);
+      for (const id of ids) {
+        const job = await queue.getJob(id);
+        expect(job?.failedReason).toMatch(/^data: expected at most \d+ characters of JSON, got 240\d{5}$/);
+        expect(job?.data).toMatch(/^240\d{5} characters of data, more than an event can have: not kept$/);
+        expect(job?.attemptsMade).toBe(1);
+      }
+      if (process.platform === "linux") {
+        const status = readFileSync(`/proc/${worker.pid}/status`, "utf8");
+        expect(Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) * 1024).toBeLessThan(GIB);
+      }
       rig.figures({});
     },
   );
