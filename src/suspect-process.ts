@@ -11,13 +11,14 @@ import { createPipeline } from "./pipeline.ts";
 import { AttemptFailed, DelayedError, Parked } from "./queue.ts";
 import { type Counted, type Order, type Report, reportLife, type Settlement } from "./suspect-child.ts";
 import { connectValkey } from "./valkey.ts";
+import { endWithParent } from "./watchdog.ts";
 
 /** The worker gives it no more than may go at once. */
 const OPEN: Gate = { admit: () => ({ kind: "go" }), release() {}, openCircuits: 0, listOpen: () => [] };
 
 const report = (report: Report): void => void process.send?.(report);
 reportLife(report);
-new Worker(`${import.meta.dir}/suspect-watchdog.ts`, { argv: process.argv.slice(2) });
+endWithParent(Number(process.argv[2]));
 
 const config = loadConfigOrExit(process.env);
 const { logger, flush } = createLogger(config.logLevel);

@@ -88,14 +88,19 @@ export function createSuspects(options: SuspectsOptions): Suspects {
   const key = ({ id }: Job) => `${jobs}${id}`;
 
   function start(lane: Lane): void {
-    const child = startChild(program, hungMs, {
-      ready: () => begin(lane, round),
-      counted: (name, args) => (metrics[name] as (...given: unknown[]) => void)(...args),
-      settled: (id, settlement) => settle(round, id, settlement),
-      ended: (cause) => end(lane, round, cause),
-    });
-    const round: Round = { child, suspects: new Map(), isBegun: false };
-    lane.round = round;
+    try {
+      const child = startChild(program, hungMs, {
+        ready: () => begin(lane, round),
+        counted: (name, args) => (metrics[name] as (...given: unknown[]) => void)(...args),
+        settled: (id, settlement) => settle(round, id, settlement),
+        ended: (cause) => end(lane, round, cause),
+      });
+      const round: Round = { child, suspects: new Map(), isBegun: false };
+      lane.round = round;
+    } catch (error) {
+      logger.warn({ reason: (error as Error).message }, "suspects.unstarted");
+      parkAll(lane, LATER_MS);
+    }
   }
 
   async function begin(lane: Lane, round: Round): Promise<void> {

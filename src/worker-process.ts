@@ -5,6 +5,7 @@ import "./wire.ts";
 import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
 import { publishCircuits } from "./circuits.ts";
 import { findMisspelt } from "./config.ts";
+import { lockMsFor } from "./deadline.ts";
 import { createHealthRoutes, createMetricsRoutes } from "./health.ts";
 import { createLogger } from "./logger.ts";
 import { watchQueue } from "./metrics.ts";
@@ -16,12 +17,14 @@ import { serve } from "./serve.ts";
 import { drain, onSignals } from "./shutdown.ts";
 import { watchStrays } from "./stray-jobs.ts";
 import { connectValkey, troubleOf } from "./valkey.ts";
+import { endWhenHung } from "./watchdog.ts";
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "worker",
   purpose: "The worker: takes events from the queue and delivers them. Run one per core, as many as you like.",
 });
 const { logger, flush } = createLogger(config.logLevel);
+endWhenHung(2 * lockMsFor(config.timeoutMs));
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 exitWithoutDatabase(valkey);

@@ -36,7 +36,7 @@ const PURE = [
   "dns/resolv-conf",
 ];
 /** What starts a process, or is the door to one. */
-const ENTRIES = ["pipeline", "worker", "worker-process", "suspect-process", "suspect-watchdog", "board", "index", "cli"];
+const ENTRIES = ["pipeline", "worker", "worker-process", "suspect-process", "board", "index", "cli"];
 /** The board's pages: what jobs/ is to the worker. */
 const BOARD = [
   ...[

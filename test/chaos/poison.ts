@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { Queue } from "bullmq";
 import { redeliver } from "../../src/redeliver.ts";
 import { expectFlawless } from "../support/books.ts";
-import { chaos, kill, type Rig, SETTLE_MS } from "../support/chaos.ts";
+import { BEYOND_LOCK_MS, chaos, kill, type Rig, SETTLE_MS } from "../support/chaos.ts";
 import type { WorkerProcess } from "../support/process.ts";
-import { eventually } from "../support/stack.ts";
+import { bounded, eventually } from "../support/stack.ts";
 
 const env = { BUN_OPTIONS: `--preload=${join(import.meta.dir, "../support/poison-program.ts")}` };
 const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 40 s
@@ -219,6 +219,58 @@ describe("a job", () => {
         expect(Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) * 1024).toBeLessThan(GIB);
       }
       rig.figures({});
+    },
+  );
+
+  chaos(
+    "that hangs its worker has it end itself, and does not hold up the others for long",
+    { workers: 1, env },
+    async (rig) => {
+      const queue = open(rig);
+      const [hung] = rig.workers as [WorkerProcess];
+      const stopSupervisor = supervise(rig);
+      const id = await addPoison(rig, queue, { hangs: true });
+      await eventually(
+        async () => (await rig.held()).has(id),
+        (isHeld) => isHeld,
+      );
+      for (let i = 0; i < 20; i++) await rig.enqueue();
+      expect(await bounded(hung.exited, () => "its end", 60_000)).toBe("SIGKILL");
+      expect(linesOf(rig, "worker.hung")).toMatchObject([{ level: "fatal" }]);
+      await rig.admin.hset(`bull:webhooks:${id}`, { stc: 3, deaths: 0 }); // as if it had been more
+      await eventually(
+        () => new Set(rig.arrivals.map(({ event }) => event)).size,
+        (size) => size === 20,
+        60_000,
+      );
+      await stopSupervisor();
+      rig.figures({});
+    },
+  );
+
+  chaos(
+    "that is suspected waits out a Valkey that is away, and nobody takes that for a death",
+    { workers: 0, valkey: { appendfsync: "always" } },
+    async (rig) => {
+      const ids = await Promise.all(Array.from({ length: 3 }, () => rig.enqueue()));
+      for (const id of ids) await rig.admin.hset(`bull:webhooks:${id}`, "stc", 3);
+      const { promise: answer, resolve } = Promise.withResolvers<object>();
+      rig.answer(() => answer);
+      await rig.startWorker();
+      await eventually(
+        () => rig.arrivals.length,
+        (count) => count === 3,
+        10_000,
+      );
+      await rig.valkey.kill();
+      resolve({});
+      await Bun.sleep(BEYOND_LOCK_MS);
+      await rig.valkey.restart();
+      await rig.settled(SETTLE_MS);
+      const { repeated, ...balance } = await rig.closeBooks();
+      expectFlawless(balance);
+      expect(linesOf(rig, "suspects.died")).toEqual([]);
+      rig.figures({ repeated: repeated.length });
     },
   );
 });
