@@ -14,6 +14,8 @@ export const CANCELED = "canceled by an operator";
 /** Lists whose jobs wait, in the order in which jobs go through them. */
 export const WAITING = ["delayed", "prioritized", "wait", "paused"] as const satisfies readonly JobList[];
 
+const MOST_PENDING = 200; // jobs ended together: taking them out of a long list costs little more than taking out one
+const WIDEST = 4_000; // places of the list in which they are looked for then
 const MAX_PASSES = 5; // over all lists, until one finds nothing
 
 /** Where to look. */
@@ -126,31 +128,48 @@ export async function endMeant({ queue, valkey }: Held, options: EndOptions): Pr
   for (let pass = 1; ; pass++) {
     const left = { scheduled: 0, flow: 0, full: 0 };
     let found = 0; // that call for another pass
-    const visit = async (page: JobPage): Promise<number> => {
-      if (pass === 1) {
-        unreadable += page.jobs.filter(({ data }) => data === undefined).length;
-        onSeen(page.jobs.length);
-      }
-      const meant = page.jobs.filter((job) => isMeant(job, filter));
-      if (meant.length === 0) return 0;
-      const fates = await endJobs(queue, valkey, page, meant, reason);
+    let [from, pending] = [0, [] as StoredJob[]];
+    const endPending = async (list: JobList, to: number): Promise<number> => {
+      const jobs = pending;
+      pending = [];
+      if (jobs.length === 0) return 0;
+      const fates = await endJobs(queue, valkey, { list, from, to }, jobs, reason);
       const ended: StoredJob[] = [];
-      for (const [index, job] of meant.entries()) {
+      for (const [index, job] of jobs.entries()) {
         let fate = fates[index] as Fate;
         if (fate !== "ended") fate = await endOther(job, fate);
         if (fate === "ended") ended.push(job);
         if (fate === "scheduled" || fate === "flow" || fate === "full") left[fate] += 1;
         else found += 1;
       }
-      counts[page.list] = (counts[page.list] ?? 0) + ended.length;
+      counts[list] = (counts[list] ?? 0) + ended.length;
       total += ended.length;
       if (ended.length > 0) await Promise.all([leaveBacklog({ queue, valkey }, ended), onEnded?.(ended)]);
       return ended.length;
     };
-    for (const list of lists) await visitJobs(queue, valkey, list, visit);
+    const visit = async (page: JobPage): Promise<number> => {
+      if (pass === 1) {
+        unreadable += page.jobs.filter(({ data }) => data === undefined).length;
+        onSeen(page.jobs.length);
+      }
+      if (pending.length === 0) from = page.from;
+      pending.push(...page.jobs.filter((job) => isMeant(job, filter)).map(withoutBody));
+      const isTime = pending.length >= MOST_PENDING || page.to - from >= WIDEST;
+      return isTime ? await endPending(page.list, page.to) : 0;
+    };
+    for (const list of lists) {
+      await visitJobs(queue, valkey, list, visit);
+      await endPending(list, from + WIDEST);
+    }
     const isDone = found === 0;
     if (isDone || pass === MAX_PASSES) return { lists: counts, total, left, unreadable, isDone };
   }
+}
+
+/** What is kept of a job until it is ended, with others: without the event's own data, which may be large. */
+function withoutBody(job: StoredJob): StoredJob {
+  const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown } | null };
+  return { ...job, data: { userId, endpoint: { url: endpoint?.url } } };
 }
 
 /** Take jobs that have ended out of the lines of those that wait: they would be in others' way there. */

@@ -123,6 +123,19 @@ test("canceled events are kept as failed, and redeliver brings them back; the ot
   expect(await queue.getJobCounts("wait", "prioritized")).toEqual({ wait: 1 + 6, prioritized: 1 });
 });
 
+test("out of a long list, wherever they are, only those go that are meant, and the others keep their order", async () => {
+  const jobs = Array.from({ length: 9_000 }, (_, index) => ({
+    name: "file.created",
+    data: data(index % 3 === 0 || (index > 4_000 && index < 4_600) ? "usr_1" : "usr_2"),
+  }));
+  const added = await queue.addBulk(jobs);
+  const others = added.filter((job) => job.data.userId === "usr_2").map(({ id }) => id as string);
+  const { total, isDone } = await endMeant(held, { filter: { userId: "usr_1" }, lists: WAITING });
+  expect([total, isDone]).toEqual([9_000 - others.length, true]);
+  expect(await client.lrange(key("wait"), 0, -1)).toEqual(others.reverse());
+  expect((await client.keys(key("[0-9]*"))).length).toBe(others.length);
+});
+
 test("all filters must match", async () => {
   await add(1, "usr_1");
   await add(1, "usr_1", {}, "https://b.example/in");
