@@ -1,5 +1,5 @@
 /**
- * The ceiling: a BullMQ worker that does nothing with a job, with the lock and retention of `src/queue.ts`. What a delivery
+ * The ceiling: a BullMQ worker that does nothing with a job, with the lock and retention of `src/queue/worker.ts`. What a delivery
  * costs beyond this is ours.
  */
 import { Worker } from "bullmq";

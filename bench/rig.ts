@@ -3,7 +3,7 @@
  */
 import { Redis } from "ioredis";
 import { startValkey } from "../src/dev/valkey.ts";
-import { readFacts, type ValkeyFacts } from "../src/valkey.ts";
+import { readFacts, type ValkeyFacts } from "../src/valkey/connection.ts";
 import { type Child, createProcesses, type Processes, untilPrinted } from "./processes.ts";
 import type { SinkCounts } from "./sink.ts";
 

@@ -7,9 +7,9 @@
  * Prints {@link ClientFigures} as JSON.
  */
 import { readFileSync } from "node:fs";
-import { type Network, parseNetwork } from "../src/http/address.ts";
+import { buildBody, buildRequest, type WebhookRequest } from "../src/delivery/request.ts";
+import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender } from "../src/http/sender.ts";
-import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
 import { buildEventData } from "./backlog.ts";
 import { hostOf, nameOf } from "./hosts.ts";
 import type { SinkCounts } from "./sink.ts";

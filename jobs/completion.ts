@@ -1,12 +1,13 @@
 /**
  * The completion hook: what is kept of an attempt, whatever came of it.
  */
-import type { Attempt, AttemptLog } from "../src/attempts.ts";
-import type { Logger } from "../src/logger.ts";
-import type { Metrics } from "../src/metrics.ts";
-import { errorCode, isDelivered, type Outcome, statusCode, tlsCause } from "../src/outcome.ts";
-import { endpointName, type WebhookEvent } from "../src/payload.ts";
-import type { Verdict } from "../src/retry.ts";
+
+import { errorCode, isDelivered, type Outcome, statusCode, tlsCause } from "../src/delivery/outcome.ts";
+import { endpointName, type WebhookEvent } from "../src/delivery/request.ts";
+import type { Verdict } from "../src/delivery/retry.ts";
+import type { Attempt, AttemptLog } from "../src/log/attempts.ts";
+import type { Metrics } from "../src/monitoring/metrics.ts";
+import type { Logger } from "../src/runtime/logger.ts";
 
 /** One attempt, finished. */
 export interface Completion {

@@ -2,15 +2,15 @@
  * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
  */
 
+import { ContractError, type ContractOptions, parseEvent } from "../src/delivery/contract.ts";
+import { describeOutcome, type Outcome } from "../src/delivery/outcome.ts";
+import { buildRequest, endpointKey, type WebhookEvent } from "../src/delivery/request.ts";
+import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/delivery/retry.ts";
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Gate, Permit, Turn } from "../src/isolation/gate.ts";
-import { describeOutcome, type Outcome } from "../src/outcome.ts";
-import { buildRequest, endpointKey, type WebhookEvent } from "../src/payload.ts";
-import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue.ts";
-import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/retry.ts";
+import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
-import { ContractError, type ContractOptions, parseEvent } from "./event.ts";
 
 export interface DeliverOptions extends ContractOptions {
   readonly gate: Pick<Gate, "admit" | "release">;

@@ -1,17 +1,17 @@
 /**
  * The board: `bun src/board.ts`, one is enough. Wiring only.
  */
-import { createBoardApp } from "./board-app.ts";
-import { exitWithoutDatabase, loadConfigOrAnswer } from "./check.ts";
-import { findMisspelt } from "./config.ts";
-import { within } from "./deadline.ts";
-import { createLogger } from "./logger.ts";
-import { createBoardMetrics } from "./metrics.ts";
-import { watchPausedList } from "./paused-list.ts";
-import { openQueue } from "./queue.ts";
-import { serve } from "./serve.ts";
-import { onSignals } from "./shutdown.ts";
-import { connectValkey } from "./valkey.ts";
+import { createBoardApp } from "./board/app.ts";
+import { createBoardMetrics } from "./monitoring/metrics.ts";
+import { watchPausedList } from "./queue/paused-list.ts";
+import { openQueue } from "./queue/worker.ts";
+import { within } from "./runtime/deadline.ts";
+import { createLogger } from "./runtime/logger.ts";
+import { serve } from "./runtime/serve.ts";
+import { onSignals } from "./runtime/signals.ts";
+import { exitWithoutDatabase, loadConfigOrAnswer } from "./settings/check.ts";
+import { findMisspelt } from "./settings/config.ts";
+import { connectValkey } from "./valkey/connection.ts";
 
 const LAST_ANSWERS_MS = 1000; // 1 s for requests under way; idle connections would keep us for ever
 

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { EXIT } from "./cli/context.ts";
 import { watchOutput } from "./cli/output.ts";
 import { formatError, runCommand } from "./cli/program.ts";
-import { loadConfigFile } from "./config.ts";
+import { loadConfigFile } from "./settings/config.ts";
 
 loadConfigFile(process);
 const output = watchOutput(process.stdout, ({ code, message }) => {

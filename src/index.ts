@@ -3,17 +3,18 @@
  * docs/producers.md.
  */
 import { randomUUID } from "node:crypto";
-import { ContractError, type ContractIssue, checkEvent, type JobData, writeBody } from "../jobs/event.ts";
-import { type Attempt, createAttemptLog } from "./attempts.ts";
-import { within } from "./deadline.ts";
-import { addJobs, type EnqueueStatus, type NewJob } from "./enqueue.ts";
+import { ContractError, type ContractIssue, checkEvent, type JobData, writeBody } from "./delivery/contract.ts";
+import { parseExact } from "./delivery/exact-json.ts";
+import { createKey, isSealed, seal } from "./delivery/seal.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
-import { parseExact } from "./exact-json.ts";
-import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./prompt-valkey.ts";
-import { openQueue, type Queue } from "./queue.ts";
-import { createKey, isSealed, seal } from "./seal.ts";
-import { ClosedError, checkEnqueueOptions, checkFluxhookOptions, findUnknown, isRecord, UsageError } from "./usage.ts";
-import { NoDatabaseError } from "./valkey.ts";
+import { type Attempt, createAttemptLog } from "./log/attempts.ts";
+import { ClosedError, checkEnqueueOptions, checkFluxhookOptions, findUnknown, isRecord } from "./package/options.ts";
+import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
+import { addJobs, type EnqueueStatus, type NewJob } from "./queue/enqueue.ts";
+import { openQueue, type Queue } from "./queue/worker.ts";
+import { within } from "./runtime/deadline.ts";
+import { UsageError } from "./runtime/usage-error.ts";
+import { NoDatabaseError } from "./valkey/connection.ts";
 
 export type * from "./events.ts";
 export {

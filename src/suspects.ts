@@ -5,20 +5,21 @@
  * First many together: after a crash loop most are innocent. When their process dies, each of them runs alone, one at a time. Only
  * a job that ends such processes, alone in each, again and again, fails as poison.
  */
+
+import type { FaultCode } from "./delivery/outcome.ts";
 import type { Sender } from "./http/sender.ts";
-import type { Logger } from "./logger.ts";
-import type { Metrics } from "./metrics.ts";
-import type { FaultCode } from "./outcome.ts";
-import { AttemptFailed, DelayedError, type DeliveryWorker, type Job, Parked } from "./queue.ts";
-import { queueKeys } from "./queue-layout.ts";
+import type { Metrics } from "./monitoring/metrics.ts";
+import { queueKeys } from "./queue/layout.ts";
+import { AttemptFailed, DelayedError, type DeliveryWorker, type Job, Parked } from "./queue/worker.ts";
+import type { Logger } from "./runtime/logger.ts";
 import { type Child, type Settlement, startChild } from "./suspect-child.ts";
-import type { Valkey } from "./valkey.ts";
+import type { Valkey } from "./valkey/connection.ts";
 
 const TOGETHER = 64; // suspects in one process, at most
 const MAX_WAITING = 256; // for each of the two processes; more would only hold locks
 const DEADLY = 3; // processes that a job ends, alone in each, until it is poison
 const DEATH_PAUSE_MS = 10 * 1000; // 10 s, and as much more after each death: what ails the machine may pass
-const LATER_MS = 5 * 1000; // 5 to 10 s: too many wait, or no process came to be
+const LATER_MS = 5 * 1000; // 5 to 7.5 s: too many wait, or no process came to be
 const APART_PAUSE_MS = 500; // until a job of a process that died runs alone
 
 /** Field of a job's hash: how many processes it has ended alone. Absent while it is not suspected more than others. */
@@ -218,8 +219,8 @@ function park({ settled }: Suspect, ms: number): void {
   settled.reject(new Parked(Date.now() + pauseMs(ms)));
 }
 
-/** Up to twice as long: they shall not all come back together. */
-const pauseMs = (ms: number): number => Math.round(ms * (1 + Math.random()));
+/** Up to half as long again: they shall not all come back together. */
+const pauseMs = (ms: number): number => Math.round(ms * (1 + Math.random() / 2));
 
 function describePoison({ id, stalledCounter }: Job, deaths: number, cause: string): string {
   const workers = `workers died or hung ${stalledCounter} times while they had this job`;

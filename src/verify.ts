@@ -1,8 +1,9 @@
 /**
  * What a customer needs to check a request: `fluxhook/verify`. Runs wherever `node:crypto` does; depends on nothing else.
  */
+
+import { isSecret, type Verification, verify as verifySignature } from "./delivery/signature.ts";
 import type { WebhookPayload } from "./events.ts";
-import { isSecret, type Verification, verify as verifySignature } from "./signature.ts";
 
 export type * from "./events.ts";
 

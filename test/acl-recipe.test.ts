@@ -7,8 +7,8 @@ import { Redis } from "ioredis";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
-import { findLacks } from "../src/rights.ts";
-import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { findLacks } from "../src/monitoring/rights.ts";
+import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
@@ -219,7 +219,7 @@ test.each(["worker", "board", "producer", "command"] as const)(
 );
 
 const ENTRIES = {
-  worker: "src/worker-process.ts",
+  worker: "src/worker/process.ts",
   board: "src/board.ts",
   producer: "src/index.ts",
   command: "src/cli.ts",

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { blockedRange, literalOf, type Network, parseNetwork } from "../src/http/address.ts";
+import { blockedRange, literalOf, type Network, parseNetwork } from "../src/dns/address.ts";
 
 /** Parse networks that are known to be right. */
 function networks(...texts: string[]): Network[] {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { type Advice, adviceFor } from "../src/advice.ts";
 import {
   type BlockedCode,
   errorCode,
@@ -8,7 +7,8 @@ import {
   type FaultCode,
   type Outcome,
   type TlsCause,
-} from "../src/outcome.ts";
+} from "../src/delivery/outcome.ts";
+import { type Advice, adviceFor } from "../src/operations/advice.ts";
 
 // Typed, so that a new code without words does not compile here.
 const FAILURES: Record<FailureCode, true> = {

@@ -5,81 +5,75 @@ import { dirname, join, normalize } from "node:path";
 
 const root = join(import.meta.dir, "..");
 
+/**
+ * The wings, and which others each may import. A wing names only those above it, so there is no circle. Doors, which stand in
+ * `src/` itself, and stand-ins may import all; of the doors, `events` and `verify` may be imported by all.
+ */
+const WINGS: Readonly<Record<string, readonly string[]>> = {
+  "src/runtime": [],
+  "src/delivery": ["runtime"],
+  "src/valkey": ["runtime"],
+  "src/dns": ["delivery"],
+  "src/http": ["dns", "delivery", "runtime"],
+  "src/queue": ["valkey", "delivery", "runtime"],
+  "src/isolation": ["queue", "valkey", "delivery", "runtime"],
+  "src/log": ["queue", "valkey", "delivery", "runtime"],
+  "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
+  "src/operations": ["log", "isolation", "queue", "valkey", "delivery", "runtime"],
+  "src/settings": ["monitoring", "http", "dns", "queue", "valkey"],
+  "src/package": ["settings", "queue", "valkey", "runtime"],
+  jobs: ["monitoring", "log", "isolation", "queue", "http", "delivery", "runtime"],
+  "src/worker": [
+    ...["jobs", "settings", "monitoring", "log", "isolation", "queue", "http", "dns", "valkey", "delivery", "runtime"],
+  ],
+  "src/board": ["settings", "operations", "monitoring", "log", "queue", "dns", "valkey", "delivery", "runtime"],
+  "src/cli": ["settings", "operations", "monitoring", "log", "queue", "valkey", "delivery", "runtime"],
+};
+const DOORS = ["worker", "board", "cli", "index", "verify", "events"].map((name) => `src/${name}`);
+const OPEN_DOORS = ["src/events.ts", "src/verify.ts"];
+const STAND_INS = "src/dev";
+
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
-  "signature",
-  "secret",
-  "payload",
-  "exact-json",
-  "outcome",
-  "retry",
+  ...["exact-json", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
   ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "port", "waiting-line"].map(
     (name) => `isolation/${name}`,
   ),
-  "mask",
-  "mask-text",
-  "printable",
-  "login-tries",
-  "http/proxy-evidence",
-  "http/response",
-  "advice",
-  "moments",
+  ...["advice", "job-filter", "mask", "mask-text", "moments"].map((name) => `operations/${name}`),
+  "board/login-tries",
   "events",
   "verify",
-  "unknown-settings",
-  "valkey-url",
-  "queue-layout",
-  "job-filter",
-  "refusals",
-  "usage",
+  "http/proxy-evidence",
+  "http/response",
   "dns/message",
   "dns/resolv-conf",
-];
-/** What starts a process, or is the door to one. */
-const ENTRIES = ["pipeline", "worker", "worker-process", "suspect-process", "board", "index", "cli"];
-/** The board's pages: what jobs/ is to the worker. */
-const BOARD = [
-  ...[
-    "board-app",
-    "login",
-    "board-log",
-    "bull-board",
-    "page-routes",
-    "refusal",
-    "layout",
-    "home-page",
-    "minutes-chart",
-  ],
-  ...["user-page", "user-empty", "test-form", "test-event", "summary"],
+  "package/options",
+  "queue/layout",
+  "runtime/printable",
+  "runtime/usage-error",
+  "settings/misspelt",
+  "valkey/refusals",
+  "valkey/url",
 ];
 
-/** Arrows point down: a file imports from its own layer and those below. */
-const LAYERS = ["pure", "adapters", "jobs and board", "entries", "dev"] as const;
+const wingOf = (file: string): string => dirname(file);
+const isPure = (file: string): boolean => PURE.some((name) => file.replace(/\.tsx?$/, "") === `src/${name}`);
+const isDoor = (file: string): boolean => DOORS.includes(file.replace(/\.tsx?$/, ""));
 
-function layerOf(file: string): number {
-  const isOneOf = (names: string[]) => names.some((name) => file.replace(/\.tsx?$/, "") === `src/${name}`);
-  if (file.startsWith("src/dev/")) return LAYERS.indexOf("dev");
-  if (isOneOf(ENTRIES)) return LAYERS.indexOf("entries");
-  if (file.startsWith("jobs/") || file.startsWith("src/cli/") || isOneOf(BOARD))
-    return LAYERS.indexOf("jobs and board");
-  return isOneOf(PURE) ? LAYERS.indexOf("pure") : LAYERS.indexOf("adapters");
-}
-
-/** One library, one owner. Types may be used by all; stand-ins under src/dev use what they like. */
+/** One library, one owner. Types may be used by all; stand-ins use what they like. */
 const OWNERS: [library: RegExp, owners: RegExp][] = [
-  [/^bullmq$/, /^src\/(queue|worker-loop|exact-jobs|enqueue)\.ts$/],
-  [/^ioredis$/, /^src\/(valkey|wire)\.ts$/],
-  [/^@bull-board\//, /^src\/bull-board\.ts$/],
-  [/^hono(\/|$)/, /^src\/(health|board-app|bull-board|page-routes|[\w-]+\.tsx$)/],
-  [/^zod$/, /^(src\/settings|src\/setting-values|jobs\/event)\.ts$/],
-  [/^ipaddr\.js$/, /^src\/http\/address\.ts$/],
-  [/^prom-client$/, /^src\/metrics\.ts$/],
-  [/^redis-parser$/, /^src\/wire\.ts$/],
-  [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/tracing\.ts$/],
+  [/^bullmq$/, /^src\/queue\/(worker|worker-loop|exact-jobs|enqueue)\.ts$/],
+  [/^ioredis$/, /^src\/valkey\/(connection|wire)\.ts$/],
+  [/^@bull-board\//, /^src\/board\/bull-board\.ts$/],
+  [/^hono(\/|$)/, /^src\/(monitoring\/health\.ts|board\/(app|bull-board|page-routes|[\w-]+)\.tsx?)$/],
+  [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract)\.ts$/],
+  [/^ipaddr\.js$/, /^src\/dns\/address\.ts$/],
+  [/^prom-client$/, /^src\/monitoring\/metrics\.ts$/],
+  [/^redis-parser$/, /^src\/valkey\/wire\.ts$/],
+  [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/monitoring\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],
   [/^node:(net|tls)$/, /^src\/(http\/dial|dns\/name-server)\.ts$/],
-  [/^node:(dns|dns\/promises)$/, /^src\/http\/address\.ts$/],
 ];
 
 interface Source {
@@ -118,32 +112,37 @@ function findings(find: (source: Source) => Iterable<string>): string[] {
 test("the sources are found, and so are their imports", () => {
   const deliver = sources.find(({ file }) => file === "jobs/deliver.ts");
   expect(deliver?.imports).toContain("../src/isolation/gate.ts"); // a type
-  expect(deliver?.valueImports).toContain("./event.ts");
-  for (const name of PURE) expect(sources.map(({ file }) => file)).toContain(`src/${name}.ts`);
+  expect(deliver?.valueImports).toContain("../src/delivery/contract.ts");
+  for (const name of PURE) expect(sources.some(({ file }) => isPure(file) && file.includes(`/${name}.`))).toBe(true);
 });
 
-test("the map in CONTRIBUTING.md has each file in its layer, and no other", () => {
-  const NAMES: Record<string, (typeof LAYERS)[number]> = {
-    "stand-ins": "dev",
-    "what the queue runs": "jobs and board",
-    "the command": "jobs and board",
-    "the board's pages": "jobs and board",
-  };
-  const map = readFileSync(join(root, "CONTRIBUTING.md"), "utf8").matchAll(
-    /^\| ([\w' -]+) \| `([\w/]+\/)` \| (.+) \|$/gm,
-  );
-  const mapped = [...map].flatMap(([, layer = "", folder, files = ""]) =>
-    [...files.matchAll(/`([\w-]+)`/g)].map(([, name]) => `${NAMES[layer] ?? layer}: ${folder}${name}`),
-  );
-  const present = sources.map(({ file }) => `${LAYERS[layerOf(file)]}: ${file.replace(/\.tsx?$/, "")}`);
-  expect(mapped.sort()).toEqual(present.sort());
+test("each source is a door, or stands in a wing", () => {
+  const strays = sources.filter(({ file }) => !isDoor(file) && !(wingOf(file) in WINGS) && wingOf(file) !== STAND_INS);
+  expect(strays.map(({ file }) => file)).toEqual([]);
 });
 
-test("arrows point down only", () => {
-  const upward = findings(({ file, imports }) =>
-    imports.filter(isOurs).filter((path) => layerOf(resolved(file, path)) > layerOf(file)),
+test("a wing imports only those that it may, and names only those above it", () => {
+  const names = Object.keys(WINGS);
+  for (const [index, mayImport] of Object.values(WINGS).entries()) {
+    const above = names.slice(0, index).map((name) => name.replace("src/", ""));
+    expect(above).toEqual(expect.arrayContaining([...mayImport]));
+  }
+  const strays = findings(({ file, imports }) => {
+    const wing = wingOf(file);
+    if (isDoor(file) || wing === STAND_INS) return [];
+    const paths = imports.filter(isOurs).map((path) => resolved(file, path));
+    const isAllowed = (other: string) => other === wing || WINGS[wing]?.includes(other.replace("src/", ""));
+    return paths.filter((path) => !OPEN_DOORS.includes(path) && !isAllowed(wingOf(path)));
+  });
+  expect(strays).toEqual([]);
+});
+
+test("the map in CONTRIBUTING.md has each file in its wing, and no other", () => {
+  const map = readFileSync(join(root, "CONTRIBUTING.md"), "utf8").matchAll(/^\| `([\w/]+)\/` \| (.+) \|$/gm);
+  const mapped = [...map].flatMap(([, folder, files = ""]) =>
+    [...files.matchAll(/`([\w-]+)`/g)].map(([, name]) => `${folder}/${name}`),
   );
-  expect(upward).toEqual([]);
+  expect(mapped.sort()).toEqual(sources.map(({ file }) => file.replace(/\.tsx?$/, "")).sort());
 });
 
 test("there is no circle of imports", () => {
@@ -164,8 +163,10 @@ test("there is no circle of imports", () => {
 
 test("pure files import nothing but each other, hashing and bytes", () => {
   const impure = findings(({ file, imports }) => {
-    if (layerOf(file) !== LAYERS.indexOf("pure")) return [];
-    return imports.filter((path) => path !== "node:crypto" && path !== "node:buffer" && !isOurs(path));
+    if (!isPure(file)) return [];
+    const isFine = (path: string) =>
+      isOurs(path) ? isPure(resolved(file, path)) : /^node:(crypto|buffer)$/.test(path);
+    return imports.filter((path) => !isFine(path));
   });
   expect(impure).toEqual([]);
 });
@@ -174,16 +175,16 @@ test("pure files take clock and chance as parameters, with the real ones as thei
   const OUTSIDE =
     /(= )?(Date\.now|Math\.random|performance\.now|new Date\(\)|randomUUID\b|setTimeout|setInterval|fetch\()/g;
   const impure = findings(({ file, code }) => {
-    if (layerOf(file) !== LAYERS.indexOf("pure")) return [];
+    if (!isPure(file)) return [];
     return [...code.matchAll(OUTSIDE)].filter((match) => match[1] === undefined).map((match) => match[0]);
   });
   expect(impure).toEqual([]);
 });
 
-test("the environment is read by entries alone, to hand it on", () => {
+test("the environment is read by doors and processes alone, to hand it on", () => {
   const readers = findings(({ file, code }) => {
-    if (file.startsWith("src/dev/")) return [];
-    const isEntry = layerOf(file) === LAYERS.indexOf("entries");
+    if (wingOf(file) === STAND_INS) return [];
+    const isEntry = isDoor(file) || /^src\/worker\/([a-z]+-)?process\.ts$/.test(file);
     const rest = isEntry
       ? code.replaceAll(
           /\b(loadConfig\w*|findMisspelt|runCommand|keepFreedMemory)\((process\.argv\.slice\(2\), )?process\.env\b(?!\.)/g,
@@ -197,7 +198,7 @@ test("the environment is read by entries alone, to hand it on", () => {
 
 test("one library has one owner", () => {
   const strangers = findings(({ file, valueImports }) => {
-    if (file.startsWith("src/dev/")) return [];
+    if (wingOf(file) === STAND_INS) return [];
     return valueImports.filter((path) => OWNERS.some(([library, owners]) => library.test(path) && !owners.test(file)));
   });
   expect(strangers).toEqual([]);

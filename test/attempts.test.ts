@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Redis } from "ioredis";
-import { type Attempt, type AttemptLog, createAttemptLog } from "../src/attempts.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { createLogger } from "../src/logger.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { type Attempt, type AttemptLog, createAttemptLog } from "../src/log/attempts.ts";
+import { createLogger } from "../src/runtime/logger.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { jobData, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

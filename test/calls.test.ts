@@ -3,8 +3,8 @@ import { afterEach, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { createCalls } from "../src/isolation/calls.ts";
 import type { Gate } from "../src/isolation/gate.ts";
-import { createLogger } from "../src/logger.ts";
-import { queueKey } from "../src/queue-layout.ts";
+import { queueKey } from "../src/queue/layout.ts";
+import { createLogger } from "../src/runtime/logger.ts";
 import { eventually, jobData, OPEN_GATE, type Stack, startStack } from "./support/stack.ts";
 
 const HOUR_MS = 60 * 60 * 1000;

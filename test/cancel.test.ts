@@ -2,11 +2,11 @@
 import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { FlowProducer, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
-import { endMeant, WAITING } from "../src/cancel.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { isMeant, parseHost } from "../src/job-filter.ts";
-import { openQueue } from "../src/queue.ts";
+import { endMeant, WAITING } from "../src/operations/cancel.ts";
+import { isMeant, parseHost } from "../src/operations/job-filter.ts";
+import { openQueue } from "../src/queue/worker.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";

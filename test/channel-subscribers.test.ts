@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { tracingChannel } from "node:diagnostics_channel";
-import "../src/channel-subscribers.ts";
+import "../src/valkey/channel-subscribers.ts";
 
 test("a tracing channel says whether somebody listens, and to whichever of its events", () => {
   for (const event of ["start", "end", "asyncStart", "asyncEnd", "error"] as const) {

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { startValkey } from "../src/dev/valkey.ts";
-import { SETTINGS } from "../src/settings.ts";
-import { findUnknownSettings } from "../src/unknown-settings.ts";
+import { findUnknownSettings } from "../src/settings/misspelt.ts";
+import { SETTINGS } from "../src/settings/table.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

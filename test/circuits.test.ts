@@ -1,8 +1,8 @@
 import { afterAll, expect, test } from "bun:test";
-import { publishCircuits, readCircuits } from "../src/circuits.ts";
 import { createGate, type Permit } from "../src/isolation/gate.ts";
-import { createLogger } from "../src/logger.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { publishCircuits, readCircuits } from "../src/isolation/open-circuits.ts";
+import { createLogger } from "../src/runtime/logger.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import { type Completion, createCompletion } from "../jobs/completion.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import type { Verdict } from "../src/delivery/retry.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Outcome } from "../src/outcome.ts";
-import type { Verdict } from "../src/retry.ts";
 import { eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const open: { stop(): Promise<void> }[] = [];

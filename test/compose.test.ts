@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import manifest from "../package.json";
-import { SETTINGS } from "../src/settings.ts";
+import { SETTINGS } from "../src/settings/table.ts";
 
 const read = (name: string) => Bun.file(join(import.meta.dir, "..", name)).text();
 
@@ -87,7 +87,7 @@ describe("settings", () => {
   });
 
   test("that the board reads reach the board, and no secret that it does not read", async () => {
-    const names = await readBy("src/board.ts", "src/board-app.ts");
+    const names = await readBy("src/board.ts", "src/board/app.ts");
     expect(names).toContain("WEBHOOK_TIMEOUT");
     expect(names).toContain("BOARD_ENVIRONMENT");
     expect(names.filter((name) => !isGiven(board)(name))).toEqual([]);

@@ -3,9 +3,9 @@ import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { loadConfig } from "../src/config.ts";
-import { parseNetwork } from "../src/http/address.ts";
-import { SETTINGS } from "../src/settings.ts";
+import { parseNetwork } from "../src/dns/address.ts";
+import { loadConfig } from "../src/settings/config.ts";
+import { SETTINGS } from "../src/settings/table.ts";
 
 type Env = Record<string, string | undefined>;
 const root = join(import.meta.dir, "..");

@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { createDeliver } from "../jobs/deliver.ts";
-import { EVENT_TYPES } from "../jobs/event.ts";
+import { EVENT_TYPES } from "../src/delivery/contract.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Job } from "../src/queue.ts";
-import type { Valkey } from "../src/valkey.ts";
+import type { Job } from "../src/queue/worker.ts";
+import type { Valkey } from "../src/valkey/connection.ts";
 import { listen } from "./support/listener.ts";
 import {
   bounded,

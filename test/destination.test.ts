@@ -1,10 +1,10 @@
 /** What a URL itself may say about where to go, and what becomes of those that are refused. */
 import { afterEach, describe, expect, test } from "bun:test";
-import { parseNetwork } from "../src/http/address.ts";
+import { describeOutcome, errorCode } from "../src/delivery/outcome.ts";
+import type { WebhookRequest } from "../src/delivery/request.ts";
+import { parseNetwork } from "../src/dns/address.ts";
 import { type DestinationRules, parsePortRange, portOf, refusalOf } from "../src/http/destination.ts";
 import { createSender } from "../src/http/sender.ts";
-import { describeOutcome, errorCode } from "../src/outcome.ts";
-import type { WebhookRequest } from "../src/payload.ts";
 import { type Listener, listen } from "./support/listener.ts";
 
 const LOOPBACK = [parseNetwork("127.0.0.0/8") ?? expect.unreachable()];

@@ -4,10 +4,10 @@ import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
-import { type Address, type Network, parseNetwork } from "../src/http/address.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import { type Address, type Network, parseNetwork } from "../src/dns/address.ts";
 import { createDial, type OpenSocket, type Target } from "../src/http/dial.ts";
 import { createSender, type Sender, type SenderOptions } from "../src/http/sender.ts";
-import type { Outcome } from "../src/outcome.ts";
 import { http } from "./support/listener.ts";
 
 const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");
@@ -227,7 +227,7 @@ describe("a host whose name ends in a dot", () => {
 describe("an address without a route", () => {
   const script = `
     import { createSender } from "./src/http/sender.ts";
-    import { parseNetwork } from "./src/http/address.ts";
+    import { parseNetwork } from "./src/dns/address.ts";
     const allowNetworks = ["2001:db8::/32", "192.0.2.0/24", "127.0.0.1", "::1"].map(parseNetwork);
     const names = {
       "six.test": [{ address: "2001:db8::1", family: 6 }],

@@ -3,9 +3,9 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type Network, parseNetwork } from "../src/http/address.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender, type Sender } from "../src/http/sender.ts";
-import type { Outcome } from "../src/outcome.ts";
 import { http, type Listener, listen } from "./support/listener.ts";
 
 const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");
@@ -177,7 +177,7 @@ describe("on a link of small frames, to a receiver with a small buffer,", () => 
   const script = `
     import { createServer } from "node:net";
     import { createSender } from "./src/http/sender.ts";
-    import { parseNetwork } from "./src/http/address.ts";
+    import { parseNetwork } from "./src/dns/address.ts";
     const body = Buffer.alloc(256 * 1024, "fluxhook");
     for (const headers of ["Content-Length: 2", "Content-Length: 2\\r\\nConnection: close"]) {
       const read = Promise.withResolvers();

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { ContractError, EVENT_TYPES, parseEvent as parse, type StoredJob } from "../jobs/event.ts";
+import { ContractError, EVENT_TYPES, parseEvent as parse, type StoredJob } from "../src/delivery/contract.ts";
 
 const LIMITS = { maxBodyBytes: 2 ** 20, secretKeys: [] };
 const parseEvent = (stored: StoredJob) => parse(stored, LIMITS);

@@ -1,8 +1,8 @@
 /** Jobs as the board and the command list them. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { type Job, Queue } from "bullmq";
-import { openQueue } from "../src/queue.ts";
-import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { openQueue } from "../src/queue/worker.ts";
+import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 let valkey: Valkey;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { holdsInexactNumbers, isExactNumber, parseExact } from "../src/exact-json.ts";
+import { holdsInexactNumbers, isExactNumber, parseExact } from "../src/delivery/exact-json.ts";
 import { type Chance, createChance } from "./support/chance.ts";
 
 /** What `JSON.stringify` would write, if it wrote each number as it stands in the text: they are strings meanwhile. */

@@ -4,9 +4,9 @@
  */
 import { afterAll, expect, test } from "bun:test";
 import { type JobsOptions, Queue } from "bullmq";
-import { ContractError, EVENT_TYPES, parseEvent } from "../jobs/event.ts";
+import { ContractError, EVENT_TYPES, parseEvent } from "../src/delivery/contract.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
-import type { Job } from "../src/queue.ts";
+import type { Job } from "../src/queue/worker.ts";
 import { type Chance, createChance } from "./support/chance.ts";
 import { bounded, jobData, LIMITS, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";

@@ -6,8 +6,8 @@ import { expect, test } from "bun:test";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { loadConfig } from "../src/config.ts";
-import { SETTINGS } from "../src/settings.ts";
+import { loadConfig } from "../src/settings/config.ts";
+import { SETTINGS } from "../src/settings/table.ts";
 import { type Chance, createChance } from "./support/chance.ts";
 import { bounded } from "./support/stack.ts";
 

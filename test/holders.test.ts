@@ -2,9 +2,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Queue } from "bullmq";
-import { createHolders, isDead } from "../src/holders.ts";
-import { queueKey } from "../src/queue-layout.ts";
-import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { createHolders, isDead } from "../src/queue/holders.ts";
+import { queueKey } from "../src/queue/layout.ts";
+import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

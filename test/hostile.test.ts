@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import type { Attempt } from "../src/attempts.ts";
-import type { Address } from "../src/http/address.ts";
-import { errorCode } from "../src/outcome.ts";
+import { errorCode } from "../src/delivery/outcome.ts";
+import type { Address } from "../src/dns/address.ts";
+import type { Attempt } from "../src/log/attempts.ts";
 import { type Exchange, http, type ListenerOptions, listen } from "./support/listener.ts";
 import { bounded, eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
-import { type Network, parseNetwork } from "../src/http/address.ts";
+import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender } from "../src/http/sender.ts";
 
 const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");

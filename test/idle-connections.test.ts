@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
-import { type Network, parseNetwork } from "../src/http/address.ts";
+import { errorCode } from "../src/delivery/outcome.ts";
+import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender, type Sender } from "../src/http/sender.ts";
-import { errorCode } from "../src/outcome.ts";
 import { type Exchange, http, type Listener, listen } from "./support/listener.ts";
 
 const UNASKED = http(200, "ok");

@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
+import { createKey, isSealed, openSealed } from "../src/delivery/seal.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { ContractError, createFluxhook, type NewEvent, ValkeyAwayError } from "../src/index.ts";
-import { createKey, isSealed, openSealed } from "../src/seal.ts";
 import { listen } from "./support/listener.ts";
 import { jobData, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";

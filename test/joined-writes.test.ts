@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { joinWrites } from "../src/joined-writes.ts";
+import { joinWrites } from "../src/valkey/joined-writes.ts";
 
 /** A connection whose other side keeps what arrives. */
 async function connected(): Promise<{ socket: Socket; ended: Promise<Buffer>; stop: () => void }> {

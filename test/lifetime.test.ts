@@ -1,7 +1,7 @@
 /** How long an event may be put off, and what becomes of it then. */
 import { afterEach, expect, test } from "bun:test";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Address } from "../src/http/address.ts";
+import type { Address } from "../src/dns/address.ts";
 import { eventually, jobData, OPEN_GATE, QUICK, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const HOUR_MS = 60 * 60 * 1000;

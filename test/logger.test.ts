@@ -4,7 +4,7 @@ import { join } from "node:path";
 /** Run a program that has a logger; `level` is that logger's, `within` what runs it. */
 function start(level: string, code: string, within: readonly string[] = []) {
   const script = `
-    import { createLogger } from "./src/logger.ts";
+    import { createLogger } from "./src/runtime/logger.ts";
     const { logger, flush } = createLogger("${level}");
     ${code}`;
   return Bun.spawn([...within, process.execPath, "-e", script], {

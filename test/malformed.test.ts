@@ -4,9 +4,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import type { Job, Queue } from "bullmq";
 import { Registry } from "prom-client";
-import { createBoardApp } from "../src/board-app.ts";
+import { createBoardApp } from "../src/board/app.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Logger } from "../src/logger.ts";
+import type { Logger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
 import { bounded, eventually, jobData, OPEN_GATE, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { maskAssignments, maskUrls, splitUrl } from "../src/mask-text.ts";
+import { maskAssignments, maskUrls, splitUrl } from "../src/operations/mask-text.ts";
 import { createChance } from "./support/chance.ts";
 
 /** What each scanner means, as patterns: short, and quadratic, so that they are good for short texts only. */

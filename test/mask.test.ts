@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { parseExact } from "../src/exact-json.ts";
-import { maskSecrets } from "../src/mask.ts";
+import { parseExact } from "../src/delivery/exact-json.ts";
+import { maskSecrets } from "../src/operations/mask.ts";
 
 const SECRET = "hunter2-of-the-customer";
 

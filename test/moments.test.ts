@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { formatAgo, formatDuration, formatExact, formatIn, formatSpan } from "../src/moments.ts";
+import { formatAgo, formatDuration, formatExact, formatIn, formatSpan } from "../src/operations/moments.ts";
 
 test.each<[number, string]>([
   [0, "0 ms"],

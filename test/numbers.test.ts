@@ -1,17 +1,17 @@
 /** Numbers that JavaScript would write differently, from any producer: as it wrote them, wherever they go. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { Worker } from "bullmq";
-import { createBoardLog } from "../src/board-log.ts";
-import { createBullBoardRoutes } from "../src/bull-board.ts";
+import { createBullBoardRoutes } from "../src/board/bull-board.ts";
+import { createBoardLog } from "../src/board/log.ts";
 import { checkRequest } from "../src/cli/request-check.ts";
 import { parseRequest, type SavedRequest, writeRequest } from "../src/cli/saved-request.ts";
+import { parseExact } from "../src/delivery/exact-json.ts";
+import { buildBody, buildRequest } from "../src/delivery/request.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { parseExact } from "../src/exact-json.ts";
 import { createFluxhook } from "../src/index.ts";
-import { createLogger } from "../src/logger.ts";
-import { buildBody, buildRequest } from "../src/payload.ts";
-import { openQueue } from "../src/queue.ts";
-import { redeliver } from "../src/redeliver.ts";
+import { redeliver } from "../src/operations/redeliver.ts";
+import { openQueue } from "../src/queue/worker.ts";
+import { createLogger } from "../src/runtime/logger.ts";
 import { createCommand } from "./support/command.ts";
 import { eventually, jobData, QUICK, type Stack, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";

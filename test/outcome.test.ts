@@ -1,5 +1,12 @@
 import { expect, test } from "bun:test";
-import { describeOutcome, errorCode, isDelivered, isSilence, type Outcome, statusCode } from "../src/outcome.ts";
+import {
+  describeOutcome,
+  errorCode,
+  isDelivered,
+  isSilence,
+  type Outcome,
+  statusCode,
+} from "../src/delivery/outcome.ts";
 
 const response = (status: number): Outcome => ({ kind: "response", status, retryAfter: "5", durationMs: 41 });
 

@@ -1,13 +1,13 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { Registry } from "prom-client";
-import { adviceFor } from "../src/advice.ts";
-import { type BoardConfig, createBoardApp } from "../src/board-app.ts";
+import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
+import { verify } from "../src/delivery/signature.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { createLogger, type Logger } from "../src/logger.ts";
-import { openQueue, type Queue } from "../src/queue.ts";
-import { verify } from "../src/signature.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { adviceFor } from "../src/operations/advice.ts";
+import { openQueue, type Queue } from "../src/queue/worker.ts";
+import { createLogger, type Logger } from "../src/runtime/logger.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
 import { jobData, type Line, QUICK, startStack } from "./support/stack.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { buildBody, buildRequest, endpointName, type WebhookEvent } from "../src/payload.ts";
-import { verify } from "../src/signature.ts";
+import { buildBody, buildRequest, endpointName, type WebhookEvent } from "../src/delivery/request.ts";
+import { verify } from "../src/delivery/signature.ts";
 
 const ID = "2c5ea4c0-4067-51fe-9e7f-1b1c3c8f9a10";
 const TIMESTAMP_MS = Date.UTC(2026, 10, 23, 8, 5, 9, 7);

@@ -4,10 +4,10 @@ import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
-import { type Address, type Network, parseNetwork } from "../src/http/address.ts";
+import { errorCode, isSilence, type Outcome } from "../src/delivery/outcome.ts";
+import { buildBody, buildRequest, type WebhookRequest } from "../src/delivery/request.ts";
+import { type Address, type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender, type Sender, type SenderOptions } from "../src/http/sender.ts";
-import { errorCode, isSilence, type Outcome } from "../src/outcome.ts";
-import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
 import {
   type ConnectAnswer,
   type ConnectProxy,

@@ -1,8 +1,8 @@
 /** What our scripts know of BullMQ's keys is what BullMQ writes. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Queue, Worker } from "bullmq";
-import { DELAYED_SCORE_PER_MS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue-layout.ts";
-import { connectValkey, type Valkey } from "../src/valkey.ts";
+import { DELAYED_SCORE_PER_MS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue/layout.ts";
+import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 let valkey: Valkey;

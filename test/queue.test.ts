@@ -2,9 +2,9 @@
 import { afterEach, expect, test } from "bun:test";
 import { type Job, type JobsOptions, Queue } from "bullmq";
 import { Queue as Queue4 } from "bullmq4";
-import { AttemptFailed, DeliveryWorker } from "../src/queue.ts";
-import type { RetryPolicy } from "../src/retry.ts";
-import { connectValkey } from "../src/valkey.ts";
+import type { RetryPolicy } from "../src/delivery/retry.ts";
+import { AttemptFailed, DeliveryWorker } from "../src/queue/worker.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

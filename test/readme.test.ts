@@ -2,7 +2,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Queue } from "bullmq";
-import type { JobData } from "../jobs/event.ts";
+import type { JobData } from "../src/delivery/contract.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { findSnippet, readSnippets } from "./support/snippets.ts";

@@ -4,7 +4,7 @@ import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import express from "express";
 import { Webhook } from "standardwebhooks";
-import { EVENT_TYPES } from "../jobs/event.ts";
+import { EVENT_TYPES } from "../src/delivery/contract.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { bounded, jobData, startStack } from "./support/stack.ts";
 

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { findFailed, redeliver, redeliverAll } from "../src/redeliver.ts";
+import { findFailed, redeliver, redeliverAll } from "../src/operations/redeliver.ts";
 import { jobData, startStack } from "./support/stack.ts";
 
 const stack = await startStack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });

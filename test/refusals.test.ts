@@ -3,7 +3,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { Redis, type RedisOptions } from "ioredis";
 import { startValkey, type ThrowawayValkeyOptions } from "../src/dev/valkey.ts";
-import { codeOf, REFUSALS, refusalOf } from "../src/refusals.ts";
+import { codeOf, REFUSALS, refusalOf } from "../src/valkey/refusals.ts";
 import { eventually } from "./support/stack.ts";
 
 setDefaultTimeout(30_000);

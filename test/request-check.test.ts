@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { checkRequest } from "../src/cli/request-check.ts";
 import { parseHeaders, parseRequest, type SavedRequest, writeRequest } from "../src/cli/saved-request.ts";
 import { alignColumns, printable } from "../src/cli/terminal.ts";
-import { buildBody, buildRequest } from "../src/payload.ts";
+import { buildBody, buildRequest } from "../src/delivery/request.ts";
 import { verify } from "../src/verify.ts";
 
 const SECRET = "current-secret";

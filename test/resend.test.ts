@@ -2,7 +2,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { Redis } from "ioredis";
 import { startValkey } from "../src/dev/valkey.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { eventually } from "./support/stack.ts";
 
 const COMMANDS = 500;

@@ -3,8 +3,8 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { blockedRange, LookupError } from "../src/dns/address.ts";
 import { createResolver, type Resolver, type ResolverOptions } from "../src/dns/resolver.ts";
-import { blockedRange, LookupError } from "../src/http/address.ts";
 import { type Script, startNameServer, type TestNameServer, v4 } from "./support/name-server.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "resolver-"));

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import type { Outcome } from "../src/outcome.ts";
-import { JITTER, judge, policyOf, type RetryPolicy, retryAfterMs } from "../src/retry.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import { JITTER, judge, policyOf, type RetryPolicy, retryAfterMs } from "../src/delivery/retry.ts";
 
 const SECOND = 1000;
 const HOUR = 60 * 60 * SECOND;

@@ -2,10 +2,10 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { createCipheriv, createHmac } from "node:crypto";
 import { join } from "node:path";
 import { Registry } from "prom-client";
-import { createBoardApp } from "../src/board-app.ts";
+import { createBoardApp } from "../src/board/app.ts";
+import { createKey, isSealed, openSealed, seal } from "../src/delivery/seal.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import type { Logger } from "../src/logger.ts";
-import { createKey, isSealed, openSealed, seal } from "../src/seal.ts";
+import type { Logger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
 import { jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 

@@ -1,9 +1,9 @@
 /** What may stand where a secret stands: an event is signed with exactly this text, so a slip in it makes every signature wrong. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createKey } from "../src/delivery/seal.ts";
+import { bareSecret, isSealed, plainSecretProblem, secretProblem } from "../src/delivery/secret.ts";
 import type { NewEvent } from "../src/events.ts";
 import { createFluxhook, type Fluxhook } from "../src/index.ts";
-import { createKey } from "../src/seal.ts";
-import { bareSecret, isSealed, plainSecretProblem, secretProblem } from "../src/secret.ts";
 import { jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

@@ -3,11 +3,11 @@ import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { type Address, type Network, parseNetwork } from "../src/http/address.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import { buildBody, buildRequest, type WebhookRequest } from "../src/delivery/request.ts";
+import { type Address, type Network, parseNetwork } from "../src/dns/address.ts";
 import { requestFailure } from "../src/http/failure.ts";
 import { createSender, type Sender, type SenderOptions } from "../src/http/sender.ts";
-import type { Outcome } from "../src/outcome.ts";
-import { buildBody, buildRequest, type WebhookRequest } from "../src/payload.ts";
 import { type Exchange, http, type Listener, type ListenerOptions, listen } from "./support/listener.ts";
 
 const LOOPBACK = [parseNetwork("127.0.0.0/8") as Network];
@@ -919,7 +919,7 @@ describe("cancelling", () => {
 describe("a process of its own", () => {
   const script = `
     import { createSender } from "./src/http/sender.ts";
-    import { parseNetwork } from "./src/http/address.ts";
+    import { parseNetwork } from "./src/dns/address.ts";
     const sender = createSender({ timeoutMs: 60_000, allowNetworks: [parseNetwork("127.0.0.0/8")] });
     const url = new URL(process.argv.at(-1));
     const send = (key) => sender.send({ url, head: "Host: " + url.host + "\\r\\nContent-Length: 2\\r\\n", body: Buffer.from("{}") }, key);
@@ -959,7 +959,7 @@ describe("a process of its own", () => {
     const script = `
       import { closeSync, openSync } from "node:fs";
       import { createSender } from "./src/http/sender.ts";
-      import { parseNetwork } from "./src/http/address.ts";
+      import { parseNetwork } from "./src/dns/address.ts";
       const resolve = async () => [{ address: "127.0.0.1", family: 4 }];
       const notThere = () => Promise.reject(Object.assign(new Error(), { code: "ENOTFOUND" }));
       const options = { timeoutMs: 1_000, allowNetworks: [parseNetwork("127.0.0.0/8")] };

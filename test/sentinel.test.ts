@@ -3,8 +3,8 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
-import { connectValkey, reachValkey } from "../src/valkey.ts";
-import { addressOf } from "../src/valkey-url.ts";
+import { connectValkey, reachValkey } from "../src/valkey/connection.ts";
+import { addressOf } from "../src/valkey/url.ts";
 import { createCommand } from "./support/command.ts";
 import { anyPort, PRIMARY, type Sentinels, startSentinels, TLS } from "./support/sentinels.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { Webhook } from "standardwebhooks";
-import { isSecret, type SignedHeaders, signFluxdrop, signStandard, verify } from "../src/signature.ts";
+import { isSecret, type SignedHeaders, signFluxdrop, signStandard, verify } from "../src/delivery/signature.ts";
 
 // Every expected value below came from the openssl command line, never from our own code. BODY, UTF8 and the keys are:
 const BODY = '{"id":"1","event":"file.created"}';

@@ -4,7 +4,7 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Queue } from "bullmq";
-import { EVENT_TYPES } from "../jobs/event.ts";
+import { EVENT_TYPES } from "../src/delivery/contract.ts";
 import { type LogLine, startChild } from "../src/dev/processes.ts";
 import { createPaint, formatAttempt, formatPairs } from "../src/dev/report.ts";
 import { startValkey } from "../src/dev/valkey.ts";

@@ -6,8 +6,8 @@ import { Redis } from "ioredis";
 import { Registry } from "prom-client";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { watchQueue } from "../src/metrics.ts";
-import { countStrays, findStrays, putBackStrays, readStrayCount, watchStrays } from "../src/stray-jobs.ts";
+import { watchQueue } from "../src/monitoring/metrics.ts";
+import { countStrays, findStrays, putBackStrays, readStrayCount, watchStrays } from "../src/queue/stray-jobs.ts";
 import { createCommand } from "./support/command.ts";
 import { eventually, jobData, startStack } from "./support/stack.ts";
 

@@ -1,10 +1,10 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { Registry } from "prom-client";
-import { createBoardApp } from "../src/board-app.ts";
-import { createLogger } from "../src/logger.ts";
-import { DeliveryWorker, openQueue } from "../src/queue.ts";
-import { MINUTES, readSummary } from "../src/summary.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { createBoardApp } from "../src/board/app.ts";
+import { MINUTES, readSummary } from "../src/operations/summary.ts";
+import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
+import { createLogger } from "../src/runtime/logger.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

@@ -2,10 +2,10 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type Network, parseNetwork } from "../src/http/address.ts";
+import type { Outcome } from "../src/delivery/outcome.ts";
+import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { requestFailure } from "../src/http/failure.ts";
 import { createSender, type Sender } from "../src/http/sender.ts";
-import type { Outcome } from "../src/outcome.ts";
 import { http, listen } from "./support/listener.ts";
 
 const directory = join(import.meta.dir, "support");

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Queue } from "bullmq";
+import { verify } from "../src/delivery/signature.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
-import { verify } from "../src/signature.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { perPoll, perTurn } from "../src/turn.ts";
+import { perPoll, perTurn } from "../src/runtime/per-tick.ts";
 
 test("what is given in one turn is handed on together, in order, and nothing twice", async () => {
   const handedOn: number[][] = [];

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { addressOf, isValkeyUrl, maskValkeyUrl, placeOf } from "../src/valkey-url.ts";
+import { addressOf, isValkeyUrl, maskValkeyUrl, placeOf } from "../src/valkey/url.ts";
 
 const SECRET = "hush-hush";
 

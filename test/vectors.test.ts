@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Webhook } from "standardwebhooks";
 import vectors from "../docs/vectors.json";
-import { signFluxdrop, signStandard } from "../src/signature.ts";
+import { signFluxdrop, signStandard } from "../src/delivery/signature.ts";
 import { verify } from "../src/verify.ts";
 import { findSnippet } from "./support/snippets.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { runInNewContext } from "node:vm";
-import { signFluxdrop, signStandard } from "../src/signature.ts";
+import { signFluxdrop, signStandard } from "../src/delivery/signature.ts";
 import { type ReceivedHeaders, type Secrets, type VerifyOptions, VerifyUsageError, verify } from "../src/verify.ts";
 
 const SECRET = "topsecret";

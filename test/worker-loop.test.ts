@@ -2,8 +2,8 @@
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { type Job, Queue } from "bullmq";
-import { connectValkey } from "../src/valkey.ts";
-import { LoopWorker } from "../src/worker-loop.ts";
+import { LoopWorker } from "../src/queue/worker-loop.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { bounded, eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

@@ -1,11 +1,11 @@
 import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { createAttemptLog } from "../src/attempts.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../src/dev/valkey.ts";
-import { DeliveryWorker } from "../src/queue.ts";
-import { connectValkey } from "../src/valkey.ts";
+import { createAttemptLog } from "../src/log/attempts.ts";
+import { DeliveryWorker } from "../src/queue/worker.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { startProxy } from "./support/proxy.ts";
 import { bounded, eventually, jobData } from "./support/stack.ts";

@@ -2,10 +2,10 @@
  * `fluxhook attempts`: a user's last attempts.
  */
 import type { Command } from "commander";
-import { type Advice, adviceFor } from "../advice.ts";
-import type { Attempt } from "../attempts.ts";
-import { formatAgo } from "../moments.ts";
-import { nameError } from "../outcome.ts";
+import { nameError } from "../delivery/outcome.ts";
+import type { Attempt } from "../log/attempts.ts";
+import { type Advice, adviceFor } from "../operations/advice.ts";
+import { formatAgo } from "../operations/moments.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";

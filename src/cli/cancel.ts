@@ -2,7 +2,8 @@
  * `fluxhook cancel`: end events that wait, by user, host, endpoint or type.
  */
 import type { Command } from "commander";
-import { EVENT_TYPES } from "../../jobs/event.ts";
+import { EVENT_TYPES } from "../delivery/contract.ts";
+import { endpointName } from "../delivery/request.ts";
 import {
   CANCELED,
   type Census,
@@ -14,9 +15,8 @@ import {
   type Held,
   readFailedRoom,
   WAITING,
-} from "../cancel.ts";
-import { type JobFilter, parseHost, urlOf, userOf } from "../job-filter.ts";
-import { endpointName } from "../payload.ts";
+} from "../operations/cancel.ts";
+import { type JobFilter, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
 import {
   act,
   CommandError,

@@ -1,11 +1,11 @@
 /**
  * What every command shares: exit codes, errors with one, and a connection that does not hang.
  */
-import { type AttemptLog, createAttemptLog } from "../attempts.ts";
-import { type Config, findMisspelt, loadConfig } from "../config.ts";
-import type { Queue } from "../queue.ts";
-import type { Valkey } from "../valkey.ts";
-import { placeOf } from "../valkey-url.ts";
+import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import type { Queue } from "../queue/worker.ts";
+import { type Config, findMisspelt, loadConfig } from "../settings/config.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { placeOf } from "../valkey/url.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -73,7 +73,10 @@ export function readConfig(env: Env, terminal: Terminal): Config {
  */
 export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
   // Loaded when needed: they take most of the start, and help, completion and usage errors come without.
-  const [{ openQueue }, { reachValkey }] = await Promise.all([import("../queue.ts"), import("../valkey.ts")]);
+  const [{ openQueue }, { reachValkey }] = await Promise.all([
+    import("../queue/worker.ts"),
+    import("../valkey/connection.ts"),
+  ]);
   const place = placeOf(config.valkeyUrl);
   const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
   if (!reached.ok && reached.isWrongSetting) throw new CommandError("settings", reached.reason);

@@ -2,8 +2,8 @@
  * `fluxhook forget`: erase what is kept of a user.
  */
 import type { Command } from "commander";
-import { countAll } from "../cancel.ts";
-import { countHoldings, ERASED, eraseUser, type Holdings } from "../erase.ts";
+import { countAll } from "../operations/cancel.ts";
+import { countHoldings, ERASED, eraseUser, type Holdings } from "../operations/erase.ts";
 import {
   act,
   type Context,

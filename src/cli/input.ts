@@ -2,7 +2,7 @@
  * What commands are given: secrets that do not land in the shell's history, durations, files, stdin.
  */
 import { readFileSync } from "node:fs";
-import { parseDuration } from "../setting-values.ts";
+import { parseDuration } from "../settings/values.ts";
 import { CommandError } from "./context.ts";
 
 /** Where a secret may stand. */

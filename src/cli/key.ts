@@ -2,8 +2,8 @@
  * `fluxhook key` and `fluxhook seal`: sealed secrets.
  */
 import type { Command } from "commander";
-import { createKey, seal } from "../seal.ts";
-import { plainSecretProblem } from "../secret.ts";
+import { createKey, seal } from "../delivery/seal.ts";
+import { plainSecretProblem } from "../delivery/secret.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig } from "./context.ts";
 import { addSecretOptions, readSecrets, readUser, requireOptions, type SecretOptions } from "./input.ts";
 

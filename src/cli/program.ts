@@ -2,11 +2,10 @@
  * The command's tree: its parser, its commands, and how it ends.
  */
 import { Command, CommanderError } from "commander";
-import { ContractError } from "../../jobs/event.ts";
-import { printable, printableJson } from "../printable.ts";
+import { ContractError } from "../delivery/contract.ts";
+import { printable, printableJson } from "../runtime/printable.ts";
 import { addAttempts } from "./attempts.ts";
 import { addCancel } from "./cancel.ts";
-import { addCompletion } from "./completion.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
 import { addForget } from "./forget.ts";
 import { addKey, addSeal } from "./key.ts";
@@ -14,6 +13,7 @@ import { addListen } from "./listen.ts";
 import { addRecover } from "./recover.ts";
 import { addRedeliver } from "./redeliver.ts";
 import { addSend } from "./send.ts";
+import { addCompletion } from "./shell-completion.ts";
 import { addStatus } from "./status.ts";
 import { addVerify } from "./verify.ts";
 

@@ -2,8 +2,8 @@
  * `fluxhook recover`: find events whose job is in none of the queue's lists, and put them back.
  */
 import type { Command } from "commander";
-import type { Queue } from "../queue.ts";
-import { findStrays, putBackStrays } from "../stray-jobs.ts";
+import { findStrays, putBackStrays } from "../queue/stray-jobs.ts";
+import type { Queue } from "../queue/worker.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { type Candidate, describeJob, isWanted, requireAnswer } from "./redeliver.ts";
 import { printable, type Terminal } from "./terminal.ts";

@@ -2,12 +2,12 @@
  * `fluxhook redeliver`: deliver events again, by their jobs or all that failed.
  */
 import type { Command } from "commander";
-import { EVENT_TYPES } from "../../jobs/event.ts";
-import { maskSecrets } from "../mask.ts";
-import { formatAgo } from "../moments.ts";
-import { endpointName } from "../payload.ts";
-import type { Job, Queue } from "../queue.ts";
-import { findFailed, type Redelivery, redeliverAll } from "../redeliver.ts";
+import { EVENT_TYPES } from "../delivery/contract.ts";
+import { endpointName } from "../delivery/request.ts";
+import { maskSecrets } from "../operations/mask.ts";
+import { formatAgo } from "../operations/moments.ts";
+import { findFailed, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
+import type { Job, Queue } from "../queue/worker.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readMoment, readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";

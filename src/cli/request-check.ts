@@ -1,10 +1,10 @@
 /**
  * What is right and what is wrong about a received request: every check by itself, for whoever debugs a receiver.
  */
-import { parseExact } from "../exact-json.ts";
-import { formatAgo, formatExact, formatIn, formatSpan } from "../moments.ts";
-import { bareSecret, plainSecretProblem } from "../secret.ts";
-import { verify } from "../signature.ts";
+import { parseExact } from "../delivery/exact-json.ts";
+import { bareSecret, plainSecretProblem } from "../delivery/secret.ts";
+import { verify } from "../delivery/signature.ts";
+import { formatAgo, formatExact, formatIn, formatSpan } from "../operations/moments.ts";
 import { type VerifyResult, VerifyUsageError, verify as verifyRequest } from "../verify.ts";
 import type { SavedRequest } from "./saved-request.ts";
 

@@ -3,13 +3,13 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../../jobs/event.ts";
-import type { Attempt } from "../attempts.ts";
-import { parseExact } from "../exact-json.ts";
-import { formatDuration } from "../moments.ts";
-import type { Job } from "../queue.ts";
-import { isSealed } from "../seal.ts";
-import { nearest } from "../unknown-settings.ts";
+import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../delivery/contract.ts";
+import { parseExact } from "../delivery/exact-json.ts";
+import { isSealed } from "../delivery/seal.ts";
+import type { Attempt } from "../log/attempts.ts";
+import { formatDuration } from "../operations/moments.ts";
+import type { Job } from "../queue/worker.ts";
+import { nearest } from "../settings/misspelt.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import {
   act,
@@ -104,7 +104,7 @@ Examples:
 async function enqueue({ queue, valkey }: Session, name: string, data: JobData, delay: number) {
   const { id } = data;
   if (id === undefined) return { job: await queue.add(name, data, { delay }), status: "new" };
-  const { addJobs } = await import("../enqueue.ts");
+  const { addJobs } = await import("../queue/enqueue.ts");
   const opts = { delay, jobId: id.toLowerCase(), timestamp: Date.now() };
   const [status] = await addJobs(queue, valkey, [{ name, data, opts }], false);
   return { job: (await queue.getJob(opts.jobId)) as Job, status };

@@ -3,11 +3,11 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { formatSpan } from "../moments.ts";
-import type { Queue } from "../queue.ts";
-import type { Tally } from "../summary.ts";
-import type { ValkeyFacts } from "../valkey.ts";
-import { describePersistence, UNTOLD } from "../valkey-facts.ts";
+import { formatSpan } from "../operations/moments.ts";
+import type { Tally } from "../operations/summary.ts";
+import type { Queue } from "../queue/worker.ts";
+import type { ValkeyFacts } from "../valkey/connection.ts";
+import { describePersistence, UNTOLD } from "../valkey/facts.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -49,10 +49,10 @@ type Status = Awaited<ReturnType<typeof readStatus>>;
 
 async function readStatus({ queue, valkey }: Session, nowMs: number) {
   const [{ readFacts }, { readSummary }, { valkeyProblems }, { countStrays }] = await Promise.all([
-    import("../valkey.ts"),
-    import("../summary.ts"),
-    import("../readiness.ts"),
-    import("../stray-jobs.ts"),
+    import("../valkey/connection.ts"),
+    import("../operations/summary.ts"),
+    import("../monitoring/readiness.ts"),
+    import("../queue/stray-jobs.ts"),
   ]);
   const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
   const strays = (await valkey.dbsize()) <= FEW_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);

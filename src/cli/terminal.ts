@@ -2,9 +2,9 @@
  * What the command says, and how: for people, or as JSON for programs. Results go to stdout, all else to stderr.
  */
 import { createInterface } from "node:readline/promises";
-import { printable, printableJson } from "../printable.ts";
+import { printable, printableJson } from "../runtime/printable.ts";
 
-export { printable } from "../printable.ts";
+export { printable } from "../runtime/printable.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 type Colour = "red" | "green" | "yellow" | "dim" | "bold";

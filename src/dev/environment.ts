@@ -2,10 +2,10 @@
  * The settings under which the demo's worker and board run, and the queue that they share.
  */
 import { Queue } from "bullmq";
-import { type Config, loadConfig } from "../config.ts";
-import { within } from "../deadline.ts";
-import { reachValkey } from "../valkey.ts";
-import { addressOf, placeOf } from "../valkey-url.ts";
+import { within } from "../runtime/deadline.ts";
+import { type Config, loadConfig } from "../settings/config.ts";
+import { reachValkey } from "../valkey/connection.ts";
+import { addressOf, placeOf } from "../valkey/url.ts";
 import { freePort } from "./processes.ts";
 
 /** Something the user can do something about: shown without a stack trace. */

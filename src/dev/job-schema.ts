@@ -2,7 +2,7 @@
  * `bun src/dev/job-schema.ts`: print the job contract as JSON Schema, for docs/job.schema.json.
  */
 import { z } from "zod";
-import { EVENT_TYPES, jobData } from "../../jobs/event.ts";
+import { EVENT_TYPES, jobData } from "../delivery/contract.ts";
 
 /** The contract, as far as JSON Schema can say it: what a URL or a `whsec_` secret must be beyond its text is left to the worker. */
 export function buildJobSchema(): object {

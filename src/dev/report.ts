@@ -1,7 +1,7 @@
 /**
  * What `npm start` prints. Pure: values in, text out.
  */
-import type { Attempt } from "../attempts.ts";
+import type { Attempt } from "../log/attempts.ts";
 
 /** Colours a text, or leaves it as it is. */
 export type Paint = (colour: keyof typeof CODES, text: string) => string;

@@ -1,7 +1,7 @@
 /**
  * What the demo enqueues: one event of each type, as Flux Drop's backend would send it.
  */
-import type { EventType, JobData } from "../../jobs/event.ts";
+import type { EventType, JobData } from "../delivery/contract.ts";
 
 /** Whose log the demo's attempts go to. */
 export const DEMO_USER = "usr_demo";

@@ -4,11 +4,11 @@
  *     bun src/dev/send.ts file.created https://example.com/webhooks
  */
 import { Queue } from "bullmq";
-import { EVENT_TYPES, type EventType } from "../../jobs/event.ts";
-import { loadConfigOrExit } from "../config.ts";
-import { within } from "../deadline.ts";
-import { reachValkey } from "../valkey.ts";
-import { placeOf } from "../valkey-url.ts";
+import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
+import { within } from "../runtime/deadline.ts";
+import { loadConfigOrExit } from "../settings/config.ts";
+import { reachValkey } from "../valkey/connection.ts";
+import { placeOf } from "../valkey/url.ts";
 import { buildSample } from "./samples.ts";
 
 const ANSWER_MS = 5 * 1000; // 5 s: somebody waits at a terminal

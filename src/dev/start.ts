@@ -2,9 +2,9 @@
  * `npm start`: the whole system on this machine, and a tour through it. Wiring only.
  */
 import { join } from "node:path";
-import type { Config } from "../config.ts";
-import { within } from "../deadline.ts";
-import { maskValkeyUrl, placeOf } from "../valkey-url.ts";
+import { within } from "../runtime/deadline.ts";
+import type { Config } from "../settings/config.ts";
+import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
 import { DemoError, prepareEnvironment } from "./environment.ts";
 import { type Child, type LogLine, startChild } from "./processes.ts";
 import { startReceiver } from "./receiver.ts";

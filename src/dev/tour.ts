@@ -2,9 +2,9 @@
  * The tour: one event of each type on its way through the system, and what its user's log says afterwards.
  */
 import type { Queue } from "bullmq";
-import { EVENT_TYPES, type EventType } from "../../jobs/event.ts";
-import type { Attempt } from "../attempts.ts";
-import { type Verification, verify } from "../signature.ts";
+import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
+import { type Verification, verify } from "../delivery/signature.ts";
+import type { Attempt } from "../log/attempts.ts";
 import type { LogLine } from "./processes.ts";
 import type { Receiver } from "./receiver.ts";
 import type { AttemptRow } from "./report.ts";

@@ -2,7 +2,7 @@
  * Files of the system that say how names are looked up, read again when they change; and the hosts file's form.
  */
 import { readFileSync, statSync } from "node:fs";
-import { type Address, literalOf } from "../http/address.ts";
+import { type Address, literalOf } from "./address.ts";
 
 const LOOK_EVERY_MS = 1000; // 1 s
 

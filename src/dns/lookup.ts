@@ -1,7 +1,7 @@
 /**
  * One lookup: the candidates of a name in order, both families of each at the same time.
  */
-import type { Address } from "../http/address.ts";
+import type { Address } from "./address.ts";
 import type { RecordType } from "./message.ts";
 import type { Verdict } from "./question.ts";
 

@@ -4,7 +4,7 @@
  * The hosts file, resolv.conf and then the name servers, as the system's own resolver does; not what else nsswitch.conf may
  * name. Answers are kept for their TTL within bounds, and each name is asked for once, however many attempts wait for it.
  */
-import { type Address, LookupError, type Resolve } from "../http/address.ts";
+import { type Address, LookupError, type Resolve } from "./address.ts";
 import { followFile, parseHosts } from "./hosts-file.ts";
 import { type Ask, type Found, lookUp } from "./lookup.ts";
 import { domainOf, LookupRoom, type Visitor } from "./lookup-room.ts";

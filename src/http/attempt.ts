@@ -1,9 +1,10 @@
 /**
  * One attempt under way: from the connection to the outcome.
  */
+
+import type { FaultCode, Outcome } from "../delivery/outcome.ts";
+import type { WebhookRequest } from "../delivery/request.ts";
 import type { Resolver } from "../dns/resolver.ts";
-import type { FaultCode, Outcome } from "../outcome.ts";
-import type { WebhookRequest } from "../payload.ts";
 import { type Connection, type Exchange, UNASKED } from "./connection.ts";
 import type { Connections } from "./connections.ts";
 import type { Target } from "./dial.ts";

@@ -2,7 +2,7 @@
  * One connection to a receiver: carries one exchange at a time, and takes nothing for an answer that came before the request.
  */
 import type { Socket } from "node:net";
-import { perPoll } from "../turn.ts";
+import { perPoll } from "../runtime/per-tick.ts";
 import { type Dial, type Dialing, type Target, unsentBytes } from "./dial.ts";
 
 /** Who is told what comes over a connection. */

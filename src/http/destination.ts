@@ -1,8 +1,8 @@
 /**
  * Which URLs may be delivered to, as far as the URL itself tells. What its name resolves to is judged with each connection.
  */
-import type { BlockedCode } from "../outcome.ts";
-import { blockedRange, literalOf, type Network } from "./address.ts";
+import type { BlockedCode } from "../delivery/outcome.ts";
+import { blockedRange, literalOf, type Network } from "../dns/address.ts";
 import type { Target } from "./dial.ts";
 
 /** Ports from the first to the last, both included. */

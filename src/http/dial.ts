@@ -8,7 +8,7 @@
  */
 import { connect, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
-import type { Address } from "./address.ts";
+import type { Address } from "../dns/address.ts";
 
 /** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
 export interface Target {

@@ -2,8 +2,8 @@
  * What the error of a connection says about an attempt: whose fault it is, and which.
  */
 import { closeSync, openSync } from "node:fs";
-import type { FailureCode, Outcome, TlsCause } from "../outcome.ts";
-import { LookupError } from "./address.ts";
+import type { FailureCode, Outcome, TlsCause } from "../delivery/outcome.ts";
+import { LookupError } from "../dns/address.ts";
 
 /** An outcome but for its duration. */
 export type Result =

@@ -5,7 +5,7 @@
  * the address in the place of the name, and its own answers could not be told from the receiver's.
  */
 import type { LookupFunction } from "node:net";
-import { LookupError } from "./address.ts";
+import { LookupError } from "../dns/address.ts";
 import { type Opening, type OpenSocket, openTlsWithin, type Target } from "./dial.ts";
 import { ProxyError, type Result } from "./failure.ts";
 import { ProxyEvidence } from "./proxy-evidence.ts";

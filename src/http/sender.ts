@@ -5,11 +5,11 @@
  * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
  */
 
+import type { FaultCode, Outcome } from "../delivery/outcome.ts";
+import type { WebhookRequest } from "../delivery/request.ts";
+import { blockedRange, createLookup, type Resolve } from "../dns/address.ts";
 import type { NameServer } from "../dns/resolv-conf.ts";
 import { createResolver, NO_SERVERS, type Resolver } from "../dns/resolver.ts";
-import type { FaultCode, Outcome } from "../outcome.ts";
-import type { WebhookRequest } from "../payload.ts";
-import { blockedRange, createLookup, type Resolve } from "./address.ts";
 import { Attempt } from "./attempt.ts";
 import { createConnections } from "./connections.ts";
 import { type Destination, type DestinationRules, describeDestination } from "./destination.ts";

@@ -4,7 +4,7 @@
  * @see RFC 9110 section 9.3.6
  */
 import type { Socket } from "node:net";
-import { LookupError, type Resolve } from "./address.ts";
+import { LookupError, type Resolve } from "../dns/address.ts";
 import { UNASKED } from "./connection.ts";
 import { targetOf } from "./destination.ts";
 import { createDial, createOpenSocket } from "./dial.ts";

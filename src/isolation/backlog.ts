@@ -7,11 +7,11 @@
  * time, and a worker that picks one up gives it up as `backlog_full`, without another attempt.
  */
 import { createHash } from "node:crypto";
-import { within } from "../deadline.ts";
-import type { Logger } from "../logger.ts";
-import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
-import { perTurn } from "../turn.ts";
-import type { Valkey } from "../valkey.ts";
+import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
+import { within } from "../runtime/deadline.ts";
+import type { Logger } from "../runtime/logger.ts";
+import { perTurn } from "../runtime/per-tick.ts";
+import type { Valkey } from "../valkey/connection.ts";
 
 const MAX_CALLED = 100; // of a line by one script
 const MAX_FULL = 10_000; // lines known to be full; there are few

@@ -1,9 +1,10 @@
 /**
  * Calls parked jobs back before their time, when the gate sees that their endpoints have room.
  */
-import type { Logger } from "../logger.ts";
-import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue-layout.ts";
-import type { Valkey } from "../valkey.ts";
+
+import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { Valkey } from "../valkey/connection.ts";
 import type { ParkedJob } from "./port.ts";
 
 /**

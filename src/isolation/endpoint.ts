@@ -1,7 +1,7 @@
 /**
  * What a worker knows of one endpoint and of the host it is on. Pure.
  */
-import { isSilence, type Outcome } from "../outcome.ts";
+import { isSilence, type Outcome } from "../delivery/outcome.ts";
 import { Circuit, type Trial } from "./circuit.ts";
 import { Limiter } from "./limiter.ts";
 import { Schedule } from "./pacing.ts";

@@ -8,7 +8,7 @@
  *
  * What it costs is bounded by `size`, and by a budget for the bytes it reads and the JSON tokens it steps over.
  */
-import { MARKER, PRIORITY_SCORE } from "../queue-layout.ts";
+import { MARKER, PRIORITY_SCORE } from "../queue/layout.ts";
 
 /** With fewer jobs in `wait` there is nothing to do: they are soon gone. */
 export const LEAST = 64;

@@ -7,9 +7,10 @@
  * dominates, it changes nothing and the next look is put off. Otherwise it goes on in larger pieces. All workers share the
  * result, since it is the queue's own order.
  */
-import type { Logger } from "../logger.ts";
-import { queueKeys } from "../queue-layout.ts";
-import type { Valkey } from "../valkey.ts";
+
+import { queueKeys } from "../queue/layout.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { Valkey } from "../valkey/connection.ts";
 import { LOOK, WORTHWHILE_SHARE } from "./fair-queue-script.ts";
 
 const FIRST_PIECE = 128; // jobs looked at by the first script: the sooner it is through, the sooner there is work

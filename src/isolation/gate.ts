@@ -5,7 +5,7 @@
  * its host and its own, its limit, and the bulkheads. A job that cannot go waits here if it can expect room within 250 ms;
  * otherwise it is parked. An attempt takes a slot for its first tenth of a second only. docs/isolation.md has the picture.
  */
-import type { Outcome } from "../outcome.ts";
+import type { Outcome } from "../delivery/outcome.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
 import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";

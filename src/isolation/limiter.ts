@@ -2,8 +2,8 @@
  * An AIMD limiter: how many attempts an endpoint may have in flight. It rises by one with each 2xx and is halved by silence
  * and by the statuses of an overloaded server, once for all attempts that were in flight together. Pure.
  */
-import { isDelivered, isSilence, type Outcome } from "../outcome.ts";
-import { retryAfterMs } from "../retry.ts";
+import { isDelivered, isSilence, type Outcome } from "../delivery/outcome.ts";
+import { retryAfterMs } from "../delivery/retry.ts";
 
 const START_LIMIT = 5; // as many attempts as it takes to open a circuit
 const OVERLOADED = new Set([429, 502, 503, 504]);

@@ -1,7 +1,7 @@
 /**
  * What a worker asks of the gate, and what the gate tells it.
  */
-import type { Outcome } from "../outcome.ts";
+import type { Outcome } from "../delivery/outcome.ts";
 
 /**
  * Why a job was parked: a circuit is open, its endpoint's limit is reached, its share of the worker is, the endpoint asked

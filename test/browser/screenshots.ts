@@ -4,13 +4,13 @@
  */
 import { join } from "node:path";
 import { Queue } from "bullmq";
-import type { EventType } from "../../jobs/event.ts";
-import { type Attempt, createAttemptLog } from "../../src/attempts.ts";
+import type { EventType } from "../../src/delivery/contract.ts";
 import { startChild } from "../../src/dev/processes.ts";
 import { startValkey } from "../../src/dev/valkey.ts";
-import { createLogger } from "../../src/logger.ts";
-import { AttemptFailed, DeliveryWorker } from "../../src/queue.ts";
-import { connectValkey } from "../../src/valkey.ts";
+import { type Attempt, createAttemptLog } from "../../src/log/attempts.ts";
+import { AttemptFailed, DeliveryWorker } from "../../src/queue/worker.ts";
+import { createLogger } from "../../src/runtime/logger.ts";
+import { connectValkey } from "../../src/valkey/connection.ts";
 import { startChromium } from "./chromium.ts";
 
 const ROOT = join(import.meta.dir, "../..");

@@ -3,14 +3,14 @@ import { describe, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Queue } from "bullmq";
-import { redeliver } from "../../src/redeliver.ts";
+import { redeliver } from "../../src/operations/redeliver.ts";
 import { expectFlawless } from "../support/books.ts";
 import { BEYOND_LOCK_MS, chaos, kill, type Rig, SETTLE_MS } from "../support/chaos.ts";
 import type { WorkerProcess } from "../support/process.ts";
 import { bounded, eventually } from "../support/stack.ts";
 
 const env = { BUN_OPTIONS: `--preload=${join(import.meta.dir, "../support/poison-program.ts")}` };
-const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 40 s
+const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 30 s
 const GIB = 1024 ** 3;
 const linesOf = ({ workers }: Rig, message: string) =>
   workers.flatMap(({ lines }) => lines).filter((line) => line.message === message);

@@ -14,7 +14,7 @@ import {
   SLACK_SHARE,
   WORTHWHILE_SHARE,
 } from "../../src/isolation/fair-queue-script.ts";
-import { PRIORITY_SCORE } from "../../src/queue-layout.ts";
+import { PRIORITY_SCORE } from "../../src/queue/layout.ts";
 
 /** A queue as a look finds it. */
 export interface Line {

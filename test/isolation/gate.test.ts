@@ -1,7 +1,7 @@
 /** What the gate promises, on a clock of the test's own. The simulator holds it to the rest. */
 import { describe, expect, test } from "bun:test";
+import type { Outcome } from "../../src/delivery/outcome.ts";
 import { AdmissionGate, type GateOptions, type ParkedJob, type Permit, type Turn } from "../../src/isolation/gate.ts";
-import type { Outcome } from "../../src/outcome.ts";
 import { Timeline } from "./timeline.ts";
 
 const SLOTS = 256;

@@ -2,8 +2,9 @@
  * What must hold at every step. It keeps books of its own, from what goes in and out of a gate, and knows nothing of how the
  * gate comes to its decisions.
  */
+
+import { isDelivered, isSilence, type Outcome } from "../../src/delivery/outcome.ts";
 import type { AdmissionGate, Turn } from "../../src/isolation/gate.ts";
-import { isDelivered, isSilence, type Outcome } from "../../src/outcome.ts";
 import type { Job } from "./queue-model.ts";
 
 const SLACK_MS = 25; // timers come late by a tick

@@ -2,9 +2,10 @@
  * A simulation: workers that run the real gate, over a model of the queue, against a world of receivers, in virtual time. The
  * same seed gives the same run. After every step the judges look.
  */
+
+import { isDelivered, type Outcome } from "../../src/delivery/outcome.ts";
+import { retryAfterMs } from "../../src/delivery/retry.ts";
 import { AdmissionGate, type Turn } from "../../src/isolation/gate.ts";
-import { isDelivered, type Outcome } from "../../src/outcome.ts";
-import { retryAfterMs } from "../../src/retry.ts";
 import type { Chance } from "../support/chance.ts";
 import { demand, Judge, type Limits } from "./judge.ts";
 import { type Job, QueueModel } from "./queue-model.ts";

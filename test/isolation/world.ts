@@ -1,5 +1,5 @@
 /** Receivers, their hosts and name servers: how long they take, what they answer, and when they are away. */
-import type { FailureCode, Outcome } from "../../src/outcome.ts";
+import type { FailureCode, Outcome } from "../../src/delivery/outcome.ts";
 
 /** Times during which something is away, ms of virtual time. */
 export type Outages = readonly (readonly [from: number, to: number])[];

@@ -1,7 +1,7 @@
 /**
  * Prints what a program sees that begins anew with the allocator's settings, and what came on its standard input.
  */
-import { keepFreedMemory } from "../../src/allocator.ts";
+import { keepFreedMemory } from "../../src/worker/allocator.ts";
 
 keepFreedMemory(process.env);
 

@@ -4,8 +4,8 @@
 import { expect } from "bun:test";
 import type { Queue } from "bullmq";
 import type { Redis } from "ioredis";
-import { type Attempt, createAttemptLog } from "../../src/attempts.ts";
 import type { ReceivedRequest } from "../../src/dev/receiver.ts";
+import { type Attempt, createAttemptLog } from "../../src/log/attempts.ts";
 
 /** One request, as the receiver saw it. */
 export interface Arrival {

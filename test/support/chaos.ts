@@ -8,7 +8,7 @@ import type { Redis } from "ioredis";
 import { type Answer, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../../src/dev/valkey.ts";
 import { createFluxhook, type NewEvent } from "../../src/index.ts";
-import { openValkey } from "../../src/valkey.ts";
+import { openValkey } from "../../src/valkey/connection.ts";
 import { type Arrival, type Balance, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";

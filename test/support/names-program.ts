@@ -2,9 +2,10 @@
  * Sends to names as a worker does that has no setting for it: by the machine's own hosts file, resolv.conf and port 53. Runs in
  * namespaces of its own, where these are a test's; prints what came of each name, a JSON object.
  */
-import { parseNetwork } from "../../src/http/address.ts";
+
+import { type Outcome, statusCode } from "../../src/delivery/outcome.ts";
+import { parseNetwork } from "../../src/dns/address.ts";
 import { createSender } from "../../src/http/sender.ts";
-import { type Outcome, statusCode } from "../../src/outcome.ts";
 import { listen } from "./listener.ts";
 import { startNameServer, v4 } from "./name-server.ts";
 

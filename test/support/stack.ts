@@ -3,19 +3,19 @@
  */
 import { Queue } from "bullmq";
 import type { Completed } from "../../jobs/completion.ts";
-import { type JobData, parseEvent } from "../../jobs/event.ts";
-import { type Attempt, type AttemptLog, createAttemptLog } from "../../src/attempts.ts";
-import type { Config } from "../../src/config.ts";
+import { type JobData, parseEvent } from "../../src/delivery/contract.ts";
+import type { RetryPolicy } from "../../src/delivery/retry.ts";
+import { type Network, parseNetwork, type Resolve } from "../../src/dns/address.ts";
 import type { NameServer } from "../../src/dns/resolv-conf.ts";
-import { type Network, parseNetwork, type Resolve } from "../../src/http/address.ts";
 import type { Sender } from "../../src/http/sender.ts";
 import type { Gate } from "../../src/isolation/gate.ts";
-import type { Logger } from "../../src/logger.ts";
-import type { Metrics } from "../../src/metrics.ts";
-import { createPipeline } from "../../src/pipeline.ts";
-import type { DeliveryWorker, Job } from "../../src/queue.ts";
-import type { RetryPolicy } from "../../src/retry.ts";
-import { connectValkey, type Valkey } from "../../src/valkey.ts";
+import { type Attempt, type AttemptLog, createAttemptLog } from "../../src/log/attempts.ts";
+import type { Metrics } from "../../src/monitoring/metrics.ts";
+import type { DeliveryWorker, Job } from "../../src/queue/worker.ts";
+import type { Logger } from "../../src/runtime/logger.ts";
+import type { Config } from "../../src/settings/config.ts";
+import { connectValkey, type Valkey } from "../../src/valkey/connection.ts";
+import { createPipeline } from "../../src/worker/pipeline.ts";
 import { testValkeyUrl } from "./valkey.ts";
 
 export interface StackOptions {

@@ -1,12 +1,12 @@
 /**
- * Puts src/wire.ts in the place of ioredis's own reader and writer, which holds for the whole process: hence one of its own.
+ * Puts src/valkey/wire.ts in the place of ioredis's own reader and writer, which holds for the whole process: hence one of its own.
  *
  *   bun test/support/wire-program.ts <VALKEY_URL>
  *
  * Prints what came back as JSON, bytes as `{"type":"Buffer"}`.
  */
 import { Command, Redis } from "ioredis";
-import { joinWrites } from "../../src/joined-writes.ts";
+import { joinWrites } from "../../src/valkey/joined-writes.ts";
 import { createChance } from "./chance.ts";
 
 const write = (name: string, args: readonly (string | Buffer)[]): Buffer =>
@@ -25,12 +25,12 @@ const COMMANDS = Array.from({ length: 500 }, (_, index) => {
 });
 
 const theirs = COMMANDS.map(([name, args]) => write(name, args));
-await import("../../src/wire.ts");
+await import("../../src/valkey/wire.ts");
 const ours = COMMANDS.map(([name, args]) => write(name, args));
 const differing = ours.filter((bytes, index) => !bytes.equals(theirs[index] as Buffer)).length;
 
 const valkey = new Redis(process.argv[2] as string, { maxRetriesPerRequest: 0 });
-valkey.on("connect", () => joinWrites(valkey.stream)); // as src/valkey.ts does
+valkey.on("connect", () => joinWrites(valkey.stream)); // as src/valkey/connection.ts does
 const key = `wire:${crypto.randomUUID()}`;
 const failure = (error: Error) => `${error.constructor.name}: ${error.message.split(" ")[0]}`;
 const long = "größe🦊".repeat(100_000);

@@ -1,0 +1,177 @@
+/**
+ * Bull Board, the operators' window: what they may see and do there. The only file that knows @bull-board.
+ */
+import { createBullBoard } from "@bull-board/api";
+import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
+import { HonoAdapter } from "@bull-board/hono";
+import { Hono } from "hono";
+import { serveStatic } from "hono/bun";
+import { contextStorage, getContext } from "hono/context-storage";
+import { maskSecrets } from "../operations/mask.ts";
+import type { Queue } from "../queue/worker.ts";
+import type { Logger } from "../runtime/logger.ts";
+import { readFacts, type Valkey } from "../valkey/connection.ts";
+import type { BoardLog } from "./log.ts";
+
+type BoardOptions = NonNullable<Parameters<typeof createBullBoard>[0]["options"]>;
+type Hooks = NonNullable<BoardOptions["handlerHooks"]>;
+type HookContext = Parameters<NonNullable<Hooks["after"]>>[0];
+
+const ICON = "/assets/icon.svg";
+const STATS = "get /api/redis/stats";
+const CLEAN = "put /api/queues/:queueName/clean/:queueStatus";
+
+/**
+ * What an operator may do: look, retry, promote, pause, resume, remove a job, clear what is finished. A list of what is
+ * allowed, so that a newer Bull Board brings nothing unnoticed. Off, with the reason that events are the backend's and
+ * that the data shown is masked and would be saved so: add, edit, reschedule, schedulers, limits, drain, obliterate.
+ */
+const ALLOWED = new Set([
+  STATS,
+  "get /api/queues",
+  "get /api/job-schedulers",
+  "get /api/queues/:queueName/metrics",
+  "get /api/queues/:queueName/default-job-options",
+  "get /api/queues/:queueName/workers",
+  "get /api/queues/:queueName/rate-limit",
+  "get /api/queues/:queueName/job-data-schema",
+  "get /api/queues/:queueName/:jobId",
+  "get /api/queues/:queueName/:jobId/logs",
+  "get /api/queues/:queueName/:jobId/flow",
+  "put /api/queues/pause",
+  "put /api/queues/resume",
+  "put /api/queues/:queueName/pause",
+  "put /api/queues/:queueName/resume",
+  "put /api/queues/:queueName/promote",
+  "put /api/queues/:queueName/retry/:queueStatus",
+  CLEAN,
+  "put /api/queues/:queueName/:jobId/retry",
+  "put /api/queues/:queueName/:jobId/promote",
+  "put /api/queues/:queueName/:jobId/clean",
+]);
+
+const MAX_JOBS = 100; // on one page, with their data: up to some 25 MB when all are as large as may be
+const FINISHED = new Set(["completed", "failed"]); // the rest is not delivered yet
+
+export interface BullBoardOptions {
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+  /** Where the routes will be mounted, without a slash at the end. */
+  readonly basePath: string;
+  /** A label such as `staging`; none when empty. */
+  readonly environment: string;
+  /** Look, and change nothing. */
+  readonly isReadonly: boolean;
+  readonly logger: Pick<Logger, "error">;
+  readonly boardLog: Pick<BoardLog, "action" | "refused">;
+}
+
+/** The page and its API, to be mounted at `basePath`. Every answer is masked, see {@link maskSecrets}. */
+export function createBullBoardRoutes(options: BullBoardOptions): Hono {
+  const { queue, valkey, basePath, environment, isReadonly, logger, boardLog } = options;
+  const names = new Set([queue.name]);
+  const adapter = new HonoAdapter(serveStatic);
+  const handlerHooks: Hooks = {
+    before(context) {
+      const refusal = refuse(context, isReadonly);
+      if (refusal === undefined) return { allow: true };
+      if (refusal.status === 403) {
+        const reason = isReadonly ? "readonly" : "not_allowed";
+        boardLog.refused(getContext(), reason, { action: context.route, ...context.request.params });
+      }
+      return { allow: false, ...refusal };
+    },
+    async after(context, { status, body }) {
+      if (context.method !== "get") {
+        const { params } = context.request;
+        boardLog.action(getContext(), { action: context.route, ...params, status: status ?? 200 });
+      }
+      if (nameOf(context) === STATS)
+        return { status, body: { ...(body as object), version: (await readFacts(valkey)).server } };
+      return { status, body: maskSecrets(body, { about: await readJobData(context), names }) as typeof body };
+    },
+  };
+  createBullBoard({
+    queues: [new BullMQAdapter(queue, { description: "Webhook events, one job each", readOnlyMode: isReadonly })],
+    serverAdapter: adapter,
+    options: {
+      handlerHooks,
+      uiConfig: {
+        boardTitle: "Fluxhook",
+        hideDocsLink: true,
+        boardLogo: { path: ICON, width: 28, height: 28 },
+        favIcon: { default: ICON, alternative: ICON },
+        miscLinks: [{ text: "Users and overview", url: "/" }],
+        ...(environment === "" ? {} : { environment: { label: environment, color: "#b45309", textColor: "#ffffff" } }),
+      },
+    },
+  });
+  // Bull Board's own handler would answer with the error's message, and a SyntaxError's message quotes the job's data.
+  adapter.setErrorHandler((error) => {
+    if (error instanceof URIError) return { status: 400, body: { error: { key: "ERRORS.INVALID_QUERY_PARAM" } } };
+    if (isRefusal(error)) return { status: 409, body: { error: { key: "ERRORS.FORBIDDEN" }, message: error.message } };
+    logger.error({ error: error.name }, "board.failed");
+    return { status: 500, body: { error: { key: "ERRORS.INTERNAL_SERVER_ERROR" } } };
+  });
+  adapter.setBasePath(basePath);
+
+  const app = new Hono();
+  app.use(contextStorage()); // the hooks get no context of their own, and have to say who asked
+  app.use(async (c, next) => {
+    await next();
+    if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
+    c.res = new Response(replaceFonts(await c.res.text()), c.res);
+  });
+  const plugin = adapter.registerPlugin();
+  plugin.onError((error) => {
+    throw error; // to the app's own handler: this one would print the stack
+  });
+  return app.route("/", plugin);
+}
+
+function nameOf({ method, route }: HookContext): string {
+  return `${method} ${route}`;
+}
+
+interface Refusal {
+  readonly status: 400 | 403;
+  readonly message: string;
+}
+
+/** Why a request is refused; undefined when it is not. */
+function refuse(context: HookContext, isReadonly: boolean): Refusal | undefined {
+  const name = nameOf(context);
+  const { params, query } = context.request;
+  if (isReadonly && context.method !== "get") {
+    return { status: 403, message: "BOARD_READONLY is set: this board is for looking only." };
+  }
+  if (!ALLOWED.has(name)) {
+    return {
+      status: 403,
+      message: "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.",
+    };
+  }
+  if (name === CLEAN && !FINISHED.has(params.queueStatus)) {
+    return { status: 403, message: "Only completed and failed jobs can be cleaned: the others are not delivered yet." };
+  }
+  if (Number(query.jobsPerPage) > MAX_JOBS)
+    return { status: 400, message: `jobsPerPage: expected at most ${MAX_JOBS}` };
+  return undefined;
+}
+
+/** The data of the job that a request is about: its secrets may be in an answer without it, such as the job's logs. */
+async function readJobData({ method, request: { queues, params } }: HookContext): Promise<unknown> {
+  if (method !== "get" || params.jobId === undefined) return undefined;
+  return (await queues.get(params.queueName)?.getJob(params.jobId))?.toJSON().data;
+}
+
+/** BullMQ says with a number why it will not do something, such as promoting a job that is not delayed. */
+function isRefusal(error: Error): boolean {
+  return typeof (error as { code?: unknown }).code === "number";
+}
+
+/** The page asks a foreign host for its fonts; it gets those of our own pages. */
+function replaceFonts(html: string): string {
+  const own = html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
+  return own.replace("</head>", '<link href="/assets/bull-board.css" rel="stylesheet"></head>'); // last, so that it wins
+}

@@ -1,0 +1,183 @@
+/** @jsxImportSource hono/jsx */
+/**
+ * What all of the board's pages share: the frame, the small parts, and the two files that make them look and live.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Child, FC } from "hono/jsx";
+import { formatAgo, formatExact } from "../operations/moments.ts";
+
+/** What every page knows of the board. */
+export interface Site {
+  /** A label such as `staging`; none when empty. */
+  readonly environment: string;
+  /** Nothing can be changed. */
+  readonly isReadonly: boolean;
+  /** Where Bull Board is, without a slash at the end. */
+  readonly bullBoard: string;
+  /** The queue's name. */
+  readonly queue: string;
+  /** An attempt's deadline, ms. */
+  readonly timeoutMs: number;
+}
+
+const read = (name: string) => readFileSync(join(import.meta.dir, name), "utf8");
+const css = ["page.css", "parts.css", "user.css", "test-form.css", "home.css"].map(read).join("\n");
+const script = read("live.js");
+const version = (text: string) => Bun.hash(text).toString(36);
+
+/** The files that pages ask for, by path, with their content type. A new content is a new address. */
+export const ASSETS: Readonly<Record<string, { readonly type: string; readonly text: string }>> = {
+  "/assets/page.css": { type: "text/css; charset=utf-8", text: css },
+  "/assets/bull-board.css": { type: "text/css; charset=utf-8", text: read("bull-board.css") },
+  "/assets/live.js": { type: "text/javascript; charset=utf-8", text: script },
+  "/assets/icon.svg": {
+    type: "image/svg+xml",
+    text: '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="#4f5bd5"/><path d="M9 24V8h14M9 16h10" fill="none" stroke="#fff" stroke-width="3.5" stroke-linecap="round" stroke-linejoin="round"/></svg>',
+  },
+};
+const STYLE_URL = `/assets/page.css?v=${version(css)}`;
+const SCRIPT_URL = `/assets/live.js?v=${version(script)}`;
+
+/** Where a user's page is. `.` and `..` cannot be a part of a path: browsers resolve them. */
+export function userPath(userId: string): string {
+  const encoded = encodeURIComponent(userId);
+  return /^\.{1,2}$/.test(userId) ? `/users?id=${encoded}` : `/users/${encoded}`;
+}
+
+/** Where a job is in Bull Board. */
+export function jobPath({ bullBoard, queue }: Site, job: string): string {
+  return `${bullBoard}/queue/${encodeURIComponent(queue)}/${encodeURIComponent(job)}`;
+}
+
+/** A message after an action, at the top of a page. */
+export interface Notice {
+  readonly kind: "good" | "bad" | "wait";
+  readonly text: string;
+}
+
+export interface LayoutProps {
+  readonly site: Site;
+  readonly title: string;
+  readonly notice?: Notice | undefined;
+  /** The page shows something that changes: refresh it. */
+  readonly isLive?: boolean;
+  /** What the search box in the head holds; no box when undefined. */
+  readonly search?: string | undefined;
+  readonly children?: Child;
+}
+
+/** A whole page, from `<html>` on. */
+export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, search, children }) => (
+  <html lang="en">
+    <head>
+      <meta charset="utf-8" />
+      <meta name="viewport" content="width=device-width, initial-scale=1" />
+      <meta name="color-scheme" content="light dark" />
+      <title>{`${title} · Fluxhook`}</title>
+      <link rel="icon" type="image/svg+xml" href="/assets/icon.svg" />
+      <link rel="stylesheet" href={STYLE_URL} />
+      {isLive && <script src={SCRIPT_URL} defer />}
+    </head>
+    <body>
+      <a class="skip" href="#main">
+        Skip to the content
+      </a>
+      <header class="top">
+        <div class="wide">
+          <a class="brand" href="/">
+            <img src="/assets/icon.svg" alt="" width="24" height="24" />
+            Fluxhook
+          </a>
+          {site.environment !== "" && <span class="label">{site.environment}</span>}
+          {site.isReadonly && <span class="label">read only</span>}
+          <nav aria-label="Main">
+            <a href="/">Overview</a>
+            <a href={site.bullBoard}>Queue</a>
+          </nav>
+          {search !== undefined && <Search value={search} />}
+        </div>
+      </header>
+      <main id="main" class="wide" tabindex={-1}>
+        {notice !== undefined && (
+          <p id="notice" class={`notice ${notice.kind}`} role="status">
+            <Mark kind={notice.kind} />
+            {notice.text}
+          </p>
+        )}
+        {children}
+      </main>
+    </body>
+  </html>
+);
+
+/** Look a user up. */
+export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarge = false }) => (
+  <search>
+    <form class={isLarge ? "find large" : "find"} action="/users" method="get">
+      <label for="find">{isLarge ? "Look up a user" : "User"}</label>
+      <input
+        id="find"
+        name="id"
+        value={value}
+        placeholder={isLarge ? "usr_42" : "User id"}
+        maxlength={128}
+        required
+        autocomplete="off"
+        autocapitalize="off"
+        spellcheck={false}
+      />
+      <button type="submit">Show</button>
+    </form>
+  </search>
+);
+
+/** How a page stays fresh: a switch that its script shows, and a link where there is none. */
+export const LiveSwitch: FC<{ path: string }> = ({ path }) => (
+  <p class="live">
+    <button id="live-switch" type="button" aria-pressed="true" hidden>
+      <span class="dot" />
+      <span class="words">Live</span>
+    </button>
+    <noscript>
+      <a href={path}>Reload</a>
+    </noscript>
+  </p>
+);
+
+const MARKS = {
+  good: "M3.5 8.5 6.7 11.7 12.5 4.8",
+  bad: "M4.5 4.5 11.5 11.5M11.5 4.5 4.5 11.5",
+  wait: "M8 2.2a5.8 5.8 0 1 0 0 11.6a5.8 5.8 0 1 0 0-11.6M8 5v3.2l2 1.2",
+} as const;
+
+/** A sign that says the same as the colour, for those who do not see it. */
+export const Mark: FC<{ kind: keyof typeof MARKS }> = ({ kind }) => (
+  <svg class={`mark ${kind}`} viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
+    <path d={MARKS[kind]} />
+  </svg>
+);
+
+/** How long ago, with the exact time on hover. */
+export const Ago: FC<{ at: number; now: number }> = ({ at, now }) => {
+  const exact = formatExact(at);
+  if (exact === "") return <span>at no known time</span>;
+  return (
+    <time datetime={new Date(at).toISOString()} title={exact}>
+      {formatAgo(now - at)}
+    </time>
+  );
+};
+
+/** A page that says why there is nothing else on it. */
+export const Refusal: FC<{ site: Site; title: string; text: string }> = ({ site, title, text }) => (
+  <Layout site={site} title={title} search="">
+    <section class="empty">
+      <h1>{title}</h1>
+      <p>{text}</p>
+      <p>
+        <a href="/">Overview</a>
+      </p>
+    </section>
+  </Layout>
+);

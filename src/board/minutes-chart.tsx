@@ -1,0 +1,55 @@
+/** @jsxImportSource hono/jsx */
+/**
+ * A bar a minute: delivered from the ground up, given up on top of it.
+ */
+import type { FC } from "hono/jsx";
+import type { Summary } from "../operations/summary.ts";
+
+const STEP = 10;
+const BAR = 7;
+const HEIGHT = 100;
+
+/** Minutes of which the queue does not keep all are drawn as a stub with a pattern: nobody knows how much they were. */
+export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) => {
+  const most = Math.max(1, ...minutes.map(({ delivered, failed }) => delivered.count + failed.count));
+  const total = (of: "delivered" | "failed") => minutes.reduce((sum, minute) => sum + minute[of].count, 0);
+  const isPartly = minutes.some(({ delivered, failed }) => delivered.isLeast || failed.isLeast);
+  const words = `${isPartly ? "At least " : ""}${total("delivered").toLocaleString("en-US")} delivered, ${total("failed").toLocaleString("en-US")} given up`;
+  const heightOf = (count: number) => (count === 0 ? 0 : Math.max(2, (count / most) * HEIGHT));
+  return (
+    <>
+      <svg
+        class="chart"
+        viewBox={`0 0 ${minutes.length * STEP} ${HEIGHT}`}
+        preserveAspectRatio="none"
+        role="img"
+        aria-label={words}
+      >
+        {minutes.map(({ delivered, failed }, index) => {
+          const x = index * STEP + (STEP - BAR) / 2;
+          const [up, top] = [heightOf(delivered.count), heightOf(failed.count)];
+          const isLeast = delivered.isLeast || failed.isLeast;
+          return (
+            <g>
+              <title>{`${minutes.length - index} min ago: ${isLeast ? "at least " : ""}${delivered.count} delivered, ${failed.count} given up`}</title>
+              <rect class="room" x={index * STEP} width={STEP} height={HEIGHT} />
+              <rect class={isLeast ? "least" : "none"} x={x} y={HEIGHT - 2} width={BAR} height={2} />
+              <rect class="good" x={x} y={HEIGHT - up} width={BAR} height={up} />
+              <rect class="bad" x={x} y={Math.max(0, HEIGHT - up - top)} width={BAR} height={top} />
+            </g>
+          );
+        })}
+      </svg>
+      <p class="axis" aria-hidden="true">
+        <span>30 min ago</span>
+        <span>now</span>
+      </p>
+      <p class="tally">
+        {words}
+        {isPartly &&
+          ". The queue keeps its last 1,000 delivered jobs and 10,000 failed ones: for rates, see the workers' metrics"}
+        .
+      </p>
+    </>
+  );
+};

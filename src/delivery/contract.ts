@@ -1,0 +1,217 @@
+/**
+ * The contract with the backend: what a job on the queue must be.
+ */
+import { z } from "zod";
+import { EVENT_TYPES, type EventType } from "../events.ts";
+import { isExactNumber } from "./exact-json.ts";
+import { buildBody, eventIdOf, UnreadData, type WebhookEvent } from "./request.ts";
+import { isSealed, openSealed } from "./seal.ts";
+import { plainSecretProblem, secretProblem } from "./secret.ts";
+
+export { EVENT_TYPES, type EventType };
+
+/** Of any version and variant: SQL Server and .NET write variants of their own, and nil is one as well. */
+const UUID = /^[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}$/; // no flags: JSON Schema has none
+const MAX_SECRETS = 10;
+const MAX_LEVELS = 2_000; // of nesting: from some 30,000 on, writing a body takes more than a second in which nothing else goes
+const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
+
+const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.join(", ")}` });
+const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
+const secret = z
+  .string({ error: "expected a string" })
+  .refine((text) => secretProblem(text) === undefined, { error: ({ input }) => secretProblem(input) });
+
+/** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
+export const jobData = z.object(
+  {
+    userId: z
+      .string({ error: "expected a string" })
+      .regex(/^[\x21-\x7e]{1,128}$/, { error: "expected 1 to 128 visible ASCII characters" }),
+    endpoint: z.object(
+      {
+        url: z
+          .string({ error: "expected a string" })
+          .max(2048, { error: "expected at most 2048 characters" })
+          .refine(isEndpointUrl, { error: "expected an http or https URL without user name and password" }),
+        secret: z.union(
+          [secret, z.array(secret, secretsExpected).min(1, secretsExpected).max(MAX_SECRETS, secretsExpected)],
+          {
+            error: secretsExpected,
+          },
+        ),
+      },
+      { error: "expected an object with url and secret" },
+    ),
+    // Passed through untouched: copying it key by key would lose a `__proto__` and cost time on every attempt.
+    data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
+    id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
+  },
+  { error: "expected an object with userId, endpoint and data" },
+);
+
+/** What a backend puts into a job, see {@link jobData}. */
+export type JobData = z.input<typeof jobData>;
+
+/** The parts of a BullMQ job that make an event. */
+export interface StoredJob {
+  readonly id?: string | undefined;
+  readonly name: string;
+  readonly data: unknown;
+  /** Epoch ms at which the producer enqueued it. */
+  readonly timestamp: number;
+  readonly queueName: string;
+}
+
+/** One breach of the contract. */
+export interface ContractIssue {
+  /** Where: `data.endpoint.secret.1` in a job, `endpoint.secret.1` in an event of the package; empty for all of it. */
+  readonly path: string;
+  /** What was expected there; never a value. */
+  readonly message: string;
+}
+
+/** A job broke the contract. The message names every bad field and what was expected there, never a value. */
+export class ContractError extends Error {
+  override readonly name = "ContractError";
+  readonly code = "INVALID_EVENT";
+  /** @param message  of the issues, where they cannot speak for themselves */
+  constructor(
+    readonly issues: readonly ContractIssue[],
+    message = issues.map(describeIssue).join("; "),
+  ) {
+    super(message);
+  }
+}
+
+/** `path: message`. */
+function describeIssue({ path, message }: ContractIssue): string {
+  return path === "" ? message : `${path}: ${message}`;
+}
+
+const broken = (path: string, message: string) => new ContractError([{ path, message }]);
+
+/**
+ * Hold a job's name, data and time against the contract.
+ *
+ * @param timestampMs  epoch ms
+ * @throws  ContractError, with every breach in it
+ */
+export function checkEvent(name: unknown, data: unknown, timestampMs: number): { type: EventType; data: JobData } {
+  const type = eventType.safeParse(name);
+  const parsed = jobData.safeParse(data);
+  const isDated = Math.abs(timestampMs) <= MAX_TIMESTAMP_MS;
+  if (type.success && parsed.success && isDated) return { type: type.data, data: parsed.data };
+  throw new ContractError([
+    ...listIssues("name", type.error),
+    ...(data instanceof UnreadData ? [describeUnread(data)] : listIssues("data", parsed.error)),
+    ...(isDated ? [] : [{ path: "timestamp", message: "expected epoch milliseconds" }]),
+  ]);
+}
+
+const ESCAPED = 6; // characters that JSON may write for one: \u0041
+const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * 4_300 + 1_000; // user, URL, secrets of which each may be sealed, names and id
+
+/**
+ * The longest text of a job's data, in characters, that is looked at: every character of the largest body may be escaped. What is
+ * longer is refused before it is parsed, which could take more memory than a worker has.
+ */
+export function maxDataLength(maxBodyBytes: number): number {
+  return ESCAPED * (maxBodyBytes + MAX_AROUND);
+}
+
+function describeUnread({ length, maxLength }: UnreadData): ContractIssue {
+  return { path: "data", message: `expected at most ${maxLength} characters of JSON, got ${length}` };
+}
+
+/** What {@link parseEvent} needs to know of the settings. */
+export interface ContractOptions {
+  /** Largest body, in bytes. */
+  readonly maxBodyBytes: number;
+  /** Keys that open sealed secrets, current first. */
+  readonly secretKeys: readonly Uint8Array[];
+}
+
+/**
+ * Turn a job into an event.
+ *
+ * @throws  ContractError, for whatever is not an event
+ */
+export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
+  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
+  const { userId, endpoint, data } = parsed;
+  const id = eventIdOf(job, parsed.id);
+  const secrets = Array.isArray(endpoint.secret)
+    ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
+    : [openSecret(endpoint.secret, secretKeys, userId, "data.endpoint.secret")];
+  return {
+    id,
+    type,
+    timestampMs: job.timestamp,
+    userId,
+    endpoint: { url: parseUrl(endpoint.url) as URL, secrets: secrets as [string, ...string[]] },
+    body: writeBody(id, type, job.timestamp, data, maxBodyBytes),
+  };
+}
+
+/** @param field  where it stands in the job */
+function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
+  if (!isSealed(text)) return text;
+  if (keys.length === 0) throw broken(field, "sealed, but WEBHOOK_SECRET_KEYS is not set");
+  const secret = openSealed(text, keys, userId);
+  if (secret === undefined) {
+    throw broken(field, "sealed with another key or for another user, or damaged");
+  }
+  const problem = plainSecretProblem(secret);
+  if (problem === undefined) return secret;
+  throw broken(field, `once opened, ${problem}`);
+}
+
+/** Write an event's body, and hold its depth and size against the contract. */
+export function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
+  if (isDeeper(data, MAX_LEVELS)) throw broken("data.data", `expected at most ${MAX_LEVELS} levels of nesting`);
+  const body = buildBody(id, type, timestampMs, data);
+  if (body.length <= maxBytes) return body;
+  throw broken("data.data", `expected a body of at most ${maxBytes} bytes, got ${body.length}`);
+}
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null || isExactNumber(value)) return false;
+  return levels === 0 || Object.values(value).some((child) => isDeeper(child, levels - 1));
+}
+
+function listIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined): ContractIssue[] {
+  return (error?.issues ?? []).flatMap((issue) => {
+    const path = [root, ...issue.path].join(".");
+    // Of what may be a text or an array, the one that was meant: the array, when something inside it is wrong.
+    const meant = issue.code === "invalid_union" && issue.errors.find((issues) => issues.some(isInside));
+    return meant ? listIssues(path, { issues: meant }) : [{ path, message: issue.message }];
+  });
+}
+
+function isInside({ path }: z.core.$ZodIssue): boolean {
+  return path.length > 0;
+}
+
+const MAX_URLS = 10_000; // remembered; some 300 bytes each
+const urls = new Map<string, URL>(); // oldest first
+
+/** Parsed once: most events go to the same few thousand endpoints, and whoever sees the URL keeps notes on it. */
+function parseUrl(text: string): URL | undefined {
+  const known = urls.get(text);
+  if (known !== undefined || !URL.canParse(text)) return known;
+  const url = new URL(text);
+  urls.set(text, url);
+  if (urls.size > MAX_URLS) urls.delete(urls.keys().next().value as string);
+  return url;
+}
+
+function isEndpointUrl(text: string): boolean {
+  const url = parseUrl(text);
+  if (url === undefined) return false;
+  return (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "";
+}
+
+function isJsonObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isExactNumber(value);
+}

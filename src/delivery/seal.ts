@@ -1,0 +1,72 @@
+/**
+ * Sealed secrets: a producer puts ciphertext where a secret stands, and only the worker can read it.
+ *
+ * Form: `sealed:v1:` + base64url of nonce (12 bytes), ciphertext, tag (16 bytes); AES-256-GCM. The user's id is part of
+ * what is authenticated, so that a sealed secret copied into another user's job does not open.
+ */
+import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { UsageError } from "../runtime/usage-error.ts";
+import { isSealed, SEALED_PREFIX as PREFIX, plainSecretProblem } from "./secret.ts";
+
+export { isSealed };
+
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+/** A new random key, base64: what `WEBHOOK_SECRET_KEYS` takes. */
+export function createKey(): string {
+  return randomBytes(KEY_BYTES).toString("base64");
+}
+
+/**
+ * Seal a secret for one user.
+ *
+ * @param key  32 bytes, or the same in base64: the first of `WEBHOOK_SECRET_KEYS`
+ * @returns a text that differs each time
+ * @throws  UsageError when the key is not 32 bytes, or the secret is one that the worker would refuse, with its reason
+ */
+export function seal(secret: string, key: string | Uint8Array, userId: string): string {
+  const problem = plainSecretProblem(secret);
+  if (problem !== undefined) throw new UsageError(`the secret to seal: ${problem}`);
+  if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv("aes-256-gcm", keyBytes(key), nonce);
+  cipher.setAAD(boundTo(userId));
+  return (
+    PREFIX +
+    Buffer.concat([nonce, cipher.update(secret, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url")
+  );
+}
+
+/**
+ * Open a sealed secret with the first key that fits, current first.
+ *
+ * @returns undefined when none does: another key, another user, tampered with, or cut off
+ * @throws  UsageError when a key is not 32 bytes
+ */
+export function openSealed(sealed: string, keys: readonly (string | Uint8Array)[], userId: string): string | undefined {
+  const bytes = Buffer.from(sealed.slice(PREFIX.length), "base64url");
+  if (!isSealed(sealed) || bytes.length < NONCE_BYTES + TAG_BYTES) return undefined;
+  for (const key of keys) {
+    const decipher = createDecipheriv("aes-256-gcm", keyBytes(key), bytes.subarray(0, NONCE_BYTES));
+    decipher.setAAD(boundTo(userId));
+    decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
+    try {
+      return decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES), undefined, "utf8") + decipher.final("utf8");
+    } catch {
+      // Not this key: authentication failed, which is all that can fail here.
+    }
+  }
+  return undefined;
+}
+
+function boundTo(userId: string): Buffer {
+  return Buffer.from(`fluxhook:${PREFIX}${userId}`, "utf8");
+}
+
+function keyBytes(key: string | Uint8Array): Uint8Array {
+  const bytes = typeof key === "string" ? Buffer.from(key, "base64") : key;
+  if (bytes instanceof Uint8Array && bytes.length === KEY_BYTES) return bytes;
+  throw new UsageError(`a sealing key must be ${KEY_BYTES} bytes, got ${bytes?.length ?? "none"}`);
+}

@@ -1,0 +1,94 @@
+/**
+ * A user's log as the page shows it: the attempts of one event together, with what has become of its job.
+ */
+
+import { eventIdOf } from "../delivery/request.ts";
+import { DELAYED_SCORE_PER_MS } from "../queue/layout.ts";
+import type { Job, Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import type { Attempt, AttemptLog } from "./attempts.ts";
+
+/** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
+export type JobState = "waiting" | "active" | "delayed" | "completed" | "failed" | "gone";
+
+/** One event's attempts, and its job. */
+export interface Delivery {
+  /** The event's id. */
+  readonly id: string;
+  /** The event type. */
+  readonly event: string;
+  /** A URL without its query. */
+  readonly endpoint: string;
+  /** The job's id; undefined in lines of a log that an older version wrote. */
+  readonly job: string | undefined;
+  readonly state: JobState;
+  /** When its next attempt is due, epoch ms; undefined unless it is delayed. */
+  readonly nextAt: number | undefined;
+  /** Newest first, at least one. */
+  readonly attempts: readonly [Attempt, ...Attempt[]];
+}
+
+export interface DeliverySources {
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+  readonly log: Pick<AttemptLog, "list">;
+}
+
+/**
+ * A user's last attempts, grouped by event, the event with the newest attempt first.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readDeliveries(
+  { queue, valkey, log }: DeliverySources,
+  userId: string,
+  nowMs: number,
+): Promise<Delivery[]> {
+  const groups = new Map<string, [Attempt, ...Attempt[]]>();
+  for (const attempt of await log.list(userId, nowMs)) {
+    const group = `${attempt.id} ${attempt.job}`;
+    const attempts = groups.get(group);
+    if (attempts === undefined) groups.set(group, [attempt]);
+    else attempts.push(attempt);
+  }
+  return await Promise.all(
+    [...groups.values()].map(async (attempts): Promise<Delivery> => {
+      const { id, event, endpoint } = attempts[0];
+      const job = attempts[0].job as string | undefined;
+      const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
+      const score = state === "delayed" ? await valkey.zscore(queue.toKey("delayed"), job as string) : null;
+      const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
+      return { id, event, endpoint, job, state, nextAt, attempts };
+    }),
+  );
+}
+
+/**
+ * A job of this user, while it is kept: a queue that was emptied starts again with the same numbers, another queue has them
+ * too, and a number from the log must not lead to another event.
+ *
+ * @param eventId  the event's id; any of the user's when absent
+ * @returns undefined also for a job whose data cannot be read
+ */
+export async function findUsersJob(
+  queue: Queue,
+  jobId: string,
+  userId: string,
+  eventId?: string,
+): Promise<Job | undefined> {
+  try {
+    const job = await queue.getJob(jobId);
+    const data = job?.data as { userId?: unknown; id?: string } | null | undefined;
+    if (job === undefined || data?.userId !== userId) return undefined;
+    return eventId === undefined || eventIdOf(job, data.id) === eventId ? job : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+async function readState(queue: Queue, jobId: string, userId: string, eventId: string): Promise<JobState> {
+  const state = await (await findUsersJob(queue, jobId, userId, eventId))?.getState();
+  if (state === undefined || state === "unknown") return "gone";
+  return state === "active" || state === "delayed" || state === "completed" || state === "failed" ? state : "waiting";
+}

@@ -1,0 +1,219 @@
+/**
+ * What Prometheus sees. Labels are event types, outcomes and ranges of addresses: never a URL, never a user.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { errorCode, type Outcome } from "../delivery/outcome.ts";
+import { readStrayCount } from "../queue/stray-jobs.ts";
+import type { Queue } from "../queue/worker.ts";
+import { within } from "../runtime/deadline.ts";
+import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+
+const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
+const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
+
+export interface Metrics {
+  readonly registry: Registry;
+  /** Count one finished attempt. */
+  attempted(event: string, outcome: Outcome): void;
+  /** Count an attempt that happened but could not be written to its user's log. */
+  unlogged(): void;
+  /** Count an event that was given up because too many wait. */
+  backlogFull(): void;
+  /** Count a job that broke the contract. */
+  rejected(): void;
+  /** Count a job that failed because processes die or hang of it. */
+  poisoned(): void;
+  /** Count a job that may not go yet. */
+  parked(reason: string): void;
+}
+
+/** The metrics of a worker process. */
+export function createMetrics({
+  inFlight,
+  openCircuits,
+}: {
+  inFlight: () => number;
+  openCircuits: () => number;
+}): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  // prom-client makes a text of the labels each time it counts; ours are counted here, and told when asked.
+  const attempts = new Map<string, Map<string, number>>(); // by event type, then outcome
+  new Counter({
+    name: "fluxhook_attempts_total",
+    help: "Finished attempts by event type and outcome; statuses as http_2xx, http_4xx, …",
+    labelNames: ["event", "outcome"],
+    registers,
+    collect() {
+      this.reset();
+      for (const [event, counts] of attempts) {
+        for (const [outcome, count] of counts) this.inc({ event, outcome }, count);
+      }
+    },
+  });
+  const duration = new Histogram({
+    name: "fluxhook_attempt_duration_seconds",
+    help: "Duration of attempts, DNS included",
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+    registers,
+  });
+  const blocked = new Counter({
+    name: "fluxhook_blocked_total",
+    help: "Attempts refused because of the endpoint's address, by kind of address",
+    labelNames: ["range"],
+    registers,
+  });
+  const unlogged = new Counter({
+    name: "fluxhook_unlogged_attempts_total",
+    help: "Attempts that could not be written to their user's log",
+    registers,
+  });
+  const backlogFull = new Counter({
+    name: "fluxhook_backlog_full_total",
+    help: "Events given up because more wait for their endpoint, or of their user, than may",
+    registers,
+  });
+  const rejected = new Counter({
+    name: "fluxhook_rejected_jobs_total",
+    help: "Jobs that broke the contract",
+    registers,
+  });
+  const poisoned = new Counter({
+    name: "fluxhook_poisoned_jobs_total",
+    help: "Jobs that failed because processes die or hang of them",
+    registers,
+  });
+  const parked = new Counter({
+    name: "fluxhook_parked_jobs_total",
+    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
+    labelNames: ["reason"],
+    registers,
+  });
+  new Gauge({
+    name: "fluxhook_open_circuits",
+    help: "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
+    registers,
+    collect() {
+      this.set(openCircuits());
+    },
+  });
+  new Gauge({
+    name: "fluxhook_attempts_in_flight",
+    help: "Attempts under way in this process",
+    registers,
+    collect() {
+      this.set(inFlight());
+    },
+  });
+  return {
+    registry,
+    attempted(event, outcome) {
+      const counts = attempts.get(event) ?? new Map<string, number>();
+      const label = outcomeLabel(outcome);
+      counts.set(label, (counts.get(label) ?? 0) + 1);
+      attempts.set(event, counts);
+      duration.observe(outcome.durationMs / 1000);
+      if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
+    },
+    unlogged: () => unlogged.inc(),
+    backlogFull: () => backlogFull.inc(),
+    rejected: () => rejected.inc(),
+    poisoned: () => poisoned.inc(),
+    parked: (reason) => parked.labels(reason).inc(),
+  };
+}
+
+/** Statuses by their class: a receiver chooses its status, and must not choose how many series there are. */
+function outcomeLabel(outcome: Outcome): string {
+  if (outcome.kind === "response") return `http_${Math.floor(outcome.status / 100)}xx`;
+  return errorCode(outcome) as string;
+}
+
+/** The metrics of a board process: the queue's gauges. */
+export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  watchQueue(registry, queue, valkey);
+  return registry;
+}
+
+/**
+ * Add the queue's gauges to a registry. Each scrape asks Valkey once; while it does not answer, `fluxhook_valkey_up` is 0
+ * and the other gauges are absent, so that no old figure passes for a new one.
+ */
+export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now: () => number = Date.now): void {
+  const registers = [registry];
+  let asked: Promise<QueueFigures | undefined> | undefined;
+  const ask = (): Promise<QueueFigures | undefined> => {
+    asked ??= within(SCRAPE_MS, readFigures(queue, valkey, now), undefined).finally(() => {
+      asked = undefined;
+    });
+    return asked;
+  };
+  new Gauge({
+    name: "fluxhook_valkey_up",
+    help: "1 while Valkey answers, else 0",
+    registers,
+    async collect() {
+      this.set((await ask()) === undefined ? 0 : 1);
+    },
+  });
+  new Gauge({
+    name: "fluxhook_jobs",
+    help: "Jobs in the queue by state",
+    labelNames: ["state"],
+    registers,
+    async collect() {
+      const figures = await ask();
+      this.reset();
+      for (const state of STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
+    },
+  });
+  /** A gauge of what was asked; absent while that is not known. */
+  const gauge = (name: string, help: string, of: (figures: QueueFigures) => number | undefined) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      async collect() {
+        const figures = await ask();
+        const value = figures && of(figures);
+        if (value === undefined) this.remove();
+        else this.set(value);
+      },
+    });
+  gauge(
+    "fluxhook_oldest_waiting_job_age_seconds",
+    "Age of the job that has waited longest for a worker; 0 when none waits",
+    ({ oldestAgeMs }) => oldestAgeMs / 1000,
+  );
+  gauge(
+    "fluxhook_stray_jobs",
+    "Jobs in none of the queue's lists, as counted about once a minute: nobody delivers them",
+    ({ strays }) => strays,
+  );
+  gauge("fluxhook_valkey_memory_bytes", "Memory that Valkey uses", ({ facts }) => facts?.usedMemoryBytes);
+  gauge(
+    "fluxhook_valkey_max_memory_bytes",
+    "Valkey's maxmemory; 0 when it has none",
+    ({ facts }) => facts?.maxMemoryBytes,
+  );
+}
+
+interface QueueFigures {
+  readonly counts: Readonly<Record<string, number>>;
+  readonly oldestAgeMs: number;
+  readonly strays: number | undefined;
+  readonly facts: ValkeyFacts | undefined;
+}
+
+async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
+  const [counts, [oldest], strays, facts] = await Promise.all([
+    queue.getJobCounts(...STATES),
+    queue.getJobs(["waiting"], 0, 0, true),
+    readStrayCount(queue.name, valkey),
+    readFacts(valkey).catch(() => undefined), // not every hosted Valkey tells
+  ]);
+  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays, facts };
+}

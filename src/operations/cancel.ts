@@ -1,0 +1,185 @@
+/**
+ * Ending events that wait: what the command `cancel` does.
+ */
+
+import { endpointKey } from "../delivery/request.ts";
+import { backlogLines } from "../isolation/backlog.ts";
+import { FAILED, type Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
+import { endJobs, type Fate, type JobList, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
+
+/** What the failure reason of a canceled event says. */
+export const CANCELED = "canceled by an operator";
+
+/** Lists whose jobs wait, in the order in which jobs go through them. */
+export const WAITING = ["delayed", "prioritized", "wait", "paused"] as const satisfies readonly JobList[];
+
+const MOST_PENDING = 200; // jobs ended together: taking them out of a long list costs little more than taking out one
+const WIDEST = 4_000; // places of the list in which they are looked for then
+const MAX_PASSES = 5; // over all lists, until one finds nothing
+
+/** Where to look. */
+export interface Held {
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+}
+
+/** What a look at jobs found. */
+export interface Census {
+  /** Jobs that are meant, by list. */
+  readonly lists: Readonly<Partial<Record<JobList, number>>>;
+  readonly total: number;
+  /** Jobs whose data is no JSON object: nobody knows whose they are. */
+  readonly unreadable: number;
+  /** The first of those that are meant. */
+  readonly some: readonly (StoredJob & { readonly list: JobList })[];
+}
+
+/**
+ * Count jobs that a filter means, and change nothing. While the queue moves, a job may be counted twice or not at all.
+ *
+ * @param most    how many to return
+ * @param onSeen  told how many jobs were looked at
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function countJobs(
+  { queue, valkey }: Held,
+  filter: JobFilter,
+  lists: readonly JobList[],
+  most: number,
+  onSeen: (jobs: number) => void = () => {},
+): Promise<Census> {
+  const counts: Partial<Record<JobList, number>> = {};
+  const some: (StoredJob & { list: JobList })[] = [];
+  let [total, unreadable] = [0, 0];
+  for (const list of lists) {
+    await visitJobs(queue, valkey, list, async ({ jobs }) => {
+      const meant = jobs.filter((job) => isMeant(job, filter));
+      counts[list] = (counts[list] ?? 0) + meant.length;
+      total += meant.length;
+      unreadable += jobs.filter(({ data }) => data === undefined).length;
+      for (const job of meant.slice(0, most - some.length)) some.push({ ...job, list });
+      onSeen(jobs.length);
+      return 0;
+    });
+  }
+  return { lists: counts, total, unreadable, some };
+}
+
+/** How many jobs there are to look at. */
+export async function countAll({ queue, valkey }: Held, lists: readonly JobList[]): Promise<number> {
+  const sizes = lists.map((list) =>
+    list === "wait" || list === "paused" || list === "active"
+      ? valkey.llen(queue.toKey(list))
+      : valkey.zcard(queue.toKey(list)),
+  );
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+}
+
+/** How many jobs that a filter means are active: their attempts run. */
+export async function countActive({ queue, valkey }: Held, filter: JobFilter): Promise<number> {
+  let active = 0;
+  await visitJobs(queue, valkey, "active", async ({ jobs }) => {
+    active += jobs.filter((job) => isMeant(job, filter)).length;
+    return 0;
+  });
+  return active;
+}
+
+/** How many more failed jobs are kept: one beyond them would push out the oldest. */
+export async function readFailedRoom({ queue, valkey }: Held): Promise<number> {
+  return Math.max(0, (FAILED.count as number) - (await valkey.zcard(queue.toKey("failed"))));
+}
+
+/** What came of ending jobs. */
+export interface Ended {
+  /** Those that were ended, by list. */
+  readonly lists: Readonly<Partial<Record<JobList, number>>>;
+  readonly total: number;
+  /** Those that are left as they are, by why. */
+  readonly left: Readonly<Record<"scheduled" | "flow" | "full", number>>;
+  readonly unreadable: number;
+  /** Whether the last pass found none: otherwise more of them keep coming. */
+  readonly isDone: boolean;
+}
+
+export interface EndOptions {
+  readonly filter: JobFilter;
+  readonly lists: readonly JobList[];
+  /** The failure reason with which they are kept; undefined removes them. */
+  readonly reason?: string | undefined;
+  /** Told how many jobs the first pass has looked at. */
+  readonly onSeen?: ((jobs: number) => void) | undefined;
+  /** Ends those that a script leaves alone, where something can; resolves to their fates. */
+  readonly endOther?: ((job: StoredJob, fate: Fate) => Promise<Fate>) | undefined;
+  /** Told of each that was ended. */
+  readonly onEnded?: ((jobs: readonly StoredJob[]) => Promise<unknown>) | undefined;
+}
+
+/**
+ * End all jobs of some lists that a filter means, in as many passes as it takes until one finds none.
+ *
+ * @throws  like {@link countJobs}; what came before is done
+ */
+export async function endMeant({ queue, valkey }: Held, options: EndOptions): Promise<Ended> {
+  const { filter, lists, reason, onSeen = () => {}, endOther = async (_, fate) => fate, onEnded } = options;
+  const counts: Partial<Record<JobList, number>> = {};
+  let [total, unreadable] = [0, 0];
+  for (let pass = 1; ; pass++) {
+    const left = { scheduled: 0, flow: 0, full: 0 };
+    let found = 0; // that call for another pass
+    let [from, pending] = [0, [] as StoredJob[]];
+    const endPending = async (list: JobList, to: number): Promise<number> => {
+      const jobs = pending;
+      pending = [];
+      if (jobs.length === 0) return 0;
+      const fates = await endJobs(queue, valkey, { list, from, to }, jobs, reason);
+      const ended: StoredJob[] = [];
+      for (const [index, job] of jobs.entries()) {
+        let fate = fates[index] as Fate;
+        if (fate !== "ended") fate = await endOther(job, fate);
+        if (fate === "ended") ended.push(job);
+        if (fate === "scheduled" || fate === "flow" || fate === "full") left[fate] += 1;
+        else found += 1;
+      }
+      counts[list] = (counts[list] ?? 0) + ended.length;
+      total += ended.length;
+      if (ended.length > 0) await Promise.all([leaveBacklog({ queue, valkey }, ended), onEnded?.(ended)]);
+      return ended.length;
+    };
+    const visit = async (page: JobPage): Promise<number> => {
+      if (pass === 1) {
+        unreadable += page.jobs.filter(({ data }) => data === undefined).length;
+        onSeen(page.jobs.length);
+      }
+      if (pending.length === 0) from = page.from;
+      pending.push(...page.jobs.filter((job) => isMeant(job, filter)).map(withoutBody));
+      const isTime = pending.length >= MOST_PENDING || page.to - from >= WIDEST;
+      return isTime ? await endPending(page.list, page.to) : 0;
+    };
+    for (const list of lists) {
+      await visitJobs(queue, valkey, list, visit);
+      await endPending(list, from + WIDEST);
+    }
+    const isDone = found === 0;
+    if (isDone || pass === MAX_PASSES) return { lists: counts, total, left, unreadable, isDone };
+  }
+}
+
+/** What is kept of a job until it is ended, with others: without the event's own data, which may be large. */
+function withoutBody(job: StoredJob): StoredJob {
+  const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown } | null };
+  return { ...job, data: { userId, endpoint: { url: endpoint?.url } } };
+}
+
+/** Take jobs that have ended out of the lines of those that wait: they would be in others' way there. */
+export async function leaveBacklog({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
+  const pipeline = valkey.pipeline();
+  for (const job of jobs) {
+    const [url, user] = [urlOf(job), userOf(job)];
+    if (url === undefined || user === undefined) continue; // no such job is let wait
+    for (const line of backlogLines(queue.name, endpointKey(url), user)) pipeline.zrem(line, job.id);
+  }
+  await pipeline.exec();
+}

@@ -1,0 +1,245 @@
+/**
+ * The jobs of a queue, page by page, within bounded memory, and how to end some of them while workers take others.
+ */
+
+import type { Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { type FilteredJob, parseObject } from "./job-filter.ts";
+
+const PAGE = 100; // ids read at once
+const SCANNED = 1_000; // keys looked at by one SCAN, a millisecond of Valkey at the most
+const PAGE_BYTES = 1024 * 1024; // of data read by one script, about a millisecond of Valkey; a single job may be larger
+const MAX_DATA_BYTES = 64 * 1024 * 1024; // of a job's data; what is larger is not read: WEBHOOK_MAX_BODY is 16 MiB at the most
+const BATCH = 200; // jobs ended by one script: about two milliseconds of Valkey, and four more in the middle of a million
+const SLACK = 500; // places that a waiting job may have moved in the list since its page was read
+
+/** How many failed jobs BullMQ keeps beside each other before one script removes the rest, however many. */
+const MAX_FAILED = 10_000;
+
+/** States of BullMQ, by the names of their keys: `paused` is what clients before BullMQ 6 write. */
+export const LISTS = ["wait", "paused", "active"] as const;
+export type JobList = (typeof LISTS)[number] | "delayed" | "prioritized" | "waiting-children" | "completed" | "failed";
+
+/** A job as it is stored. */
+export interface StoredJob extends FilteredJob {
+  readonly id: string;
+  /** As it stands in Valkey: with the id, it tells a job from a later one with the same id. */
+  readonly timestamp: string;
+}
+
+/** A piece of a list. */
+export interface Piece {
+  readonly list: JobList;
+  /** Where its first job is in the list, from the end at which jobs are added. */
+  readonly from: number;
+  /** Behind its last job. */
+  readonly to: number;
+}
+
+/** Jobs of one list, next to each other in it. */
+export interface JobPage extends Piece {
+  readonly jobs: readonly StoredJob[];
+}
+
+/**
+ * ARGV: prefix of job keys, bytes to read at most, bytes of the largest data, job ids. Returns name, timestamp and data of the
+ * first so many; false for what is no job.
+ */
+const READ = `
+local prefix, budget, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local bytes, jobs = 0, {}
+for i = 4, #ARGV do
+  local key = prefix .. ARGV[i]
+  local size = redis.pcall("HSTRLEN", key, "data")
+  if type(size) ~= "number" then
+    jobs[#jobs + 1] = false
+  elseif size > largest then
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp")
+  else
+    bytes = bytes + size
+    if bytes > budget and i > 4 then break end
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "data")
+  end
+end
+return jobs`;
+
+type Fields = readonly [name: string | null, timestamp: string | null, data?: string | null] | null;
+
+/** Look at so many ids, or at the first of them. Returns what is kept of each, undefined for those without a job. */
+async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<(StoredJob | undefined)[]> {
+  const args = [queue.toKey(""), PAGE_BYTES, MAX_DATA_BYTES, ...ids];
+  const stored = (await valkey.eval(READ, 0, ...args)) as Fields[];
+  return stored.map((fields, index) => {
+    const [name, timestamp, data] = fields ?? [null, null];
+    if (timestamp === null) return undefined;
+    return { id: ids[index] as string, name: name ?? "", timestamp, data: parseObject(data ?? null) };
+  });
+}
+
+/** Read jobs by their ids; those that are gone are left out. */
+export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly string[]): AsyncGenerator<StoredJob> {
+  for (let start = 0; start < ids.length; ) {
+    const jobs = await read(queue, valkey, ids.slice(start, start + PAGE));
+    for (const job of jobs) if (job !== undefined) yield job;
+    start += jobs.length;
+  }
+}
+
+/**
+ * Visit all jobs of a list, the newest first: what workers take meanwhile, from the other end, moves none of those that are
+ * still to be visited. A job that is moved to this list behind the visitor is missed; one may be visited twice.
+ *
+ * @param visit  resolves to how many jobs it has taken out of the list, of this page and those before
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function visitJobs(
+  queue: Queue,
+  valkey: Valkey,
+  list: JobList,
+  visit: (page: JobPage) => Promise<number>,
+): Promise<void> {
+  const key = queue.toKey(list);
+  for (let from = 0; ; ) {
+    const to = from + PAGE - 1;
+    const ids = isList(list) ? await valkey.lrange(key, from, to) : await valkey.zrevrange(key, from, to);
+    for (let start = 0; start < ids.length; ) {
+      const jobs = await read(queue, valkey, ids.slice(start));
+      const taken = await visit({ list, from, to: from + jobs.length, jobs: jobs.filter((job) => job !== undefined) });
+      start += jobs.length;
+      from += jobs.length - taken;
+    }
+    if (ids.length < PAGE) return;
+  }
+}
+
+const isList = (list: JobList): boolean => (LISTS as readonly string[]).includes(list);
+
+/**
+ * Visit all jobs that are kept, in whatever list or in none, in no order: whatever is there from beginning to end is visited, some
+ * twice. Reads the names of all keys in the database.
+ *
+ * @throws  like {@link visitJobs}
+ */
+export async function* scanJobs(queue: Queue, valkey: Valkey): AsyncGenerator<StoredJob> {
+  const prefix = queue.toKey("");
+  let cursor = "0";
+  do {
+    const [next, keys] = await valkey.scan(cursor, "MATCH", `${prefix}*`, "COUNT", SCANNED, "TYPE", "hash");
+    cursor = next;
+    yield* readJobs(
+      queue,
+      valkey,
+      keys.map((key) => key.slice(prefix.length)),
+    );
+  } while (cursor !== "0");
+}
+
+/**
+ * What came of ending a job.
+ *
+ * - `ended`      it is no longer in the list
+ * - `taken`      a worker has it: its attempt goes on
+ * - `moved`      it is in another list by now, or gone
+ * - `scheduled`  a job scheduler would go on without it: end the scheduler
+ * - `flow`       it has a parent or children
+ * - `full`       it was to be kept as failed, and no more of those are kept
+ */
+export type Fate = "ended" | "taken" | "moved" | "scheduled" | "flow" | "full";
+
+/**
+ * KEYS: the list, failed, events, meta, schedulers. ARGV: prefix of job keys; the list's name; the reason with which the jobs are
+ * kept as failed, or an empty text to remove them; now, epoch ms; where in the list to look, and how far, or -1 for a sorted set;
+ * then each job's id and timestamp. Returns their fates.
+ *
+ * Taking a job out of a list by LREM looks through the list once for each. Here their places are overwritten, which is cheap in a
+ * quicklist, and one LREM from the nearer end takes all of them out.
+ */
+const END = `
+local list, failed, events, meta, schedulers = unpack(KEYS)
+local prefix, name, reason, now, from, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local isKept, TAKEN_OUT = reason ~= "", ""
+local fates, wanted = {}, {}
+-- Valkey refuses what adds to a full memory, unless the script has written before: a full Valkey is when events are canceled.
+redis.call("ZREM", failed, TAKEN_OUT)
+local room = ${MAX_FAILED} - redis.call("ZCARD", failed)
+
+local function obstacle(id, timestamp)
+  local key = prefix .. id
+  local stored, parent, scheduler = unpack(redis.call("HMGET", key, "timestamp", "parentKey", "rjk"))
+  if stored ~= timestamp then return "moved" end
+  if redis.call("EXISTS", key .. ":lock") == 1 then return "taken" end
+  local due = scheduler and redis.call("ZSCORE", schedulers, scheduler)
+  if due and id == "repeat:" .. scheduler .. ":" .. due then return "scheduled" end
+  local children = redis.call("EXISTS", key .. ":dependencies", key .. ":processed", key .. ":failed", key .. ":unsuccessful")
+  if children > 0 or (parent and parent ~= "") then return "flow" end
+  if isKept and room <= 0 then return "full" end
+  room = room - 1
+end
+
+local function finish(id)
+  local key = prefix .. id
+  local deduplication = redis.call("HGET", key, "deid")
+  if deduplication and redis.call("GET", prefix .. "de:" .. deduplication) == id then
+    redis.call("DEL", prefix .. "de:" .. deduplication, prefix .. "dn:" .. deduplication)
+  end
+  local length = redis.call("HGET", meta, "opts.maxLenEvents") or 10000
+  if isKept then
+    redis.call("HSET", key, "finishedOn", now, "failedReason", reason)
+    redis.call("HDEL", key, "parked")
+    redis.call("ZADD", failed, now, id)
+    redis.call("XADD", events, "MAXLEN", "~", length, "*", "event", "failed", "jobId", id, "failedReason", reason, "prev", name)
+  else
+    redis.call("UNLINK", key, key .. ":logs")
+    redis.call("XADD", events, "MAXLEN", "~", length, "*", "event", "removed", "jobId", id, "prev", name)
+  end
+end
+
+for i = 7, #ARGV, 2 do
+  local id, n = ARGV[i], (i - 5) / 2
+  local fate = obstacle(id, ARGV[i + 1])
+  if not fate and from < 0 then fate = redis.call("ZREM", list, id) == 1 and "ended" or "moved" end
+  if not fate then wanted[id], fate = n, "moved" end
+  fates[n] = fate
+end
+if next(wanted) then
+  local first, count = math.max(0, from - ${SLACK}), 0
+  for i, id in ipairs(redis.call("LRANGE", list, first, from + size + ${SLACK})) do
+    local n = wanted[id]
+    if n then
+      redis.call("LSET", list, first + i - 1, TAKEN_OUT)
+      fates[n], wanted[id], count = "ended", nil, count + 1
+    end
+  end
+  local isFar = from > redis.call("LLEN", list) / 2
+  if count > 0 then redis.call("LREM", list, isFar and -count or count, TAKEN_OUT) end
+end
+for n, fate in ipairs(fates) do if fate == "ended" then finish(ARGV[2 * n + 5]) end end
+return fates`;
+
+/**
+ * End jobs of a piece that no worker has: remove them, or keep them as failed with a reason, so that they can be redelivered.
+ *
+ * What a worker does meanwhile is never undone: a job is ended as a whole, or left as it is.
+ *
+ * @param reason  why, as the board shows it; undefined removes them
+ * @returns the fate of each
+ * @throws  like {@link visitJobs}; what came before is done
+ */
+export async function endJobs(
+  queue: Queue,
+  valkey: Valkey,
+  { list, from, to }: Piece,
+  jobs: readonly StoredJob[],
+  reason?: string,
+): Promise<Fate[]> {
+  const fates: Fate[] = [];
+  const keys = [list, "failed", "events", "meta", "repeat"].map((name) => queue.toKey(name));
+  for (let start = 0; start < jobs.length; start += BATCH) {
+    const batch = jobs.slice(start, start + BATCH);
+    const place = isList(list) ? [from, to - from] : [-1, 0];
+    const named = batch.flatMap(({ id, timestamp }) => [id, timestamp]);
+    const args = [queue.toKey(""), list, reason ?? "", Date.now(), ...place, ...named];
+    fates.push(...((await valkey.eval(END, keys.length, ...keys, ...args)) as Fate[]));
+  }
+  return fates;
+}

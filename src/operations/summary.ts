@@ -1,0 +1,135 @@
+/**
+ * The queue at a glance: what waits, what was delivered and what failed in the last minutes, which hosts do not answer.
+ */
+import { jobData } from "../delivery/contract.ts";
+import { readCircuits } from "../isolation/open-circuits.ts";
+import { readStrayCount } from "../queue/stray-jobs.ts";
+import { COMPLETED, FAILED, type Job, type Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { maskSecrets } from "./mask.ts";
+
+/** Minutes in {@link Summary.minutes}. */
+export const MINUTES = 30;
+const RECENT_MINUTES = 5; // what {@link Summary.delivered} and {@link Summary.failed} count
+const MINUTE_MS = 60 * 1000;
+const FAILURES = 6;
+const SHOWN = 500; // characters of a name or a reason: Bull Board has all of it
+const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
+
+/** How many jobs finished in a span. A queue keeps the newest only: `isLeast` when there may have been more. */
+export interface Tally {
+  readonly count: number;
+  readonly isLeast: boolean;
+}
+
+/** A job that was given up. */
+export interface Failure {
+  readonly job: string;
+  readonly event: string;
+  /** Undefined when the job names no user. */
+  readonly userId: string | undefined;
+  /** Why, as BullMQ keeps it, without secrets: its first 500 characters. */
+  readonly reason: string;
+  /** Epoch ms. */
+  readonly failedAt: number;
+}
+
+export interface Summary {
+  /** Jobs by where they are; `waiting` holds the prioritized ones, too. */
+  readonly counts: Readonly<Record<"waiting" | "active" | "delayed" | "completed" | "failed", number>>;
+  readonly isPaused: boolean;
+  /** Connected workers; undefined when Valkey does not tell. */
+  readonly workers: number | undefined;
+  /** Jobs in none of the queue's lists, as last counted; undefined when nobody has counted lately. */
+  readonly strays: number | undefined;
+  /** How long the next job has waited for a worker, ms; undefined when none waits. */
+  readonly oldestWaitingMs: number | undefined;
+  /** In the last 5 minutes. */
+  readonly delivered: Tally;
+  /** Given up in the last 5 minutes, as far as they are still failed: a redelivered job is not. */
+  readonly failed: Tally;
+  /** The last 30, oldest first. */
+  readonly minutes: readonly { readonly delivered: Tally; readonly failed: Tally }[];
+  /** Hosts that a worker has given up trying for now. */
+  readonly circuits: readonly string[];
+  /** The latest, newest first. */
+  readonly failures: readonly Failure[];
+}
+
+/**
+ * Read all of it: a handful of round trips, and nothing that grows with the queue.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): Promise<Summary> {
+  const [counts, isPaused, workers, oldest, delivered, failed, circuits, failures, strays] = await Promise.all([
+    queue.getJobCounts(...STATES),
+    queue.isPaused(),
+    queue.getWorkersCount().catch(() => undefined), // not every hosted Valkey lets us list its clients
+    queue.getJobs(["waiting"], 0, 0, true).catch(() => []),
+    readFinished(valkey, queue.toKey("completed"), COMPLETED.count ?? 0, nowMs),
+    readFinished(valkey, queue.toKey("failed"), FAILED.count ?? 0, nowMs),
+    readCircuits(valkey, queue.name, nowMs),
+    queue.getJobs(["failed"], 0, FAILURES - 1).catch(() => []),
+    readStrayCount(queue.name, valkey),
+  ]);
+  const of = (state: (typeof STATES)[number]) => counts[state] ?? 0;
+  const oldestAt = oldest[0]?.timestamp;
+  return {
+    counts: {
+      waiting: of("waiting") + of("prioritized"),
+      active: of("active"),
+      delayed: of("delayed"),
+      completed: of("completed"),
+      failed: of("failed"),
+    },
+    isPaused,
+    workers,
+    strays,
+    oldestWaitingMs: oldestAt === undefined ? undefined : Math.max(0, nowMs - oldestAt),
+    delivered: total(delivered.slice(-RECENT_MINUTES)),
+    failed: total(failed.slice(-RECENT_MINUTES)),
+    minutes: delivered.map((tally, index) => ({ delivered: tally, failed: failed[index] as Tally })),
+    circuits,
+    failures: failures.filter((job) => job != null).map(describeFailure),
+  };
+}
+
+/**
+ * Finished jobs per minute, oldest first, from a set that BullMQ scores by when they finished (epoch ms).
+ *
+ * @param kept  how many the set holds at most: a full one says nothing about what came before its oldest
+ */
+async function readFinished(valkey: Valkey, key: string, kept: number, nowMs: number): Promise<Tally[]> {
+  const starts = Array.from({ length: MINUTES }, (_, index) => nowMs - (MINUTES - index) * MINUTE_MS);
+  const pipeline = valkey.pipeline().zcard(key).zrange(key, "0", "0", "WITHSCORES");
+  for (const start of starts) pipeline.zcount(key, `(${start}`, `${start + MINUTE_MS}`);
+  const replies = (await pipeline.exec()) ?? [];
+  const [size, oldest, ...tallies] = replies.map(([error, reply]) => {
+    if (error) throw error;
+    return reply;
+  });
+  const oldestAt = Number((oldest as string[])[1] ?? 0);
+  const isFull = (size as number) >= kept;
+  return starts.map((start, index) => ({ count: tallies[index] as number, isLeast: isFull && oldestAt > start }));
+}
+
+function total(tallies: readonly Tally[]): Tally {
+  return {
+    count: tallies.reduce((sum, { count }) => sum + count, 0),
+    isLeast: tallies.some(({ isLeast }) => isLeast),
+  };
+}
+
+function describeFailure(job: Job): Failure {
+  const masked = maskSecrets([job.name, job.failedReason ?? ""], { about: job.data }) as unknown[];
+  const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN)); // masked first: half a secret is not recognized
+  const userId = jobData.shape.userId.safeParse((job.data as { userId?: unknown } | null)?.userId);
+  return {
+    job: String(job.id),
+    event,
+    userId: userId.data,
+    reason,
+    failedAt: job.finishedOn ?? job.timestamp,
+  };
+}

@@ -1,0 +1,106 @@
+/**
+ * What a backend hands to the package, held against what may stand there: told at once, by the names that it wrote, and never
+ * with a value, which may be a secret. Pure.
+ */
+import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
+import { UsageError } from "../runtime/usage-error.ts";
+import { nearest } from "../settings/misspelt.ts";
+import { isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
+
+/** A call came after `close()`. */
+export class ClosedError extends Error {
+  override readonly name = "ClosedError";
+  readonly code = "CLOSED";
+  constructor() {
+    super("this Fluxhook was closed: create another");
+  }
+}
+
+type Given = Readonly<Record<string, unknown>>;
+
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MiB: the most that WEBHOOK_MAX_BODY can allow
+const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's score of a delayed job ends in 2039
+const MAX_ATTEMPTS = 100;
+
+const FLUXHOOK_OPTIONS = ["valkeyUrl", "queue", "timeoutMs", "maxBodyBytes", "sealingKey"];
+const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
+const BACKOFF_OPTIONS = ["type", "delay", "jitter"];
+
+/** An array is none. */
+export function isRecord(value: unknown): value is Given {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Say of each name that is not known what was meant, if that can be told.
+ *
+ * @param what  completes "x is not …": "an option"
+ * @returns name and message of each; undefined values count as left out
+ */
+export function findUnknown(given: Given, known: readonly string[], what: string): { name: string; message: string }[] {
+  const unknown = Object.keys(given).filter((name) => !known.includes(name) && given[name] !== undefined);
+  return unknown.map((name) => {
+    const word = name.toLowerCase().replaceAll(/[^a-z\d]/g, ""); // as VALKEY_URL is spelled in the environment
+    const isPart = (whole: string) => word !== "" && (whole.startsWith(word) || whole.endsWith(word));
+    const meant = nearest(name, known) ?? known.find((other) => isPart(other.toLowerCase()));
+    const hint = meant === undefined ? `expected one of ${known.join(", ")}` : `did you mean ${meant}?`;
+    return { name, message: `not ${what}; ${hint}` };
+  });
+}
+
+/** Hold the options of `createFluxhook` against what they must be. @throws UsageError */
+export function checkFluxhookOptions(options: unknown): void {
+  expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
+  const { valkeyUrl, queue, timeoutMs, maxBodyBytes, sealingKey } = options;
+  expectIf(
+    valkeyUrl,
+    (value) => typeof value === "string" && isValkeyUrl(value),
+    `valkeyUrl to be ${VALKEY_URL_FORMS}`,
+  );
+  expectIf(queue, (value) => typeof value === "string" && isQueueName(value), `queue to be ${QUEUE_NAME_FORM}`);
+  expectIf(timeoutMs, isBetween(1, MAX_TIMER_MS), "timeoutMs to be a number of ms, 1 or more");
+  expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);
+  const isKey = (value: unknown) => typeof value === "string" || value instanceof Uint8Array;
+  expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
+}
+
+/** Hold the options of `enqueue` and `enqueueMany` against what they must be. @throws UsageError */
+export function checkEnqueueOptions(options: unknown): void {
+  expectOptions(options, "{ delayMs: 5000 }", ENQUEUE_OPTIONS);
+  const { delayMs, attempts, backoff } = options;
+  expectIf(delayMs, isWhole(0, MAX_DELAY_MS), "delayMs to be a whole number of ms, from 0 to 10 years");
+  expectIf(attempts, isWhole(1, MAX_ATTEMPTS), `attempts to be a whole number from 1 to ${MAX_ATTEMPTS}`);
+  if (backoff === undefined || isPause(backoff)) return;
+  if (!isRecord(backoff)) throw new UsageError(`expected backoff to be ms above 0, or ${BACKOFF_EXAMPLE}`);
+  refuseUnknown(backoff, BACKOFF_OPTIONS, "backoff.");
+  const { type, delay, jitter } = backoff;
+  if (type !== "fixed" && type !== "exponential")
+    throw new UsageError("expected backoff.type to be fixed or exponential");
+  if (!isPause(delay)) throw new UsageError("expected backoff.delay to be ms above 0");
+  expectIf(jitter, isBetween(0, 1), "backoff.jitter to be a number from 0 to 1");
+}
+
+const BACKOFF_EXAMPLE = '{ type: "fixed", delay: 5000 } or { type: "exponential", delay: 5000 }';
+
+const isBetween = (min: number, max: number) => (value: unknown) =>
+  typeof value === "number" && value >= min && value <= max;
+const isWhole = (min: number, max: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && isBetween(min, max)(value);
+const isPause = (value: unknown) => isBetween(Number.MIN_VALUE, Number.MAX_VALUE)(value);
+
+function expectOptions(options: unknown, example: string, known: readonly string[]): asserts options is Given {
+  if (!isRecord(options)) throw new UsageError(`expected the options to be an object, as in ${example}`);
+  refuseUnknown(options, known, "");
+}
+
+function refuseUnknown(given: Given, known: readonly string[], prefix: string): void {
+  const unknown = findUnknown(given, known, "an option");
+  if (unknown.length === 0) return;
+  throw new UsageError(unknown.map(({ name, message }) => `${prefix}${name} is ${message}`).join("; "));
+}
+
+/** Undefined counts as left out. */
+function expectIf(value: unknown, isRight: (value: unknown) => boolean, what: string): void {
+  if (value !== undefined && !isRight(value)) throw new UsageError(`expected ${what}`);
+}

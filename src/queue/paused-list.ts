@@ -1,0 +1,113 @@
+/**
+ * BullMQ's `paused` list, which only clients before BullMQ 6 use: kept empty, so that they lose nothing of ours.
+ *
+ * A BullMQ 4 or 5 client pauses a queue by renaming `wait` to `paused`, and puts new jobs there until it renames `paused` back
+ * over `wait`. BullMQ 6 leaves jobs in `wait` and only sets a flag. Where both share a queue, the rename destroys whatever
+ * was in `wait`: the jobs stay in Valkey, in no list, and nobody delivers them. While `paused` does not exist, there is
+ * nothing to rename, and the older clients' resume only clears the flag.
+ */
+import type { Logger } from "../runtime/logger.ts";
+import { connectValkey, type Valkey } from "../valkey/connection.ts";
+import { queueKey } from "./layout.ts";
+
+const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
+const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
+const PAUSE_MS = 1000; // 1 s before the next try after one that Valkey refused; then twice as long each time
+const MAX_PAUSE_MS = 16 * 1000; // 16 s
+
+/**
+ * Merge lists of waiting jobs into `wait`, the older of two in front, and wake a worker. The shorter list is moved, since a
+ * paused backlog may hold a million jobs.
+ *
+ * KEYS: wait, meta, marker, then the lists to merge. ARGV: the prefix of job keys. Returns how many jobs were merged.
+ */
+const MERGE = `
+local wait, meta, marker, prefix = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local function enqueuedAt(list) -- of its next job, which is at the right end
+  return tonumber(redis.call("HGET", prefix .. redis.call("LINDEX", list, -1), "timestamp") or 0)
+end
+local function push(target, source, isInFront)
+  local size = redis.call("LLEN", source)
+  for start = 0, size - 1, 1000 do
+    if isInFront then
+      redis.call("RPUSH", target, unpack(redis.call("LRANGE", source, start, start + 999)))
+    else
+      local ids, reversed = redis.call("LRANGE", source, -start - 1000, -start - 1), {}
+      for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
+      redis.call("LPUSH", target, unpack(reversed))
+    end
+  end
+  redis.call("DEL", source)
+end
+local merged = 0
+for i = 4, #KEYS do
+  local list = KEYS[i]
+  local size, waiting = redis.call("LLEN", list), redis.call("LLEN", wait)
+  merged = merged + size
+  if size > 0 and waiting == 0 then
+    redis.call("RENAME", list, wait)
+  elseif size > 0 and size <= waiting then
+    push(wait, list, enqueuedAt(list) < enqueuedAt(wait))
+  elseif size > 0 then
+    push(list, wait, enqueuedAt(wait) < enqueuedAt(list))
+    redis.call("RENAME", list, wait)
+  end
+end
+if merged > 0 and redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, 0, "0") end
+return merged`;
+
+/**
+ * Key: `webhooks:paused:<queue>`, a list of job ids: one is moved here by the command that waits for `paused` to appear, in
+ * the same moment in which it appears. It is merged into `wait` with the rest, a round trip later.
+ */
+const caughtKey = (queue: string) => `webhooks:paused:${queue}`;
+
+export interface PausedListOptions {
+  /** As `VALKEY_URL`: the watch blocks a connection of its own. */
+  readonly valkeyUrl: string;
+  /** The queue's name. */
+  readonly queue: string;
+  readonly logger: Pick<Logger, "warn">;
+}
+
+/**
+ * Move jobs from `paused` to `wait` whenever there are any.
+ *
+ * Valkey serves a blocked BLMOVE right after the command or script that made the list, and runs the merge that was sent
+ * behind it before it reads from anybody else. So an older client's resume finds no `paused`, unless it stood in one
+ * packet with whatever made the list.
+ *
+ * @returns a function that ends it
+ */
+export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions): () => void {
+  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the process's others report it
+  keepEmpty(valkey, queue, logger);
+  return () => valkey.disconnect();
+}
+
+async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "warn">): Promise<void> {
+  const prefix = queueKey(queue);
+  const paused = `${prefix}:paused`;
+  const caught = caughtKey(queue);
+  const keys = [...["wait", "meta", "marker"].map((name) => `${prefix}:${name}`), caught, paused];
+  const merge = () => valkey.eval(MERGE, keys.length, ...keys, `${prefix}:`) as Promise<number>;
+  let isTold = false;
+  const watch = async (): Promise<void> => {
+    let pauseMs = PAUSE_MS;
+    while (valkey.status !== "end") {
+      try {
+        const caughtOne = valkey.blmove(paused, caught, "RIGHT", "LEFT", WATCH_SECONDS);
+        const [jobs] = await Promise.all([merge(), caughtOne]);
+        pauseMs = PAUSE_MS;
+        if (jobs === 0 || isTold) continue;
+        isTold = true; // once: an old backend may do so with every event
+        logger.warn({ jobs, hint: "a client of BullMQ 5 or older paused the queue" }, "queue.old_client");
+      } catch {
+        await Bun.sleep(pauseMs);
+        pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs);
+      }
+    }
+  };
+  await merge().catch(() => {}); // what appeared while nobody watched; the watch has it a moment later if this fails
+  await Promise.all(Array.from({ length: WATCHES }, watch));
+}

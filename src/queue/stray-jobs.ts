@@ -1,0 +1,165 @@
+/**
+ * Stray jobs: kept in Valkey and in none of the queue's lists, so that nobody delivers them.
+ *
+ * BullMQ moves jobs from list to list in scripts, and makes none by itself. They come from outside: a BullMQ 4 or 5 client's
+ * pause or resume that destroyed a list (see paused-list.ts), a list that was deleted or restored by hand.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Valkey } from "../valkey/connection.ts";
+import { PRIORITY_SCORE } from "./layout.ts";
+import type { Queue } from "./worker.ts";
+
+const PAGE = 1_000; // keys or ids read at once
+const BATCH = 250; // jobs looked up by one script: about a millisecond of Valkey
+const PAUSE_MS = 5; // between two pages, for everybody else
+const LISTS = ["wait", "active", "paused"] as const;
+const SETS = ["delayed", "prioritized", "completed", "failed", "waiting-children"] as const;
+
+/**
+ * KEYS: the lists, then the sets. ARGV: the prefix of job keys, how many KEYS are lists, then job ids. `isStray` is true for
+ * a job's hash, which unlike those of schedulers has a timestamp, that is in none of them.
+ */
+const IS_STRAY = `
+local prefix, lists = ARGV[1], tonumber(ARGV[2])
+local function isStray(id)
+  if redis.call("HEXISTS", prefix .. id, "timestamp") == 0 then return false end
+  for i = lists + 1, #KEYS do if redis.call("ZSCORE", KEYS[i], id) then return false end end
+  for i = 1, lists do if redis.call("LPOS", KEYS[i], id) then return false end end
+  return true
+end
+`;
+
+/** Returns those of the ids that are strays. */
+const FIND = `${IS_STRAY}
+local strays = {}
+for i = 3, #ARGV do if isStray(ARGV[i]) then strays[#strays + 1] = ARGV[i] end end
+return strays`;
+
+/**
+ * Puts strays back, ahead of what waits: finished ones to the finished, the others to those that wait. Returns how many.
+ * After the sets, KEYS has: the priority counter, meta, marker.
+ */
+const PUT_BACK = `${IS_STRAY}
+local marker, meta, counter = table.remove(KEYS), table.remove(KEYS), table.remove(KEYS)
+local wait, prioritized, completed, failed = KEYS[1], KEYS[lists + 2], KEYS[lists + 3], KEYS[lists + 4]
+local back = 0
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  if isStray(id) then
+    local finishedOn, reason, priority = unpack(redis.call("HMGET", prefix .. id, "finishedOn", "failedReason", "priority"))
+    priority = tonumber(priority or 0) or 0
+    if finishedOn then
+      redis.call("ZADD", reason and failed or completed, finishedOn, id)
+    elseif priority > 0 then
+      redis.call("ZADD", prioritized, priority * ${PRIORITY_SCORE} + redis.call("INCR", counter) % ${PRIORITY_SCORE}, id)
+    else
+      redis.call("RPUSH", wait, id)
+    end
+    back = back + 1
+  end
+end
+if back > 0 and redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, 0, "0") end
+return back`;
+
+/**
+ * Find the ids of all stray jobs. Reads the names of all keys in the database, a page at a time, so it takes about a second
+ * for every 100,000 jobs; meanwhile the queue goes on, and a job that is moved meanwhile is not taken for a stray.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<string> {
+  const prefix = queue.toKey("");
+  const known = await readLists(queue, valkey); // waiting jobs may be many, and LPOS looks through them one by one
+  let cursor = "0";
+  do {
+    const [next, keys] = await valkey.scan(cursor, "MATCH", `${prefix}*`, "COUNT", PAGE, "TYPE", "hash");
+    cursor = next;
+    const ids = [...new Set(keys.map((key) => key.slice(prefix.length)))].filter((id) => !known.has(id));
+    for (let i = 0; i < ids.length; i += BATCH) {
+      for (const id of await run<string[]>(queue, valkey, FIND, [], ids.slice(i, i + BATCH))) {
+        known.add(id); // SCAN may name a key twice
+        yield id;
+      }
+    }
+    await sleep(PAUSE_MS);
+  } while (cursor !== "0");
+}
+
+/**
+ * Put stray jobs back where they belong: those that were never finished are delivered next.
+ *
+ * @returns how many; an id that is no stray is left alone
+ * @throws  like {@link findStrays}
+ */
+export async function putBackStrays(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<number> {
+  let back = 0;
+  for (let i = 0; i < ids.length; i += BATCH) {
+    back += await run<number>(queue, valkey, PUT_BACK, ["pc", "meta", "marker"], ids.slice(i, i + BATCH));
+  }
+  return back;
+}
+
+function run<T>(queue: Queue, valkey: Valkey, script: string, more: readonly string[], ids: readonly string[]) {
+  const keys = [...LISTS, ...SETS, ...more].map((name) => queue.toKey(name));
+  return valkey.eval(script, keys.length, ...keys, queue.toKey(""), LISTS.length, ...ids) as Promise<T>;
+}
+
+async function readLists(queue: Queue, valkey: Valkey): Promise<Set<string>> {
+  const known = new Set<string>();
+  for (const list of LISTS) {
+    for (let start = 0; ; start += PAGE) {
+      const ids = await valkey.lrange(queue.toKey(list), start, start + PAGE - 1);
+      for (const id of ids) known.add(id);
+      if (ids.length < PAGE) break;
+    }
+  }
+  return known;
+}
+
+const CENSUS_MS = 60 * 1000; // 1 min between two counts
+const REST_SHARE = 100; // and a hundred times as long as one took
+const KEPT_MS = 60 * 60 * 1000; // 1 h: how long a count stands when no worker makes another
+
+/** Key: `webhooks:strays:<queue>`, how many strays the last census found; expires after an hour. */
+const countKey = (queue: string) => `webhooks:strays:${queue}`;
+
+/** Key: `webhooks:strays:<queue>:next`, a lock of the process that counts; its expiry is when the next census is due. */
+const lockKey = (queue: string) => `${countKey(queue)}:next`;
+
+/**
+ * Count strays about once a minute, one process for all of a queue, and publish how many there are.
+ *
+ * @returns a function that ends it
+ */
+export function watchStrays(queue: Queue, valkey: Valkey, periodMs = CENSUS_MS): () => void {
+  let isCounting = false;
+  const count = async (): Promise<void> => {
+    if ((await valkey.set(lockKey(queue.name), "", "PX", 10 * periodMs, "NX")) === null) return;
+    const startedAt = performance.now();
+    const strays = await countStrays(queue, valkey);
+    await valkey.set(countKey(queue.name), strays, "PX", KEPT_MS);
+    const restMs = Math.max(periodMs / 2, Math.ceil(REST_SHARE * (performance.now() - startedAt)));
+    await valkey.set(lockKey(queue.name), "", "PX", restMs);
+  };
+  const timer = setInterval(async () => {
+    if (isCounting) return;
+    isCounting = true;
+    await count().catch(() => {}); // the next one tries again
+    isCounting = false;
+  }, periodMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** How many strays the last census found; undefined when there was none lately. Throws like {@link findStrays}. */
+export async function readStrayCount(queue: string, valkey: Pick<Valkey, "get">): Promise<number | undefined> {
+  const count = await valkey.get(countKey(queue));
+  return count === null ? undefined : Number(count);
+}
+
+/** How many strays there are now. Takes as long as {@link findStrays}. */
+export async function countStrays(queue: Queue, valkey: Valkey): Promise<number> {
+  let count = 0;
+  for await (const _ of findStrays(queue, valkey)) count += 1;
+  return count;
+}

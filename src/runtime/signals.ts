@@ -1,0 +1,26 @@
+/**
+ * The signals that stop a process.
+ */
+
+const ECHO_MS = 400; // a terminal and npm may both pass on one Ctrl-C, or one hangup
+
+/**
+ * Call `stop` on the first SIGTERM, SIGINT or SIGHUP (a terminal that was closed) and end the process with the code it
+ * resolves to. A second signal calls `hurry`: who asks twice does not want to wait.
+ */
+export function onSignals(stop: (signal: string) => Promise<number>, hurry: () => void): void {
+  let stoppingSince: number | undefined;
+  const handle = (signal: string): void => {
+    if (stoppingSince !== undefined) {
+      const isEcho = signal !== "SIGTERM" && performance.now() - stoppingSince < ECHO_MS;
+      if (!isEcho) hurry();
+      return;
+    }
+    stoppingSince = performance.now();
+    stop(signal).then(
+      (code) => process.exit(code),
+      () => process.exit(1),
+    );
+  };
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(signal, handle);
+}

@@ -1,0 +1,191 @@
+/**
+ * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
+ */
+
+import { checkProxy } from "../http/proxy-check.ts";
+import { valkeyProblems } from "../monitoring/readiness.ts";
+import { findLacks, findMissed, type Program as RightsProgram } from "../monitoring/rights.ts";
+import { NoDatabaseError, reachValkey, readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+import { describePersistence } from "../valkey/facts.ts";
+import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
+import { findExpanded, findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
+import { nearest } from "./misspelt.ts";
+import { SETTINGS, type Setting } from "./table.ts";
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** A program that is started with settings and nothing else. */
+export interface Program {
+  /** Its file is `src/<name>.ts`. */
+  readonly name: RightsProgram;
+  /** One sentence for `--help`. */
+  readonly purpose: string;
+}
+
+const OK = 0;
+const FAILED = 1;
+const USAGE = 2;
+const UNAVAILABLE = 69; // EX_UNAVAILABLE of sysexits.h
+const BAD_SETTINGS = 78; // EX_CONFIG
+const OPTIONS = ["--help", "--check"];
+const NAME_WIDTH = Math.max(...Object.values(SETTINGS).map(({ name }) => name.length)) + 2;
+
+/**
+ * What a program does first: answer `--help` or `--check` and end the process, or read the settings.
+ *
+ * Ends the process with 2 on any other argument, and with 78 when a setting is wrong.
+ *
+ * @param args  what stands behind the program's name
+ */
+export async function loadConfigOrAnswer(env: Env, args: readonly string[], program: Program) {
+  const unknown = args.find((arg) => !OPTIONS.includes(arg) && arg !== "-h");
+  if (unknown !== undefined) {
+    const meant = nearest(unknown, OPTIONS);
+    end(USAGE, `fluxhook: ${unknown} is not an option${meant ? `; did you mean ${meant}?` : "."} Try --help.\n`);
+  }
+  if (args.includes("--help") || args.includes("-h")) {
+    process.stdout.write(describeProgram(program));
+    process.exit(OK);
+  }
+  if (args.includes("--check")) {
+    const { code, text } = await checkSettings(env, program.name);
+    process.stdout.write(text);
+    process.exit(code);
+  }
+  return loadConfigOrExit(env);
+}
+
+/**
+ * End the process with 78 when the first Valkey that lets us in does not have the database that VALKEY_URL names. Later it is
+ * an outage like others: the database was there.
+ */
+export function exitWithoutDatabase(valkey: Valkey): void {
+  const exit = (error: Error): void => {
+    if (error instanceof NoDatabaseError) end(BAD_SETTINGS, `fluxhook: ${error.problem}\n`);
+  };
+  valkey.on("error", exit).once("ready", () => valkey.off("error", exit));
+}
+
+function end(code: number, reason: string): never {
+  process.stderr.write(reason);
+  process.exit(code);
+}
+
+/** The text of `--help`: the program, and every setting from the table. */
+function describeProgram({ name, purpose }: Program): string {
+  const settings = Object.values(SETTINGS).map(
+    ({ name, default: value, meaning, expected }) =>
+      `  ${name.padEnd(NAME_WIDTH)}${value || "(unset)"}\n      ${meaning}\n      expected: ${expected}`,
+  );
+  return `Usage: bun src/${name}.ts [--check | --help]
+
+${purpose}
+
+  --check  print the settings as understood, ask Valkey about itself, try what is needed of it, and end: 0 all
+           is well, 1 Valkey is not fit for a queue or does not allow what is needed, 69 Valkey or the proxy
+           cannot be used, 78 a setting is wrong or misspelt
+  --help   print this
+
+Settings are environment variables; Bun also reads them from .env. With their defaults:
+
+${settings.join("\n\n")}
+`;
+}
+
+/** The text of `--check`, and the exit code: every problem there is, none of the secrets. */
+async function checkSettings(
+  env: Env,
+  program: RightsProgram,
+): Promise<{ readonly code: number; readonly text: string }> {
+  const loaded = loadConfig(env);
+  const misspelt = findMisspelt(env);
+  const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
+  const place = placeOf(url.data ?? "");
+  const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
+  const queue = SETTINGS.queue.schema.safeParse(env.WEBHOOK_QUEUE || SETTINGS.queue.default).data;
+  const facts = reached?.ok ? await askFacts(reached.valkey, queue, program) : undefined;
+  const proxy =
+    loaded.ok && loaded.config.proxy ? await checkProxy({ ...loaded.config, proxy: loaded.config.proxy }) : undefined;
+
+  const isWrongDatabase = reached?.ok === false && reached.isWrongSetting === true;
+  const settingProblems = [
+    ...(loaded.ok ? [] : loaded.problems),
+    ...(isWrongDatabase ? [reached.reason] : []),
+    ...misspelt.map(({ hint }) => hint),
+  ];
+  const reachProblems = [
+    ...(reached === undefined || typeof facts === "object" || isWrongDatabase
+      ? []
+      : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`]),
+    ...(proxy?.problem === undefined ? [] : [`The proxy at ${proxy.place} ${proxy.problem}`]),
+  ];
+  const factProblems = typeof facts === "object" ? [...valkeyProblems(facts), ...facts.lacks] : [];
+  const problems = [...settingProblems, ...reachProblems, ...factProblems];
+
+  const codes = [
+    settingProblems.length && BAD_SETTINGS,
+    reachProblems.length && UNAVAILABLE,
+    factProblems.length && FAILED,
+  ];
+  const notes = [...findExpanded(env), ...(typeof facts === "object" ? facts.missed : [])];
+  const sections = [
+    `Settings\n${Object.entries(SETTINGS)
+      .map(([key, setting]) => describeSetting(key, setting, env))
+      .join("")}`,
+    typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
+    notes.length > 0 ? `Notes\n${indent(notes)}` : "",
+    proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
+    problems.length > 0 ? `Problems\n${indent(problems)}` : "All is well.\n",
+  ];
+  return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
+}
+
+const indent = (lines: readonly string[]): string => lines.map((line) => `  ${line}\n`).join("");
+
+interface Answers extends ValkeyFacts {
+  /** What is needed and not allowed, a sentence each. */
+  readonly lacks: readonly string[];
+  /** What is done without. */
+  readonly missed: readonly string[];
+}
+
+/** Its facts and what it does not allow, or why it does not tell. */
+async function askFacts(valkey: Valkey, queue: string | undefined, program: RightsProgram): Promise<Answers | string> {
+  try {
+    const facts = await readFacts(valkey);
+    // A replica takes no writes, and says so by its role.
+    const lacks = queue !== undefined && facts.isPrimary ? await findLacks(valkey, queue, program) : [];
+    return { ...facts, lacks, missed: await findMissed(valkey, facts) };
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    valkey.disconnect();
+  }
+}
+
+function describeSetting(key: string, { name, default: fallback, schema, isSecret }: Setting<unknown>, env: Env) {
+  const given = env[name] || undefined;
+  const value = given ?? fallback;
+  const loaded = key === "endpointConcurrency" && given === undefined ? loadConfig(env) : undefined;
+  let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
+  if (key === "valkeyUrl") shown = maskValkeyUrl(value);
+  else if (isSecret && value !== "") shown = "***";
+  else if (loaded?.ok) shown = `${loaded.config.endpointConcurrency}`;
+  const isDefault = given === undefined && shown !== "(unset)";
+  const isUnderstood = given === undefined || schema.safeParse(given).success;
+  return `  ${name.padEnd(NAME_WIDTH)}${shown}${isDefault ? "  (default)" : ""}${isUnderstood ? "" : "  (not understood)"}\n`;
+}
+
+function describeFacts({ server, evictionPolicy, appendOnly, isPrimary }: ValkeyFacts): string {
+  const rows = [
+    ["version", server],
+    ["eviction", evictionPolicy],
+    ["persistence", describePersistence(appendOnly)],
+    ["role", isPrimary ? "primary" : "replica"],
+  ] as const;
+  return describeRows(rows);
+}
+
+function describeRows(rows: readonly (readonly [string, string])[]): string {
+  return rows.map(([name, value]) => `  ${name.padEnd(NAME_WIDTH)}${value}\n`).join("");
+}

@@ -1,0 +1,255 @@
+/**
+ * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
+ */
+import { z } from "zod";
+import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
+import { VALKEY_URL_FORMS } from "../valkey/url.ts";
+import {
+  durationMs,
+  flag,
+  host,
+  integer,
+  key,
+  list,
+  nameServer,
+  network,
+  parsedBy,
+  parseProxyUrl,
+  portRange,
+  size,
+  text,
+  valkeyUrl,
+} from "./values.ts";
+
+/** One setting: what it is called, what may stand there, and what it is for. */
+export interface Setting<T> {
+  readonly name: string;
+  /** The default as one would write it; empty when there is none. */
+  readonly default: string;
+  /** Completes "expected NAME to be …". */
+  readonly expected: string;
+  readonly meaning: string;
+  readonly schema: z.ZodType<T, string>;
+  /** A secret's value is never printed. */
+  readonly isSecret: boolean;
+}
+
+const MINUTE_MS = 60 * 1000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
+const MIN_PASSWORD = 8; // characters: fewer are guessed, however slowly
+const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+
+function setting<T>(
+  name: string,
+  fallback: string,
+  schema: z.ZodType<T, string>,
+  expected: string,
+  meaning: string,
+  { isSecret = false } = {},
+): Setting<T> {
+  return { name, default: fallback, schema, expected, meaning, isSecret };
+}
+
+/** Every setting there is, in the order of the docs. */
+export const SETTINGS = {
+  valkeyUrl: setting(
+    "VALKEY_URL",
+    "redis://127.0.0.1:6379",
+    valkeyUrl,
+    VALKEY_URL_FORMS,
+    "`rediss://` for TLS; user, password and database in the URL; `redis+sentinel://a:26379,b:26379/mymaster` asks Sentinels",
+    { isSecret: true },
+  ),
+  queue: setting(
+    "WEBHOOK_QUEUE",
+    "webhooks",
+    z.string().refine(isQueueName),
+    QUEUE_NAME_FORM,
+    "the queue's name, under BullMQ's default key prefix",
+  ),
+  concurrency: setting(
+    "WEBHOOK_CONCURRENCY",
+    "256",
+    integer(1, 10_000),
+    "a whole number from 1 to 10000",
+    "slots per process: attempts in their first tenth of a second; older ones are eight times as many at most",
+  ),
+  endpointConcurrency: setting(
+    "WEBHOOK_ENDPOINT_CONCURRENCY",
+    "",
+    integer(1, 10_000).optional() as z.ZodType<number | undefined, string>,
+    "a whole number from 1 to 10000",
+    "attempts in flight to one endpoint, at most; a quarter of `WEBHOOK_CONCURRENCY` when unset",
+  ),
+  timeoutMs: setting(
+    "WEBHOOK_TIMEOUT",
+    "10s",
+    durationMs(100, MINUTE_MS),
+    "a duration of 100ms to 60s",
+    "deadline of one attempt, from DNS to the last byte",
+  ),
+  retryDelaysMs: setting(
+    "WEBHOOK_RETRY_DELAYS",
+    "5s,1m,5m,30m,2h,5h,10h",
+    list(durationMs(1, DAY_MS), 50),
+    "up to 50 durations of 1ms to 24h, as in 5s,1m,2h",
+    "one delay per retry, each ±20 %; attempts are one more",
+  ),
+  maxAgeMs: setting(
+    "WEBHOOK_MAX_AGE",
+    "3d",
+    durationMs(MINUTE_MS, 30 * DAY_MS),
+    "a duration of 1m to 30d",
+    "how long an event may wait for its endpoint or for us before it fails as `expired`",
+  ),
+  maxBacklog: setting(
+    "WEBHOOK_MAX_BACKLOG",
+    "1000000",
+    integer(100, 1_000_000_000),
+    "a whole number from 100 to 1000000000",
+    "events that may wait for one endpoint, and of one user; beyond it the oldest fail as `backlog_full`",
+  ),
+  maxBodyBytes: setting(
+    "WEBHOOK_MAX_BODY",
+    "256kb",
+    size(1024, 16 * 1024 * 1024),
+    "a size of 1kb to 16mb",
+    "largest body; an event with more fails at once",
+  ),
+  allowNetworks: setting(
+    "WEBHOOK_ALLOW_NETWORKS",
+    "",
+    list(network, 100),
+    "CIDRs, as in 10.0.0.0/8,fd00::/8",
+    "ranges that may be reached although they are not public",
+  ),
+  denyNetworks: setting(
+    "WEBHOOK_DENY_NETWORKS",
+    "",
+    list(network, 100),
+    "CIDRs, as in 198.51.100.0/24,2001:db8::/32",
+    "ranges that may never be reached, such as your own public addresses; wins over `WEBHOOK_ALLOW_NETWORKS`",
+  ),
+  allowPorts: setting(
+    "WEBHOOK_ALLOW_PORTS",
+    "",
+    list(portRange, 100),
+    "ports and ranges of ports, as in 443,8000-8999",
+    "the only ports that may be reached; all when unset",
+  ),
+  requireHttps: setting("WEBHOOK_REQUIRE_HTTPS", "0", flag, "0 or 1", "1 delivers to `https://` URLs only"),
+  caFile: setting(
+    "WEBHOOK_CA_FILE",
+    "",
+    text.optional() as z.ZodType<string | undefined, string>,
+    "a readable file of certificates in PEM",
+    "certificate authorities to trust besides the public ones",
+  ),
+  proxy: setting(
+    "WEBHOOK_PROXY",
+    "",
+    parsedBy(parseProxyUrl).optional() as z.ZodType<URL | undefined, string>,
+    PROXY_URL_FORM,
+    "the proxy through which every request goes (CONNECT)",
+    { isSecret: true },
+  ),
+  proxyResolves: setting(
+    "WEBHOOK_PROXY_RESOLVES",
+    "0",
+    flag,
+    "0 or 1",
+    "1 leaves looking up hosts, and judging their addresses, to the proxy",
+  ),
+  dnsServers: setting(
+    "WEBHOOK_DNS_SERVERS",
+    "",
+    list(nameServer, 10),
+    "addresses of name servers, as in 10.0.0.2,10.0.0.3:5353,[fd00::2]:53",
+    "name servers to ask for endpoints' hosts; those of `/etc/resolv.conf` when unset",
+  ),
+  secretKeys: setting(
+    "WEBHOOK_SECRET_KEYS",
+    "",
+    list(key, 10),
+    "keys of 32 bytes in base64, comma-separated",
+    "current first: open sealed secrets",
+    { isSecret: true },
+  ),
+  workerHost: setting("WORKER_HOST", "127.0.0.1", host, "a host name or address", "where the worker's health listens"),
+  workerPort: setting(
+    "WORKER_PORT",
+    "9464",
+    integer(0, 65_535),
+    "a port from 0 to 65535",
+    "the worker's `/healthz`, `/readyz`, `/metrics`; 0 takes a free port",
+  ),
+  boardHost: setting("BOARD_HOST", "127.0.0.1", host, "a host name or address", "where the board listens"),
+  boardPort: setting(
+    "BOARD_PORT",
+    "3000",
+    integer(0, 65_535),
+    "a port from 0 to 65535",
+    "the board's pages and API; 0 takes a free port",
+  ),
+  boardUser: setting(
+    "BOARD_USER",
+    "admin",
+    z.string().regex(/^[^:]{1,100}$/),
+    "1 to 100 characters without a colon",
+    "HTTP Basic on everything but `/healthz` and `/readyz`",
+  ),
+  boardPassword: setting(
+    "BOARD_PASSWORD",
+    "",
+    z.string().min(MIN_PASSWORD).optional() as z.ZodType<string | undefined, string>,
+    `a password of at least ${MIN_PASSWORD} characters`,
+    "required when `BOARD_HOST` is not loopback; no password, no login",
+    { isSecret: true },
+  ),
+  boardEnvironment: setting(
+    "BOARD_ENVIRONMENT",
+    "",
+    z.string().max(40),
+    "at most 40 characters",
+    "a label shown in Bull Board, as in `staging`",
+  ),
+  boardReadonly: setting(
+    "BOARD_READONLY",
+    "0",
+    flag,
+    "0 or 1",
+    "1 turns off every action, on the pages and in Bull Board",
+  ),
+  boardTrustProxy: setting(
+    "BOARD_TRUST_PROXY",
+    "",
+    list(network, 20),
+    "addresses or CIDRs, as in 127.0.0.1,10.0.0.0/8",
+    "proxies that are believed who asks: `X-Forwarded-User` and `X-Forwarded-For`; none when unset",
+  ),
+  tracingShare: setting(
+    "WEBHOOK_TRACING",
+    "0",
+    z
+      .string()
+      .regex(/^(0|1|0?\.\d{1,9})$/)
+      .transform(Number),
+    "a share from 0 to 1, as in 0.01",
+    "share of deliveries to trace with OpenTelemetry; where the backend traces, it decides; 0 loads none of it",
+  ),
+  shutdownTimeoutMs: setting(
+    "SHUTDOWN_TIMEOUT",
+    "20s",
+    durationMs(0, 10 * MINUTE_MS),
+    "a duration of 0s to 10m",
+    "how long SIGTERM waits for what is in flight",
+  ),
+  logLevel: setting(
+    "LOG_LEVEL",
+    "info",
+    z.enum(LOG_LEVELS),
+    `one of ${LOG_LEVELS.join(", ")}`,
+    "the least that is logged",
+  ),
+} satisfies Record<string, Setting<unknown>>;

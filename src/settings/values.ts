@@ -1,0 +1,102 @@
+/**
+ * What may stand in a setting: the forms of values, and how each is read. Pure.
+ */
+import { z } from "zod";
+import { type Network, parseNetwork } from "../dns/address.ts";
+import { type NameServer, parseNameServer } from "../dns/resolv-conf.ts";
+import { type PortRange, parsePortRange } from "../http/destination.ts";
+import { isValkeyUrl } from "../valkey/url.ts";
+
+const MINUTE_MS = 60 * 1000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
+
+/** Anything but nothing. */
+export const text = z.string().min(1);
+/** A host name or an address, IPv6 with brackets or without. */
+export const host = z.string().regex(/^(?:[\w.-]{1,253}|\[?[\da-f:.]{2,45}(?:%[\w.-]{1,20})?\]?)$/i);
+
+/** A whole number within bounds. */
+export const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d{1,10}$/)
+    .transform(Number)
+    .pipe(z.number().min(min).max(max));
+
+/** A duration such as `5s`, as ms, within bounds. */
+export const durationMs = (minMs: number, maxMs: number) =>
+  z
+    .string()
+    .transform((value) => parseDuration(value) ?? Number.NaN)
+    .pipe(z.number().min(minMs).max(maxMs));
+
+/** A size such as `64kb`, as bytes, within bounds. */
+export const size = (minBytes: number, maxBytes: number) =>
+  z
+    .string()
+    .transform((value) => parseSize(value) ?? Number.NaN)
+    .pipe(z.number().min(minBytes).max(maxBytes));
+
+/** What stands between commas, blanks around it aside; nothing is an empty list. */
+export const list = <T>(item: z.ZodType<T, string>, max: number) =>
+  z
+    .string()
+    .transform((value) => (value === "" ? [] : value.split(",").map((part) => part.trim())))
+    .pipe(z.array(item).max(max));
+
+/** What a function makes of the text, unless that is undefined. */
+export const parsedBy = <T>(parse: (value: string) => T | undefined): z.ZodType<T, string> =>
+  z.string().transform((value, context) => {
+    const parsed = parse(value);
+    if (parsed !== undefined) return parsed;
+    context.addIssue("not understood");
+    return z.NEVER;
+  });
+
+/** A CIDR. */
+export const network: z.ZodType<Network, string> = parsedBy(parseNetwork);
+
+/** The address of a name server, with its port. */
+export const nameServer: z.ZodType<NameServer, string> = parsedBy(parseNameServer);
+
+/** A port, or a range of them. */
+export const portRange: z.ZodType<PortRange, string> = parsedBy(parsePortRange);
+
+/** 0 or 1. */
+export const flag = z.enum(["0", "1"]).transform((value) => value === "1");
+
+/** A key of 32 bytes in base64. */
+export const key = z
+  .string()
+  .regex(/^[A-Za-z0-9+/]{43}=$/)
+  .transform((value) => Buffer.from(value, "base64"));
+
+/** A URL of Valkey. */
+export const valkeyUrl = z.string().refine(isValkeyUrl);
+
+/**
+ * Read a proxy's URL; undefined when it has anything behind the port, since a proxy has no use for it, or a user or password with
+ * a `%` that begins no encoded byte.
+ */
+export function parseProxyUrl(value: string): URL | undefined {
+  const url = URL.parse(value);
+  if (url === null || url.pathname !== "/" || url.port === "0" || !/^https?:\/\/[^?#]*$/i.test(value)) return undefined;
+  try {
+    decodeURIComponent(url.username + url.password);
+    return url;
+  } catch {
+    return undefined;
+  }
+}
+
+/** `250ms`, `5s`, `1m`, `2h`, `1d` as ms; undefined for anything else. */
+export function parseDuration(value: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value);
+  return match === null ? undefined : Number(match[1]) * (UNIT_MS[match[2] as string] as number);
+}
+
+function parseSize(value: string): number | undefined {
+  const match = /^(\d{1,9})(b|kb|mb)$/.exec(value);
+  return match === null ? undefined : Number(match[1]) * 1024 ** ["b", "kb", "mb"].indexOf(match[2] as string);
+}

@@ -1,0 +1,45 @@
+/**
+ * Fewer, larger writes to a socket.
+ */
+import type { Socket } from "node:net";
+import { perTurn } from "../runtime/per-tick.ts";
+
+/** Bytes as a text, a character each: to join many of them costs little. */
+export class ByteText {
+  constructor(readonly text: string) {}
+}
+
+type Part = string | Uint8Array | ByteText;
+
+const joined = new WeakSet<object>();
+
+/**
+ * Whether a stream takes {@link ByteText}. Beside one in the same turn, texts must be ASCII.
+ */
+export const takesByteText = (stream: object): boolean => joined.has(stream);
+
+/** Send what is written during one turn of the event loop together. */
+export function joinWrites(stream: Socket): void {
+  const { write, end } = stream;
+  const pending = perTurn((parts: Part[]) => write.call(stream, join(parts)));
+  joined.add(stream);
+  stream.write = (part: Part) => {
+    pending.add(part);
+    return true;
+  };
+  stream.end = (...given: unknown[]) => {
+    pending.flush();
+    return end.apply(stream, given as Parameters<typeof end>);
+  };
+}
+
+function join(parts: Part[]): string | Uint8Array {
+  if (parts.some((part) => part instanceof Uint8Array)) return Buffer.concat(parts.map(toBytes));
+  const whole = parts.map((part) => (typeof part === "string" ? part : (part as ByteText).text)).join("");
+  return parts.some((part) => part instanceof ByteText) ? Buffer.from(whole, "latin1") : whole;
+}
+
+function toBytes(part: Part): Uint8Array {
+  if (part instanceof Uint8Array) return part;
+  return typeof part === "string" ? Buffer.from(part) : Buffer.from(part.text, "latin1");
+}

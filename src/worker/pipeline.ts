@@ -1,0 +1,168 @@
+/**
+ * The parts of a worker put together: from a queue to deliveries. A process adds settings, signals and health.
+ */
+import { type Completed, createCompletion } from "../../jobs/completion.ts";
+import { createDeliver } from "../../jobs/deliver.ts";
+import { maxDataLength } from "../delivery/contract.ts";
+import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
+import type { Resolve } from "../dns/address.ts";
+import { createSender, type Sender } from "../http/sender.ts";
+import { createBacklog } from "../isolation/backlog.ts";
+import { createCalls } from "../isolation/calls.ts";
+import { createFairQueue } from "../isolation/fair-queue.ts";
+import { createGate, type Gate } from "../isolation/gate.ts";
+import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
+import type { Tracing } from "../monitoring/tracing.ts";
+import { queueKey } from "../queue/layout.ts";
+import { DeliveryWorker, type Job } from "../queue/worker.ts";
+import { lockMsFor } from "../runtime/deadline.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { Config } from "../settings/config.ts";
+import { createSuspects, withSuspects } from "../suspects.ts";
+import type { Valkey } from "../valkey/connection.ts";
+
+const MAX_AHEAD = 64; // jobs in hand beyond the slots: they are on their way from Valkey, or back to it
+
+/** The settings a pipeline reads. */
+export type PipelineConfig = Pick<
+  Config,
+  | "queue"
+  | "concurrency"
+  | "endpointConcurrency"
+  | "timeoutMs"
+  | "retryDelaysMs"
+  | "maxAgeMs"
+  | "maxBacklog"
+  | "maxBodyBytes"
+  | "allowNetworks"
+  | "denyNetworks"
+  | "allowPorts"
+  | "requireHttps"
+  | "ca"
+  | "proxy"
+  | "proxyResolves"
+  | "dnsServers"
+  | "secretKeys"
+>;
+
+export interface PipelineOptions {
+  readonly config: PipelineConfig;
+  readonly logger: Logger;
+  /** For the queue and the log: one connection, so that a log line takes effect before the acknowledgement sent after it. */
+  readonly valkey: Valkey;
+  /** The program that runs suspects, see suspects.ts. Without it, they run like all others. */
+  readonly suspectsProgram?: string | undefined;
+  readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
+  /** What tests put in the place of a part. */
+  readonly parts?: {
+    readonly resolve?: Resolve;
+    readonly gate?: Gate;
+    readonly log?: Pick<AttemptLog, "record">;
+    readonly completed?: (completed: Completed) => Completed;
+    readonly random?: () => number;
+    readonly policy?: RetryPolicy;
+    readonly metrics?: Metrics;
+  };
+}
+
+export interface Pipeline {
+  /** Takes no jobs before `run()`. */
+  readonly worker: DeliveryWorker;
+  readonly sender: Sender;
+  readonly gate: Gate;
+  readonly metrics: Metrics;
+}
+
+export function createPipeline(options: PipelineOptions): Pipeline {
+  const { config, logger, valkey, tracing, parts = {} } = options;
+  const { random = Math.random } = parts;
+  const prefix = queueKey(config.queue);
+  const lockMs = lockMsFor(config.timeoutMs);
+  const ownSender = createSender({ ...config, lockMs, resolve: parts.resolve });
+  /** Each of these holds jobs that need no slot. */
+  const excused = { silent: 0, suspects: 0 };
+  function excuse(who: keyof typeof excused): (jobs: number) => void {
+    return (jobs) => {
+      excused[who] = jobs;
+      worker.excuse(excused.silent + excused.suspects);
+    };
+  }
+  const gate =
+    parts.gate ??
+    createGate({
+      slots: config.concurrency,
+      endpointSlots: config.endpointConcurrency,
+      onExcused: excuse("silent"),
+      onRoom: createCalls({ valkey, prefix, logger }),
+    });
+  const metrics: Metrics =
+    parts.metrics ?? createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
+  const suspects = options.suspectsProgram
+    ? createSuspects({
+        program: options.suspectsProgram,
+        hungMs: lockMs,
+        endpointSlots: config.endpointConcurrency,
+        onHeld: excuse("suspects"),
+        holders: () => worker.holders,
+        ...{ valkey, prefix, metrics, logger },
+      })
+    : undefined;
+  const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
+  const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
+  const fairQueue = createFairQueue({
+    valkey,
+    queue: config.queue,
+    prefix,
+    logger,
+    onLook: (isUnderWay) => {
+      worker.isHeldBack = isUnderWay;
+    },
+    onLeft: (jobs) => worker.allow(jobs),
+  });
+  const deliver = createDeliver({
+    ...config,
+    gate,
+    backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
+    sender: tracing?.trace(ownSender) ?? ownSender,
+    random,
+    completed: parts.completed?.(completed) ?? completed,
+    rejected: (job, reason) => {
+      metrics.rejected();
+      logger.warn({ job: job.id, reason }, "job.rejected");
+    },
+    held: fairQueue.held,
+    parked: ({ reason }, userId) => {
+      metrics.parked(reason);
+      fairQueue.held(userId);
+    },
+  });
+  const worker = new DeliveryWorker(deliver, {
+    ...describeWorker(options),
+    watch: fairQueue,
+    suspects,
+  });
+  worker.on("error", (error) => logger.debug({ reason: error.message }, "worker.error"));
+  worker.on("stalled", (job) => logger.warn({ job }, "job.stalled"));
+  worker.on("lockRenewalFailed", (jobs) => {
+    for (const job of jobs) sender.cancel(job, "lock_lost");
+  });
+  return { worker, sender, gate, metrics };
+}
+
+/** What a worker is made of, but for its parts. */
+function describeWorker({ config, logger, valkey, tracing, parts }: PipelineOptions) {
+  const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes } = config;
+  return {
+    ...{ queue, valkey, timeoutMs },
+    concurrency: concurrency + Math.min(concurrency, MAX_AHEAD),
+    maxDataLength: maxDataLength(maxBodyBytes),
+    unrepeated: ({ id, repeatJobKey }: Job) =>
+      logger.warn(
+        { job: id, repeat: repeatJobKey, hint: "BullMQ 6 makes no more runs of it: use a job scheduler" },
+        "job.unrepeated",
+      ),
+    telemetry: tracing?.telemetry,
+    policy: parts?.policy ?? { attempts: retryDelaysMs.length + 1, delaysMs: retryDelaysMs, jitter: JITTER },
+  };
+}
