@@ -1,6 +1,5 @@
-/** The worker's own loop: which jobs it takes, how many, when; and that it stands on BullMQ's public interface. */
+/** The worker's own loop: which jobs it takes, how many, when. */
 import { afterEach, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { type Job, Queue } from "bullmq";
 import { LoopWorker } from "../src/queue/worker-loop.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -386,28 +385,4 @@ test("is told of each job that is taken, and of each time that none was waiting"
     (isTold) => isTold,
   );
   expect(told.lastIndexOf("taken")).toBe(2);
-});
-
-test("uses no private member of BullMQ's classes", () => {
-  const classes = new URL("../node_modules/bullmq/dist/esm/classes/", import.meta.url).pathname;
-  const declarations = ["worker", "queue-base", "lock-manager", "redis-queue-backend", "job"].map((file) =>
-    readFileSync(`${classes}${file}.d.ts`, "utf8"),
-  );
-  const names = declarations.flatMap((text) =>
-    [...text.matchAll(/^ {4}private (?:readonly )?(\w+)/gm)].map(([, name]) => name as string),
-  );
-  expect(names).toContain("mainLoopQueue"); // they are found
-  const usesIn = (text: string) =>
-    [...text.matchAll(/(?:\.|\["|^ {2,4}(?:readonly )?)(\w+)(?=\b[^"])/gm)]
-      .map(([, name]) => name as string)
-      .filter((name) => names.includes(name));
-  expect(usesIn("this.limitUntil = 0; (this as Loop).waiting;\n  drained: boolean;")).toEqual([
-    "limitUntil",
-    "waiting",
-    "drained",
-  ]);
-  for (const file of ["queue", "worker-loop", "tolerant-backend"]) {
-    const text = readFileSync(new URL(`../src/${file}.ts`, import.meta.url), "utf8");
-    expect([file, usesIn(text)]).toEqual([file, []]);
-  }
 });
