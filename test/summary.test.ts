@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board/app.ts";
+import { judgeQueue, LATE_MS } from "../src/operations/queue-problems.ts";
 import { MINUTES, readSummary } from "../src/operations/summary.ts";
 import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
@@ -71,7 +72,7 @@ describe("the summary", () => {
     const { counts, oldestWaitingMs, workers } = await readSummary(queue, valkey, Date.now());
     expect([counts.waiting, counts.delayed, workers]).toEqual([2, 1, 1]);
     expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
-    expect(await page()).toContain("Events wait for 5 min");
+    expect(await page()).toContain("Events wait for a worker, the next one for 5 min: start more workers.");
     await queue.pause();
     expect(await page()).toContain("The queue is paused");
     await worker.close();
@@ -92,7 +93,7 @@ describe("the summary", () => {
     expect(minutes.at(-1)?.delivered.count).toBe(7);
     expect(minutes[0]?.delivered.count).toBe(3);
     expect(minutes.at(-2)?.failed.count).toBe(1);
-    expect(await page()).toContain("12 delivered, 1 given up");
+    expect(await page()).toContain("12 delivered, 1 failed");
   });
 
   test("says at least where the queue does not keep all", async () => {
@@ -129,5 +130,26 @@ describe("the summary", () => {
     const html = await page();
     expect(html).toContain("no user");
     expect(html).not.toContain("hunter2");
+  });
+});
+
+describe("a queue's problems", () => {
+  const well = { isPaused: false, workers: 1, oldestWaitingMs: undefined, strays: undefined };
+  const late = { ...well, oldestWaitingMs: LATE_MS + 1 };
+  test.each([
+    ["of one that delivers are none", well, []],
+    ["of one whose workers Valkey does not tell are none", { ...well, workers: undefined }, []],
+    ["include a job that waits for more than a minute", late, ["late"]],
+    ["do not include a job that waits for a minute", { ...well, oldestWaitingMs: LATE_MS }, []],
+    ["without a worker are that, and not that it is late", { ...late, workers: 0, strays: 2 }, ["no_worker", "strays"]],
+    ["of a paused one are that, and not that it is late", { ...late, isPaused: true }, ["paused"]],
+  ] as const)("%s", (_, queue, kinds) => {
+    expect(judgeQueue(queue).map(({ kind }) => kind)).toEqual([...kinds]);
+  });
+
+  test("begin to be late when the alert does", async () => {
+    const alerts = await Bun.file(new URL("../docs/monitoring/alerts.yml", import.meta.url)).text();
+    const { bound } = /alert: FluxhookQueueLate\n.*\n.* > (?<bound>\d+)\n/.exec(alerts)?.groups ?? {};
+    expect(Number(bound) * 1000).toBe(LATE_MS);
   });
 });

@@ -4,7 +4,8 @@
  */
 import type { FC } from "hono/jsx";
 import { formatSpan } from "../operations/moments.ts";
-import type { Failure, Summary, Tally } from "../operations/summary.ts";
+import { judgeQueue } from "../operations/queue-problems.ts";
+import { type Failure, RECENT_MINUTES, type Summary, type Tally } from "../operations/summary.ts";
 import { printable } from "../runtime/printable.ts";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, Search, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
@@ -13,13 +14,11 @@ export interface HomePageProps {
   readonly site: Site;
   readonly summary: Summary;
   readonly notice: Notice | undefined;
-  /** What stands in the search box. */
+  /** Text in the search box. */
   readonly search: string;
   /** Epoch ms. */
   readonly now: number;
 }
-
-const LONG_WAIT_MS = 60 * 1000; // 1 min: a worker with room takes a job within milliseconds
 
 export const HomePage: FC<HomePageProps> = ({ site, summary, notice, search, now }) => (
   <Layout site={site} title="Overview" notice={notice} isLive>
@@ -43,9 +42,9 @@ export const HomePage: FC<HomePageProps> = ({ site, summary, notice, search, now
   </Layout>
 );
 
-/** One sentence on whether all is well. */
+/** One sentence on the health of the queue. */
 const Verdict: FC<{ summary: Summary }> = ({ summary }) => {
-  const { kind, text } = judgeQueue(summary);
+  const { kind, text } = describeHealth(summary);
   return (
     <p class={`verdict ${kind}`}>
       <Mark kind={kind} />
@@ -54,20 +53,15 @@ const Verdict: FC<{ summary: Summary }> = ({ summary }) => {
   );
 };
 
-function judgeQueue({ isPaused, workers, counts, oldestWaitingMs = 0, strays = 0 }: Summary): Notice {
-  if (strays > 0) {
-    return { kind: "bad", text: `${strays} events are in none of the queue's lists: fluxhook recover puts them back.` };
+/** The worst problem, or else how well it goes. */
+function describeHealth(summary: Summary): Notice {
+  const [worst] = judgeQueue(summary);
+  if (worst !== undefined) {
+    const isHarmless = worst.kind === "paused" || worst.kind === "late"; // the events wait unharmed
+    return { kind: isHarmless ? "wait" : "bad", text: `${worst.text}.` };
   }
-  if (workers === 0) return { kind: "bad", text: "No worker is connected: nothing is delivered." };
-  if (isPaused) return { kind: "wait", text: "The queue is paused: nothing is delivered until it is resumed." };
-  if (oldestWaitingMs > LONG_WAIT_MS) {
-    return {
-      kind: "wait",
-      text: `Events wait for ${formatSpan(oldestWaitingMs)}: there is more to do than the workers can.`,
-    };
-  }
-  if (counts.waiting + counts.active > 0) return { kind: "good", text: "Delivering, and nothing waits for long." };
-  return { kind: "good", text: "All is delivered that can be: nothing waits for a worker." };
+  if (summary.counts.waiting + summary.counts.active > 0) return { kind: "good", text: "Delivering on time" };
+  return { kind: "good", text: "Up to date" };
 }
 
 const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
@@ -78,21 +72,21 @@ const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
       <Figure
         name="Waiting"
         href={`${queue}waiting`}
-        note={oldestWaitingMs === undefined ? "none waits" : `oldest ${formatSpan(oldestWaitingMs)}`}
+        note={oldestWaitingMs === undefined ? "none" : `oldest ${formatSpan(oldestWaitingMs)}`}
       >
         {formatCount(counts.waiting)}
       </Figure>
-      <Figure name="Under way" href={`${queue}active`} note={describeWorkers(workers)}>
+      <Figure name="Active" href={`${queue}active`} note={describeWorkers(workers)}>
         {formatCount(counts.active)}
       </Figure>
-      <Figure name="Delayed" href={`${queue}delayed`} note="retries, and held back">
+      <Figure name="Delayed" href={`${queue}delayed`} note="retrying or held back">
         {formatCount(counts.delayed)}
       </Figure>
-      <Figure name="Delivered" href={`${queue}completed`} note={describeSpan(delivered)} kind="good">
+      <Figure name="Completed" href={`${queue}completed`} note={describeSpan(delivered)} kind="good">
         {formatTally(delivered)}
       </Figure>
       <Figure
-        name="Given up"
+        name="Failed"
         href={`${queue}failed`}
         note={describeSpan(failed)}
         kind={failed.count > 0 ? "bad" : undefined}
@@ -121,10 +115,10 @@ const Figure: FC<{ name: string; href: string; note: string; kind?: string | und
 
 const formatCount = (count: number) => count.toLocaleString("en-US");
 const formatTally = ({ count, isLeast }: Tally) => `${formatCount(count)}${isLeast ? "+" : ""}`;
-const describeSpan = ({ isLeast }: Tally) => (isLeast ? "last 5 min, at least" : "last 5 min");
+const describeSpan = ({ isLeast }: Tally) => `last ${RECENT_MINUTES} min${isLeast ? ", at least" : ""}`;
 
 function describeWorkers(workers: number | undefined): string {
-  if (workers === undefined) return "by the workers";
+  if (workers === undefined) return "worker count unknown";
   return workers === 1 ? "1 worker" : `${workers} workers`;
 }
 
@@ -133,11 +127,11 @@ const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
     <h2>Open circuits</h2>
     {hosts.length === 0 ? (
       <p class="calm">
-        <Mark kind="good" /> None: no endpoint is silent.
+        <Mark kind="good" /> None: all endpoints are responding.
       </p>
     ) : (
       <>
-        <p>These hosts do not answer. They get one probe at a time, and their events wait unharmed:</p>
+        <p>These hosts are not responding. Each gets one probe at a time; its other events wait, and none are lost:</p>
         <ul class="hosts">
           {hosts.map((host) => (
             <li>
@@ -153,10 +147,10 @@ const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
 
 const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = ({ site, failures, now }) => (
   <section class="panel">
-    <h2>Given up lately</h2>
+    <h2>Recent failures</h2>
     {failures.length === 0 ? (
       <p class="calm">
-        <Mark kind="good" /> None is kept.
+        <Mark kind="good" /> None.
       </p>
     ) : (
       <ul class="failures">

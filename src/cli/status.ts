@@ -4,6 +4,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { formatSpan } from "../operations/moments.ts";
+import { judgeQueue, LATE_MS } from "../operations/queue-problems.ts";
 import type { Tally } from "../operations/summary.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { ValkeyFacts } from "../valkey/connection.ts";
@@ -11,8 +12,6 @@ import { describePersistence, UNTOLD } from "../valkey/facts.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-const LATELY_MINUTES = 5; // what the summary's tallies count
-const PATIENCE_MS = 60 * 1000; // 1 min: with workers enough, a job waits for milliseconds
 const SECOND_LOOK_MS = 1000; // 1 s: a job that comes back for a retry is old, but waits for a moment only
 const FEW_KEYS = 100_000; // counted here and now, within a second; in more than that the workers count now and then
 const MEBIBYTE = 1024 * 1024;
@@ -48,7 +47,7 @@ Examples:
 type Status = Awaited<ReturnType<typeof readStatus>>;
 
 async function readStatus({ queue, valkey }: Session, nowMs: number) {
-  const [{ readFacts }, { readSummary }, { valkeyProblems }, { countStrays }] = await Promise.all([
+  const [{ readFacts }, { readSummary, RECENT_MINUTES }, { valkeyProblems }, { countStrays }] = await Promise.all([
     import("../valkey/connection.ts"),
     import("../operations/summary.ts"),
     import("../monitoring/readiness.ts"),
@@ -57,15 +56,11 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
   const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
   const strays = (await valkey.dbsize()) <= FEW_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
-  const isServed = workers !== 0 && !isPaused;
+  const found = judgeQueue({ ...summary, strays: strays ?? 0 });
+  const isLate = found.some(({ kind }) => kind === "late") && (await isStillLate(queue));
   const problems = [
     ...valkeyProblems(facts),
-    ...(workers === 0 ? ["No worker is connected: nothing is delivered"] : []),
-    ...(isPaused ? ["The queue is paused: nothing is delivered"] : []),
-    ...(isServed && (await isLate(queue, oldestWaitingMs))
-      ? [`Events wait for a worker, the next one for ${formatSpan(oldestWaitingMs as number)}: start more workers`]
-      : []),
-    ...(strays ? [`${strays} events are in none of the queue's lists, so nobody delivers them: fluxhook recover`] : []),
+    ...found.filter(({ kind }) => kind !== "late" || isLate).map(({ text }) => text),
   ];
   return {
     ok: problems.length === 0,
@@ -74,7 +69,7 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
     depth: counts,
     strays,
     oldest_waiting_ms: oldestWaitingMs ?? null,
-    lately: { minutes: LATELY_MINUTES, delivered: describeTally(delivered), failed: describeTally(failed) },
+    lately: { minutes: RECENT_MINUTES, delivered: describeTally(delivered), failed: describeTally(failed) },
     workers: workers ?? null,
     paused: isPaused,
     open_circuits: circuits,
@@ -82,12 +77,11 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
   };
 }
 
-/** Whether the job whose turn it is has waited for long, and another such one a second later. */
-async function isLate(queue: Queue, oldestWaitingMs = 0): Promise<boolean> {
-  if (oldestWaitingMs <= PATIENCE_MS) return false;
+/** Looks again a second later: an old job that came back for a retry would have been taken by then. */
+async function isStillLate(queue: Queue): Promise<boolean> {
   await pause(SECOND_LOOK_MS);
   const [next] = await queue.getJobs(["waiting"], 0, 0, true);
-  return next !== undefined && Date.now() - next.timestamp > PATIENCE_MS;
+  return next !== undefined && Date.now() - next.timestamp > LATE_MS;
 }
 
 /** `at_least`: the queue keeps the newest only, so there may have been more. */

@@ -10,7 +10,8 @@ import { maskSecrets } from "./mask.ts";
 
 /** Minutes in {@link Summary.minutes}. */
 export const MINUTES = 30;
-const RECENT_MINUTES = 5; // what {@link Summary.delivered} and {@link Summary.failed} count
+/** Minutes that {@link Summary.delivered} and {@link Summary.failed} count. */
+export const RECENT_MINUTES = 5;
 const MINUTE_MS = 60 * 1000;
 const FAILURES = 6;
 const SHOWN = 500; // characters of a name or a reason: Bull Board has all of it
