@@ -19,7 +19,7 @@ import { DeliveryWorker, type Job } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Config } from "../settings/config.ts";
-import { createSuspects, withSuspects } from "../suspects.ts";
+import { createSuspects, withSuspects } from "./suspects.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 const MAX_AHEAD = 64; // jobs in hand beyond the slots: they are on their way from Valkey, or back to it

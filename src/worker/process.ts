@@ -16,9 +16,9 @@ import { onSignals } from "../runtime/signals.ts";
 import { exitWithoutDatabase, loadConfigOrAnswer } from "../settings/check.ts";
 import { findMisspelt } from "../settings/config.ts";
 import { connectValkey, troubleOf } from "../valkey/connection.ts";
-import { endWhenHung } from "../watchdog.ts";
 import { drain } from "./drain.ts";
 import { createPipeline } from "./pipeline.ts";
+import { endWhenHung } from "./watchdog.ts";
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "worker",

@@ -1,10 +1,14 @@
 /**
  * Ends this process when it can no longer end itself.
  */
-const TURN_MS = 1000; // 1 s
+const TURN_MS = 1000; // 1 s: how often a loop shows that it turns
+const LOOK_MS = 5 * 1000; // 5 s: how often the thread looks whether it did
+const ORPHAN_MS = 250; // how often it looks for the parent
 
 /** What the thread looks at. */
 export interface Watch {
+  /** How often, ms. */
+  readonly tickMs: number;
   /** Its process ends with this one, by its pid. */
   readonly parent?: number;
   readonly loop?: { readonly turns: Int32Array; readonly hungMs: number };
@@ -12,7 +16,7 @@ export interface Watch {
 
 /** End this process when its parent is gone, whatever it is at. */
 export function endWithParent(pid: number): void {
-  startThread({ parent: pid });
+  startThread({ tickMs: ORPHAN_MS, parent: pid });
 }
 
 /**
@@ -26,7 +30,7 @@ export function endWithParent(pid: number): void {
 export function endWhenHung(hungMs: number): void {
   if (process.execArgv.some((arg) => arg.startsWith("--inspect"))) return;
   const turns = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-  startThread({ loop: { turns, hungMs } });
+  startThread({ tickMs: LOOK_MS, loop: { turns, hungMs } });
   setInterval(() => Atomics.add(turns, 0, 1), TURN_MS).unref();
 }
 

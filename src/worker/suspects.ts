@@ -6,14 +6,14 @@
  * a job that ends such processes, alone in each, again and again, fails as poison.
  */
 
-import type { FaultCode } from "./delivery/outcome.ts";
-import type { Sender } from "./http/sender.ts";
-import type { Metrics } from "./monitoring/metrics.ts";
-import { queueKeys } from "./queue/layout.ts";
-import { AttemptFailed, DelayedError, type DeliveryWorker, type Job, Parked } from "./queue/worker.ts";
-import type { Logger } from "./runtime/logger.ts";
+import type { FaultCode } from "../delivery/outcome.ts";
+import type { Sender } from "../http/sender.ts";
+import type { Metrics } from "../monitoring/metrics.ts";
+import { queueKeys } from "../queue/layout.ts";
+import { AttemptFailed, DelayedError, type DeliveryWorker, type Job, Parked } from "../queue/worker.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { Valkey } from "../valkey/connection.ts";
 import { type Child, type Settlement, startChild } from "./suspect-child.ts";
-import type { Valkey } from "./valkey/connection.ts";
 
 const TOGETHER = 64; // suspects in one process, at most
 const MAX_WAITING = 256; // for each of the two processes; more would only hold locks

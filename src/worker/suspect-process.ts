@@ -2,16 +2,16 @@
  * The process in which a worker runs suspects, see suspects.ts. It takes orders over IPC, makes an attempt of each job, and reports what
  * came of it: the worker acknowledges.
  */
-import "./valkey/wire.ts";
-import type { Gate } from "./isolation/port.ts";
-import { createMetrics } from "./monitoring/metrics.ts";
-import { AttemptFailed, DelayedError, Parked } from "./queue/worker.ts";
-import { createLogger } from "./runtime/logger.ts";
-import { loadConfigOrExit } from "./settings/config.ts";
+import "../valkey/wire.ts";
+import type { Gate } from "../isolation/port.ts";
+import { createMetrics } from "../monitoring/metrics.ts";
+import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
+import { createLogger } from "../runtime/logger.ts";
+import { loadConfigOrExit } from "../settings/config.ts";
+import { connectValkey } from "../valkey/connection.ts";
+import { createPipeline } from "./pipeline.ts";
 import { type Counted, type Order, type Report, reportLife, type Settlement } from "./suspect-child.ts";
-import { connectValkey } from "./valkey/connection.ts";
 import { endWithParent } from "./watchdog.ts";
-import { createPipeline } from "./worker/pipeline.ts";
 
 /** The worker gives it no more than may go at once. */
 const OPEN: Gate = { admit: () => ({ kind: "go" }), release() {}, openCircuits: 0, listOpen: () => [] };

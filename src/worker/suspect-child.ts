@@ -2,8 +2,8 @@
  * The process in which suspects run, as their worker sees it: orders go in, reports come out, and it is killed when it hangs.
  */
 
-import type { FaultCode } from "./delivery/outcome.ts";
-import type { Metrics } from "./monitoring/metrics.ts";
+import type { FaultCode } from "../delivery/outcome.ts";
+import type { Metrics } from "../monitoring/metrics.ts";
 
 const TICK_MS = 1000; // 1 s: how often each looks for the other
 
