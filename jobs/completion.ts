@@ -1,5 +1,5 @@
 /**
- * The completion hook: what is kept of an attempt, whatever came of it.
+ * The completion hook: records every attempt, whatever its outcome.
  */
 
 import { errorCode, isDelivered, type Outcome, statusCode, tlsCause } from "../src/delivery/outcome.ts";
@@ -9,10 +9,10 @@ import type { Attempt, AttemptLog } from "../src/log/attempts.ts";
 import type { Metrics } from "../src/monitoring/metrics.ts";
 import type { Logger } from "../src/runtime/logger.ts";
 
-/** One attempt, finished. */
+/** A finished attempt. */
 export interface Completion {
   readonly event: WebhookEvent;
-  /** The job's id, for the operator. */
+  /** The job's id, so that operators can find it in Bull Board. */
   readonly job: string;
   /** UUID of this attempt. */
   readonly delivery: string;
@@ -25,17 +25,16 @@ export interface Completion {
 }
 
 /**
- * Called at the end of every attempt and awaited before the job is acknowledged. By then the log line is on its way over
- * the connection that takes the acknowledgement, ahead of it, so that a crash cannot lose the line alone.
+ * Called at the end of every attempt and awaited before the job is acknowledged. It resolves once the log entry has been sent
+ * on the connection that will carry the acknowledgement, so that a crash cannot lose the entry of an acknowledged job.
  */
 export type Completed = (completion: Completion) => Promise<void>;
 
 /**
- * Make the hook: attempt → the user's log, metrics, one line of output.
+ * Create the hook, which writes each attempt to the user's log, the metrics, and one line of output.
  *
- * Nothing in it can change the verdict: the receiver has answered, and a log that cannot be written must not send the
- * event again. An attempt that ended through a fault of ours is no attempt, and is not in the user's log, unless the
- * delivery ends with it.
+ * It never changes the verdict: the receiver has already answered, and a failed log write must not cause another delivery. A
+ * deferred attempt (a fault of ours) is not counted as one, so it is left out of the user's log.
  */
 export function createCompletion({
   log,
@@ -64,7 +63,7 @@ export function createCompletion({
     };
     metrics.attempted(event.type, outcome);
     if (verdict.kind === "give_up" && verdict.cause === "backlog_full") metrics.backlogFull();
-    const line = { user: event.userId, ...entry, ...causeOf(outcome), verdict: verdict.kind, ...pauseOf(verdict) };
+    const line = { user: event.userId, ...entry, ...causeOf(outcome), verdict: verdict.kind, ...retryDelayOf(verdict) };
     logger.info(line, "delivery.attempted");
     if (verdict.kind === "defer") return;
     await new Promise<void>((onSent) => {
@@ -80,11 +79,11 @@ export function createCompletion({
   };
 }
 
-/** Every cause, for the operator's line alone: that of `dns` would show a customer which internal names there are. */
+/** Includes causes that customers must not see: the cause of a `dns` failure would reveal which internal names exist. */
 function causeOf(outcome: Outcome): { cause?: string } {
   return "cause" in outcome && outcome.cause !== undefined ? { cause: outcome.cause } : {};
 }
 
-function pauseOf(verdict: Verdict): { retry_in_ms?: number } {
+function retryDelayOf(verdict: Verdict): { retry_in_ms?: number } {
   return verdict.kind === "retry" || verdict.kind === "defer" ? { retry_in_ms: verdict.delayMs } : {};
 }

@@ -1,5 +1,5 @@
 /**
- * The processor: one attempt of one delivery, from the job to its settlement. The file to read first.
+ * The processor: runs one attempt of one delivery, from parsing the job to settling it. Read this file first.
  */
 
 import { ContractError, type ContractOptions, parseEvent } from "../src/delivery/contract.ts";
@@ -8,7 +8,7 @@ import { buildRequest, endpointKey, type WebhookEvent } from "../src/delivery/re
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/delivery/retry.ts";
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
-import type { Candidate, Gate, Permit, Turn } from "../src/isolation/gate.ts";
+import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
 
@@ -17,13 +17,13 @@ export interface DeliverOptions extends ContractOptions {
   readonly backlog: Backlog;
   readonly sender: Pick<Sender, "send">;
   readonly completed: Completed;
-  /** Called for a job that broke the contract. */
+  /** Called for a job that breaks the contract. */
   readonly rejected: (job: Job, reason: string) => void;
-  /** Called for a job that waits in the process for an endpoint which may well not answer. */
+  /** Called for a job that waits in this process for an endpoint that may not be answering. */
   readonly held: (userId: string) => void;
-  /** Called for a job that may not go yet, before it is parked. */
-  readonly parked: (turn: Extract<Turn, { kind: "park" }>, userId: string) => void;
-  /** How long an event may be put off, in ms, from when it was due. */
+  /** Called for a job that the gate does not admit yet, just before it is parked. */
+  readonly parked: (decision: ParkDecision, userId: string) => void;
+  /** How long past its due time an event may still be delivered, in ms. */
   readonly maxAgeMs: number;
   /** Epoch ms. */
   readonly now?: () => number;
@@ -31,45 +31,47 @@ export interface DeliverOptions extends ContractOptions {
   readonly random?: () => number;
 }
 
+type ParkDecision = Extract<Decision, { kind: "park" }>;
+
 const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
 const BACKLOG_FULL: Outcome = { kind: "backlog_full", durationMs: 0 };
 const DATA_GONE = "the job's data is gone: it has no name, no data and no timestamp";
-const TOO_MANY_WAIT: Verdict = { kind: "give_up", cause: "backlog_full" };
+const GIVE_UP_FULL: Verdict = { kind: "give_up", cause: "backlog_full" };
 const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
-/** Make the processor that {@link Process} describes. */
+/** Create the processor. {@link Process} describes its contract with the queue. */
 export function createDeliver(options: DeliverOptions): Process {
   const { gate, backlog, sender, completed, held, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
 
   return async function deliver(job, token, policy) {
-    const event = parse(job, options); // a broken contract is never retried
+    const event = parse(job, options); // a job that breaks the contract is never retried
     const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const traffic = describeTraffic(event, job);
     const hasWaited = job.attemptsStarted > 1;
-    const isOver = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
-    const turn = isOver ? BACKLOG_FULL : await takeTurn();
-    if (turn.kind === "park" && (now() < dueAt + maxAgeMs || isOldButNew(job, turn))) {
+    const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
+    const decision = isOverBacklog ? BACKLOG_FULL : await admit();
+    if (decision.kind === "park" && (now() < dueAt + maxAgeMs || wasOldOnArrival(job, decision))) {
       backlog.join(traffic);
-      parked(turn, event.userId);
-      throw new Parked(turn.retryAt); // no slot held, no attempt used
+      parked(decision, event.userId);
+      throw new Parked(decision.retryAt); // frees the slot and uses no attempt
     }
 
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = turn.kind === "go" ? await send(turn) : turn.kind === "park" ? EXPIRED : turn;
+    const outcome = decision.kind === "go" ? await send(decision) : decision.kind === "park" ? EXPIRED : decision;
 
     const ageMs = now() - dueAt;
     let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
-    if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = TOO_MANY_WAIT;
+    if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = GIVE_UP_FULL;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
     await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
 
-    async function takeTurn(): Promise<Turn> {
-      const asked = gate.admit(traffic);
-      if (asked.kind === "wait" && !asked.isProven) held(event.userId);
-      return asked.kind === "wait" ? await asked.turn : asked; // the wait is 250 ms at most
+    async function admit(): Promise<Decision> {
+      const answer = gate.admit(traffic);
+      if (answer.kind === "wait" && !answer.isProven) held(event.userId);
+      return answer.kind === "wait" ? await answer.decision : answer; // resolves within 250 ms
     }
 
     async function send(permit: Permit): Promise<Outcome> {
@@ -78,7 +80,7 @@ export function createDeliver(options: DeliverOptions): Process {
         result = await sender.send(buildRequest(event, delivery, startedAt), job.id as string);
         return result;
       } finally {
-        gate.release(permit, result); // whatever happened, or its slot would be lost for good
+        gate.release(permit, result); // even if sending throws: otherwise the slot leaks
       }
     }
   };
@@ -95,7 +97,7 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
   }
 }
 
-/** What the gate and the backlog need to know. */
+/** The fields that the gate and the backlog decide by. */
 function describeTraffic(
   { endpoint: { url }, userId, body, timestampMs }: WebhookEvent,
   job: Job,
@@ -110,14 +112,14 @@ function describeTraffic(
   };
 }
 
-const FIRST_TURNS = 10;
+const MAX_PARKS_WHEN_OLD = 10;
 
 /**
- * An event may be old when it comes: redelivered by hand, or after days without a worker. It is not its endpoint that has
- * kept it waiting, so it may wait some turns for room, as long as the endpoint answers.
+ * Whether an event past its maximum age may be parked anyway. One that was redelivered by hand, or enqueued while no worker ran,
+ * is old before its first attempt, through no fault of the endpoint: it may be parked a few times, unless a circuit is open.
  */
-function isOldButNew(job: Job, { reason }: Extract<Turn, { kind: "park" }>): boolean {
-  return reason !== "circuit" && job.attemptsStarted - job.attemptsMade <= FIRST_TURNS;
+function wasOldOnArrival(job: Job, { reason }: ParkDecision): boolean {
+  return reason !== "circuit" && job.attemptsStarted - job.attemptsMade <= MAX_PARKS_WHEN_OLD;
 }
 
 const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
@@ -128,7 +130,7 @@ const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
   backlog_full: ", more events wait than WEBHOOK_MAX_BACKLOG",
 };
 
-/** Tell BullMQ: a small result, or a small error that carries the pause before the next attempt. */
+/** Translate the verdict for BullMQ: a short result, or an error that carries the delay before the next attempt. */
 async function settle(job: Job, token: string, outcome: Outcome, verdict: Verdict, nowMs: number): Promise<string> {
   const phrase = describeOutcome(outcome);
   switch (verdict.kind) {
@@ -143,11 +145,11 @@ async function settle(job: Job, token: string, outcome: Outcome, verdict: Verdic
   }
 }
 
-/** Our own fault: the job goes back as it was. */
+/** Return a job to the queue after a fault of ours, without using an attempt. */
 async function handBack(job: Job, token: string, outcome: Outcome, retryAt: number): Promise<never> {
-  if (outcome.kind === "fault" && outcome.code === "lock_lost") throw new DelayedError(); // another worker has it already
+  if (outcome.kind === "fault" && outcome.code === "lock_lost") throw new DelayedError(); // another worker already owns it
   if (outcome.kind === "fault" && outcome.code === "shutdown") {
-    await job.moveToWait(token); // to the head of the line
+    await job.moveToWait(token); // to the head of the queue
     throw new DelayedError();
   }
   await job.moveToDelayed(retryAt, token);

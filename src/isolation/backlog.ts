@@ -1,10 +1,10 @@
 /**
- * How many events may wait for one endpoint, and of one user: a dead endpoint at 100 events a second would fill Valkey within
- * days, and then every backend is refused.
+ * Bounds how many events may wait for one endpoint, and for one user: a dead endpoint that gets 100 events a second would fill
+ * Valkey within days, and then no producer could enqueue anything.
  *
- * Events that are parked, or wait for a retry, stand in a line of their endpoint and in one of their user. What goes at its
- * first attempt is in no line and costs nothing. Over the bound, the oldest events of a line are called back before their
- * time, and a worker that picks one up gives it up as `backlog_full`, without another attempt.
+ * Each event that is parked, or waits for a retry, is listed twice: in the line of its endpoint and in that of its user. An event
+ * delivered at its first attempt is never listed and costs nothing. When a line exceeds the bound, its oldest events are promoted,
+ * and the worker that takes one gives it up as `backlog_full`, without another attempt.
  */
 import { createHash } from "node:crypto";
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
@@ -13,43 +13,45 @@ import type { Logger } from "../runtime/logger.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
-const MAX_CALLED = 100; // of a line by one script
-const MAX_FULL = 10_000; // lines known to be full; there are few
-const PATIENCE_MS = 1000; // 1 s for Valkey's answer about a full line: a job must not wait for it until its lock is gone
+const MAX_PROMOTED = 100; // per line and script
+const MAX_FULL = 10_000; // full lines to remember
+const PATIENCE_MS = 1000; // 1 s to wait for Valkey's answer about a full line, well below the life of the job's lock
 
 /**
  * Key: `webhooks:backlog:<queue>:<line>`, a sorted set; member: a job's id; score: epoch ms at which its event was enqueued.
- * `<line>` is `e` and a hash of the endpoint's URL, or `u` and one of the user's id. Expires when nothing has joined for
- * twice as long as an event may wait.
+ * `<line>` is `e` and a hash of the endpoint's URL, or `u` and a hash of the user's id. Expires when nothing has joined for twice
+ * as long as an event may wait.
  */
 const lineKey = (queue: string, kind: "e" | "u", name: string) =>
   `webhooks:backlog:${queue}:${kind}${createHash("sha1").update(name).digest("base64url")}`;
 
-/** The two lines in which an event may wait: of its endpoint, by `endpointKey`, and of its user. */
+/** The keys of the two lines that list an event: its endpoint's (`endpoint` is an `endpointKey`) and its user's. */
 export const backlogLines = (queue: string, endpoint: string, user: string): [endpoint: string, user: string] => [
   lineKey(queue, "e", endpoint),
   lineKey(queue, "u", user),
 ];
 
 /**
- * KEYS: delayed, marker, then the two lines of each job. ARGV: prefix of job keys, bound, expiry in ms, now in epoch ms; then
- * for each job its id and score. Calls the oldest that are too many: twice as many as came, so that a line shrinks. Returns three
- * numbers for each job: 0 if it is itself among the oldest, and has left its lines, else 1; then for each of its lines 1 if that
- * is full, else 0.
+ * Adds jobs to their lines, and promotes the oldest jobs of lines over the bound: up to two for each one added, so that the line
+ * shrinks.
+ *
+ * KEYS: delayed, marker, then the two lines of each job. ARGV: prefix of job keys, bound, expiry in ms, now in epoch ms; then for
+ * each job its id and score. Returns three numbers per job: 1 if it may wait, or 0 if it is itself among the excess and has been
+ * removed from its lines; then for each of its lines 1 if that is full, else 0.
  */
 const JOIN = `
 local prefix, bound, expiry, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local added, states, called = {}, {}, 0
+local added, states, promoted = {}, {}, 0
 for i = 3, #KEYS do
   local job = 5 + 2 * math.floor((i - 3) / 2)
   redis.call("ZADD", KEYS[i], ARGV[job + 1], ARGV[job])
   added[KEYS[i]] = (added[KEYS[i]] or 0) + 1
 end
-local function call(line, most)
+local function promote(line, most)
   for _, id in ipairs(redis.call("ZRANGE", line, 0, most - 1)) do
     if redis.call("ZSCORE", KEYS[1], id) then
-      redis.call("ZADD", KEYS[1], now * ${DELAYED_SCORE_PER_MS} + called, id)
-      called = called + 1
+      redis.call("ZADD", KEYS[1], now * ${DELAYED_SCORE_PER_MS} + promoted, id)
+      promoted = promoted + 1
     elseif redis.call("EXISTS", prefix .. id) == 0 or redis.call("HEXISTS", prefix .. id, "finishedOn") == 1 then
       redis.call("ZREM", line, id) -- its worker died, or it was removed by hand
     end
@@ -72,16 +74,16 @@ for i = 3, #KEYS, 2 do
 end
 for line, count in pairs(added) do
   local excess = redis.call("ZCARD", line) - bound
-  if excess > 0 then call(line, math.min(excess, 2 * count, ${MAX_CALLED})) end
+  if excess > 0 then promote(line, math.min(excess, 2 * count, ${MAX_PROMOTED})) end
   redis.call("PEXPIRE", line, expiry)
 end
-if called > 0 then redis.call("ZADD", KEYS[2], now, "${DELAYED_MARKER}") end
+if promoted > 0 then redis.call("ZADD", KEYS[2], now, "${DELAYED_MARKER}") end
 return states`;
 
 /** An event that has to wait. */
 export interface Waiting {
   readonly job: string;
-  /** The whole URL, with its query. */
+  /** The full URL, with its query. */
   readonly endpoint: string;
   readonly user: string;
   /** When it was enqueued, epoch ms. */
@@ -89,16 +91,16 @@ export interface Waiting {
 }
 
 export interface Backlog {
-  /** Whether a line of this event is known to be full: then it must be asked for a place before it is tried again. */
+  /** Whether a line of this event is known to be full. If so, `join` before the next attempt, and go by its result. */
   isFull(event: Waiting): boolean;
   /**
-   * An event has to wait, for its turn or for a retry; joining again changes nothing.
+   * List an event that has to wait, parked or for a retry. Idempotent.
    *
-   * @returns false when it is among the oldest of a full line: it must be given up. Never rejects, and takes a second at the most:
-   *          while Valkey is away or refuses, all may wait
+   * @returns false when it is among the oldest of a full line, and must be given up. Resolves within 1 s and never rejects: while
+   *          Valkey is unreachable or refuses writes, every event may wait
    */
   join(event: Waiting): boolean | Promise<boolean>;
-  /** An event that has waited is delivered, or given up. */
+  /** Remove an event that has waited and is now delivered or given up. */
   leave(event: Waiting): void;
 }
 
@@ -108,7 +110,7 @@ export interface BacklogOptions {
   readonly queue: string;
   /** The prefix of its keys. */
   readonly prefix: string;
-  /** Events that may wait in one line. */
+  /** How many events may wait in one line. */
   readonly bound: number;
   /** How long an event may wait, ms. */
   readonly maxAgeMs: number;
@@ -154,7 +156,7 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
   const leaving = perTurn((events: Waiting[]) => {
     const pipeline = valkey.pipeline();
     for (const event of events) for (const line of linesOf(event)) pipeline.zrem(line, event.job);
-    pipeline.exec().catch(() => {}); // what is left there is found when its line is full
+    pipeline.exec().catch(() => {}); // JOIN removes leftovers once the line is full
   });
 
   function linesOf({ endpoint, user }: Waiting): [string, string] {
@@ -173,7 +175,7 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
     join(event) {
       const lines = linesOf(event);
       const mayWait = new Promise<boolean>((resolve) => joining.add({ ...event, lines, resolve }));
-      return isFull(lines) ? within(PATIENCE_MS, mayWait, true) : true; // nobody waits for the answer while there is room
+      return isFull(lines) ? within(PATIENCE_MS, mayWait, true) : true; // below the bound, there is no need to wait for the answer
     },
     leave: (event) => leaving.add(event),
   };

@@ -1,35 +1,35 @@
 /**
- * Bulkheads: how much of a worker one endpoint, one host and one user may fill.
+ * Bulkheads: how much of a worker's capacity one endpoint, one host and one user may use.
  *
- * By dynamic threshold, as in switches with shared memory: each may have a part of what is *still free*, so that something
- * always is. How much counts as free depends on how far an endpoint is trusted. Bytes are shared out
- * as attempts are. Pure.
+ * They use dynamic thresholds, as shared-memory switches do: each party may use a fraction of what is *still free*, so some
+ * capacity always stays free. How much counts as free depends on the endpoint's {@link Standing}. Attempts and bytes in flight
+ * are shared by the same rule. Pure.
  */
 import { type Endpoint, type Standing, Usage } from "./endpoint.ts";
 
-/** Old attempts for each slot: they cost a socket, not time. */
+/** Old attempts allowed per slot: each costs a socket and little else. */
 export const OLD_PER_SLOT = 8;
-/** What may be filled by endpoints of that standing, in attempts for each slot. The last ninth is for those that answer quickly. */
+/** How much endpoints of each standing may use, in attempts per slot. Only quick ones may use the last ninth. */
 const CEILING = { silent: 6, slow: 7, untried: 8, quick: OLD_PER_SLOT + 1 } satisfies Record<Standing, number>;
 const ENDPOINT_SHARE = 1 / 8; // of what is free
-const GROUP_SHARE = 1 / 2; // of what is free, for a host that is silent or unknown, and for a user's endpoints that are
+const GROUP_SHARE = 1 / 2; // of what is free: for an unproven host, and for all unproven endpoints of a user
 
-/** What is to go, or has gone. */
+/** The resources of one attempt, waiting or in flight. */
 export interface Load {
   readonly endpoint: Endpoint;
   readonly user: string;
   readonly bytes: number;
-  /** The job's id, if it can be called back by it. */
+  /** The job's id, if it can be promoted. */
   readonly job?: string | undefined;
 }
 
 export class Bulkheads {
   readonly all = new Usage();
-  readonly #suspects = new Usage(); // of which no quick answer was to be expected
-  readonly #users = new Map<string, Usage>(); // suspect attempts by user, while there are any
+  readonly #suspects = new Usage(); // attempts to endpoints that were not quick when they started
+  readonly #users = new Map<string, Usage>(); // suspects in flight by user
   readonly #attempts: number;
 
-  /** @param bytes  of bodies in flight; a single attempt may exceed it */
+  /** @param bytes  budget for bodies in flight; a single attempt may exceed it */
   constructor(
     slots: number,
     private readonly bytes: number,
@@ -37,7 +37,7 @@ export class Bulkheads {
     this.#attempts = slots * CEILING.quick;
   }
 
-  /** How much is free for endpoints of that standing. */
+  /** How much is free for endpoints of a standing. */
   free(of: "attempts" | "bytes", standing: Standing): number {
     const size = of === "attempts" ? this.#attempts : this.bytes;
     const free = size - this.all[of];
@@ -45,7 +45,7 @@ export class Bulkheads {
     return Math.min(free, (size * CEILING[standing]) / CEILING.quick - this.#suspects[of]);
   }
 
-  /** What there is too little of for one more attempt; undefined when there is enough. */
+  /** What is lacking for one more attempt; undefined when nothing is. A worker without attempts always takes one. */
   shortage({ endpoint, user, bytes }: Load): "share" | "memory" | undefined {
     if (this.all.attempts === 0) return undefined;
     const { standing } = endpoint;
@@ -53,7 +53,7 @@ export class Bulkheads {
     return this.#fits("bytes", bytes, endpoint, user, standing) ? undefined : "memory";
   }
 
-  /** @returns whether the attempt counts as a suspect: to be given back with it */
+  /** @returns whether the attempt counts as a suspect; pass it to {@link Bulkheads.release} */
   take({ endpoint, user, bytes }: Load): boolean {
     const isSuspect = endpoint.standing !== "quick";
     this.all.add(1, bytes);
@@ -67,7 +67,7 @@ export class Bulkheads {
     return true;
   }
 
-  giveBack({ endpoint, user, bytes }: Load, isSuspect: boolean): void {
+  release({ endpoint, user, bytes }: Load, isSuspect: boolean): void {
     this.all.add(-1, bytes);
     endpoint.usage.add(-1, bytes);
     endpoint.host.usage.add(-1, bytes);

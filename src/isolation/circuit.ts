@@ -1,24 +1,22 @@
 /**
- * A circuit breaker. It opens after silence, stays open for 5 seconds and then lets one probe at a time through, each
- * twice as long after the last, 60 seconds at most. Every endpoint has one; so has every host, since all endpoints of a
- * provider fail together, and every user on a host, so that one user's dead endpoints do not block the
- * host for anyone else. Pure.
+ * A circuit breaker. It opens after silence, and from then on admits one probe at a time: the first after 5 seconds, then with
+ * the interval doubling up to 60 seconds. Each endpoint has one; so does each host, since all endpoints of a provider fail
+ * together, and each user on a host, so that one user's dead endpoints do not block the host for everyone else. Pure.
  *
- * Only silence counts: a timeout, a refused or broken connection, a name that does not resolve, anything but an HTTP status.
- * Silence during which the same party
- * was heard on another attempt counts for nothing.
+ * Only silence counts: a timeout, a refused or broken connection, a name that does not resolve, anything but an HTTP status. It is
+ * ignored if the endpoint or host answered any attempt while this one was in flight.
  */
 
-const WITNESSES_TO_OPEN = 5; // attempts of an endpoint; different endpoints of a host
+const SILENCES_TO_OPEN = 5; // attempts, for an endpoint's circuit; distinct endpoints, for a host's
 const FIRST_OPEN_MS = 5 * 1000; // 5 s until the first probe
 const MAX_OPEN_MS = 60 * 1000; // 1 min between probes: how late a recovery may be noticed
-const MIN_RETURN_MS = 5 * 1000; // 5 s: jobs that are not to probe come back no sooner
-const MAX_RETURN_MS = 5 * 60 * 1000; // 5 min, and no later
-const RESERVED_MS = 1000; // 1 s in which a due probe is kept for the user whose turn it is
-const RECHECK_MS = 2 * 1000; // 2 s until a job that is to probe looks whether the last probe has ended
-const MAX_USERS = 64; // who take turns at probing one circuit
+const MIN_RETURN_MS = 5 * 1000; // 5 s, the shortest delay of jobs that are not probes
+const MAX_RETURN_MS = 5 * 60 * 1000; // 5 min, their longest delay
+const RESERVED_MS = 1000; // 1 s for which a due probe is reserved for the user whose turn it is
+const RECHECK_MS = 2 * 1000; // 2 s until a job chosen to probe checks whether the current probe has ended
+const MAX_USERS = 64; // users who take turns at probing one circuit
 
-/** An attempt, as far as a circuit is concerned. */
+/** An attempt, as a circuit sees it. */
 export interface Trial {
   readonly user: string;
   /** On the monotonic clock, ms. */
@@ -26,15 +24,15 @@ export interface Trial {
 }
 
 export class Circuit {
-  /** When it was last heard, on the monotonic clock. */
+  /** When the endpoint or host last answered, on the monotonic clock. */
   answeredAt = Number.NEGATIVE_INFINITY;
-  #silent: Map<unknown, string> | undefined; // who was silent since, and for which user
+  #silent: Map<unknown, string> | undefined; // silences since the last answer: source to user
   #openedAt = 0;
   #openMs = 0;
   #openUntil = 0; // 0 while it is closed
   #probe: Trial | undefined;
-  #calledFor = 0; // the opening for which a prober was called
-  readonly #turns = new Map<string, number>(); // users that were refused, and when a job of each comes to probe
+  #promotedFor = 0; // the #openUntil for which a parked job was promoted to probe
+  readonly #turns = new Map<string, number>(); // by refused user: when one of their jobs returns to probe
 
   /**
    * @param name      for {@link Gate.listOpen}: an endpoint or a host
@@ -49,26 +47,26 @@ export class Circuit {
     return this.#openUntil > 0;
   }
 
-  /** It has answered, and has not been silent since. */
+  /** Whether the endpoint or host has answered, and has not been silent since. */
   get isProven(): boolean {
     return this.answeredAt > Number.NEGATIVE_INFINITY && this.#silent === undefined;
   }
 
-  /** Whether an attempt may go: any while it is closed; one probe, of the user whose turn it is, once that is due. */
+  /** Whether to admit an attempt: always while closed; while open, one probe once it is due, by the user whose turn it is. */
   admits(user: string, nowMs: number): boolean {
     if (!this.isOpen) return true;
     if (this.#probe !== undefined || nowMs < this.#openUntil) return false;
     return nowMs >= this.#openUntil + RESERVED_MS || this.#nextUser(user) === user;
   }
 
-  /** Users whose endpoints were not silent here go first, then those who have not probed for longest. */
+  /** Users without silent endpoints go first, then those whose last probe is longest ago. */
   #nextUser(otherwise: string): string {
     const silent = new Set(this.#silent?.values());
     for (const user of this.#turns.keys()) if (!silent.has(user)) return user;
     return this.#turns.keys().next().value ?? otherwise;
   }
 
-  /** An attempt goes. While the circuit is open, it is the probe, and its user the last whose turn comes again. */
+  /** An attempt starts. While the circuit is open, it is the probe, and its user moves to the end of the rotation. */
   started(trial: Trial): void {
     if (!this.isOpen) return;
     this.#probe = trial;
@@ -76,8 +74,8 @@ export class Circuit {
   }
 
   /**
-   * When a refused job should come back, on the monotonic clock. One job of each user comes to probe; undefined for the
-   * others, which come back after {@link Circuit.returnMs}.
+   * When a refused job should return to probe, on the monotonic clock. One job of each user does; undefined for the others, which
+   * return after {@link Circuit.returnMs}.
    */
   probeAt(user: string, nowMs: number): number | undefined {
     const isKnown = this.#turns.has(user);
@@ -88,23 +86,23 @@ export class Circuit {
     return at;
   }
 
-  /** As long as the outage has lasted, within bounds: a job is put off once per doubling of it. */
+  /** The delay of other refused jobs: the length of the outage so far, within bounds. A job is parked once per doubling of it. */
   returnMs(nowMs: number): number {
     return Math.min(MAX_RETURN_MS, Math.max(MIN_RETURN_MS, nowMs - this.#openedAt));
   }
 
-  /** Whether a parked job should be called to probe: the probe is due, nobody came, and none was called since it opened. */
+  /** Whether to promote a parked job to probe: the probe is overdue, and no job has been promoted for it yet. */
   needsProber(nowMs: number): boolean {
     const isDue = this.#probe === undefined && nowMs >= this.#openUntil + RESERVED_MS;
-    return isDue && this.#calledFor !== this.#openUntil;
+    return isDue && this.#promotedFor !== this.#openUntil;
   }
 
-  /** A parked job was called to probe. */
-  proberCalled(): void {
-    this.#calledFor = this.#openUntil;
+  /** A parked job was promoted to probe. */
+  proberPromoted(): void {
+    this.#promotedFor = this.#openUntil;
   }
 
-  /** Any attempt was answered: the circuit closes. */
+  /** An attempt, probe or not, was answered: the circuit closes. */
   answered(nowMs: number): void {
     this.answeredAt = nowMs;
     if (this.#silent === undefined) return;
@@ -114,16 +112,16 @@ export class Circuit {
     this.#turns.clear();
   }
 
-  /** @param witness  what was silent: the attempt for an endpoint's circuit, the endpoint for a host's */
-  silent(trial: Trial, witness: unknown, nowMs: number): void {
+  /** @param source  what was silent: for an endpoint's circuit the attempt, for a host's circuit the endpoint */
+  silent(trial: Trial, source: unknown, nowMs: number): void {
     if (trial.startedAt < this.answeredAt) return;
     if (this.isOpen && trial !== this.#probe) return; // sent before it opened
     this.#silent ??= new Map();
     const isNewUser = ![...this.#silent.values()].includes(trial.user);
-    if (this.#silent.size < (isNewUser ? MAX_USERS : WITNESSES_TO_OPEN)) this.#silent.set(witness, trial.user);
+    if (this.#silent.size < (isNewUser ? MAX_USERS : SILENCES_TO_OPEN)) this.#silent.set(source, trial.user);
     if (!this.isOpen) {
       const users = new Set(this.#silent.values()).size;
-      if (this.#silent.size < WITNESSES_TO_OPEN || users < this.minUsers) return;
+      if (this.#silent.size < SILENCES_TO_OPEN || users < this.minUsers) return;
       this.#openedAt = nowMs;
     }
     this.#openMs = this.isOpen ? Math.min(this.#openMs * 2, MAX_OPEN_MS) : FIRST_OPEN_MS;
@@ -131,7 +129,7 @@ export class Circuit {
     this.#probe = undefined;
   }
 
-  /** The attempt ended without saying anything: another may probe. */
+  /** The attempt ended without evidence either way: another may probe. */
   undecided(trial: Trial): void {
     if (trial === this.#probe) this.#probe = undefined;
   }

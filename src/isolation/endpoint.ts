@@ -1,5 +1,5 @@
 /**
- * What a worker knows of one endpoint and of the host it is on. Pure.
+ * What a worker knows about an endpoint and its host. Pure.
  */
 import { isSilence, type Outcome } from "../delivery/outcome.ts";
 import { Circuit, type Trial } from "./circuit.ts";
@@ -8,17 +8,21 @@ import { Schedule } from "./pacing.ts";
 import { WaitingLine } from "./waiting-line.ts";
 
 const SMOOTHING = 0.2; // weight of the newest duration in the average
-const ASSUMED_MS = 20; // duration of an attempt before there was an answer
+const ASSUMED_MS = 20; // duration assumed before the first answer
 const QUICK_MS = 1000; // 1 s
-const MAX_USERS = 64; // users of one host with a circuit of their own; a few hundred bytes each
+const MAX_USERS = 64; // users with a circuit of their own on one host; a few hundred bytes each
 
 /**
- * How far an endpoint is trusted, which decides how much of the worker it may fill: it answers within a second, it answers,
- * nobody has tried it yet, or it has not answered yet or not since its last silence.
+ * How much an endpoint is trusted, which decides how much of the worker it may use.
+ *
+ * - `quick`    answers within a second on average
+ * - `slow`     answers, but takes longer
+ * - `untried`  has not been attempted yet
+ * - `silent`   has not answered yet, or not since it was last silent
  */
 export type Standing = "quick" | "slow" | "untried" | "silent";
 
-/** Attempts in flight, and the bytes of their bodies. */
+/** Attempts in flight, and the total size of their bodies. */
 export class Usage {
   attempts = 0;
   bytes = 0;
@@ -29,11 +33,11 @@ export class Usage {
   }
 }
 
-/** An origin. */
+/** The origin that one or more endpoints share. */
 export class Host {
   readonly usage = new Usage();
   readonly circuit: Circuit;
-  /** Circuits that are open, or may open, for one user alone. */
+  /** Circuits that hold back a single user; one is created at the user's first silence. */
   readonly userCircuits = new Map<string, Circuit>();
   /** How many of its endpoints are remembered. */
   endpoints = 0;
@@ -46,12 +50,12 @@ export class Host {
     return [this.circuit, ...this.userCircuits.values()];
   }
 
-  /** The circuit of one user; undefined when more users are silent here than can be told apart. */
+  /** A user's circuit, created if needed; undefined when too many users have one already. */
   circuitOf(user: string): Circuit | undefined {
     const known = this.userCircuits.get(user);
     if (known !== undefined || this.userCircuits.size >= MAX_USERS) return known;
     const circuit = new Circuit(this.origin);
-    circuit.answeredAt = this.circuit.answeredAt; // whoever heard the host last
+    circuit.answeredAt = this.circuit.answeredAt;
     this.userCircuits.set(user, circuit);
     return circuit;
   }
@@ -63,15 +67,15 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   readonly limiter: Limiter;
   /** Jobs that wait in the process. */
   readonly waiting = new WaitingLine<W>();
-  /** Turns of jobs that are parked. */
+  /** Return times of parked jobs. */
   readonly schedule = new Schedule();
-  #averageMs = 0; // of answers; 0 is unknown
-  #progressAt = 0; // when an attempt last ended, or the first of those in flight began
+  #averageMs = 0; // moving average of the time to answer; 0 before the first answer
+  #progressAt = 0; // when an attempt last ended, or the first of those in flight started
   #isTried = false;
 
   /**
-   * @param key   the whole URL, with its query
-   * @param most  attempts in flight at most
+   * @param key   the full URL, with its query
+   * @param most  upper bound on attempts in flight
    */
   constructor(
     readonly key: string,
@@ -91,7 +95,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
     return this.usage.attempts === 0 && this.waiting.size === 0;
   }
 
-  /** The circuits that an attempt of a user must pass: its host's are none of them while the endpoint answers. */
+  /** The circuits that an attempt of a user must pass. While the endpoint answers, those of its host are not among them. */
   circuits(user: string): Circuit[] {
     const own = this.host.userCircuits.get(user);
     if (this.circuit.isProven) return [this.circuit];
@@ -103,7 +107,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   }
 
   /**
-   * Learn from an attempt's end. Faults of ours, but for a resolver that does not answer, and refused addresses say nothing.
+   * Learn from a finished attempt. Blocked URLs, and faults of ours except `resolver`, say nothing about the endpoint.
    *
    * @param epochMs  the wall clock, for a Retry-After that is a date
    * @returns the circuits that may have opened or closed
@@ -131,18 +135,18 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
     return circuits;
   }
 
-  /** From one answer to the next when so many attempts are in flight: Little's law. */
-  spacingMs(width: number): number {
-    return (this.#averageMs || ASSUMED_MS) / Math.max(1, width);
+  /** Average time between answers with `inFlight` attempts in flight (Little's law). */
+  spacingMs(inFlight: number): number {
+    return (this.#averageMs || ASSUMED_MS) / Math.max(1, inFlight);
   }
 
-  /** How many attempts it can take by the time a parked job has its turn: a quick endpoint is on its way to its bound. */
-  reach(most: number): number {
+  /** The limit to expect when a parked job returns: a quick endpoint will have reached its upper bound by then. */
+  expectedLimit(most: number): number {
     return this.standing === "quick" ? most : this.limiter.limit;
   }
 
-  /** How much longer it is likely to stay silent: as long as it has been, beyond what its answers take. */
-  lullMs(nowMs: number): number {
+  /** How much longer it will probably stay silent: as long as its attempts are overdue already. */
+  expectedSilenceMs(nowMs: number): number {
     const silentMs = this.usage.attempts > 0 ? nowMs - this.#progressAt : 0;
     return Math.max(0, silentMs - (this.#averageMs || ASSUMED_MS));
   }

@@ -8,7 +8,7 @@
  *
  * What it costs is bounded by `size`, and by a budget for the bytes it reads and the JSON tokens it steps over.
  */
-import { MARKER, PRIORITY_SCORE } from "../queue/layout.ts";
+import { PRIORITY_SCORE, WAKE_WORKERS } from "../queue/layout.ts";
 
 /** With fewer jobs in `wait` there is nothing to do: they are soon gone. */
 export const LEAST = 64;
@@ -236,7 +236,7 @@ if count > 0 then
   inPieces("ZADD", prioritized, moved)
   for flow, tag in pairs(next) do redis.call("HSET", tagsKey, flow, tag) end
   redis.call("EXPIRE", tagsKey, ${TAGS_SECONDS})
-  if redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end
+  ${WAKE_WORKERS}
 end
 if not goesOn then
   local given = redis.call("ZRANGEBYSCORE", prioritized, "-inf", "(${PRIORITY_SCORE}", "LIMIT", 0, ARGV[4])

@@ -1,9 +1,10 @@
 /**
- * Whether an attempt may go now: what keeps slow, silent and busy endpoints, hosts and users from slowing the others.
+ * Decides whether a job may be attempted now, so that slow, silent and busy endpoints, hosts and users do not slow the others.
  *
- * In the process, without a round trip. Four things decide in turn: what the endpoint asked for by Retry-After, the circuits of
- * its host and its own, its limit, and the bulkheads. A job that cannot go waits here if it can expect room within 250 ms;
- * otherwise it is parked. An attempt takes a slot for its first tenth of a second only. docs/isolation.md has the picture.
+ * It decides within the process, without a round trip, and checks in order: the endpoint's Retry-After, the circuits of its host
+ * and its own, its concurrency limit, and the bulkheads. A job that is not admitted waits here if it can expect to be within
+ * 250 ms; otherwise it is parked. An attempt is young, and occupies a slot, for its first 100 ms; after that it is old, and
+ * occupies only a connection. docs/isolation.md has a diagram.
  */
 import type { Outcome } from "../delivery/outcome.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
@@ -11,28 +12,29 @@ import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";
 import { Memory } from "./memory.ts";
 import { Parking } from "./parking.ts";
-import type { Candidate, Gate, GateOptions, ParkReason, Permit, Turn, Wait } from "./port.ts";
+import type { Candidate, Decision, Gate, GateOptions, ParkReason, Permit, Wait } from "./port.ts";
 
-export type { Candidate, Gate, GateOptions, ParkedJob, Permit, Turn, Wait } from "./port.ts";
+export type { Candidate, Decision, Gate, GateOptions, ParkedJob, Permit, Wait } from "./port.ts";
 
-const YOUNG_MS = 100; // a tenth of a second
-const MAX_WAIT_MS = 250; // parking takes two scripts in Valkey, and is not worth it for less
-const ROOM = 256; // jobs that wait here
-const TICK_MS = 10; // timers fire no more often
-const CAPACITY = 50_000; // endpoints, a kilobyte each
-const MAX_BYTES = 64 * 1024 * 1024; // 64 MiB; with copies and garbage a worker then stays below 700 MiB, as measured
+const YOUNG_MS = 100;
+const MAX_WAIT_MS = 250; // parking costs two Valkey scripts, too much for a shorter wait
+const MAX_WAITERS = 256; // jobs waiting in the process
+const MIN_TICK_MS = 10; // between two timer runs
+const CAPACITY = 50_000; // endpoints, about 1 KB each
+const MAX_BYTES = 64 * 1024 * 1024; // 64 MiB; a worker was measured to stay below 700 MiB then, copies and garbage included
 
 interface Attempt extends Permit, Load, Trial {
   readonly isSuspect: boolean;
   isReleased: boolean;
 }
 
+/** A job that waits in the process. */
 interface Waiter extends Load {
   readonly since: number;
-  readonly resolve: (turn: Turn) => void;
+  readonly resolve: (decision: Decision) => void;
 }
 
-/** The gate of a worker. */
+/** A worker's gate. Tests and the simulator inspect its parts; everything else uses {@link Gate}. */
 export class AdmissionGate implements Gate {
   readonly #options: Required<GateOptions>;
   readonly bulkheads: Bulkheads;
@@ -40,10 +42,10 @@ export class AdmissionGate implements Gate {
   readonly #parking: Parking;
   readonly #young = new Set<Attempt>(); // oldest first
   readonly #waiters = new Set<Waiter>(); // oldest first
-  #waitingBytes = 0; // of their bodies
-  readonly #crowded = new Set<Endpoint<Waiter>>(); // endpoints that some wait for
+  #waitingBytes = 0; // total body size of the waiters
+  readonly #awaited = new Set<Endpoint<Waiter>>(); // endpoints with waiters
   readonly #open = new Set<Circuit>();
-  #excused = 0;
+  #excused = 0; // as last reported to onExcused
   #tickAt = Number.POSITIVE_INFINITY;
 
   constructor(options: GateOptions) {
@@ -51,7 +53,7 @@ export class AdmissionGate implements Gate {
       maxBytes: MAX_BYTES,
       capacity: CAPACITY,
       onExcused: () => {},
-      onRoom: () => {},
+      onPromote: () => {},
       now: () => performance.now(),
       epochNow: Date.now,
       random: Math.random,
@@ -79,7 +81,7 @@ export class AdmissionGate implements Gate {
     return [...new Set([...this.#open].map(({ name }) => name.replace(/\?.*/s, "")))];
   }
 
-  admit({ endpoint: key, host, user, bytes, job }: Candidate): Turn | Wait {
+  admit({ endpoint: key, host, user, bytes, job }: Candidate): Decision | Wait {
     const nowMs = this.#options.now();
     const endpoint = this.memory.recall(key, host);
     const load: Load = { endpoint, user, bytes, job };
@@ -94,15 +96,15 @@ export class AdmissionGate implements Gate {
     if (attempt.isReleased) throw new Error("expected a permit to be released once");
     attempt.isReleased = true;
     const nowMs = this.#options.now();
-    this.bulkheads.giveBack(attempt, attempt.isSuspect);
+    this.bulkheads.release(attempt, attempt.isSuspect);
     this.#young.delete(attempt);
     this.#learn(attempt, outcome, nowMs);
-    this.#age(nowMs);
-    this.#serve(nowMs);
-    this.#excuse();
+    this.#ageAttempts(nowMs);
+    this.#settleWaiters(nowMs);
+    this.#reportExcused();
   }
 
-  /** What keeps a job from going now; undefined when nothing does. */
+  /** Why a job may not be attempted now; undefined when it may. */
   obstacle(load: Load, nowMs: number): ParkReason | undefined {
     const { endpoint, user } = load;
     if (endpoint.limiter.heldUntil > nowMs) return "retry_after";
@@ -127,39 +129,42 @@ export class AdmissionGate implements Gate {
     return attempt;
   }
 
-  /** Whether a job may wait here: one endpoint's have at most half of the places left, and beyond that each user's first. */
+  /**
+   * Whether a job may wait in the process. One endpoint's jobs may fill half of the remaining places; beyond that, only the first
+   * job of each user is let in.
+   */
   #mayWait(endpoint: Endpoint<Waiter>, { user, bytes }: Load, reason: ParkReason, nowMs: number): boolean {
     if (reason === "circuit" || reason === "retry_after") return false;
     const { waiting, usage } = endpoint;
-    const places = ROOM - this.#waiters.size;
+    const places = MAX_WAITERS - this.#waiters.size;
     if (usage.attempts === 0 || places === 0 || this.#waitingBytes + bytes > this.#options.maxBytes) return false;
     const own = waiting.sizeOf(user);
     if (waiting.size >= places / 2 && own > 0) return false;
     const rounds = (own + 1) * (waiting.users + (own === 0 ? 1 : 0));
-    return endpoint.lullMs(nowMs) + rounds * endpoint.spacingMs(usage.attempts) <= MAX_WAIT_MS;
+    return endpoint.expectedSilenceMs(nowMs) + rounds * endpoint.spacingMs(usage.attempts) <= MAX_WAIT_MS;
   }
 
   #wait(load: Load & { endpoint: Endpoint<Waiter> }, nowMs: number): Wait {
     const { endpoint } = load;
-    const turn = new Promise<Turn>((resolve) => {
+    const decision = new Promise<Decision>((resolve) => {
       const waiter: Waiter = { ...load, since: nowMs, resolve };
       endpoint.waiting.enter(waiter);
       this.#waiters.add(waiter);
       this.#waitingBytes += waiter.bytes;
     });
-    this.#crowded.add(endpoint);
+    this.#awaited.add(endpoint);
     this.#tickBy(nowMs + MAX_WAIT_MS, nowMs);
-    this.#excuse();
-    return { kind: "wait", isProven: endpoint.circuit.isProven, turn };
+    this.#reportExcused();
+    return { kind: "wait", isProven: endpoint.circuit.isProven, decision };
   }
 
-  #park(load: Load, reason: ParkReason, nowMs: number): Turn {
+  #park(load: Load, reason: ParkReason, nowMs: number): Decision {
     const { endpoint, user } = load;
     const circuit = reason === "circuit" ? this.#blockingCircuit(endpoint, user, nowMs) : undefined;
     const dueAt = this.#parking.dueAt(load, reason, circuit, nowMs);
     const retryAt = Math.ceil(this.#options.epochNow() + dueAt - nowMs);
     this.#parking.add(load, dueAt, retryAt, nowMs);
-    this.#tickBy(this.#parking.callAt, nowMs);
+    this.#tickBy(this.#parking.promoteAt, nowMs);
     return { kind: "park", retryAt, reason };
   }
 
@@ -172,53 +177,53 @@ export class AdmissionGate implements Gate {
     }
   }
 
-  /** Let those who wait go as far as they may now, and park those behind a circuit or a Retry-After. */
-  #serve(nowMs: number): void {
-    if (this.#crowded.size === 0) return;
-    for (const endpoint of [...this.#crowded]) {
+  /** Start each waiter that may be attempted now, and park those held up by a circuit or a Retry-After. */
+  #settleWaiters(nowMs: number): void {
+    if (this.#awaited.size === 0) return;
+    for (const endpoint of [...this.#awaited]) {
       for (let isMoving = true; isMoving; ) {
         isMoving = false;
         for (const waiter of endpoint.waiting.heads()) {
           const reason = this.obstacle(waiter, nowMs);
           if (reason === "limit" || reason === "share" || reason === "memory") continue;
           isMoving = true;
-          this.#dismiss(waiter, reason, nowMs);
+          this.#settle(waiter, reason, nowMs);
         }
       }
     }
   }
 
-  #dismiss(waiter: Waiter, reason: ParkReason | undefined, nowMs: number): void {
+  #settle(waiter: Waiter, reason: ParkReason | undefined, nowMs: number): void {
     const endpoint = waiter.endpoint as Endpoint<Waiter>;
     endpoint.waiting.leave(waiter, reason === undefined);
     this.#waiters.delete(waiter);
     this.#waitingBytes -= waiter.bytes;
-    if (endpoint.waiting.size === 0) this.#crowded.delete(endpoint);
+    if (endpoint.waiting.size === 0) this.#awaited.delete(endpoint);
     waiter.resolve(reason === undefined ? this.#start(waiter, nowMs) : this.#park(waiter, reason, nowMs));
   }
 
-  /** What is due: attempts grow old, jobs that waited for long enough are parked, and parked ones called. */
+  /** Do what is due: age attempts, settle waiters whose time is up, and promote parked jobs. */
   #tick(atMs: number): void {
-    if (atMs !== this.#tickAt) return; // an earlier one was asked for since
+    if (atMs !== this.#tickAt) return; // superseded by an earlier tick
     const nowMs = this.#options.now();
     this.#tickAt = Number.POSITIVE_INFINITY;
-    this.#age(nowMs);
+    this.#ageAttempts(nowMs);
     for (const waiter of this.#waiters) {
       if (waiter.since + MAX_WAIT_MS > nowMs) break;
-      this.#dismiss(waiter, this.obstacle(waiter, nowMs), nowMs);
+      this.#settle(waiter, this.obstacle(waiter, nowMs), nowMs);
     }
-    this.#serve(nowMs);
-    const jobs = this.#parking.call(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
-    if (jobs.length > 0) this.#options.onRoom(jobs);
-    this.#excuse();
-    const [[youngest], [first]] = [this.#young, this.#waiters];
-    if (youngest !== undefined) this.#tickBy(youngest.startedAt + YOUNG_MS, nowMs);
-    if (first !== undefined) this.#tickBy(first.since + MAX_WAIT_MS, nowMs);
-    this.#tickBy(this.#parking.callAt, nowMs);
+    this.#settleWaiters(nowMs);
+    const jobs = this.#parking.promote(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
+    if (jobs.length > 0) this.#options.onPromote(jobs);
+    this.#reportExcused();
+    const [[oldestYoung], [oldestWaiter]] = [this.#young, this.#waiters];
+    if (oldestYoung !== undefined) this.#tickBy(oldestYoung.startedAt + YOUNG_MS, nowMs);
+    if (oldestWaiter !== undefined) this.#tickBy(oldestWaiter.since + MAX_WAIT_MS, nowMs);
+    this.#tickBy(this.#parking.promoteAt, nowMs);
   }
 
-  /** Attempts that have lasted a tenth of a second are old, as far as there may be old ones. */
-  #age(nowMs: number): void {
+  /** Turn young attempts old once they have lasted 100 ms, while the limit on old attempts allows it. */
+  #ageAttempts(nowMs: number): void {
     for (const attempt of this.#young) {
       if (attempt.startedAt + YOUNG_MS > nowMs || this.#old >= this.#options.slots * OLD_PER_SLOT) return;
       this.#young.delete(attempt);
@@ -226,7 +231,7 @@ export class AdmissionGate implements Gate {
   }
 
   #tickBy(atMs: number | undefined, nowMs: number): void {
-    const tickAt = Math.max(atMs ?? Number.POSITIVE_INFINITY, nowMs + TICK_MS);
+    const tickAt = Math.max(atMs ?? Number.POSITIVE_INFINITY, nowMs + MIN_TICK_MS);
     if (tickAt >= this.#tickAt) return;
     this.#tickAt = tickAt;
     this.#options.schedule(() => this.#tick(tickAt), tickAt - nowMs);
@@ -236,7 +241,7 @@ export class AdmissionGate implements Gate {
     return this.bulkheads.all.attempts - this.#young.size;
   }
 
-  #excuse(): void {
+  #reportExcused(): void {
     const excused = this.#old + this.#waiters.size;
     if (excused === this.#excused) return;
     this.#excused = excused;
@@ -244,5 +249,5 @@ export class AdmissionGate implements Gate {
   }
 }
 
-/** Make the gate of a worker. */
+/** Create a worker's gate. */
 export const createGate = (options: GateOptions): Gate => new AdmissionGate(options);

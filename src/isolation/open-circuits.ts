@@ -1,21 +1,21 @@
 /**
- * Open circuits, for the board: they live in each worker's memory, and the board is another process.
+ * Shows the board which circuits are open: each worker publishes its own to Valkey, since the board is another process.
  */
 
 import type { Valkey } from "../valkey/connection.ts";
 import type { Gate } from "./gate.ts";
 
-const PUBLISH_MS = 2 * 1000; // 2 s: a timer, never the way of an attempt
-const FRESH_MS = 3 * PUBLISH_MS; // how long a host stays listed after the last worker named it
-const MAX_HOSTS = 200; // published by one worker at once, and shown
+const PUBLISH_MS = 2 * 1000; // 2 s
+const FRESH_MS = 3 * PUBLISH_MS; // how long a host stays listed after a worker last published it
+const MAX_HOSTS = 200; // per publication, and per listing
 
 /**
  * Key: `webhooks:circuits:<queue>`, a sorted set; member: a host, with its port, as in `hooks.example.com`; score: epoch ms
- * until which it counts as open. Never a path or a query. Expires when no worker has named a host for some seconds.
+ * until which it counts as open. Never a path or a query. Expires 6 s after the last publication.
  */
 const key = (queue: string) => `webhooks:circuits:${queue}`;
 
-/** A worker that says which hosts its circuits keep from being tried. */
+/** Where a worker publishes its open circuits, and how often. */
 export interface CircuitOptions {
   readonly valkey: Valkey;
   /** The queue's name. */
@@ -26,10 +26,9 @@ export interface CircuitOptions {
 }
 
 /**
- * Name the hosts with an open circuit to the board, every 2 s for as long as there are any. Costs Valkey nothing while
- * all circuits are closed, and waits for nobody while it is away.
+ * Publish the hosts with an open circuit every 2 s, while there are any. While all circuits are closed, nothing is sent to Valkey.
  *
- * @returns a function that ends it
+ * @returns stops publishing
  */
 export function publishCircuits({ valkey, queue, gate, periodMs = PUBLISH_MS }: CircuitOptions): () => void {
   let isPublishing = false;
@@ -45,7 +44,7 @@ export function publishCircuits({ valkey, queue, gate, periodMs = PUBLISH_MS }: 
       .zadd(key(queue), ...until)
       .pexpire(key(queue), FRESH_MS)
       .exec();
-    // While Valkey is away a command waits: this one alone, not one every 2 s.
+    // While Valkey is unreachable, commands queue up: wait, so that there is only ever one.
     await written.catch(() => {});
     isPublishing = false;
   }, periodMs);
@@ -54,9 +53,9 @@ export function publishCircuits({ valkey, queue, gate, periodMs = PUBLISH_MS }: 
 }
 
 /**
- * The hosts for which a worker has an open circuit now, in the order of the alphabet, 200 at the most.
+ * List the hosts for which some worker has an open circuit, in alphabetical order, at most 200.
  *
- * @throws  when Valkey answers with an error; waits while it is away
+ * @throws  when Valkey answers with an error; waits while it is unreachable
  */
 export async function readCircuits(valkey: Valkey, queue: string, nowMs: number): Promise<string[]> {
   return (await valkey.zrangebyscore(key(queue), nowMs, "+inf", "LIMIT", 0, MAX_HOSTS)).sort();

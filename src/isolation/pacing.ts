@@ -1,39 +1,39 @@
 /**
- * Pacing: when jobs that may not go have their turns. Virtual scheduling, as in GCRA: turns follow each other at
- * the endpoint's pace, on average. Pure, on the monotonic clock.
+ * Pacing: when parked jobs return, so that they arrive at the pace of their endpoint. Virtual scheduling, as in GCRA. Pure, on the
+ * monotonic clock.
  */
-const MAX_USERS = 64; // with turns of their own; the others share theirs
+const MAX_USERS = 64; // users with a schedule of their own; all others share one
 
-/** The turns of one endpoint's jobs, of which its users have equal parts. */
+/** Assigns return times to one endpoint's parked jobs. All its users get equal shares. */
 export class Schedule {
-  readonly #nextAt = new Map<string, number>(); // by user: when the next turn may be
+  readonly #nextAt = new Map<string, number>(); // by user: the earliest free return time
 
   /**
-   * The next turn of a user.
+   * Reserve a user's next return time.
    *
-   * @param fromMs     not before
-   * @param spacingMs  from one turn to the next, on average over all users
-   * @param latestMs   not after
-   * @returns undefined when that would be later than `latestMs`
+   * @param fromMs     earliest return time
+   * @param spacingMs  average time between two returns, over all users
+   * @param latestMs   latest return time
+   * @returns undefined when the next one is later than `latestMs`
    */
   next(user: string, fromMs: number, spacingMs: number, latestMs: number): number | undefined {
-    for (const [other, at] of this.#nextAt) if (at <= fromMs) this.#nextAt.delete(other);
+    for (const [other, nextAt] of this.#nextAt) if (nextAt <= fromMs) this.#nextAt.delete(other);
     const key = this.#nextAt.has(user) || this.#nextAt.size < MAX_USERS ? user : "";
-    const turn = this.#nextAt.get(key) ?? fromMs + spacingMs * this.#nextAt.size;
-    if (turn > latestMs) return undefined;
+    const at = this.#nextAt.get(key) ?? fromMs + spacingMs * this.#nextAt.size;
+    if (at > latestMs) return undefined;
     const users = this.#nextAt.size + (this.#nextAt.has(key) ? 0 : 1);
-    this.#nextAt.set(key, turn + spacingMs * users);
-    return turn;
+    this.#nextAt.set(key, at + spacingMs * users);
+    return at;
   }
 }
 
-/** Spreads jobs whose turns cannot be known: so many of them a second come back to be looked at again. */
+/** Rate-limits the return of jobs whose return time cannot be computed, and which come back only to be checked again. */
 export class Revisits {
   #nextAt = 0;
 
   constructor(private readonly spacingMs: number) {}
 
-  /** How much later than wanted the next of them comes. */
+  /** Reserve the next return. Returns how much later than asked for it is. */
   lagMs(nowMs: number): number {
     const at = Math.max(this.#nextAt, nowMs);
     this.#nextAt = at + this.spacingMs;

@@ -1,6 +1,6 @@
 /**
- * When parked jobs come back: at a turn that is worked out where the pace is known, else to be looked at again; and, when
- * their endpoint has room earlier than expected, as soon as that is seen. Pure, on the monotonic clock.
+ * When parked jobs return. Where the endpoint's pace is known, at a computed time; elsewhere, after a while, to be checked again.
+ * If an endpoint can take them earlier than that, they are promoted. Pure, on the monotonic clock.
  */
 import type { Bulkheads, Load } from "./bulkheads.ts";
 import type { Circuit } from "./circuit.ts";
@@ -8,20 +8,20 @@ import type { Endpoint } from "./endpoint.ts";
 import { Revisits } from "./pacing.ts";
 import type { ParkedJob, ParkReason } from "./port.ts";
 
-const SOON_MS = 500; // 1/2 s: the first turn where nothing has been heard yet
-const REVISIT_MS = 4 * 1000; // 4 s: with jitter below the 5 s that a job may wait once there is room
-const HORIZON_MS = 30 * 1000; // 30 s: turns later than that are guesses, even where the pace is known
-const JITTER = 0.1; // upward
-const REVISIT_SPACING_MS = 2; // 500 a second take a twentieth of a core
-const CALLED_SPACING_MS = 10; // 100 a second, of jobs that are remembered and called when there is room
-const MAX_SPREAD_MS = 4 * 1000; // 4 s, or a fifth of what was asked for: over which held jobs return
-const MIN_SPREAD_MS = 1000; // 1 s
-const CALL_MS = 500; // between two calls
-const NEXT_CALL_MS = 50; // while there are more than may be called at once
-const MAX_CALLED = 100; // at once: others' jobs wait behind them
-const MAX_LOOKED = 5_000; // endpoints looked at by one call
-const NEAR_MS = 2_500; // jobs due sooner come by themselves; with 2 s until all were looked at, below the 5 s allowed
-const MAX_REMEMBERED = 20_000; // parked jobs, some 100 bytes each
+const SOON_MS = 500; // earliest return to an endpoint that has not answered yet
+const REVISIT_MS = 4 * 1000; // 4 s: with jitter, below the 5 s that a job may wait once its endpoint can take it
+const HORIZON_MS = 30 * 1000; // 30 s: return times further out are guesses, even where the pace is known
+const JITTER = 0.1; // only ever adds to a delay
+const REVISIT_SPACING_MS = 2; // 500 jobs a second, which cost a twentieth of a core
+const REMEMBERED_SPACING_MS = 10; // 100 a second, for remembered jobs: they are promoted as soon as possible anyway
+const MIN_SPREAD_MS = 1000; // 1 s; after a Retry-After, jobs return over a fifth of its length, within these bounds
+const MAX_SPREAD_MS = 4 * 1000; // 4 s
+const PROMOTE_MS = 500; // between two promotions
+const PROMOTE_MORE_MS = 50; // the same, while there are more jobs than one promotion takes
+const MAX_PROMOTED = 100; // jobs per promotion: they go ahead of other jobs
+const MAX_LOOKED = 5_000; // endpoints checked per promotion
+const NEAR_MS = 2_500; // jobs due sooner are left alone: with 2 s to check all endpoints, still below the 5 s allowed
+const MAX_REMEMBERED = 20_000; // parked jobs, about 100 bytes each
 
 interface Remembered extends ParkedJob {
   readonly load: Load;
@@ -29,29 +29,29 @@ interface Remembered extends ParkedJob {
 }
 
 export class Parking {
-  readonly #forgotten = new Revisits(REVISIT_SPACING_MS);
-  readonly #remembered = new Revisits(CALLED_SPACING_MS);
-  readonly #far = new Map<Endpoint, Remembered[]>(); // jobs that would come back late
-  #callAt = 0;
+  readonly #forgottenRevisits = new Revisits(REVISIT_SPACING_MS);
+  readonly #rememberedRevisits = new Revisits(REMEMBERED_SPACING_MS);
+  readonly #remembered = new Map<Endpoint, Remembered[]>();
+  #promoteAt = 0;
   /** How many parked jobs are remembered. */
   size = 0;
 
-  /** @param most  attempts in flight to an endpoint at most */
+  /** @param most  upper bound on attempts in flight to one endpoint */
   constructor(
     private readonly most: number,
     private readonly random: () => number,
   ) {}
 
   /**
-   * When a job comes back.
+   * When a job returns.
    *
-   * @param blocking  the open circuit that is in the way, if one is
+   * @param blocking  the open circuit that holds it up, if any
    */
   dueAt({ endpoint, user, job }: Load, reason: ParkReason, blocking: Circuit | undefined, nowMs: number): number {
     const { limiter, usage, waiting, schedule, standing } = endpoint;
     const isKnown = standing === "quick" || standing === "slow";
     const revisit = (afterMs: number) => {
-      const revisits = this.#canRemember(job) ? this.#remembered : this.#forgotten;
+      const revisits = this.#canRemember(job) ? this.#rememberedRevisits : this.#forgottenRevisits;
       return nowMs + afterMs * (1 + JITTER * this.random()) + revisits.lagMs(nowMs);
     };
     if (blocking !== undefined) return blocking.probeAt(user, nowMs) ?? revisit(blocking.returnMs(nowMs));
@@ -61,8 +61,8 @@ export class Parking {
     }
     const revisitMs = this.#canRemember(job) ? HORIZON_MS : REVISIT_MS;
     if (reason === "memory" || (reason === "share" && !isKnown)) return revisit(revisitMs);
-    const spacingMs = endpoint.spacingMs(reason === "limit" ? endpoint.reach(this.most) : usage.attempts);
-    const aheadMs = endpoint.lullMs(nowMs) + waiting.size * spacingMs;
+    const spacingMs = endpoint.spacingMs(reason === "limit" ? endpoint.expectedLimit(this.most) : usage.attempts);
+    const aheadMs = endpoint.expectedSilenceMs(nowMs) + waiting.size * spacingMs;
     const from = nowMs + Math.max(isKnown ? spacingMs : SOON_MS, aheadMs);
     return schedule.next(user, from, spacingMs, nowMs + (isKnown ? HORIZON_MS : REVISIT_MS)) ?? revisit(revisitMs);
   }
@@ -71,52 +71,52 @@ export class Parking {
     return job !== undefined && this.size < MAX_REMEMBERED;
   }
 
-  /** A job was parked: one that comes back late is remembered, as long as there is room for it. */
+  /** Remember a parked job, so that it can be promoted, if it returns late and the memory is not full. */
   add(load: Load, dueAt: number, retryAt: number, nowMs: number): void {
     const { job } = load;
     if (dueAt <= nowMs + NEAR_MS || !this.#canRemember(job)) return;
-    const jobs = this.#far.get(load.endpoint);
+    const jobs = this.#remembered.get(load.endpoint);
     const parked = { load, job, retryAt, dueAt };
-    if (jobs === undefined) this.#far.set(load.endpoint, [parked]);
+    if (jobs === undefined) this.#remembered.set(load.endpoint, [parked]);
     else jobs.push(parked);
     this.size += 1;
   }
 
   forget(endpoint: Endpoint): void {
-    this.size -= this.#far.get(endpoint)?.length ?? 0;
-    this.#far.delete(endpoint);
+    this.size -= this.#remembered.get(endpoint)?.length ?? 0;
+    this.#remembered.delete(endpoint);
   }
 
-  /** When {@link Parking.call} is due; undefined while there is nothing to call. */
-  get callAt(): number | undefined {
-    return this.size > 0 ? this.#callAt : undefined;
+  /** When {@link Parking.promote} is due; undefined while no job is remembered. */
+  get promoteAt(): number | undefined {
+    return this.size > 0 ? this.#promoteAt : undefined;
   }
 
-  /** Remembered jobs that should come now: as many as their endpoints, and the worker, can take until the next call; none before it is due. */
-  call(nowMs: number, bulkheads: Bulkheads, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
-    if (nowMs < (this.callAt ?? Number.POSITIVE_INFINITY)) return [];
-    const called: Remembered[] = [];
-    let looks = Math.min(MAX_LOOKED, this.#far.size);
-    let [bytes, isMore] = [0, false];
-    for (const [endpoint, jobs] of this.#far) {
-      if (looks === 0 || called.length >= MAX_CALLED) break;
+  /** Take the jobs to promote: as many as their endpoints and the worker can take until the next promotion; none before it is due. */
+  promote(nowMs: number, bulkheads: Bulkheads, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
+    if (nowMs < (this.promoteAt ?? Number.POSITIVE_INFINITY)) return [];
+    const promoted: Remembered[] = [];
+    let looks = Math.min(MAX_LOOKED, this.#remembered.size);
+    let [bytes, hasMore] = [0, false];
+    for (const [endpoint, jobs] of this.#remembered) {
+      if (looks === 0 || promoted.length >= MAX_PROMOTED) break;
       looks -= 1;
       const { standing, waiting } = endpoint;
-      const free = Math.min(MAX_CALLED, bulkheads.free("attempts", standing)) - called.length;
-      if (free <= 0 || bulkheads.free("bytes", standing) <= bytes) continue; // the first to be looked at next time
+      const free = Math.min(MAX_PROMOTED, bulkheads.free("attempts", standing)) - promoted.length;
+      if (free <= 0 || bulkheads.free("bytes", standing) <= bytes) continue; // stays at the front, to be checked first next time
       const far = jobs.filter(({ dueAt }) => dueAt > nowMs + NEAR_MS);
-      const most = waiting.size > 0 ? 0 : Math.ceil(free / 2); // the other half is for the next
+      const most = waiting.size > 0 ? 0 : Math.ceil(free / 2); // leaves half for the endpoints that follow
       const chosen = new Set(this.#choose(endpoint, far, most, nowMs, obstacle));
-      isMore ||= chosen.size > 0 && chosen.size === most;
+      hasMore ||= chosen.size > 0 && chosen.size === most;
       for (const { load } of chosen) bytes += load.bytes;
       const left = far.filter((parked) => !chosen.has(parked));
-      called.push(...chosen);
+      promoted.push(...chosen);
       this.size += left.length - jobs.length;
-      this.#far.delete(endpoint);
-      if (left.length > 0) this.#far.set(endpoint, left); // the last to be looked at again
+      this.#remembered.delete(endpoint);
+      if (left.length > 0) this.#remembered.set(endpoint, left); // moves to the back
     }
-    this.#callAt = nowMs + (isMore ? NEXT_CALL_MS : CALL_MS);
-    return called.map(({ job, retryAt }) => ({ job, retryAt }));
+    this.#promoteAt = nowMs + (hasMore ? PROMOTE_MORE_MS : PROMOTE_MS);
+    return promoted.map(({ job, retryAt }) => ({ job, retryAt }));
   }
 
   #choose(
@@ -127,8 +127,8 @@ export class Parking {
     obstacle: (load: Load) => ParkReason | undefined,
   ): Remembered[] {
     const { usage, limiter } = endpoint;
-    const pace = CALL_MS / endpoint.spacingMs(endpoint.reach(this.most));
-    const room = Math.min(most, Math.floor(limiter.limit - usage.attempts + pace));
+    const answersUntilNext = PROMOTE_MS / endpoint.spacingMs(endpoint.expectedLimit(this.most));
+    const capacity = Math.min(most, Math.floor(limiter.limit - usage.attempts + answersUntilNext));
     const chosen: Remembered[] = [];
     const refused = new Set<string>(); // users whose circuits are open
     for (const parked of jobs) {
@@ -138,13 +138,13 @@ export class Parking {
       if (reason === "circuit") refused.add(user);
       else if (reason === "memory")
         continue; // a smaller one may fit
-      else if (reason !== undefined || chosen.length >= room) break;
+      else if (reason !== undefined || chosen.length >= capacity) break;
       else {
         const open = endpoint.circuits(user).filter(({ isOpen }) => isOpen);
-        if (open.some((circuit) => !circuit.needsProber(nowMs))) continue; // another user's may be due
+        if (open.some((circuit) => !circuit.needsProber(nowMs))) continue; // the probe of another user's circuit may be due
         chosen.push(parked);
-        for (const circuit of open) circuit.proberCalled();
-        if (open.length > 0) break; // one is enough to probe
+        for (const circuit of open) circuit.proberPromoted();
+        if (open.length > 0) break; // one job is enough to probe
       }
     }
     return chosen;

@@ -1,83 +1,89 @@
 /**
- * What a worker asks of the gate, and what the gate tells it.
+ * The gate's interface: what a worker asks of it, and what it answers.
  */
 import type { Outcome } from "../delivery/outcome.ts";
 
 /**
- * Why a job was parked: a circuit is open, its endpoint's limit is reached, its share of the worker is, the endpoint asked
- * for it by Retry-After, or the bodies in flight take all the memory they may.
+ * Why a job was parked.
+ *
+ * - `circuit`      the circuit of its endpoint, its host, or its user on that host is open
+ * - `limit`        the endpoint has as many attempts in flight as it can take
+ * - `share`        the endpoint, host or user has used up its share of the worker
+ * - `retry_after`  the endpoint asked for a pause
+ * - `memory`       request bodies in flight have used up their memory budget
  */
 export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory";
 
-/** A parked job as the queue knows it. */
+/** A parked job, as the queue identifies it. */
 export interface ParkedJob {
   readonly job: string;
-  /** When it was to come back, epoch ms: a job that is due at another time was not parked by us, or not last. */
+  /** When it is due, epoch ms. A job with another due time has been rescheduled since, for example for a retry. */
   readonly retryAt: number;
 }
 
-/** A job that asks for its turn. */
+/** A job that asks to be attempted. */
 export interface Candidate {
-  /** The whole URL with its query: endpoints are told apart by it. */
+  /** The full URL with its query, which identifies the endpoint. */
   readonly endpoint: string;
   /** The URL's origin. */
   readonly host: string;
   readonly user: string;
-  /** Of the body. */
+  /** Size of the body. */
   readonly bytes: number;
-  /** The job's id: with it the job can be called back early when it is parked. */
+  /** The job's id. Without it, the job cannot be promoted once it is parked. */
   readonly job?: string;
 }
 
-/** An attempt that may go; to be given back with {@link Gate.release}, once. */
+/** Permission to make one attempt. Release it exactly once, with {@link Gate.release}. */
 export interface Permit {
   readonly kind: "go";
 }
 
-/** Go, or not before `retryAt` (epoch ms). */
-export type Turn = Permit | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
+/** Make the attempt now, or park the job until `retryAt` (epoch ms). */
+export type Decision = Permit | { readonly kind: "park"; readonly retryAt: number; readonly reason: ParkReason };
 
-/** A turn that will be known within 250 ms. It may well be none if the endpoint has not answered yet, or has been silent since. */
+/** A decision that will be made within 250 ms. */
 export interface Wait {
   readonly kind: "wait";
+  /** Whether the endpoint has answered, and has not been silent since. If not, the job will probably be parked. */
   readonly isProven: boolean;
-  readonly turn: Promise<Turn>;
+  readonly decision: Promise<Decision>;
 }
 
 export interface Gate {
-  /** Ask for a turn. */
-  admit(candidate: Candidate): Turn | Wait;
+  /** Ask whether a job may be attempted now. */
+  admit(candidate: Candidate): Decision | Wait;
   /**
-   * Give an attempt back, with what came of it.
+   * Release a permit once its attempt has ended, and learn from the outcome.
    *
-   * @throws  Error when that was done before
+   * @throws  Error when it was already released
    */
   release(permit: Permit, outcome: Outcome): void;
   /** How many circuits are open: of endpoints, of hosts, and of single users on a host. */
   readonly openCircuits: number;
-  /** Their endpoints, without the query, and hosts. Looks at each: for a slow timer. */
+  /** The endpoints (without the query) and hosts whose circuits are open. Walks all of them, so call it from a slow timer. */
   listOpen(): readonly string[];
 }
 
 export interface GateOptions {
-  /** Young attempts at most. The worker sees to that, by {@link GateOptions.onExcused}. */
+  /** Upper bound on young attempts. The worker enforces it: it takes a new job only while a slot is free. */
   readonly slots: number;
-  /** Attempts in flight to one endpoint at most. */
+  /** Upper bound on attempts in flight to one endpoint. */
   readonly endpointSlots: number;
-  /** Of bodies in flight, in all; a single attempt always may go. */
+  /** Budget for request bodies in flight, in total. A single attempt may exceed it. */
   readonly maxBytes?: number;
-  /** Endpoints to remember. */
+  /** How many endpoints to remember. */
   readonly capacity?: number;
-  /** Called when it has changed how many of the jobs in hand need no slot: those of old attempts, and those that wait. */
+  /** Called when the number of jobs that occupy no slot changes: those with an old attempt, and those waiting in the gate. */
   readonly onExcused?: (jobs: number) => void;
-  /** Called when parked jobs should come back now, since their endpoints have room. */
-  readonly onRoom?: (jobs: readonly ParkedJob[]) => void;
+  /** Called with parked jobs to promote, because their endpoints can take them now. */
+  readonly onPromote?: (jobs: readonly ParkedJob[]) => void;
   /** Monotonic, ms. */
   readonly now?: () => number;
   /** The wall clock, epoch ms. */
   readonly epochNow?: () => number;
   /** In [0, 1). */
   readonly random?: () => number;
-  /** Call a function once after so many ms. */
+  /** Call a function once, after `ms`. */
   readonly schedule?: (run: () => void, ms: number) => void;
 }

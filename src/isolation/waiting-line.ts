@@ -1,9 +1,9 @@
 /**
- * Jobs that wait in the process for one endpoint. Its users take turns, so that nobody fills another user's line by
- * enqueueing to his URL; one user's jobs go in the order in which they came. Pure.
+ * The jobs that wait in the process for one endpoint. Users take turns (round-robin), so that nobody can hold up another user by
+ * enqueueing to the same URL; each user's own jobs are first in, first out. Pure.
  */
 export class WaitingLine<W extends { readonly user: string }> {
-  readonly #byUser = new Map<string, W[]>(); // the user whose turn it is first
+  readonly #byUser = new Map<string, W[]>(); // in the order of the users' turns
   #size = 0;
 
   get size(): number {
@@ -20,7 +20,7 @@ export class WaitingLine<W extends { readonly user: string }> {
     return this.#byUser.get(user)?.length ?? 0;
   }
 
-  /** The first job of each user, in the order of their turns; they may leave meanwhile. */
+  /** The first job of each user, in the order of their turns. Jobs may leave while the caller iterates. */
   heads(): W[] {
     return [...this.#byUser.values()].map(([first]) => first as W);
   }
@@ -32,12 +32,12 @@ export class WaitingLine<W extends { readonly user: string }> {
     else line.push(waiter);
   }
 
-  /** A job leaves; if it may go, all other users have their turn before its own has the next. */
-  leave(waiter: W, mayGo: boolean): void {
+  /** Remove a job. If it was admitted, its user moves to the end of the rotation. */
+  leave(waiter: W, wasAdmitted: boolean): void {
     const line = this.#byUser.get(waiter.user) ?? [];
     line.splice(line.indexOf(waiter), 1);
     this.#size -= 1;
-    if (mayGo || line.length === 0) this.#byUser.delete(waiter.user);
+    if (wasAdmitted || line.length === 0) this.#byUser.delete(waiter.user);
     if (line.length > 0) this.#byUser.set(waiter.user, line);
   }
 }

@@ -8,9 +8,9 @@ import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
 import { createSender, type Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
-import { createCalls } from "../isolation/calls.ts";
 import { createFairQueue } from "../isolation/fair-queue.ts";
 import { createGate, type Gate } from "../isolation/gate.ts";
+import { createPromotion } from "../isolation/promotion.ts";
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
 import type { Tracing } from "../monitoring/tracing.ts";
@@ -19,8 +19,8 @@ import { DeliveryWorker, type Job } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Config } from "../settings/config.ts";
-import { createSuspects, withSuspects } from "./suspects.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { createSuspects, withSuspects } from "./suspects.ts";
 
 const MAX_AHEAD = 64; // jobs in hand beyond the slots: they are on their way from Valkey, or back to it
 
@@ -94,7 +94,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
       onExcused: excuse("silent"),
-      onRoom: createCalls({ valkey, prefix, logger }),
+      onPromote: createPromotion({ valkey, prefix, logger }),
     });
   const metrics: Metrics =
     parts.metrics ?? createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });

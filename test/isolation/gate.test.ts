@@ -1,7 +1,13 @@
 /** What the gate promises, on a clock of the test's own. The simulator holds it to the rest. */
 import { describe, expect, test } from "bun:test";
 import type { Outcome } from "../../src/delivery/outcome.ts";
-import { AdmissionGate, type GateOptions, type ParkedJob, type Permit, type Turn } from "../../src/isolation/gate.ts";
+import {
+  AdmissionGate,
+  type Decision,
+  type GateOptions,
+  type ParkedJob,
+  type Permit,
+} from "../../src/isolation/gate.ts";
 import { Timeline } from "./timeline.ts";
 
 const SLOTS = 256;
@@ -36,7 +42,7 @@ class Bench {
       onExcused: (jobs) => {
         this.excused = jobs;
       },
-      onRoom: (jobs) => void this.called.push(...jobs),
+      onPromote: (jobs) => void this.called.push(...jobs),
       ...options,
     });
   }
@@ -56,15 +62,15 @@ class Bench {
     return this.gate.admit({ endpoint, host: new URL(endpoint).origin, user, bytes, job });
   }
 
-  /** Ask for a turn that must be given at once. */
+  /** Ask for a permit that must be granted at once. */
   go(path: string, user?: string, bytes?: number): Permit {
     const turn = this.ask(path, user, bytes);
     if (turn.kind !== "go") throw new Error(`expected ${path} to go, got ${JSON.stringify(turn)}`);
     return turn;
   }
 
-  /** Ask for a turn that must not be given. */
-  parked(path: string, user?: string): Extract<Turn, { kind: "park" }> {
+  /** Ask for a permit that must be refused. */
+  parked(path: string, user?: string): Extract<Decision, { kind: "park" }> {
     const turn = this.ask(path, user);
     if (turn.kind !== "park") throw new Error(`expected ${path} to be parked, got ${turn.kind}`);
     return turn;
@@ -325,12 +331,12 @@ describe("a worker", () => {
 });
 
 describe("a job that cannot go", () => {
-  /** The turn of one that waits, as soon as it is known. */
+  /** The decision about a job that waits, as soon as it is made. */
   const waiting = (bench: Bench, path: string, user?: string) => {
     const asked = bench.ask(path, user);
     if (asked.kind !== "wait") throw new Error(`expected to wait, got ${asked.kind}`);
-    const seen: Turn[] = [];
-    asked.turn.then((turn) => seen.push(turn));
+    const seen: Decision[] = [];
+    asked.decision.then((decision) => seen.push(decision));
     return { asked, seen };
   };
 

@@ -4,7 +4,7 @@
  */
 
 import { isDelivered, isSilence, type Outcome } from "../../src/delivery/outcome.ts";
-import type { AdmissionGate, Turn } from "../../src/isolation/gate.ts";
+import type { AdmissionGate, Decision } from "../../src/isolation/gate.ts";
 import type { Job } from "./queue-model.ts";
 
 const SLACK_MS = 25; // timers come late by a tick
@@ -136,7 +136,7 @@ export class Judge {
     this.#endpoint(job).waiting.set(job, nowMs);
   }
 
-  decided(job: Job, turn: Turn, nowMs: number, epochMs: number, wallMs: number): void {
+  decided(job: Job, turn: Decision, nowMs: number, epochMs: number, wallMs: number): void {
     const book = this.#endpoint(job);
     const since = book.waiting.get(job);
     if (since !== undefined) {
@@ -192,7 +192,7 @@ export class Judge {
     book.lastGrantedAt = nowMs;
   }
 
-  #parked(job: Job, book: EndpointBook, turn: Turn, nowMs: number, epochMs: number, wallMs: number): void {
+  #parked(job: Job, book: EndpointBook, turn: Decision, nowMs: number, epochMs: number, wallMs: number): void {
     if (turn.kind !== "park") return;
     const { retryAt, reason } = turn;
     const { slots, maxBytes, endpointSlots } = this.limits;

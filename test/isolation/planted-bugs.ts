@@ -133,7 +133,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     plant: () =>
       replace(
         Bulkheads.prototype,
-        "giveBack",
+        "release",
         (was) =>
           function (this: Bulkheads, load, isSuspect) {
             was.call(this, isSuspect ? { ...load, bytes: 0 } : load, isSuspect);
@@ -145,7 +145,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     plant: () =>
       replace(
         Bulkheads.prototype,
-        "giveBack",
+        "release",
         (was) =>
           function (this: Bulkheads, load, _isSuspect) {
             was.call(this, load, false);
@@ -165,8 +165,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       ),
   },
   {
-    name: "parked jobs are never called although there is room",
-    plant: () => replace(Parking.prototype, "callAt", () => (() => undefined) as unknown as undefined),
+    name: "parked jobs are never promoted although their endpoints have capacity",
+    plant: () => replace(Parking.prototype, "promoteAt", () => (() => undefined) as unknown as undefined),
   },
   {
     name: "a great many parked jobs come back ever later",

@@ -5,7 +5,7 @@
 
 import { isDelivered, type Outcome } from "../../src/delivery/outcome.ts";
 import { retryAfterMs } from "../../src/delivery/retry.ts";
-import { AdmissionGate, type Turn } from "../../src/isolation/gate.ts";
+import { AdmissionGate, type Decision } from "../../src/isolation/gate.ts";
 import type { Chance } from "../support/chance.ts";
 import { demand, Judge, type Limits } from "./judge.ts";
 import { type Job, QueueModel } from "./queue-model.ts";
@@ -142,7 +142,7 @@ export class ModelWorker {
         this.#excused = jobs;
         this.wake();
       },
-      onRoom: (jobs) => {
+      onPromote: (jobs) => {
         queue.script();
         for (const { job, retryAt } of jobs) {
           const parked = this.#parked.get(job);
@@ -218,15 +218,15 @@ export class ModelWorker {
     judge.returned(job, nowMs, queue.wallMs);
     for (const worker of simulation.workers) worker.judge.taken(job);
     this.#parked.delete(id);
-    const turn = gate.admit({ endpoint: endpoint.key, host: endpoint.host.origin, user, bytes, job: id });
-    if (turn.kind !== "wait") {
-      this.#decided(job, turn);
+    const answer = gate.admit({ endpoint: endpoint.key, host: endpoint.host.origin, user, bytes, job: id });
+    if (answer.kind !== "wait") {
+      this.#decided(job, answer);
       return;
     }
     judge.waits(job, nowMs);
-    if (!turn.isProven) this.#hold(job);
+    if (!answer.isProven) this.#hold(job);
     simulation.promised += 1;
-    turn.turn.then((decided) => {
+    answer.decision.then((decided) => {
       simulation.promised -= 1;
       try {
         if (this.#isAlive) this.#decided(job, decided);
@@ -236,18 +236,18 @@ export class ModelWorker {
     });
   }
 
-  #decided(job: Job, turn: Turn): void {
+  #decided(job: Job, decision: Decision): void {
     const { simulation, gate, judge } = this;
     const { timeline, queue, options, nowMs } = simulation;
-    judge.decided(job, turn, nowMs, queue.epochMs, queue.wallMs);
-    if (turn.kind === "park") {
+    judge.decided(job, decision, nowMs, queue.epochMs, queue.wallMs);
+    if (decision.kind === "park") {
       simulation.parked += 1;
       this.#hold(job);
       this.#spend(PARK_MS);
       queue.script();
       this.#parked.set(job.id, job);
       this.inHand.delete(job);
-      queue.delay(job, turn.retryAt);
+      queue.delay(job, decision.retryAt);
       this.wake();
       return;
     }
@@ -263,7 +263,7 @@ export class ModelWorker {
       const { nowMs } = simulation;
       const isHolding = outcome.kind === "response" && HOLDING.includes(outcome.status);
       const holdMs = isHolding ? retryAfterMs(outcome.status, outcome.retryAfter, queue.epochMs) : 0;
-      gate.release(turn, outcome);
+      gate.release(decision, outcome);
       judge.ended(job, outcome, nowMs, holdMs);
       this.#spend(END_MS);
       queue.script();

@@ -1,8 +1,8 @@
-/** Parked jobs that are called back, in a real queue. */
+/** Promotion of parked jobs, in a real queue. */
 import { afterEach, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { createCalls } from "../src/isolation/calls.ts";
 import type { Gate } from "../src/isolation/gate.ts";
+import { createPromotion } from "../src/isolation/promotion.ts";
 import { queueKey } from "../src/queue/layout.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { eventually, jobData, OPEN_GATE, type Stack, startStack } from "./support/stack.ts";
@@ -15,9 +15,9 @@ afterEach(async () => {
   for (const { stop } of open.splice(0).reverse()) await stop();
 });
 
-const callsOf = ({ queue, valkey }: Stack) => createCalls({ valkey, prefix: queueKey(queue.name), logger });
+const promoterOf = ({ queue, valkey }: Stack) => createPromotion({ valkey, prefix: queueKey(queue.name), logger });
 
-test("a parked job that is called comes at once, to a worker that waits for jobs, and uses no attempt", async () => {
+test("a promoted job goes at once to a worker that waits for jobs, and uses no attempt", async () => {
   const customer = await startReceiver();
   const retryAt = Date.now() + HOUR_MS;
   let asked = 0;
@@ -32,12 +32,12 @@ test("a parked job that is called comes at once, to a worker that waits for jobs
     () => system.queue.getDelayedCount(),
     (count) => count === 1,
   );
-  callsOf(system)([{ job: job.id as string, retryAt }]);
+  promoterOf(system)([{ job: job.id as string, retryAt }]);
   const { state, job: ended } = await system.settled(job);
   expect([state, ended.attemptsMade, asked]).toEqual(["completed", 1, 2]);
 });
 
-test("a job that waits for its retry, or is not there any more, is left alone", async () => {
+test("a job that waits for its retry, or no longer exists, is left alone", async () => {
   const customer = await startReceiver();
   customer.answer(() => ({ status: 500 }));
   const system = await startStack({ gate: OPEN_GATE, policy: { attempts: 3, delaysMs: [HOUR_MS], jitter: 0 } });
@@ -48,7 +48,7 @@ test("a job that waits for its retry, or is not there any more, is left alone", 
     (count) => count === 1,
   );
   const [, before] = await system.valkey.zrange(`${queueKey(system.queue.name)}:delayed`, "0", "-1", "WITHSCORES");
-  callsOf(system)([
+  promoterOf(system)([
     { job: job.id as string, retryAt: Date.now() + HOUR_MS / 2 },
     { job: "gone", retryAt: Date.now() },
   ]);
