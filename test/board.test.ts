@@ -163,7 +163,9 @@ describe("an operator", () => {
     const before = await producer.getJobCounts();
     const response = await send("POST", api("/add"), { name: "file.created", data: data(), options: {} });
     expect(response.status).toBe(403);
-    expect(await response.json()).toMatchObject({ message: expect.stringContaining("adding and editing is off") });
+    expect(await response.json()).toMatchObject({
+      message: expect.stringContaining("Adding and editing jobs is disabled"),
+    });
     expect(await producer.getJobCounts()).toEqual(before);
   });
 

@@ -325,14 +325,14 @@ describe("status", () => {
     await client.config("SET", "maxmemory-policy", "noeviction");
     expect(out.split("\n\n")[1]).toBe(
       "Valkey may drop queued events: expected maxmemory-policy noeviction, got volatile-lru\n" +
-        "The queue is paused: nothing is delivered\n",
+        "The queue is paused: nothing is being delivered\n",
     );
     expect(code).toBe(1);
   });
 
   test("is 1 without a worker, and on a replica", async () => {
     const lonely = await fluxhook(["status", "--json"], { env: { WEBHOOK_QUEUE: "nobody-serves" } });
-    expect(JSON.parse(lonely.out).problems).toEqual(["No worker is connected: nothing is delivered"]);
+    expect(JSON.parse(lonely.out).problems).toEqual(["No workers are connected: nothing is being delivered"]);
     expect(lonely.code).toBe(1);
   });
 
@@ -343,7 +343,7 @@ describe("status", () => {
     const { out, code } = await fluxhook(["status"], { env: { WEBHOOK_QUEUE: "late" } });
     idle.disconnect();
     await late.close();
-    expect(out).toEndWith("Events wait for a worker, the next one for 5 min: start more workers\n");
+    expect(out).toEndWith("Events are waiting for a worker, the next one for 5 min: start more workers\n");
     expect(code).toBe(1);
   });
 });

@@ -72,7 +72,7 @@ describe("a user's page", () => {
     expect(html).toContain(`<b>127.0.0.1:${receiver.port}</b>/hook`);
     expect(html).toContain("The endpoint is not available for now.");
     expect(html).toContain("look at its load and health");
-    expect(html).toContain("Given up");
+    expect(html).toContain("Failed");
     expect(html).toMatch(/<time datetime="[\d-]+T[\d:.]+Z" title="[\d-]+ [\d:.]+ UTC">/);
     expect(html).toContain(`href="/board/queue/${stack.queue.name}/${job}"`);
     expect(html).not.toContain(SECRET);
@@ -98,7 +98,7 @@ describe("a user's page", () => {
     );
     while ((await job.getState()) !== "delayed") await Bun.sleep(1);
     const { html } = await read(`/users/${job.data.userId}`);
-    expect(html).toMatch(/Tried again in (9|10) min/);
+    expect(html).toMatch(/Retrying in (9|10) min/);
     expect(html).toContain("Deliver now");
     await job.remove();
   });
@@ -106,17 +106,17 @@ describe("a user's page", () => {
   test("helps when there is nothing to show", async () => {
     const { status, html } = await read("/users/nobody");
     expect(status).toBe(200);
-    expect(html).toContain("No attempt in the last 7 days");
+    expect(html).toContain("No attempts in the last 7 days");
     expect(html).toContain(`/board/queue/${stack.queue.name}?status=failed`);
   });
 
-  test("does not offer a job that is not kept any more", async () => {
+  test("does not offer a job that is no longer kept", async () => {
     const { job, userId, queued } = await failed();
     await queued.remove();
     const { html } = await read(`/users/${userId}`);
-    expect(html).toContain("not kept any more, so it cannot be redelivered");
+    expect(html).toContain("no longer kept, so it cannot be redelivered");
     expect(html).not.toContain('action="/actions/redeliver"');
-    expect(html).toContain("none of this user&#39;s jobs is kept any more");
+    expect(html).toContain("none of this user&#39;s jobs are kept any longer");
     const response = await post("/actions/redeliver", { user: userId, job });
     expect(response.headers.get("location")).toBe(`/users/${userId}?notice=gone`);
   });
@@ -171,7 +171,7 @@ describe("redelivery", () => {
     expect([response.status, response.headers.get("location")]).toEqual([303, `/users/${userId}?notice=queued`]);
     expect((await settled).state).toBe("completed");
     const { html } = await read(response.headers.get("location") as string);
-    expect(html).toContain("Queued: it goes out now.");
+    expect(html).toContain("Queued for delivery.");
     expect(html).toContain("Delivered");
     expect(lines).toContainEqual(
       expect.objectContaining({ message: "board.action", action: "redeliver", user: userId, job, result: "queued" }),
@@ -296,7 +296,7 @@ describe("an action is refused, and changes nothing,", () => {
       expect((await post(`/actions/${action}`, { user: userId, job }, SAME_ORIGIN, locked)).status).toBe(403);
     }
     const { html } = await read(`/users/${userId}`, locked);
-    expect(html).toContain("read only");
+    expect(html).toContain("read-only");
     expect(html).toContain("staging");
     expect(html).not.toContain('method="post"');
     const api = `/board/api/queues/${stack.queue.name}`;
@@ -330,7 +330,7 @@ describe("the search box", () => {
   test("says what is no user id, and keeps what was typed", async () => {
     const { status, html } = await read(`/users?id=${encodeURIComponent('a "b"')}`);
     expect(status).toBe(400);
-    expect(html).toContain("That is no user id: expected 1 to 128 visible ASCII characters.");
+    expect(html).toContain("Invalid user ID: expected 1 to 128 visible ASCII characters.");
     expect(html).toContain('value="a &quot;b&quot;"');
   });
 });
@@ -407,7 +407,7 @@ test("pages run and load nothing but their own files, which are there", async ()
 test("a browser gets pages also when there is nothing, a script gets JSON", async () => {
   const page = await read("/nowhere");
   expect(page.status).toBe(404);
-  expect(page.html).toContain("<h1>Nothing here</h1>");
+  expect(page.html).toContain("<h1>Page not found</h1>");
   const refused = await post("/actions/test", {}, { accept: "text/html", origin: "https://evil.example" });
   expect([refused.status, await refused.text()]).toEqual([403, expect.stringContaining("<h1>Refused</h1>")]);
 });

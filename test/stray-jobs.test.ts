@@ -66,7 +66,7 @@ test("what a BullMQ 5 client's resume leaves behind is found by status, and reco
   const report = JSON.parse(status.out);
   expect(report.strays).toBe(20);
   expect(report.problems).toContain(
-    "20 events are in none of the queue's lists, so nobody delivers them: fluxhook recover",
+    "20 events are in none of the queue's lists and will not be delivered: run fluxhook recover",
   );
 
   const dry = await fluxhook(["recover", "--dry-run"]);

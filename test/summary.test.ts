@@ -56,7 +56,7 @@ describe("the summary", () => {
       delivered: { count: 0, isLeast: false },
     });
     expect(summary.minutes).toHaveLength(MINUTES);
-    expect(await page()).toContain("No worker is connected: nothing is delivered.");
+    expect(await page()).toContain("No workers are connected: nothing is being delivered.");
   });
 
   test("has what waits, and for how long", async () => {
@@ -72,7 +72,7 @@ describe("the summary", () => {
     const { counts, oldestWaitingMs, workers } = await readSummary(queue, valkey, Date.now());
     expect([counts.waiting, counts.delayed, workers]).toEqual([2, 1, 1]);
     expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
-    expect(await page()).toContain("Events wait for a worker, the next one for 5 min: start more workers.");
+    expect(await page()).toContain("Events are waiting for a worker, the next one for 5 min: start more workers.");
     await queue.pause();
     expect(await page()).toContain("The queue is paused");
     await worker.close();

@@ -23,7 +23,7 @@ import { createPageRoutes } from "./page-routes.tsx";
 import { needsValkey, refuse } from "./refusal.tsx";
 
 const BOARD = "/board";
-const BODY_MS = 10 * 1000; // 10 s for a form of two ids
+const BODY_MS = 10 * 1000; // 10 s for a form with two ids
 const buildHeaders = (styles: string[]) =>
   secureHeaders({
     contentSecurityPolicy: {
@@ -37,15 +37,15 @@ const buildHeaders = (styles: string[]) =>
       frameAncestors: ["'none'"],
     },
     xFrameOptions: "DENY",
-    // With none at all, browsers send `Origin: null` with our own forms, which csrf() has to refuse.
+    // With "no-referrer", browsers send `Origin: null` with our own forms, which csrf() has to refuse.
     referrerPolicy: "same-origin",
-    // TLS is the proxy's, and so is a promise about a whole domain.
+    // The proxy terminates TLS, and decides about HSTS for its domain.
     strictTransportSecurity: false,
   });
 const headers = buildHeaders([]);
-const bullBoardHeaders = buildHeaders(["'unsafe-inline'"]); // its page sets styles inline; its scripts are files
+const bullBoardHeaders = buildHeaders(["'unsafe-inline'"]); // Bull Board sets styles inline; its scripts are files
 
-/** The settings that the board's app reads. */
+/** The settings that the board reads. */
 export type BoardConfig = Pick<
   Config,
   "boardUser" | "boardPassword" | "boardEnvironment" | "boardReadonly" | "boardTrustProxy" | "timeoutMs"
@@ -59,11 +59,11 @@ export interface BoardAppOptions {
   readonly logger: Logger;
   /** Epoch ms. */
   readonly now?: () => number;
-  /** ms of a clock that never goes back. */
+  /** Monotonic clock, ms. */
   readonly monotonicNow?: () => number;
 }
 
-/** Everything that is asked for, as a handler of `Bun.serve`: whose second argument tells who asks. */
+/** The board as a Hono app. `Bun.serve` passes its server as the second argument, which tells the client's address. */
 export function createBoardApp(options: BoardAppOptions): Hono {
   const { config, valkey, queue, registry, logger, now = Date.now, monotonicNow = () => performance.now() } = options;
   const log = createAttemptLog(valkey);
@@ -84,7 +84,7 @@ export function createBoardApp(options: BoardAppOptions): Hono {
     createHealthRoutes(async () => Object.values(await check()).flat()),
   );
 
-  // From here on behind the login.
+  // Everything below requires the login.
   const { boardUser: user, boardPassword: password } = config;
   app.use(
     password === undefined
@@ -120,13 +120,13 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   return app;
 }
 
-/** What the app says when there is nothing, when it refuses, and when it fails: never an error's own words. */
+/** Responses to unknown paths, refused requests and errors; none contains an error's own message. */
 function answerTrouble(app: Hono, site: Site, { logger, boardLog }: { logger: Logger; boardLog: BoardLog }): void {
   app.notFound((c) =>
     refuse(c, site, {
       status: 404,
       error: "not found",
-      title: "Nothing here",
+      title: "Page not found",
       text: "There is no page at this address.",
     }),
   );
@@ -138,22 +138,22 @@ function answerTrouble(app: Hono, site: Site, { logger, boardLog }: { logger: Lo
         status: 403,
         error: "refused: not from this site (a script has to send content-type: application/json)",
         title: "Refused",
-        text: "The request came from another site, or from a browser that does not say where from. Nothing was changed.",
+        text: "The request came from another site, or from a browser that does not send its origin. Nothing was changed.",
       });
     }
     logger.error({ error: error.name, reason: error.message }, "board.failed");
     return refuse(c, site, {
       status: 500,
       error: "internal error",
-      title: "That went wrong",
-      text: "An error of the board's own: its log, board.failed, has the reason.",
+      title: "Internal error",
+      text: "See board.failed in the board's log for the reason.",
     });
   });
 }
 
 /**
- * Without a password, only for whoever asks for this machine by its own name: any web page can have its host name lead
- * here (DNS rebinding), and would then be of the same origin as the board.
+ * Without a password, accept only requests to localhost: any web page can point its own host name at this machine (DNS
+ * rebinding) and would then share the board's origin.
  */
 function loopbackOnly(site: Site, log: BoardLog): MiddlewareHandler {
   return async (c, next) => {
@@ -168,24 +168,24 @@ function loopbackOnly(site: Site, log: BoardLog): MiddlewareHandler {
   };
 }
 
-/** Answers are about customers, and go into no cache. Files that are the same for everybody may. */
+/** Responses hold customer data and must not be cached. Static files may. */
 const unstored: MiddlewareHandler = async (c, next) => {
   await next();
   if (c.res.headers.has("cache-control") || c.req.path.startsWith(`${BOARD}/static/`)) return;
   c.header("cache-control", "no-store");
 };
 
-/** What csrf() leaves: it looks at what a form can send, but a browser says of every action from which site it comes. */
+/** Refuse actions from other sites. csrf() checks only what a form can send; browsers name the origin of every action. */
 const ownSite: MiddlewareHandler = async (c, next) => {
   const site = c.req.header("sec-fetch-site");
-  const origin = c.req.header("origin"); // what older browsers say; the scheme is the proxy's
+  const origin = c.req.header("origin"); // for older browsers; the scheme may differ behind a TLS proxy
   const isOwn = origin === undefined || URL.parse(origin)?.host === new URL(c.req.url).host;
   const isAction = c.req.method !== "GET" && c.req.method !== "HEAD";
   if (isAction && (site === undefined ? !isOwn : site !== "same-origin")) throw new HTTPException(403);
   await next();
 };
 
-/** Read an action's body before anything is done about it: who sends a byte a second gets no more than 10 s. */
+/** Read an action's whole body before running it, within 10 s, so that slow clients cannot hold requests open. */
 const wholeBody: MiddlewareHandler = async (c, next) => {
   if (c.req.method === "GET" || c.req.method === "HEAD") return await next();
   const body = await within(
@@ -193,7 +193,7 @@ const wholeBody: MiddlewareHandler = async (c, next) => {
     c.req.arrayBuffer().catch(() => "broken"),
     "slow",
   );
-  if (body === "broken") throw new HTTPException(400, { message: "the body ended before its end" });
-  if (body === "slow") throw new HTTPException(408, { message: "the body did not come in time" });
+  if (body === "broken") throw new HTTPException(400, { message: "incomplete body" });
+  if (body === "slow") throw new HTTPException(408, { message: "timed out reading the body" });
   await next();
 };

@@ -1,5 +1,5 @@
 /**
- * Bull Board, the operators' window: what they may see and do there. The only file that knows @bull-board.
+ * Bull Board, and what operators may see and do in it. The only file that imports @bull-board.
  */
 import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
@@ -22,9 +22,9 @@ const STATS = "get /api/redis/stats";
 const CLEAN = "put /api/queues/:queueName/clean/:queueStatus";
 
 /**
- * What an operator may do: look, retry, promote, pause, resume, remove a job, clear what is finished. A list of what is
- * allowed, so that a newer Bull Board brings nothing unnoticed. Off, with the reason that events are the backend's and
- * that the data shown is masked and would be saved so: add, edit, reschedule, schedulers, limits, drain, obliterate.
+ * What an operator may do: view, retry, promote, pause, resume, remove a job, clean finished jobs. An allowlist, so that an
+ * upgrade of Bull Board cannot enable anything unnoticed. Adding, editing, rescheduling, schedulers, limits, drain and
+ * obliterate are off: events belong to the backend, and an edit would save the masked data shown here.
  */
 const ALLOWED = new Set([
   STATS,
@@ -50,23 +50,23 @@ const ALLOWED = new Set([
   "put /api/queues/:queueName/:jobId/clean",
 ]);
 
-const MAX_JOBS = 100; // on one page, with their data: up to some 25 MB when all are as large as may be
-const FINISHED = new Set(["completed", "failed"]); // the rest is not delivered yet
+const MAX_JOBS = 100; // per page, with their data: up to about 25 MB at the largest body size
+const FINISHED = new Set(["completed", "failed"]); // all other states are still to be delivered
 
 export interface BullBoardOptions {
   readonly queue: Queue;
   readonly valkey: Valkey;
-  /** Where the routes will be mounted, without a slash at the end. */
+  /** Where the routes will be mounted, without a trailing slash. */
   readonly basePath: string;
-  /** A label such as `staging`; none when empty. */
+  /** A label such as `staging`; hidden when empty. */
   readonly environment: string;
-  /** Look, and change nothing. */
+  /** Refuse every change. */
   readonly isReadonly: boolean;
   readonly logger: Pick<Logger, "error">;
   readonly boardLog: Pick<BoardLog, "action" | "refused">;
 }
 
-/** The page and its API, to be mounted at `basePath`. Every answer is masked, see {@link maskSecrets}. */
+/** The page and its API, to be mounted at `basePath`. Secrets are masked in every response: see {@link maskSecrets}. */
 export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   const { queue, valkey, basePath, environment, isReadonly, logger, boardLog } = options;
   const names = new Set([queue.name]);
@@ -92,7 +92,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
     },
   };
   createBullBoard({
-    queues: [new BullMQAdapter(queue, { description: "Webhook events, one job each", readOnlyMode: isReadonly })],
+    queues: [new BullMQAdapter(queue, { description: "Webhook events, one per job", readOnlyMode: isReadonly })],
     serverAdapter: adapter,
     options: {
       handlerHooks,
@@ -106,7 +106,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
       },
     },
   });
-  // Bull Board's own handler would answer with the error's message, and a SyntaxError's message quotes the job's data.
+  // Bull Board's own handler would send the error's message, and a SyntaxError's message quotes the job's data.
   adapter.setErrorHandler((error) => {
     if (error instanceof URIError) return { status: 400, body: { error: { key: "ERRORS.INVALID_QUERY_PARAM" } } };
     if (isRefusal(error)) return { status: 409, body: { error: { key: "ERRORS.FORBIDDEN" }, message: error.message } };
@@ -116,7 +116,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   adapter.setBasePath(basePath);
 
   const app = new Hono();
-  app.use(contextStorage()); // the hooks get no context of their own, and have to say who asked
+  app.use(contextStorage()); // Bull Board's hooks get no Hono context, and need it to log who sent the request
   app.use(async (c, next) => {
     await next();
     if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
@@ -124,7 +124,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   });
   const plugin = adapter.registerPlugin();
   plugin.onError((error) => {
-    throw error; // to the app's own handler: this one would print the stack
+    throw error; // to the app's own handler: the plugin's would print the stack
   });
   return app.route("/", plugin);
 }
@@ -138,39 +138,42 @@ interface Refusal {
   readonly message: string;
 }
 
-/** Why a request is refused; undefined when it is not. */
+/** Why a request is refused; undefined when it is allowed. */
 function refuse(context: HookContext, isReadonly: boolean): Refusal | undefined {
   const name = nameOf(context);
   const { params, query } = context.request;
   if (isReadonly && context.method !== "get") {
-    return { status: 403, message: "BOARD_READONLY is set: this board is for looking only." };
+    return { status: 403, message: "This board is read-only: BOARD_READONLY is set." };
   }
   if (!ALLOWED.has(name)) {
     return {
       status: 403,
-      message: "Fluxhook's board is for looking, retrying and promoting: adding and editing is off.",
+      message: "Adding and editing jobs is disabled in Fluxhook's board.",
     };
   }
   if (name === CLEAN && !FINISHED.has(params.queueStatus)) {
-    return { status: 403, message: "Only completed and failed jobs can be cleaned: the others are not delivered yet." };
+    return {
+      status: 403,
+      message: "Only completed and failed jobs can be cleaned: all others are still to be delivered.",
+    };
   }
   if (Number(query.jobsPerPage) > MAX_JOBS)
     return { status: 400, message: `jobsPerPage: expected at most ${MAX_JOBS}` };
   return undefined;
 }
 
-/** The data of the job that a request is about: its secrets may be in an answer without it, such as the job's logs. */
+/** The data of the requested job, to mask its secrets where the response has no data of its own, as in the job's logs. */
 async function readJobData({ method, request: { queues, params } }: HookContext): Promise<unknown> {
   if (method !== "get" || params.jobId === undefined) return undefined;
   return (await queues.get(params.queueName)?.getJob(params.jobId))?.toJSON().data;
 }
 
-/** BullMQ says with a number why it will not do something, such as promoting a job that is not delayed. */
+/** BullMQ's errors have a numeric code when it refuses something, such as promoting a job that is not delayed. */
 function isRefusal(error: Error): boolean {
   return typeof (error as { code?: unknown }).code === "number";
 }
 
-/** The page asks a foreign host for its fonts; it gets those of our own pages. */
+/** Bull Board's page loads fonts from another host: use those of our own pages instead. */
 function replaceFonts(html: string): string {
   const own = html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
   return own.replace("</head>", '<link href="/assets/bull-board.css" rel="stylesheet"></head>'); // last, so that it wins

@@ -1,19 +1,19 @@
 /** @jsxImportSource hono/jsx */
 /**
- * What all of the board's pages share: the frame, the small parts, and the two files that make them look and live.
+ * What all pages share: layout, small components, stylesheet and script.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Child, FC } from "hono/jsx";
 import { formatAgo, formatExact } from "../operations/moments.ts";
 
-/** What every page knows of the board. */
+/** Settings of the board that every page needs. */
 export interface Site {
-  /** A label such as `staging`; none when empty. */
+  /** A label such as `staging`; hidden when empty. */
   readonly environment: string;
   /** Nothing can be changed. */
   readonly isReadonly: boolean;
-  /** Where Bull Board is, without a slash at the end. */
+  /** Path of Bull Board, without a trailing slash. */
   readonly bullBoard: string;
   /** The queue's name. */
   readonly queue: string;
@@ -26,7 +26,7 @@ const css = ["page.css", "parts.css", "user.css", "test-form.css", "home.css"].m
 const script = read("live.js");
 const version = (text: string) => Bun.hash(text).toString(36);
 
-/** The files that pages ask for, by path, with their content type. A new content is a new address. */
+/** Static files by path. Pages link to them with a hash of the content, so a new version is never served from a cache. */
 export const ASSETS: Readonly<Record<string, { readonly type: string; readonly text: string }>> = {
   "/assets/page.css": { type: "text/css; charset=utf-8", text: css },
   "/assets/bull-board.css": { type: "text/css; charset=utf-8", text: read("bull-board.css") },
@@ -39,18 +39,18 @@ export const ASSETS: Readonly<Record<string, { readonly type: string; readonly t
 const STYLE_URL = `/assets/page.css?v=${version(css)}`;
 const SCRIPT_URL = `/assets/live.js?v=${version(script)}`;
 
-/** Where a user's page is. `.` and `..` cannot be a part of a path: browsers resolve them. */
+/** Path of a user's page. User ids `.` and `..` go into the query, since browsers resolve them in a path. */
 export function userPath(userId: string): string {
   const encoded = encodeURIComponent(userId);
   return /^\.{1,2}$/.test(userId) ? `/users?id=${encoded}` : `/users/${encoded}`;
 }
 
-/** Where a job is in Bull Board. */
+/** Path of a job in Bull Board. */
 export function jobPath({ bullBoard, queue }: Site, job: string): string {
   return `${bullBoard}/queue/${encodeURIComponent(queue)}/${encodeURIComponent(job)}`;
 }
 
-/** A message after an action, at the top of a page. */
+/** A message at the top of a page, after an action. */
 export interface Notice {
   readonly kind: "good" | "bad" | "wait";
   readonly text: string;
@@ -60,14 +60,14 @@ export interface LayoutProps {
   readonly site: Site;
   readonly title: string;
   readonly notice?: Notice | undefined;
-  /** The page shows something that changes: refresh it. */
+  /** Refresh the page automatically. */
   readonly isLive?: boolean;
-  /** What the search box in the head holds; no box when undefined. */
+  /** Text in the header's search box; undefined hides the box. */
   readonly search?: string | undefined;
   readonly children?: Child;
 }
 
-/** A whole page, from `<html>` on. */
+/** A whole page, including `<html>`. */
 export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, search, children }) => (
   <html lang="en">
     <head>
@@ -81,7 +81,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
     </head>
     <body>
       <a class="skip" href="#main">
-        Skip to the content
+        Skip to content
       </a>
       <header class="top">
         <div class="wide">
@@ -90,7 +90,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
             Fluxhook
           </a>
           {site.environment !== "" && <span class="label">{site.environment}</span>}
-          {site.isReadonly && <span class="label">read only</span>}
+          {site.isReadonly && <span class="label">read-only</span>}
           <nav aria-label="Main">
             <a href="/">Overview</a>
             <a href={site.bullBoard}>Queue</a>
@@ -111,7 +111,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
   </html>
 );
 
-/** Look a user up. */
+/** The form that looks up a user. */
 export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarge = false }) => (
   <search>
     <form class={isLarge ? "find large" : "find"} action="/users" method="get">
@@ -120,7 +120,7 @@ export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarg
         id="find"
         name="id"
         value={value}
-        placeholder={isLarge ? "usr_42" : "User id"}
+        placeholder={isLarge ? "usr_42" : "User ID"}
         maxlength={128}
         required
         autocomplete="off"
@@ -132,7 +132,7 @@ export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarg
   </search>
 );
 
-/** How a page stays fresh: a switch that its script shows, and a link where there is none. */
+/** The auto-refresh switch, shown by the script; without JavaScript, a reload link. */
 export const LiveSwitch: FC<{ path: string }> = ({ path }) => (
   <p class="live">
     <button id="live-switch" type="button" aria-pressed="true" hidden>
@@ -151,7 +151,7 @@ const MARKS = {
   wait: "M8 2.2a5.8 5.8 0 1 0 0 11.6a5.8 5.8 0 1 0 0-11.6M8 5v3.2l2 1.2",
 } as const;
 
-/** A sign that says the same as the colour, for those who do not see it. */
+/** An icon that repeats what the color says, for people who cannot tell colors apart. */
 export const Mark: FC<{ kind: keyof typeof MARKS }> = ({ kind }) => (
   <svg class={`mark ${kind}`} viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
     <path d={MARKS[kind]} />
@@ -161,7 +161,7 @@ export const Mark: FC<{ kind: keyof typeof MARKS }> = ({ kind }) => (
 /** How long ago, with the exact time on hover. */
 export const Ago: FC<{ at: number; now: number }> = ({ at, now }) => {
   const exact = formatExact(at);
-  if (exact === "") return <span>at no known time</span>;
+  if (exact === "") return <span>time unknown</span>;
   return (
     <time datetime={new Date(at).toISOString()} title={exact}>
       {formatAgo(now - at)}
@@ -169,7 +169,7 @@ export const Ago: FC<{ at: number; now: number }> = ({ at, now }) => {
   );
 };
 
-/** A page that says why there is nothing else on it. */
+/** An error page: a title and an explanation. */
 export const Refusal: FC<{ site: Site; title: string; text: string }> = ({ site, title, text }) => (
   <Layout site={site} title={title} search="">
     <section class="empty">

@@ -1,14 +1,14 @@
-// @ts-nocheck: this one runs in the browser, whose types are not the program's.
+// @ts-nocheck: this runs in the browser; the project has no DOM types.
 //
-// Keeps #live fresh: asks for the page again every few seconds while its tab is seen, and changes what has changed, so
-// that focus, selection, scroll and opened details stay. Without it the page stands still and has a link to reload.
+// Refreshes #live: fetches the page every few seconds while its tab is visible and patches only what changed, so that
+// focus, selection, scroll position and opened details stay. Without JavaScript the page has a reload link instead.
 const PERIOD_MS = 3000;
 
 const control = document.querySelector("#live-switch");
 let isOn = sessionStorage.getItem("live") !== "off";
-let isAsking = false;
+let isFetching = false;
 
-// What an action said is said once: a reload, or the page out of the history, does not say it again.
+// Show an action's notice only once, not again on reload or from the history.
 if (document.querySelector("#notice") && location.search.includes("notice=")) {
   const url = new URL(location.href);
   url.searchParams.delete("notice");
@@ -25,8 +25,8 @@ function show(words, isWorking) {
 }
 
 async function refresh() {
-  if (!isOn || isAsking || document.visibilityState !== "visible") return;
-  isAsking = true;
+  if (!isOn || isFetching || document.visibilityState !== "visible") return;
+  isFetching = true;
   try {
     const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -35,38 +35,42 @@ async function refresh() {
     if (isOn) morph(document.querySelector("#live"), next);
     show(isOn ? "Live" : "Stopped", isOn);
   } catch {
-    show("No answer, trying again", false);
+    show("Not responding, retrying", false);
   } finally {
-    isAsking = false;
+    isFetching = false;
   }
 }
 
-/** Make one node like another, with as few changes as possible. */
+/** Patch a node to match another, with as few changes as possible. */
 function morph(node, next) {
   if (node.nodeType === Node.TEXT_NODE) {
     if (node.data !== next.data) node.data = next.data;
     return;
   }
-  // The switch is ours, and what is chosen or opened is the reader's.
+  // Keep the switch, and what the reader selected or opened.
   if (node.nodeType !== Node.ELEMENT_NODE || node.id === "live-switch") return;
   for (const { name, value } of next.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
   for (const { name } of [...node.attributes])
     if (name !== "open" && !next.hasAttribute(name)) node.removeAttribute(name);
-  let place = node.firstChild;
+  let current = node.firstChild;
   for (const child of [...next.childNodes]) {
-    const same = child.id ? [...node.children].find(({ id }) => id === child.id) : isAlike(place, child) ? place : null;
+    const same = child.id
+      ? [...node.children].find(({ id }) => id === child.id)
+      : isAlike(current, child)
+        ? current
+        : null;
     if (!same) {
-      node.insertBefore(document.importNode(child, true), place);
+      node.insertBefore(document.importNode(child, true), current);
       continue;
     }
-    if (same === place) place = place.nextSibling;
-    else node.insertBefore(same, place);
+    if (same === current) current = current.nextSibling;
+    else node.insertBefore(same, current);
     morph(same, child);
   }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
+  while (current) {
+    const after = current.nextSibling;
+    current.remove();
+    current = after;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * What the board says about its visitors: `board.action` for what was done, `board.refused` for what was not. Each names the
- * address, and the operator where one is known.
+ * The board's audit log: `board.action` for what an operator did, `board.refused` for what was refused. Each line has the
+ * client's address and, if known, the operator.
  */
 import type { Context } from "hono";
 import type { Network } from "../dns/address.ts";
@@ -8,17 +8,17 @@ import type { Logger } from "../runtime/logger.ts";
 import { readVisitor, type Visitor } from "./visitor.ts";
 
 const WINDOW_MS = 60 * 1000; // 1 min
-const TOLD = 10; // refusals in one window that have a line of their own
+const MAX_LINES = 10; // refusals logged individually per window
 
 /**
  * Why the board refused something.
  *
  * - `wrong_password`  user or password are wrong
- * - `too_many_tries`  wrong ones came from this address, so it has to wait
- * - `foreign_site`    an action that another site's page asked for
- * - `not_localhost`   without a password, the board was asked for by another name than this machine's
- * - `readonly`        an action, while BOARD_READONLY is set
- * - `not_allowed`     an action of Bull Board that is off
+ * - `too_many_tries`  too many wrong passwords from this address: it has to wait
+ * - `foreign_site`    an action sent from another site's page
+ * - `not_localhost`   no password is set, and the Host header is not localhost
+ * - `readonly`        an action while BOARD_READONLY is set
+ * - `not_allowed`     a Bull Board action that is disabled
  */
 export type RefusalReason =
   | "wrong_password"
@@ -31,11 +31,11 @@ export type RefusalReason =
 export interface BoardLog {
   /** Who sent a request. */
   visitor(c: Context): Visitor;
-  /** Tell what an operator did. */
+  /** Log what an operator did. */
   action(c: Context, fields: object): void;
   /**
-   * Tell what was refused: ten lines a minute, one for each address and reason. All others are counted, and told at the end of the
-   * minute by one line with `reason: "more"` and `counts`, so that nobody fills the log from outside.
+   * Log a refusal: at most ten lines a minute, one per address and reason. The rest are counted and reported at the end of
+   * the minute in one line with `reason: "more"` and `counts`, so that nobody can flood the log from outside.
    */
   refused(c: Context, reason: RefusalReason, fields?: object): void;
 }
@@ -47,15 +47,15 @@ export interface BoardLogOptions {
 }
 
 export function createBoardLog({ logger, trustProxy, windowMs = WINDOW_MS }: BoardLogOptions): BoardLog {
-  const told = new Set<string>();
+  const logged = new Set<string>();
   const counts = new Map<RefusalReason, number>();
   let isOpen = false;
   const visitor = (c: Context) => readVisitor({ request: c.req.raw, connection: c.env }, trustProxy);
-  /** A proxy knows people; the login knows one name for all. */
+  /** A proxy knows people by name; the login has one name for everyone. */
   const operatorOf = (c: Context, { name }: Visitor): string | undefined => name ?? c.get("operator");
   const close = () => {
     isOpen = false;
-    told.clear();
+    logged.clear();
     if (counts.size > 0) logger.warn({ reason: "more", counts: Object.fromEntries(counts) }, "board.refused");
     counts.clear();
   };
@@ -70,11 +70,11 @@ export function createBoardLog({ logger, trustProxy, windowMs = WINDOW_MS }: Boa
       isOpen = true;
       const from = visitor(c);
       const line = `${reason} ${from.address}`;
-      if (told.size >= TOLD || told.has(line)) {
+      if (logged.size >= MAX_LINES || logged.has(line)) {
         counts.set(reason, (counts.get(reason) ?? 0) + 1);
         return;
       }
-      told.add(line);
+      logged.add(line);
       logger.warn({ reason, ...fields, operator: operatorOf(c, from), address: from.address }, "board.refused");
     },
   };

@@ -1,5 +1,5 @@
 /**
- * The board's login: HTTP Basic, one user, one password, and a wait for whoever guesses.
+ * The board's login: HTTP Basic with one user and one password, and a delay after wrong guesses.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Context, MiddlewareHandler } from "hono";
@@ -13,14 +13,15 @@ export interface LoginOptions {
   readonly user: string;
   readonly password: string;
   readonly log: Pick<BoardLog, "visitor" | "refused">;
-  /** ms of a clock that never goes back. */
+  /** Monotonic clock, ms. */
   readonly now: () => number;
 }
 
 /**
- * Let pass who has user and password; the rest gets 401. After ten different wrong ones an address has to wait, 1 s at first and
- * 1 min at last, and gets 429 meanwhile without being looked at, right or wrong: else the wait would be none. Other addresses
- * notice nothing.
+ * Require user and password; answer 401 otherwise.
+ *
+ * After ten different wrong passwords an address has to wait, from 1 s up to 1 min, and gets 429 until then, even with the
+ * right password: otherwise guessing could go on during the wait. Other addresses are not affected.
  */
 export function createLogin({ user, password, log, now }: LoginOptions): MiddlewareHandler {
   const expected = { user: digest(user), password: digest(password) };
@@ -28,24 +29,24 @@ export function createLogin({ user, password, log, now }: LoginOptions): Middlew
   return async (c, next) => {
     const given = c.req.header("authorization");
     if (given === undefined) return challenge(c);
-    const place = networkOf(log.visitor(c).address);
+    const network = networkOf(log.visitor(c).address);
     const attempt = digest(given).toString("base64");
-    if (tries.isRepeated(place, attempt)) return challenge(c);
-    const waitMs = tries.waitMs(place);
+    if (tries.isRepeated(network, attempt)) return challenge(c);
+    const waitMs = tries.waitMs(network);
     if (waitMs > 0) {
       log.refused(c, "too_many_tries");
       c.header("retry-after", String(Math.ceil(waitMs / 1000)));
       return c.json({ error: "too many wrong passwords from this address" }, 429);
     }
     const credentials = parseBasic(given);
-    // Digests of equal length, and always both of them, so that time tells nothing about either.
+    // Digests have equal length, and both are always compared, so that timing reveals nothing about either.
     const isUser = timingSafeEqual(digest(credentials.user), expected.user);
     const isPassword = timingSafeEqual(digest(credentials.password), expected.password);
     if (isUser && isPassword) {
       c.set("operator", user);
       return await next();
     }
-    tries.add(place, attempt);
+    tries.add(network, attempt);
     log.refused(c, "wrong_password");
     return challenge(c);
   };
@@ -56,7 +57,7 @@ function challenge(c: Context): Response {
   return c.json({ error: "user and password required" }, 401);
 }
 
-/** User and password of an Authorization header; those of nobody when it has none. */
+/** User and password of an Authorization header; empty when it is not Basic. */
 function parseBasic(header: string): { user: string; password: string } {
   const [, encoded = ""] = /^Basic +([\w+/-]+=*)\s*$/i.exec(header) ?? [];
   const text = Buffer.from(encoded, "base64").toString("utf8");

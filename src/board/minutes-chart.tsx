@@ -1,6 +1,6 @@
 /** @jsxImportSource hono/jsx */
 /**
- * A bar a minute: delivered from the ground up, given up on top of it.
+ * A stacked bar per minute: delivered at the bottom, failed on top.
  */
 import type { FC } from "hono/jsx";
 import type { Summary } from "../operations/summary.ts";
@@ -9,12 +9,12 @@ const STEP = 10;
 const BAR = 7;
 const HEIGHT = 100;
 
-/** Minutes of which the queue does not keep all are drawn as a stub with a pattern: nobody knows how much they were. */
+/** Minutes for which the queue no longer keeps every job are drawn as a patterned stub: their totals are unknown. */
 export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) => {
   const most = Math.max(1, ...minutes.map(({ delivered, failed }) => delivered.count + failed.count));
   const total = (of: "delivered" | "failed") => minutes.reduce((sum, minute) => sum + minute[of].count, 0);
   const isPartly = minutes.some(({ delivered, failed }) => delivered.isLeast || failed.isLeast);
-  const words = `${isPartly ? "At least " : ""}${total("delivered").toLocaleString("en-US")} delivered, ${total("failed").toLocaleString("en-US")} given up`;
+  const words = `${isPartly ? "At least " : ""}${total("delivered").toLocaleString("en-US")} delivered, ${total("failed").toLocaleString("en-US")} failed`;
   const heightOf = (count: number) => (count === 0 ? 0 : Math.max(2, (count / most) * HEIGHT));
   return (
     <>
@@ -31,7 +31,7 @@ export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) =
           const isLeast = delivered.isLeast || failed.isLeast;
           return (
             <g>
-              <title>{`${minutes.length - index} min ago: ${isLeast ? "at least " : ""}${delivered.count} delivered, ${failed.count} given up`}</title>
+              <title>{`${minutes.length - index} min ago: ${isLeast ? "at least " : ""}${delivered.count} delivered, ${failed.count} failed`}</title>
               <rect class="room" x={index * STEP} width={STEP} height={HEIGHT} />
               <rect class={isLeast ? "least" : "none"} x={x} y={HEIGHT - 2} width={BAR} height={2} />
               <rect class="good" x={x} y={HEIGHT - up} width={BAR} height={up} />
@@ -47,7 +47,7 @@ export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) =
       <p class="tally">
         {words}
         {isPartly &&
-          ". The queue keeps its last 1,000 delivered jobs and 10,000 failed ones: for rates, see the workers' metrics"}
+          ". The queue keeps the last 1,000 completed and 10,000 failed jobs; for rates, see the workers' metrics"}
         .
       </p>
     </>

@@ -1,7 +1,7 @@
 /** @jsxImportSource hono/jsx */
 /**
- * The board's own pages, and the actions on them. Everything shown is escaped by JSX; every action is a POST that leads
- * back to a page with one of a few fixed sentences.
+ * The board's own pages and their actions. JSX escapes everything shown; every action is a POST that redirects to a page
+ * with one of a few fixed messages.
  */
 import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { ContractError, jobData } from "../delivery/contract.ts";
@@ -20,13 +20,13 @@ import { UserPage } from "./user-page.tsx";
 
 const DAY_SECONDS = 24 * 60 * 60;
 
-/** What an action says afterwards. The address carries the name only: nobody else's words get onto a page. */
+/** Messages after an action. The URL carries only the key, so that a link cannot put its own text on a page. */
 const NOTICES: Readonly<Record<string, Notice>> = {
-  queued: { kind: "good", text: "Queued: it goes out now. Its attempt will show up here." },
-  pending: { kind: "wait", text: "It waits for a worker or is under way already, so nothing was changed." },
-  gone: { kind: "bad", text: "That job is not kept any more, so nothing was sent." },
-  test: { kind: "good", text: "The test event is on its way. Its attempt will show up here." },
-  broken: { kind: "bad", text: "That job's endpoint breaks the contract, so no test event was sent." },
+  queued: { kind: "good", text: "Queued for delivery. The attempt will show up here." },
+  pending: { kind: "wait", text: "It is already waiting or active, so nothing was changed." },
+  gone: { kind: "bad", text: "That job is no longer kept, so nothing was sent." },
+  test: { kind: "good", text: "Test event queued. The attempt will show up here." },
+  broken: { kind: "bad", text: "That job's endpoint is invalid, so no test event was sent." },
 };
 
 export interface PageOptions {
@@ -39,7 +39,7 @@ export interface PageOptions {
   readonly now: () => number;
 }
 
-/** `/`, `/users`, `/users/:userId`, the actions and the pages' files. */
+/** Routes: `/`, `/users`, `/users/:userId`, actions and static files. */
 export function createPageRoutes(options: PageOptions): Hono {
   const { site, queue, valkey, log, now } = options;
   const app = new Hono();
@@ -66,7 +66,7 @@ export function createPageRoutes(options: PageOptions): Hono {
     const userId = jobData.shape.userId.safeParse(given.trim());
     if (!userId.success) {
       return await home(c, {
-        notice: { kind: "bad", text: `That is no user id: ${userId.error.issues[0]?.message}.` },
+        notice: { kind: "bad", text: `Invalid user ID: ${userId.error.issues[0]?.message}.` },
         search: given,
       });
     }
@@ -96,8 +96,8 @@ function addActions(app: Hono, present: MiddlewareHandler, { site, queue, boardL
         return await refuse(c, site, {
           status: 403,
           error: "refused: BOARD_READONLY is set",
-          title: "This board is for looking",
-          text: "BOARD_READONLY is set: nothing can be changed here, and nothing was.",
+          title: "This board is read-only",
+          text: "BOARD_READONLY is set. Nothing was changed.",
         });
       }
       const { user: userId, job, event } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
@@ -105,7 +105,7 @@ function addActions(app: Hono, present: MiddlewareHandler, { site, queue, boardL
         return await refuse(c, site, {
           status: 400,
           error: "expected a form with user and job",
-          title: "Something is missing",
+          title: "Incomplete form",
           text: "Expected a form with a user and a job. Nothing was changed.",
         });
       }

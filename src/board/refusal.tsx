@@ -1,25 +1,25 @@
 /** @jsxImportSource hono/jsx */
 /**
- * How the board says no: a page to a browser, JSON to anything else.
+ * Error responses of the board: a page for browsers, JSON for everything else.
  */
 import type { Context, MiddlewareHandler } from "hono";
 import { within } from "../runtime/deadline.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { Refusal, type Site } from "./layout.tsx";
 
-const VALKEY_ANSWERS_MS = 1500; // 1.5 s: whoever asks gets its 503 within 2
+const VALKEY_ANSWERS_MS = 1500; // 1.5 s, so that the 503 is sent within 2 s
 
-/** A refusal in words. */
+/** What an error response says. */
 export interface Reason {
   readonly status: 400 | 403 | 404 | 500 | 503;
-  /** What JSON says. */
+  /** For JSON. */
   readonly error: string;
-  /** What a page says, if more. */
+  /** For the page. */
   readonly title: string;
   readonly text: string;
 }
 
-/** Answer with the reason, in the form that was asked for. */
+/** Respond with a page or JSON, as the request accepts. */
 export function refuse(c: Context, site: Site, { status, error, title, text }: Reason): Response | Promise<Response> {
   if (!c.req.header("accept")?.includes("text/html")) return c.json({ error }, status);
   c.header("cache-control", "no-store");
@@ -27,8 +27,10 @@ export function refuse(c: Context, site: Site, { status, error, title, text }: R
 }
 
 /**
- * 503 while Valkey does not answer. Asked first, not found out on the way: a command sent while it is away waits, and an
- * operator's click would take effect long after being told that it failed.
+ * Answer 503 while Valkey does not respond.
+ *
+ * Checked before the handler runs: commands queue up while Valkey is away, so an operator's click would take effect long
+ * after they were told it failed.
  */
 export function needsValkey(valkey: Valkey, site: Site): MiddlewareHandler {
   return async (c, next) => {
@@ -37,7 +39,7 @@ export function needsValkey(valkey: Valkey, site: Site): MiddlewareHandler {
       status: 503,
       error: "Valkey does not answer",
       title: "Valkey does not answer",
-      text: "Queue and logs are kept there, so there is nothing to show, and nothing was changed. Workers go on as soon as it is back; reload this page then.",
+      text: "The queue and the logs are stored there, so there is nothing to show. Nothing was changed. Workers resume by themselves when it is back; reload this page then.",
     });
   };
 }

@@ -1,13 +1,13 @@
 /** @jsxImportSource hono/jsx */
 /**
- * The form that sends a test event, and says beforehand what will be sent.
+ * The form that sends a test event and shows its payload beforehand.
  */
 import type { FC } from "hono/jsx";
 import type { Delivery } from "../log/deliveries.ts";
 import { TEST_DATA, TEST_EVENT } from "../operations/test-event.ts";
 import { printable } from "../runtime/printable.ts";
 
-/** Nothing is sent before the button in it is pressed. */
+/** The form, closed at first: one endpoint per entry, each with its newest kept job. */
 export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[] }> = ({ userId, deliveries }) => {
   const kept = deliveries.filter(({ state, job }) => state !== "gone" && job !== undefined);
   const endpoints = new Map(kept.toReversed().map((delivery) => [delivery.endpoint, delivery])); // the newest job of each
@@ -16,12 +16,12 @@ export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[] }> =
     <details class="test" id="test">
       <summary>Send a test event</summary>
       {endpoints.size === 0 ? (
-        <p>Not possible now: none of this user's jobs is kept any more, and only a job knows the endpoint's secret.</p>
+        <p>Not available: none of this user's jobs are kept any longer, and only a job has the endpoint's secret.</p>
       ) : (
         <form method="post" action="/actions/test">
           <input type="hidden" name="user" value={userId} />
           <p>
-            <label for="test-job">To the endpoint</label>
+            <label for="test-job">Endpoint</label>
             <select id="test-job" name="job">
               {[...endpoints.values()].reverse().map(({ endpoint, job }) => (
                 <option value={job}>{printable(endpoint)}</option>
@@ -29,12 +29,12 @@ export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[] }> =
             </select>
           </p>
           <p>
-            This is what it gets, once and without retries, signed with its secret as every event is, and counted among
-            the attempts above:
+            The endpoint receives this event once, without retries, signed with its secret like any other. The attempt
+            is listed above:
           </p>
           <pre tabindex={0}>{JSON.stringify(sample, null, 2)}</pre>
           <button id="test-send" type="submit">
-            Send it
+            Send
           </button>
         </form>
       )}

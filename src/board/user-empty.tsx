@@ -1,32 +1,31 @@
 /** @jsxImportSource hono/jsx */
 /**
- * What a user's page says when there is nothing in the log.
+ * A user's page without attempts.
  */
 import type { FC } from "hono/jsx";
 import type { Site } from "./layout.tsx";
 
-/** Nothing to show, and where to look next. */
+/** Says why there may be no attempts, and where to look next. */
 export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoard, queue }, userId }) => {
   const state = (name: string) => `${bullBoard}/queue/${encodeURIComponent(queue)}?status=${name}`;
   return (
     <section class="empty">
-      <h2>No attempt in the last 7 days</h2>
-      <p>Nothing was sent for this user. One of these is why:</p>
+      <h2>No attempts in the last 7 days</h2>
+      <p>Nothing was sent for this user. Possible reasons:</p>
       <ul>
         <li>
-          <b>The id is another one.</b> It has to be the <code>userId</code> of the events, letter by letter:{" "}
-          <code>{userId}</code>.
+          <b>The ID is wrong.</b> It has to match the events' <code>userId</code> exactly: <code>{userId}</code>.
         </li>
         <li>
-          <b>No event was enqueued.</b> Ask the backend whether it put one on the queue <code>{queue}</code>.
+          <b>No event was enqueued.</b> Check that the backend adds events to the queue <code>{queue}</code>.
         </li>
         <li>
-          <b>It still waits.</b> Look at <a href={state("waiting")}>what waits</a> and{" "}
-          <a href={state("delayed")}>what is delayed</a>.
+          <b>The event has not been attempted yet.</b> See the <a href={state("waiting")}>waiting</a> and{" "}
+          <a href={state("delayed")}>delayed</a> jobs.
         </li>
         <li>
-          <b>It broke the contract.</b> Such a job fails without an attempt, and{" "}
-          <a href={state("failed")}>its reason</a> names the bad field.
+          <b>The event is invalid.</b> It then fails without an attempt, and the{" "}
+          <a href={state("failed")}>failed job's reason</a> names the field.
         </li>
       </ul>
     </section>

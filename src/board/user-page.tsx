@@ -1,6 +1,6 @@
 /** @jsxImportSource hono/jsx */
 /**
- * The page of one user: the last attempts, as one looks at them rather than reads.
+ * A user's page: the last attempts, grouped by event.
  */
 import type { FC } from "hono/jsx";
 import { nameError } from "../delivery/outcome.ts";
@@ -45,7 +45,7 @@ export const UserPage: FC<UserPageProps> = ({ site, userId, deliveries, notice, 
               for 7 days.
             </span>
             <span>
-              <i class="scale" aria-hidden="true" /> bars: 0 to {formatDuration(site.timeoutMs)}, the deadline
+              <i class="scale" aria-hidden="true" /> bars: 0 to {formatDuration(site.timeoutMs)}, the timeout
             </span>
           </p>
         )}
@@ -57,7 +57,7 @@ export const UserPage: FC<UserPageProps> = ({ site, userId, deliveries, notice, 
         {attempts.length > 0 && !site.isReadonly && <TestForm userId={userId} deliveries={deliveries} />}
         {attempts.length > 0 && (
           <p class="aside">
-            <a href={`/users/${encodeURIComponent(userId)}/attempts`}>The same as JSON</a>
+            <a href={`/users/${encodeURIComponent(userId)}/attempts`}>View as JSON</a>
           </p>
         )}
       </div>
@@ -65,7 +65,7 @@ export const UserPage: FC<UserPageProps> = ({ site, userId, deliveries, notice, 
   );
 };
 
-/** An error code with its cause. Lines of older versions may have neither. */
+/** An error code with its cause. Log entries from older versions may lack both. */
 function describeError({ error, cause }: Attempt): string {
   return printable(nameError(error ?? "failed", cause));
 }
@@ -75,7 +75,7 @@ function describeResult(attempt: Attempt): string {
   return status === undefined ? describeError(attempt) : `HTTP ${printable(status)}`;
 }
 
-/** A row of marks, oldest first, each leading to its attempt: the shape of the last days at a glance. */
+/** A row of marks, oldest first, each a link to its attempt. */
 const History: FC<{ attempts: readonly Attempt[] }> = ({ attempts }) => {
   const delivered = attempts.filter(({ success }) => success).length;
   return (
@@ -101,22 +101,22 @@ const History: FC<{ attempts: readonly Attempt[] }> = ({ attempts }) => {
   );
 };
 
-/** What has become of an event, in a few words. */
+/** An event's state in a few words. */
 function describeState({ state, nextAt, attempts: [latest] }: Delivery, now: number): Notice {
   switch (state) {
     case "completed":
       return { kind: "good", text: "Delivered" };
     case "failed":
-      return { kind: "bad", text: "Given up" };
+      return { kind: "bad", text: "Failed" };
     case "delayed":
       return {
         kind: "wait",
-        text: nextAt === undefined ? "Will be tried again" : `Tried again ${formatIn(nextAt - now)}`,
+        text: nextAt === undefined ? "Retrying later" : `Retrying ${formatIn(nextAt - now)}`,
       };
     case "waiting":
-      return { kind: "wait", text: "Waits for a worker" };
+      return { kind: "wait", text: "Waiting" };
     case "active":
-      return { kind: "wait", text: "Under way" };
+      return { kind: "wait", text: "Active" };
     case "gone":
       return latest.success ? { kind: "good", text: "Delivered" } : { kind: "bad", text: "Not delivered" };
   }
@@ -169,7 +169,7 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
               <span aria-hidden="true">→</span>
             </a>
           )}
-          {state === "gone" && <span>Its job is not kept any more, so it cannot be redelivered.</span>}
+          {state === "gone" && <span>The job is no longer kept, so it cannot be redelivered.</span>}
         </p>
         {!site.isReadonly && job !== undefined && <Redeliver userId={userId} job={job} delivery={delivery} />}
       </div>
@@ -196,7 +196,7 @@ const Redeliver: FC<{ userId: string; job: string; delivery: Delivery }> = ({ us
   );
 };
 
-/** One attempt. What to do about an error stands at its newest attempt only: five times the same would say less. */
+/** One attempt. Only the newest attempt with an error says what to do about it, so that the advice is not repeated. */
 const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind: boolean }> = ({
   attempt,
   now,
@@ -206,7 +206,7 @@ const Row: FC<{ attempt: Attempt; now: number; timeoutMs: number; isFirstOfKind:
   const { delivery, timestamp, success, duration_ms, error, cause } = attempt;
   const kind = success ? "good" : "bad";
   const advice = success ? undefined : adviceFor(error ?? "", timeoutMs, cause);
-  // A dot for what took no time to speak of; the whole track is the deadline.
+  // At least a dot; the full width is the timeout.
   const width = Math.min(100, Math.max(0.8, (duration_ms / timeoutMs) * 100)) || 0.8;
   return (
     <li class="attempt" id={`a-${delivery}`}>

@@ -1,5 +1,5 @@
 /**
- * Who asks the board for something: where from, and, behind a proxy that knows, under which name.
+ * Who sent a request to the board: the address and, behind a trusted proxy, the name.
  */
 import { isWithin, literalOf, type Network } from "../dns/address.ts";
 
@@ -7,13 +7,13 @@ const MAX_NAME = 200; // characters
 
 /** Who sent a request. */
 export interface Visitor {
-  /** An IP address; `unknown` when there is no connection, as in a test. */
+  /** An IP address; `unknown` without a connection, as in a test. */
   readonly address: string;
-  /** The name under which a trusted proxy has let them in; undefined without one. */
+  /** The name under which a trusted proxy authenticated them; undefined without one. */
   readonly name: string | undefined;
 }
 
-/** A request, and the connection on which it came: Bun's server, as it hands itself to `fetch`. */
+/** A request and its connection: the server that Bun passes to `fetch`. */
 export interface Arrival {
   readonly request: Request;
   readonly connection: { requestIP?(request: Request): { readonly address: string } | null } | undefined;
@@ -22,9 +22,9 @@ export interface Arrival {
 /**
  * Find out who sent a request.
  *
- * A proxy in `trusted` is believed: the name is its `X-Forwarded-User`, the address the last one in its `X-Forwarded-For` that is
- * no such proxy itself. From anybody else both headers say nothing: everybody can send them. One name for each, since a proxy
- * passes on what it does not know: with several, clients would choose their own.
+ * For a proxy in `trusted`, the name is its `X-Forwarded-User`, and the address is the last one in `X-Forwarded-For` that is
+ * not itself a trusted proxy. From anyone else both headers are ignored, since anyone can send them. No other header names
+ * are accepted: a proxy passes unknown headers through, so clients could pick their own name.
  */
 export function readVisitor({ request, connection }: Arrival, trusted: readonly Network[]): Visitor {
   const peer = unmapped(connection?.requestIP?.(request)?.address ?? "unknown");
@@ -41,8 +41,8 @@ export function readVisitor({ request, connection }: Arrival, trusted: readonly 
 }
 
 /**
- * What tries are counted by: an IPv4 address, or the /64 network of an IPv6 one, since whoever has one such address mostly has
- * all of its network.
+ * The network by which login tries are counted: an IPv4 address, or the /64 of an IPv6 address, since a client with one
+ * such address usually has the whole /64.
  */
 export function networkOf(address: string): string {
   if (!address.includes(":")) return address;
@@ -50,12 +50,12 @@ export function networkOf(address: string): string {
   return `${[...groups.split(":"), "0", "0", "0", "0"].slice(0, 4).join(":")}::/64`;
 }
 
-/** IPv4 as it is, also on a socket that takes both. */
+/** An IPv4 address without the prefix that a dual-stack socket gives it. */
 function unmapped(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
-/** Some proxies name the port, too: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */
+/** Some proxies add the port: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */
 function withoutPort(text: string): string {
   return /^\[(.+)\](?::\d+)?$/.exec(text)?.[1] ?? /^([\d.]+):\d+$/.exec(text)?.[1] ?? text;
 }
