@@ -110,6 +110,7 @@ export function createSuspects(options: SuspectsOptions): Suspects {
     } catch {
       return round.child.kill(); // Valkey refused: later
     }
+    if (lane.round !== round) return; // it died meanwhile
     round.isBegun = true;
     for (const [id, suspect] of [...lane.waiting].slice(0, lane.size)) {
       lane.waiting.delete(id);
@@ -189,6 +190,7 @@ export function createSuspects(options: SuspectsOptions): Suspects {
         waiting.get(id)?.settled.reject(new DelayedError());
         waiting.delete(id);
       }
+      onHeld(inFlight());
     },
     cancelAll(code) {
       stopped = code;
