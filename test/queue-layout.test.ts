@@ -1,7 +1,20 @@
 /** What our scripts know of BullMQ's keys is what BullMQ writes. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { Queue, Worker } from "bullmq";
-import { DELAYED_SCORE_PER_MS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue/layout.ts";
+import { FlowProducer, Queue, Worker } from "bullmq";
+import {
+  DELAYED_SCORE_PER_MS,
+  FLOW_SUFFIXES,
+  JOB_LISTS,
+  JOB_SETS,
+  JOB_STATES,
+  keysOf,
+  LOCK_SUFFIX,
+  LOGS_SUFFIX,
+  MARKER,
+  PRIORITY_SCORE,
+  queueKey,
+  queueKeys,
+} from "../src/queue/layout.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -27,6 +40,54 @@ test("every key is where BullMQ has it", () => {
   const { jobs, ...named } = keys;
   for (const [name, key] of Object.entries(named)) expect(key).toBe(queue.toKey(name));
   expect(jobs).toBe(queue.toKey(""));
+  expect(keysOf(queue)).toEqual(keys);
+});
+
+test("every place of jobs is one of BullMQ's, and every state of its jobs but that of parents", async () => {
+  expect(await queue.getJobCounts()).toContainAllKeys([
+    ...[...JOB_LISTS, ...JOB_SETS].filter((name) => name !== "wait" && name !== "paused"),
+    "waiting",
+  ]);
+  expect(Object.keys(await queue.getJobCounts(...JOB_STATES)).sort()).toEqual([...JOB_STATES].sort());
+});
+
+test("each key that a job owns is the job's own and a suffix that is known", async () => {
+  const flow = new FlowProducer({ connection: valkey });
+  const worker = new Worker(queue.name, null, { connection: valkey, autorun: false });
+  const child = (opts: object) => ({ name: "child", queueName: queue.name, opts });
+  try {
+    const { job: parent } = await flow.add({
+      ...{ name: "parent", queueName: queue.name },
+      children: [
+        child({}),
+        child({ ignoreDependencyOnFailure: true }),
+        child({}),
+        child({ failParentOnFailure: true }),
+      ],
+    });
+    await parent.log("a line");
+    const found = new Set<string>();
+    const collect = async () => {
+      for (const key of await valkey.keys(`${keys.jobs}${parent.id}:*`))
+        found.add(key.replace(`${keys.jobs}${parent.id}`, ""));
+    };
+    await collect();
+    for (
+      let job = await worker.getNextJob("t");
+      job !== undefined;
+      job = await worker.getNextJob("t", { block: false })
+    ) {
+      if (job.opts.ignoreDependencyOnFailure || job.opts.failParentOnFailure)
+        await job.moveToFailed(new Error("no"), "t", false);
+      else if (job.id !== parent.id) await job.moveToCompleted("", "t", false);
+      await collect();
+      if (job.id === parent.id) break;
+    }
+    expect([...found].sort()).toEqual([LOCK_SUFFIX, LOGS_SUFFIX, ...FLOW_SUFFIXES].sort());
+  } finally {
+    await worker.close();
+    await flow.close();
+  }
 });
 
 test("the next job of wait is last, and a LIFO job goes there", async () => {

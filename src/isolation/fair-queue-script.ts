@@ -102,11 +102,11 @@ local function fieldsOf(data)
   return textOf(user), textOf(url), #data + cost
 end`;
 
-/** Reads pieces of `wait` within the budget, and counts flows. */
+/** Reads pieces of `wait` within the budget, and counts the jobs of each flow. */
 const COUNTING = `
 local wait, prioritized, marker, meta, tagsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local pcall = redis.pcall
-local seen, users, urls = {}, {}, {} -- the jobs in the order in which they are read; false for a job without one
+local seen, users, urls = {}, {}, {} -- in reading order; false where a job has no user or URL
 
 local function read(ids, from, to, step, budget)
   for i = from, to, step do
@@ -119,7 +119,7 @@ local function read(ids, from, to, step, budget)
   return #seen
 end
 
--- The flows that have too much of what was seen. One that has all of it has too much if it may not be alone.
+-- The flows that have more than their share of what was seen. If a flow has all of it, that counts only unless mayBeAlone.
 local function greedy(names, mayBeAlone)
   local total, count, flows, most, least, yielding = #names, {}, 0, 0, #names, {}
   for i = 1, total do
@@ -135,19 +135,19 @@ local function greedy(names, mayBeAlone)
 end`;
 
 /**
- * KEYS: wait, prioritized, marker, meta, tags. ARGV: prefix of job keys; how many jobs to look at; the last job that was looked
- * at and left, behind which to begin, or an empty text; how many to give back from `prioritized` to the head of `wait` when it
- * ends, so that yielding flows have a share however long the others' line is; then the users that are in trouble, which yield
- * as a whole.
+ * KEYS: wait, prioritized, marker, meta, tags. ARGV: prefix of job keys; how many jobs to scan; the last job of the previous piece
+ * that stayed in `wait`, after which to start, or an empty string; how many jobs to give back from `prioritized` to the head of
+ * `wait` at the end of the scan, so that yielding flows get a share however long `wait` is; then the users in trouble, all of whose
+ * jobs yield.
  *
- * The tags are a hash, a field for each flow that has jobs in `prioritized` (`u:` and a user's id, or `e:` and a URL), its
- * value the flow's next start tag. It is deleted when no such job is left, and expires after an hour. The virtual time is the
- * lowest tag that waits.
+ * The tags are a hash with a field for each flow that has jobs in `prioritized` (`u:` and a user's id, or `e:` and a URL); its
+ * value is the flow's next start tag. It is deleted once no such job is left, and expires after an hour. The virtual time is the
+ * lowest tag in `prioritized`.
  *
- * Returns how many jobs it looked at, how many it moved to `prioritized`, how many it left at the head, 1 if it is worth looking
- * further, and the job behind which to begin then.
+ * Returns how many jobs it scanned, how many it moved to `prioritized`, how many it left at the head of `wait`, 1 if continuing is
+ * worthwhile, and the job after which to continue.
  */
-export const LOOK = `${FIELDS}${COUNTING}
+export const SCAN = `${FIELDS}${COUNTING}
 local function inPieces(command, key, args)
   for i = 1, #args, ${MAX_UNPACKED} do
     redis.call(command, key, unpack(args, i, min(i + ${MAX_UNPACKED} - 1, #args)))
@@ -160,7 +160,7 @@ local function reversed(list)
 end
 
 local length = redis.call("LLEN", wait)
-if length < ${LEAST} then return { 0, 0, 0, 0, "" } end
+if length < ${MIN_WAITING} then return { 0, 0, 0, 0, "" } end
 local last = ARGV[3] ~= "" and redis.call("LPOS", wait, ARGV[3], "RANK", -1, "MAXLEN", ${MAX_SKIPPED})
 local skipped = last and length - last or 0
 local size = min(length - skipped, tonumber(ARGV[2]))
@@ -218,8 +218,8 @@ end
 local count = #moved / 2
 local goesOn = count > 0 and count * ${WORTHWHILE_SHARE} >= total and skipped + total < length
 
--- What is written first is not refused when memory is short, and nothing that follows is: no job can be lost in between.
-local newestPass = count * 2 > oldest or count == 0 and length > ${LONG}
+-- LTRIM is allowed when memory is full, and after a script's first write Valkey refuses none: no job can be lost halfway.
+local newestPass = count * 2 > oldest or count == 0 and length > ${LONG_QUEUE}
 if count > 0 or newestPass then redis.call("LTRIM", wait, 0, -1 - oldest - skipped) end
 if newestPass then
   local back = {}

@@ -3,7 +3,7 @@
  */
 
 import { eventIdOf } from "../delivery/request.ts";
-import { DELAYED_SCORE_PER_MS } from "../queue/layout.ts";
+import { DELAYED_SCORE_PER_MS, keysOf } from "../queue/layout.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Attempt, AttemptLog } from "./attempts.ts";
@@ -56,7 +56,7 @@ export async function readDeliveries(
       const { id, event, endpoint } = attempts[0];
       const job = attempts[0].job as string | undefined;
       const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
-      const score = state === "delayed" ? await valkey.zscore(queue.toKey("delayed"), job as string) : null;
+      const score = state === "delayed" ? await valkey.zscore(keysOf(queue).delayed, job as string) : null;
       const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
       return { id, event, endpoint, job, state, nextAt, attempts };
     }),

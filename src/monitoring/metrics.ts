@@ -3,13 +3,13 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { errorCode, type Outcome } from "../delivery/outcome.ts";
+import { JOB_STATES } from "../queue/layout.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import type { Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 
 const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
-const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
 
 export interface Metrics {
   readonly registry: Registry;
@@ -167,7 +167,7 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
     async collect() {
       const figures = await ask();
       this.reset();
-      for (const state of STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
+      for (const state of JOB_STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
     },
   });
   /** A gauge of what was asked; absent while that is not known. */
@@ -210,7 +210,7 @@ interface QueueFigures {
 
 async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
   const [counts, [oldest], strays, facts] = await Promise.all([
-    queue.getJobCounts(...STATES),
+    queue.getJobCounts(...JOB_STATES),
     queue.getJobs(["waiting"], 0, 0, true),
     readStrayCount(queue.name, valkey),
     readFacts(valkey).catch(() => undefined), // not every hosted Valkey tells

@@ -2,7 +2,7 @@
  * Whether Valkey lets a process do what it needs: tried, command by command, in a script that leaves nothing behind.
  */
 import { randomUUID } from "node:crypto";
-import { queueKey } from "../queue/layout.ts";
+import { keysOf, queueKey } from "../queue/layout.ts";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
@@ -141,7 +141,7 @@ const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
 ];
 
 /** What a queue's keys are, by their names. */
-const TYPES: Readonly<Record<string, string>> = {
+const TYPES: Readonly<Partial<Record<keyof ReturnType<typeof keysOf>, string>>> = {
   wait: "list",
   active: "list",
   prioritized: "zset",
@@ -199,8 +199,9 @@ export async function findLacks(valkey: Valkey, queue: string, program: Program,
   const written = program === "worker" ? writtenKeys(queue) : [];
   const others = isQuick ? [] : [...otherKeys(queue), ...written];
   const calls = [...FIRST, ...(isQuick ? [] : SCRIPTED[program]), LAST];
-  const names = Object.keys(TYPES);
-  const keys = JSON.stringify(names.map((name) => `${prefix}:${name}`));
+  const queueKeys = keysOf({ name: queue });
+  const names = Object.keys(TYPES) as (keyof typeof TYPES)[];
+  const keys = JSON.stringify(names.map((name) => queueKeys[name]));
   const all = JSON.stringify([...calls, ...others.map(({ call }) => call)]);
   const tried = await answerOf(valkey.eval(TRY, 0, all, key, keys, FIRST.length) as Promise<[string[], string[]]>);
   if (tried instanceof Error) return [describe("EVAL", tried)];
@@ -217,7 +218,7 @@ export async function findLacks(valkey: Valkey, queue: string, program: Program,
   return [
     ...[...commands].map(mayNotRun),
     ...[...(mayUseKeys ? [] : [`${prefix}:*`]), ...new Set(patterns)].map(mayNotUse),
-    ...names.flatMap((name, index) => describeType(`${prefix}:${name}`, types[index], TYPES[name])),
+    ...names.flatMap((name, index) => describeType(queueKeys[name], types[index], TYPES[name])),
     ...(isQuick ? [] : await tryCommands(valkey, key, program, keys)),
   ];
 }

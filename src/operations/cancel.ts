@@ -4,16 +4,17 @@
 
 import { endpointKey } from "../delivery/request.ts";
 import { backlogLines } from "../isolation/backlog.ts";
+import { isJobList, type JobPlace, keysOf } from "../queue/layout.ts";
 import { FAILED, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
-import { endJobs, type Fate, type JobList, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
+import { endJobs, type Fate, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
 
 /** What the failure reason of a canceled event says. */
 export const CANCELED = "canceled by an operator";
 
 /** Lists whose jobs wait, in the order in which jobs go through them. */
-export const WAITING = ["delayed", "prioritized", "wait", "paused"] as const satisfies readonly JobList[];
+export const WAITING = ["delayed", "prioritized", "wait", "paused"] as const satisfies readonly JobPlace[];
 
 const MOST_PENDING = 200; // jobs ended together: taking them out of a long list costs little more than taking out one
 const WIDEST = 4_000; // places of the list in which they are looked for then
@@ -28,12 +29,12 @@ export interface Held {
 /** What a look at jobs found. */
 export interface Census {
   /** Jobs that are meant, by list. */
-  readonly lists: Readonly<Partial<Record<JobList, number>>>;
+  readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   readonly total: number;
   /** Jobs whose data is no JSON object: nobody knows whose they are. */
   readonly unreadable: number;
   /** The first of those that are meant. */
-  readonly some: readonly (StoredJob & { readonly list: JobList })[];
+  readonly some: readonly (StoredJob & { readonly list: JobPlace })[];
 }
 
 /**
@@ -46,12 +47,12 @@ export interface Census {
 export async function countJobs(
   { queue, valkey }: Held,
   filter: JobFilter,
-  lists: readonly JobList[],
+  lists: readonly JobPlace[],
   most: number,
   onSeen: (jobs: number) => void = () => {},
 ): Promise<Census> {
-  const counts: Partial<Record<JobList, number>> = {};
-  const some: (StoredJob & { list: JobList })[] = [];
+  const counts: Partial<Record<JobPlace, number>> = {};
+  const some: (StoredJob & { list: JobPlace })[] = [];
   let [total, unreadable] = [0, 0];
   for (const list of lists) {
     await visitJobs(queue, valkey, list, async ({ jobs }) => {
@@ -68,11 +69,9 @@ export async function countJobs(
 }
 
 /** How many jobs there are to look at. */
-export async function countAll({ queue, valkey }: Held, lists: readonly JobList[]): Promise<number> {
+export async function countAll({ queue, valkey }: Held, lists: readonly JobPlace[]): Promise<number> {
   const sizes = lists.map((list) =>
-    list === "wait" || list === "paused" || list === "active"
-      ? valkey.llen(queue.toKey(list))
-      : valkey.zcard(queue.toKey(list)),
+    isJobList(list) ? valkey.llen(keysOf(queue)[list]) : valkey.zcard(keysOf(queue)[list]),
   );
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
@@ -89,13 +88,13 @@ export async function countActive({ queue, valkey }: Held, filter: JobFilter): P
 
 /** How many more failed jobs are kept: one beyond them would push out the oldest. */
 export async function readFailedRoom({ queue, valkey }: Held): Promise<number> {
-  return Math.max(0, (FAILED.count as number) - (await valkey.zcard(queue.toKey("failed"))));
+  return Math.max(0, (FAILED.count as number) - (await valkey.zcard(keysOf(queue).failed)));
 }
 
 /** What came of ending jobs. */
 export interface Ended {
   /** Those that were ended, by list. */
-  readonly lists: Readonly<Partial<Record<JobList, number>>>;
+  readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   readonly total: number;
   /** Those that are left as they are, by why. */
   readonly left: Readonly<Record<"scheduled" | "flow" | "full", number>>;
@@ -106,7 +105,7 @@ export interface Ended {
 
 export interface EndOptions {
   readonly filter: JobFilter;
-  readonly lists: readonly JobList[];
+  readonly lists: readonly JobPlace[];
   /** The failure reason with which they are kept; undefined removes them. */
   readonly reason?: string | undefined;
   /** Told how many jobs the first pass has looked at. */
@@ -124,13 +123,13 @@ export interface EndOptions {
  */
 export async function endMeant({ queue, valkey }: Held, options: EndOptions): Promise<Ended> {
   const { filter, lists, reason, onSeen = () => {}, endOther = async (_, fate) => fate, onEnded } = options;
-  const counts: Partial<Record<JobList, number>> = {};
+  const counts: Partial<Record<JobPlace, number>> = {};
   let [total, unreadable] = [0, 0];
   for (let pass = 1; ; pass++) {
     const left = { scheduled: 0, flow: 0, full: 0 };
     let found = 0; // that call for another pass
     let [from, pending] = [0, [] as StoredJob[]];
-    const endPending = async (list: JobList, to: number): Promise<number> => {
+    const endPending = async (list: JobPlace, to: number): Promise<number> => {
       const jobs = pending;
       pending = [];
       if (jobs.length === 0) return 0;

@@ -5,12 +5,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { backlogLines } from "../isolation/backlog.ts";
 import { flowTagsKey } from "../isolation/fair-queue.ts";
 import { logKey } from "../log/attempts.ts";
+import { type JobPlace, keysOf, queueKey } from "../queue/layout.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
 import { countActive, countJobs, endMeant, type Held, leaveBacklog, WAITING } from "./cancel.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
-import { type JobList, readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
+import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
 
-export const ERASED = [...WAITING, "waiting-children", "completed", "failed"] as const satisfies readonly JobList[];
+export const ERASED = [...WAITING, "waiting-children", "completed", "failed"] as const satisfies readonly JobPlace[];
 
 const MAX_SWEEPS = 3; // over all keys, until one finds nothing
 const LOOK_MS = 200; // between two looks at what is active
@@ -18,7 +19,7 @@ const PIECE = 200; // schedulers, or entries of the event stream, read at once
 
 /** What is kept of a user, counted. */
 export interface Holdings {
-  readonly lists: Readonly<Partial<Record<JobList, number>>>;
+  readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   /** Jobs in none of the queue's lists; of those that were erased also such as were moved between lists meanwhile. */
   readonly other: number;
   /** Job schedulers, which make jobs of this user. */
@@ -133,7 +134,7 @@ async function waitForActive(held: Held, filter: JobFilter, until: number): Prom
 
 /** Ids of the job schedulers whose jobs are of this user. BullMQ removes a scheduler's next job with it, and never alone. */
 async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promise<string[]> {
-  const key = queue.toKey("repeat");
+  const key = keysOf(queue).repeat;
   const found: string[] = [];
   for (let start = 0; ; start += PIECE) {
     const ids = await valkey.zrange(key, `${start}`, `${start + PIECE - 1}`);
@@ -151,12 +152,12 @@ async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Pr
     const { url } = (data?.endpoint ?? {}) as { url?: unknown };
     return typeof url === "string" ? [`e:${url.slice(0, 512)}`] : [];
   });
-  if (urls.length > 0) await valkey.hdel(flowTagsKey(queue.toKey("").slice(0, -1)), ...new Set(urls));
+  if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue.name)), ...new Set(urls));
 }
 
 /** Count what is kept of a user beside jobs, and remove it if that is wanted. */
 async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving: boolean) {
-  const tags = flowTagsKey(queue.toKey("").slice(0, -1));
+  const tags = flowTagsKey(queueKey(queue.name));
   const [, line] = backlogLines(queue.name, "", userId);
   const [attempts, backlog, isTagged, events] = await Promise.all([
     valkey.zcard(logKey(userId)),
@@ -175,7 +176,7 @@ async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving
  * those of users. Such entries go. There are some 10,000 in all.
  */
 async function handleEvents({ queue, valkey }: Held, userId: string, isRemoving: boolean): Promise<number> {
-  const key = queue.toKey("events");
+  const key = keysOf(queue).events;
   const isMention = createMention(userId);
   let found = 0;
   for (let from = "-"; ; ) {

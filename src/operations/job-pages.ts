@@ -2,6 +2,7 @@
  * The jobs of a queue, page by page, within bounded memory, and how to end some of them while workers take others.
  */
 
+import { FLOW_SUFFIXES, isJobList, type JobPlace, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "../queue/layout.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
@@ -16,10 +17,6 @@ const SLACK = 500; // places that a waiting job may have moved in the list since
 /** How many failed jobs BullMQ keeps beside each other before one script removes the rest, however many. */
 const MAX_FAILED = 10_000;
 
-/** States of BullMQ, by the names of their keys: `paused` is what clients before BullMQ 6 write. */
-export const LISTS = ["wait", "paused", "active"] as const;
-export type JobList = (typeof LISTS)[number] | "delayed" | "prioritized" | "waiting-children" | "completed" | "failed";
-
 /** A job as it is stored. */
 export interface StoredJob extends FilteredJob {
   readonly id: string;
@@ -29,7 +26,7 @@ export interface StoredJob extends FilteredJob {
 
 /** A piece of a list. */
 export interface Piece {
-  readonly list: JobList;
+  readonly list: JobPlace;
   /** Where its first job is in the list, from the end at which jobs are added. */
   readonly from: number;
   /** Behind its last job. */
@@ -67,7 +64,7 @@ type Fields = readonly [name: string | null, timestamp: string | null, data?: st
 
 /** Look at so many ids, or at the first of them. Returns what is kept of each, undefined for those without a job. */
 async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<(StoredJob | undefined)[]> {
-  const args = [queue.toKey(""), PAGE_BYTES, MAX_DATA_BYTES, ...ids];
+  const args = [keysOf(queue).jobs, PAGE_BYTES, MAX_DATA_BYTES, ...ids];
   const stored = (await valkey.eval(READ, 0, ...args)) as Fields[];
   return stored.map((fields, index) => {
     const [name, timestamp, data] = fields ?? [null, null];
@@ -95,13 +92,13 @@ export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly stri
 export async function visitJobs(
   queue: Queue,
   valkey: Valkey,
-  list: JobList,
+  list: JobPlace,
   visit: (page: JobPage) => Promise<number>,
 ): Promise<void> {
-  const key = queue.toKey(list);
+  const key = keysOf(queue)[list];
   for (let from = 0; ; ) {
     const to = from + PAGE - 1;
-    const ids = isList(list) ? await valkey.lrange(key, from, to) : await valkey.zrevrange(key, from, to);
+    const ids = isJobList(list) ? await valkey.lrange(key, from, to) : await valkey.zrevrange(key, from, to);
     for (let start = 0; start < ids.length; ) {
       const jobs = await read(queue, valkey, ids.slice(start));
       const taken = await visit({ list, from, to: from + jobs.length, jobs: jobs.filter((job) => job !== undefined) });
@@ -112,8 +109,6 @@ export async function visitJobs(
   }
 }
 
-const isList = (list: JobList): boolean => (LISTS as readonly string[]).includes(list);
-
 /**
  * Visit all jobs that are kept, in whatever list or in none, in no order: whatever is there from beginning to end is visited, some
  * twice. Reads the names of all keys in the database.
@@ -121,7 +116,7 @@ const isList = (list: JobList): boolean => (LISTS as readonly string[]).includes
  * @throws  like {@link visitJobs}
  */
 export async function* scanJobs(queue: Queue, valkey: Valkey): AsyncGenerator<StoredJob> {
-  const prefix = queue.toKey("");
+  const { jobs: prefix } = keysOf(queue);
   let cursor = "0";
   do {
     const [next, keys] = await valkey.scan(cursor, "MATCH", `${prefix}*`, "COUNT", SCANNED, "TYPE", "hash");
@@ -167,10 +162,10 @@ local function obstacle(id, timestamp)
   local key = prefix .. id
   local stored, parent, scheduler = unpack(redis.call("HMGET", key, "timestamp", "parentKey", "rjk"))
   if stored ~= timestamp then return "moved" end
-  if redis.call("EXISTS", key .. ":lock") == 1 then return "taken" end
+  if redis.call("EXISTS", key .. "${LOCK_SUFFIX}") == 1 then return "taken" end
   local due = scheduler and redis.call("ZSCORE", schedulers, scheduler)
   if due and id == "repeat:" .. scheduler .. ":" .. due then return "scheduled" end
-  local children = redis.call("EXISTS", key .. ":dependencies", key .. ":processed", key .. ":failed", key .. ":unsuccessful")
+  local children = redis.call("EXISTS", ${FLOW_SUFFIXES.map((suffix) => `key .. "${suffix}"`).join(", ")})
   if children > 0 or (parent and parent ~= "") then return "flow" end
   if isKept and room <= 0 then return "full" end
   room = room - 1
@@ -189,7 +184,7 @@ local function finish(id)
     redis.call("ZADD", failed, now, id)
     redis.call("XADD", events, "MAXLEN", "~", length, "*", "event", "failed", "jobId", id, "failedReason", reason, "prev", name)
   else
-    redis.call("UNLINK", key, key .. ":logs")
+    redis.call("UNLINK", key, key .. "${LOGS_SUFFIX}")
     redis.call("XADD", events, "MAXLEN", "~", length, "*", "event", "removed", "jobId", id, "prev", name)
   end
 end
@@ -233,12 +228,13 @@ export async function endJobs(
   reason?: string,
 ): Promise<Fate[]> {
   const fates: Fate[] = [];
-  const keys = [list, "failed", "events", "meta", "repeat"].map((name) => queue.toKey(name));
+  const { jobs: prefix, ...places } = keysOf(queue);
+  const keys = [places[list], places.failed, places.events, places.meta, places.repeat];
   for (let start = 0; start < jobs.length; start += BATCH) {
     const batch = jobs.slice(start, start + BATCH);
-    const place = isList(list) ? [from, to - from] : [-1, 0];
+    const place = isJobList(list) ? [from, to - from] : [-1, 0];
     const named = batch.flatMap(({ id, timestamp }) => [id, timestamp]);
-    const args = [queue.toKey(""), list, reason ?? "", Date.now(), ...place, ...named];
+    const args = [prefix, list, reason ?? "", Date.now(), ...place, ...named];
     fates.push(...((await valkey.eval(END, keys.length, ...keys, ...args)) as Fate[]));
   }
   return fates;

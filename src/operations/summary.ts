@@ -3,6 +3,7 @@
  */
 import { jobData } from "../delivery/contract.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
+import { JOB_STATES, keysOf } from "../queue/layout.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import { COMPLETED, FAILED, type Job, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -15,7 +16,6 @@ export const RECENT_MINUTES = 5;
 const MINUTE_MS = 60 * 1000;
 const FAILURES = 6;
 const SHOWN = 500; // characters of a name or a reason: Bull Board has all of it
-const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
 
 /** How many jobs finished in a span. A queue keeps the newest only: `isLeast` when there may have been more. */
 export interface Tally {
@@ -64,17 +64,17 @@ export interface Summary {
  */
 export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): Promise<Summary> {
   const [counts, isPaused, workers, oldest, delivered, failed, circuits, failures, strays] = await Promise.all([
-    queue.getJobCounts(...STATES),
+    queue.getJobCounts(...JOB_STATES),
     queue.isPaused(),
     queue.getWorkersCount().catch(() => undefined), // not every hosted Valkey lets us list its clients
     queue.getJobs(["waiting"], 0, 0, true).catch(() => []),
-    readFinished(valkey, queue.toKey("completed"), COMPLETED.count ?? 0, nowMs),
-    readFinished(valkey, queue.toKey("failed"), FAILED.count ?? 0, nowMs),
+    readFinished(valkey, keysOf(queue).completed, COMPLETED.count ?? 0, nowMs),
+    readFinished(valkey, keysOf(queue).failed, FAILED.count ?? 0, nowMs),
     readCircuits(valkey, queue.name, nowMs),
     queue.getJobs(["failed"], 0, FAILURES - 1).catch(() => []),
     readStrayCount(queue.name, valkey),
   ]);
-  const of = (state: (typeof STATES)[number]) => counts[state] ?? 0;
+  const of = (state: (typeof JOB_STATES)[number]) => counts[state] ?? 0;
   const oldestAt = oldest[0]?.timestamp;
   return {
     counts: {

@@ -3,6 +3,7 @@
  */
 import { Job, type JobsOptions, type RedisQueueBackend } from "bullmq";
 import type { Valkey } from "../valkey/connection.ts";
+import { FLOW_SUFFIXES, JOB_LISTS, JOB_SETS, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "./layout.ts";
 import type { Queue } from "./worker.ts";
 
 /**
@@ -21,10 +22,16 @@ export interface NewJob {
   readonly opts: JobsOptions & { readonly jobId: string; readonly timestamp: number };
 }
 
+/** Where a job may be, in the order in which the script gets their keys: behind its own. */
+const PLACES = [...JOB_LISTS, "failed", ...JOB_SETS.filter((name) => name !== "failed")] as const;
+/** What the keys of a job end with. */
+const OWN_KEYS = ["", LOCK_SUFFIX, LOGS_SUFFIX, ...FLOW_SUFFIXES];
+const FIRST_SET = JOB_LISTS.length + 3; // in KEYS, 1-based, behind the job, the lists and failed
+
 /**
  * Makes room for a job under its id, in the transaction that adds it.
  *
- * KEYS: the job, failed, wait, active, paused, then sorted sets in which a job may be. ARGV: the id, and the timestamp of the
+ * KEYS: the job, the lists, failed, then the other sorted sets in which a job may be. ARGV: the id, and the timestamp of the
  * job that is added if it may have been added by an earlier try, else an empty text. Returns an {@link EnqueueStatus}.
  *
  * What is left of a job whose data is gone (its id in a list, a hash without a timestamp), and a job that is in no list, would
@@ -32,14 +39,14 @@ export interface NewJob {
  * would hold up everybody.
  */
 const CLAIM = `
-local job, failed, wait, active, paused, id = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1]
+local job, id, ${JOB_LISTS.join(", ")}, failed = KEYS[1], ARGV[1], unpack(KEYS, 2)
 local function has(list) return redis.call("LLEN", list) > 10000 or redis.call("LPOS", list, id) end
 local function forget()
   for _, list in ipairs({wait, active, paused}) do
     if redis.call("LLEN", list) <= 10000 then redis.call("LREM", list, 0, id) end
   end
-  for i = 6, #KEYS do redis.call("ZREM", KEYS[i], id) end
-  for _, part in ipairs({"", ":lock", ":logs", ":dependencies", ":processed", ":failed", ":unsuccessful"}) do
+  for i = ${FIRST_SET}, #KEYS do redis.call("ZREM", KEYS[i], id) end
+  for _, part in ipairs({${OWN_KEYS.map((suffix) => `"${suffix}"`).join(", ")}}) do
     redis.call("DEL", job .. part)
   end
 end
@@ -55,12 +62,10 @@ if redis.call("ZSCORE", failed, id) then
   forget()
   return "failed"
 end
-for i = 6, #KEYS do if redis.call("ZSCORE", KEYS[i], id) then return "known" end end
+for i = ${FIRST_SET}, #KEYS do if redis.call("ZSCORE", KEYS[i], id) then return "known" end end
 if has(active) or has(wait) or has(paused) then return "known" end
 forget()
 return "new"`;
-
-const SETS = ["delayed", "prioritized", "completed", "waiting-children"];
 
 type Claim = (job: string, failed: string, ...rest: string[]) => unknown;
 
@@ -77,13 +82,15 @@ export async function addJobs(
   jobs: readonly NewJob[],
   isAgain: boolean,
 ): Promise<EnqueueStatus[]> {
-  if (!("claimEventId" in valkey)) valkey.defineCommand("claimEventId", { numberOfKeys: 5 + SETS.length, lua: CLAIM });
+  if (!("claimEventId" in valkey))
+    valkey.defineCommand("claimEventId", { numberOfKeys: PLACES.length + 1, lua: CLAIM });
   const client = await (queue.backend as RedisQueueBackend).client;
   const transaction = client.multi() as ReturnType<typeof client.multi> & { claimEventId: Claim };
-  const lists = ["failed", "wait", "active", "paused", ...SETS].map((name) => queue.toKey(name)) as [string];
+  const keys = keysOf(queue);
+  const places = PLACES.map((name) => keys[name]) as [string];
   for (const { name, data, opts } of jobs) {
     const { jobId, timestamp } = opts;
-    transaction.claimEventId(queue.toKey(jobId), ...lists, jobId, isAgain ? String(timestamp) : "");
+    transaction.claimEventId(`${keys.jobs}${jobId}`, ...places, jobId, isAgain ? String(timestamp) : "");
     new Job(queue, name, data, opts, jobId).addJob(transaction); // returns at once: it is sent with the transaction
   }
   const replies = (await transaction.exec().catch(throwCause)) ?? [];

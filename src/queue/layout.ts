@@ -12,14 +12,38 @@ export const isQueueName = (text: string): boolean => /^[\w.{}-]{1,100}$/.test(t
 /** The prefix of a queue's keys. */
 export const queueKey = (name: string): string => `bull:${name}`;
 
-/** The keys of the queue with this prefix that our scripts touch. */
+/** Lists of job ids. `paused` is what clients before BullMQ 6 write. */
+export const JOB_LISTS = ["wait", "paused", "active"] as const;
+
+/** Sorted sets of job ids. */
+export const JOB_SETS = ["delayed", "prioritized", "waiting-children", "completed", "failed"] as const;
+
+/** Where a job may be: the name of the key that holds its id. */
+export type JobPlace = (typeof JOB_LISTS)[number] | (typeof JOB_SETS)[number];
+
+/** Whether a place is a list, and not a sorted set. */
+export const isJobList = (place: JobPlace): place is (typeof JOB_LISTS)[number] =>
+  (JOB_LISTS as readonly JobPlace[]).includes(place);
+
+/** The states by which BullMQ counts jobs, but for those of flows. */
+export const JOB_STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
+
+/** The keys of the queue with this prefix that our scripts and commands touch. */
 export const queueKeys = (prefix: string) => ({
   /** List of job ids, next job last. Workers take these first. */
   wait: `${prefix}:wait`,
+  /** List of job ids that clients before BullMQ 6 make while the queue is paused. */
+  paused: `${prefix}:paused`,
   /** Sorted set of job ids, lowest score next. Workers take these when `wait` is empty. */
   prioritized: `${prefix}:prioritized`,
   /** Sorted set of job ids by {@link delayedScore}. */
   delayed: `${prefix}:delayed`,
+  /** Sorted set of the ids of jobs whose children are not done. */
+  "waiting-children": `${prefix}:waiting-children`,
+  /** Sorted set of job ids, by when they completed, epoch ms. */
+  completed: `${prefix}:completed`,
+  /** Sorted set of job ids, by when they failed, epoch ms. */
+  failed: `${prefix}:failed`,
   /** Sorted set whose members wake waiting workers: {@link MARKER}, or one for the next delayed job. */
   marker: `${prefix}:marker`,
   /** List of the ids of jobs that workers hold. Each has a lock, a string with its worker's token, at its key and {@link LOCK_SUFFIX}. */
@@ -30,15 +54,33 @@ export const queueKeys = (prefix: string) => ({
   "stalled-check": `${prefix}:stalled-check`,
   /** Hash; the field `paused` is there while the queue is paused. */
   meta: `${prefix}:meta`,
+  /** Stream of what becomes of jobs. */
+  events: `${prefix}:events`,
+  /** Counter that orders jobs of one priority. */
+  pc: `${prefix}:pc`,
+  /** Sorted set of the ids of job schedulers. Each is a hash, at this key, a colon, and its id. */
+  repeat: `${prefix}:repeat`,
   /** What a job's key begins with; its id follows. A job is a hash, its data the field `data`, as JSON. */
   jobs: `${prefix}:`,
 });
 
+/** The keys of a queue, see {@link queueKeys}. */
+export const keysOf = (queue: { readonly name: string }) => queueKeys(queueKey(queue.name));
+
 /** What the key of a job's lock ends with, behind the job's own. */
 export const LOCK_SUFFIX = ":lock";
 
+/** The same of its logs. */
+export const LOGS_SUFFIX = ":logs";
+
+/** The same of what a job with children has. */
+export const FLOW_SUFFIXES = [":dependencies", ":processed", ":failed", ":unsuccessful"] as const;
+
 /** Member and score of the marker that says: jobs wait. */
 export const MARKER = { member: "0", score: 0 } as const;
+
+/** Statement in Lua, for scripts that have added to `wait` or `prioritized`. Expects `meta` and `marker`, keys. */
+export const WAKE_WORKERS = `if redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end`;
 
 /** Member of the marker that says: a delayed job is due at its score, epoch ms. */
 export const DELAYED_MARKER = "1";

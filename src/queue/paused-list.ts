@@ -8,7 +8,7 @@
  */
 import type { Logger } from "../runtime/logger.ts";
 import { connectValkey, type Valkey } from "../valkey/connection.ts";
-import { queueKey } from "./layout.ts";
+import { keysOf, WAKE_WORKERS } from "./layout.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
 const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
@@ -53,7 +53,7 @@ for i = 4, #KEYS do
     redis.call("RENAME", list, wait)
   end
 end
-if merged > 0 and redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, 0, "0") end
+if merged > 0 then ${WAKE_WORKERS} end
 return merged`;
 
 /**
@@ -86,11 +86,10 @@ export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions)
 }
 
 async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "warn">): Promise<void> {
-  const prefix = queueKey(queue);
-  const paused = `${prefix}:paused`;
+  const { wait, meta, marker, paused, jobs: prefix } = keysOf({ name: queue });
   const caught = caughtKey(queue);
-  const keys = [...["wait", "meta", "marker"].map((name) => `${prefix}:${name}`), caught, paused];
-  const merge = () => valkey.eval(MERGE, keys.length, ...keys, `${prefix}:`) as Promise<number>;
+  const keys = [wait, meta, marker, caught, paused];
+  const merge = () => valkey.eval(MERGE, keys.length, ...keys, prefix) as Promise<number>;
   let isTold = false;
   const watch = async (): Promise<void> => {
     let pauseMs = PAUSE_MS;

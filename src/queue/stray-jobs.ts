@@ -6,14 +6,12 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Valkey } from "../valkey/connection.ts";
-import { PRIORITY_SCORE } from "./layout.ts";
+import { JOB_LISTS, JOB_SETS, keysOf, PRIORITY_SCORE, WAKE_WORKERS } from "./layout.ts";
 import type { Queue } from "./worker.ts";
 
 const PAGE = 1_000; // keys or ids read at once
 const BATCH = 250; // jobs looked up by one script: about a millisecond of Valkey
 const PAUSE_MS = 5; // between two pages, for everybody else
-const LISTS = ["wait", "active", "paused"] as const;
-const SETS = ["delayed", "prioritized", "completed", "failed", "waiting-children"] as const;
 
 /**
  * KEYS: the lists, then the sets. ARGV: the prefix of job keys, how many KEYS are lists, then job ids. `isStray` is true for
@@ -41,7 +39,7 @@ return strays`;
  */
 const PUT_BACK = `${IS_STRAY}
 local marker, meta, counter = table.remove(KEYS), table.remove(KEYS), table.remove(KEYS)
-local wait, prioritized, completed, failed = KEYS[1], KEYS[lists + 2], KEYS[lists + 3], KEYS[lists + 4]
+local ${[...JOB_LISTS, ...JOB_SETS].map((name) => name.replace("-", "_")).join(", ")} = unpack(KEYS)
 local back = 0
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -58,7 +56,7 @@ for i = 3, #ARGV do
     back = back + 1
   end
 end
-if back > 0 and redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, 0, "0") end
+if back > 0 then ${WAKE_WORKERS} end
 return back`;
 
 /**
@@ -68,7 +66,7 @@ return back`;
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<string> {
-  const prefix = queue.toKey("");
+  const { jobs: prefix } = keysOf(queue);
   const known = await readLists(queue, valkey); // waiting jobs may be many, and LPOS looks through them one by one
   let cursor = "0";
   do {
@@ -92,23 +90,25 @@ export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<
  * @throws  like {@link findStrays}
  */
 export async function putBackStrays(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<number> {
+  const keys = keysOf(queue);
   let back = 0;
   for (let i = 0; i < ids.length; i += BATCH) {
-    back += await run<number>(queue, valkey, PUT_BACK, ["pc", "meta", "marker"], ids.slice(i, i + BATCH));
+    back += await run<number>(queue, valkey, PUT_BACK, [keys.pc, keys.meta, keys.marker], ids.slice(i, i + BATCH));
   }
   return back;
 }
 
 function run<T>(queue: Queue, valkey: Valkey, script: string, more: readonly string[], ids: readonly string[]) {
-  const keys = [...LISTS, ...SETS, ...more].map((name) => queue.toKey(name));
-  return valkey.eval(script, keys.length, ...keys, queue.toKey(""), LISTS.length, ...ids) as Promise<T>;
+  const { jobs, ...named } = keysOf(queue);
+  const keys = [...[...JOB_LISTS, ...JOB_SETS].map((name) => named[name]), ...more];
+  return valkey.eval(script, keys.length, ...keys, jobs, JOB_LISTS.length, ...ids) as Promise<T>;
 }
 
 async function readLists(queue: Queue, valkey: Valkey): Promise<Set<string>> {
   const known = new Set<string>();
-  for (const list of LISTS) {
+  for (const list of JOB_LISTS) {
     for (let start = 0; ; start += PAGE) {
-      const ids = await valkey.lrange(queue.toKey(list), start, start + PAGE - 1);
+      const ids = await valkey.lrange(keysOf(queue)[list], start, start + PAGE - 1);
       for (const id of ids) known.add(id);
       if (ids.length < PAGE) break;
     }

@@ -7,7 +7,7 @@
  */
 import { type Job, type JobJson, type RedisQueueBackend, Worker, withDetachedContext } from "bullmq";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
-import { MARKER } from "./layout.ts";
+import { keysOf, MARKER } from "./layout.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
 const HELD_BACK_SHARE = 1 / 8; // of its slots, for a worker that is held back
@@ -205,7 +205,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
    */
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     if (this.closing || this.paused) {
-      await (this.opts.connection as Valkey).zadd(this.toKey("marker"), MARKER.score, MARKER.member);
+      await (this.opts.connection as Valkey).zadd(keysOf(this).marker, MARKER.score, MARKER.member);
       return undefined as never;
     }
     const job = await super.moveToActive(token, name);
