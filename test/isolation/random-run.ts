@@ -30,6 +30,17 @@ function logUniform(chance: Chance, max: number): number {
   return Math.max(1, Math.round(Math.exp(chance.between(0, Math.log(max)))));
 }
 
+/** What the judges find in the runs of these seeds: at most three of them, each with what runs it again. */
+export async function failuresOfSeeds(from: number, to: number): Promise<string[]> {
+  const failures: string[] = [];
+  for (let seed = from; seed < to && failures.length < 3; seed++) {
+    await runAtRandom({ seed }).catch((error: Error) => {
+      failures.push(`seed ${seed}: ${error.message}; bun test/isolation/simulate.ts --seed ${seed}`);
+    });
+  }
+  return failures;
+}
+
 /** Build a run and let it go to its end; throws what a judge finds. */
 export async function runAtRandom({
   seed,
