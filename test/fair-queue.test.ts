@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { type Job, Queue, Worker } from "bullmq";
 import { startValkey } from "../src/dev/valkey.ts";
 import { createFairQueue, type FairQueue } from "../src/isolation/fair-queue.ts";
-import { FIELDS, LOOK, MAX_BYTES } from "../src/isolation/fair-queue-script.ts";
+import { FIELDS, MAX_BYTES, SCAN } from "../src/isolation/fair-queue-script.ts";
 import { PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue/layout.ts";
 import { LoopWorker, type QueueWatch } from "../src/queue/worker-loop.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -34,8 +34,8 @@ async function setUp(url?: string) {
       valkey.disconnect();
     },
   });
-  valkey.defineCommand("lookAtQueue", { numberOfKeys: 5, lua: LOOK });
-  const { lookAtQueue } = valkey as unknown as { lookAtQueue: LookAt };
+  valkey.defineCommand("scanQueue", { numberOfKeys: 5, lua: SCAN });
+  const { scanQueue } = valkey as unknown as { scanQueue: LookAt };
   const { wait, prioritized, marker, meta, jobs } = queueKeys(queueKey(name));
   const tags = `${queueKey(name)}:fair:tags`;
   return {
@@ -45,7 +45,7 @@ async function setUp(url?: string) {
     keys: { wait, prioritized, marker, meta, jobs, tags },
     /** One look. */
     look: ({ size = 1_000, behind = "", giveBack = 0, troubled = [] }: Partial<Ask> = {}) =>
-      lookAtQueue
+      scanQueue
         .call(valkey, wait, prioritized, marker, meta, tags, jobs, size, behind, giveBack, ...troubled)
         .then(([seen, moved, left, goesOn, last]) => ({ seen, moved, left, goesOn: goesOn === 1, last })),
     async line(): Promise<Line> {
@@ -446,8 +446,8 @@ describe("a worker's fair queue", () => {
           else failed.push(fields.reason);
         },
       } as never,
-      onLook: (isUnderWay) => void underWay.push(isUnderWay),
-      onLeft: (jobs) => void left.push(jobs),
+      onLongScan: (isRunning) => void underWay.push(isRunning),
+      onScanned: (jobs) => void left.push(jobs),
     });
     const take = (times: number) => {
       for (let i = 0; i < times; i++) fair.taken();
@@ -538,10 +538,10 @@ describe("workers on one queue", () => {
       queue: rig.name,
       prefix: queueKey(rig.name),
       logger: { debug() {} } as never,
-      onLook: (isUnderWay) => {
-        worker.isHeldBack = isUnderWay;
+      onLongScan: (isRunning) => {
+        worker.isHeldBack = isRunning;
       },
-      onLeft: (jobs) => worker.take(jobs),
+      onScanned: (jobs) => worker.take(jobs),
     });
     const worker: LoopWorker = new FairWorker(process(done), fair);
     open.push({

@@ -1,51 +1,52 @@
 /**
- * One look at a queue, in Lua: which flows have more than their share of it, and their jobs' new order.
+ * The Lua script of the fair queue: finds flows that hold more than their share of a queue, and reorders their jobs.
  *
- * A flow is a user, or else an endpoint. The script looks at the oldest jobs of `wait` and at some of the newest, and counts
- * the jobs of each flow. Where one dominates, its oldest jobs move to `prioritized`, from which workers take when `wait` is
- * empty, with start tags as scores (start-time fair queueing): one more for each job of a flow, so that flows take turns
- * there. The newest jobs of the others go ahead of those that have not been looked at yet: most of them are that flow's.
+ * A flow is a user or, for users who do not dominate, an endpoint. The script scans the oldest jobs of `wait` and some of the
+ * newest, and counts the jobs of each flow. If one dominates, its oldest jobs move to `prioritized`, which workers take from when
+ * `wait` is empty. Their scores are start tags (start-time fair queueing), which increase by one per job of a flow, so that flows
+ * take turns there. The newest jobs of other flows move ahead of the unscanned ones, which mostly belong to the dominant flow.
  *
- * What it costs is bounded by `size`, and by a budget for the bytes it reads and the JSON tokens it steps over.
+ * The cost is bounded by `size`, and by a budget for the bytes that the script reads and the JSON tokens that it skips.
  */
-import { PRIORITY_SCORE, WAKE_WORKERS } from "../queue/layout.ts";
+import { PRIORITY_SCORE } from "../queue/layout.ts";
+import { WAKE_WORKERS } from "../queue/wake-up.ts";
 
-/** With fewer jobs in `wait` there is nothing to do: they are soon gone. */
-export const LEAST = 64;
-/** Of the jobs looked at, one in so many is from the newest, */
+/** With fewer jobs than this in `wait`, the script does nothing: they will be taken soon. */
+export const MIN_WAITING = 64;
+/** One in this many scanned jobs is taken from the newest… */
 export const NEWEST_SHARE = 4;
-/** and no more than these: what comes between two looks. */
+/** …and at most this many in all: about what arrives between two scans. */
 export const MAX_NEWEST = 128;
-/** It is unfair where the largest flow has more jobs than this and four times the smallest flow's. */
+/** A queue is unfair if its largest flow exceeds four times its smallest by more than this many jobs… */
 export const SLACK = 16;
-/** Or, in a large piece, than one in so many and that. */
+/** …or, in a large piece, by more than one in this many scanned jobs. */
 export const SLACK_SHARE = 16;
-/** Then each flow yields that has more than one in so many. */
+/** In an unfair queue, each flow with more than one in this many scanned jobs yields. */
 export const GREEDY_SHARE = 32;
-/** The first jobs of a yielding flow stay, one for each so many looked at. */
+/** A yielding flow keeps one job in `wait` for every this many scanned. */
 export const KEPT_SHARE = 256;
-/** It is worth going on while one in so many is moved. */
+/** The scan continues while at least one in this many jobs is moved. */
 export const WORTHWHILE_SHARE = 10;
 /**
- * Where nobody dominates but the line is longer than this, what came last goes ahead as well: a small share of all, so that
- * those who had no part in a flood of single events to everybody do not wait for all of it.
+ * If no flow dominates but `wait` is longer than this, the newest jobs move ahead anyway. They are few, and a burst of single
+ * events to everyone then does not delay the events that come after it.
  */
-export const LONG = 1_024;
-/** Bytes that one script reads, some 3 ms in which Valkey does nothing else; the job that exceeds them is the last. */
+export const LONG_QUEUE = 1_024;
+/** Bytes read per script, which block Valkey for about 3 ms. The script stops after the job that exceeds them. */
 export const MAX_BYTES = 1024 * 1024;
 
-const BYTES_PER_STEP = 200; // to step over a token takes as long as to read so many bytes,
-const BYTES_PER_BYTE = 3; // and to step over a byte
-const MAX_STEPS = 2_000; // tokens before a job's user and URL; a job that has more belongs to no flow
-const MAX_NAME_BYTES = 512; // of a user's id or a URL: longer ones that begin alike count as one flow
-const TAGS_SECONDS = 60 * 60; // 1 h after a job was last moved: jobs that wait longer may lose their flow's place
-const MAX_SKIPPED = 10_000; // jobs that were looked at, wait before those to be looked at, and are skipped
-const MAX_UNPACKED = 1_000; // arguments of one command: Lua has room for some thousands
+const BYTES_PER_STEP = 200; // cost of skipping a token, in bytes read
+const BYTES_PER_BYTE = 3; // cost of skipping a byte, in bytes read
+const MAX_STEPS = 2_000; // tokens ahead of a job's user and URL; a job with more belongs to no flow
+const MAX_NAME_BYTES = 512; // of a user's id or a URL: longer ones with the same beginning count as one flow
+const TAGS_SECONDS = 60 * 60; // 1 h after a job was last moved; flows whose jobs wait longer may lose their place
+const MAX_SKIPPED = 10_000; // jobs scanned before, still ahead of the next piece
+const MAX_UNPACKED = 1_000; // arguments per command; Lua's stack limits them to a few thousand
 
 /**
- * `fieldsOf` gives a job's own `userId` and `endpoint.url`, and what it cost to find them. One pattern has both for data that
- * are as most clients write the contract. In others strings and brackets are stepped over, so that only fields of the object
- * itself count, wherever they stand.
+ * `fieldsOf` returns a job's `userId` and `endpoint.url`, and the cost of finding them. One pattern finds both in data laid out as
+ * most clients do. Otherwise `stepOver` walks the JSON's strings and brackets, so that only the job's own top-level fields count,
+ * in any order.
  */
 export const FIELDS = String.raw`
 local find, match, sub, byte, min, max = string.find, string.match, string.sub, string.byte, math.min, math.max

@@ -115,10 +115,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     queue: config.queue,
     prefix,
     logger,
-    onLook: (isUnderWay) => {
-      worker.isHeldBack = isUnderWay;
+    onLongScan: (isRunning) => {
+      worker.isHeldBack = isRunning;
     },
-    onLeft: (jobs) => worker.allow(jobs),
+    onScanned: (jobs) => worker.allow(jobs),
   });
   const deliver = createDeliver({
     ...config,

@@ -5,10 +5,10 @@
 import {
   GREEDY_SHARE,
   KEPT_SHARE,
-  LEAST,
-  LONG,
+  LONG_QUEUE,
   MAX_BYTES,
   MAX_NEWEST,
+  MIN_WAITING,
   NEWEST_SHARE,
   SLACK,
   SLACK_SHARE,
@@ -59,7 +59,7 @@ export function lookAt(
   { size, behind = "", giveBack = 0, troubled = [] }: Ask,
 ): Looked {
   const { wait } = line;
-  if (wait.length < LEAST) return { ...line, seen: 0, moved: 0, left: 0, goesOn: false, last: "" };
+  if (wait.length < MIN_WAITING) return { ...line, seen: 0, moved: 0, left: 0, goesOn: false, last: "" };
   const end = wait.includes(behind) ? wait.lastIndexOf(behind) : wait.length;
   const pieceSize = Math.min(end, size);
   const most = pieceSize < end ? Math.min(MAX_NEWEST, Math.floor(pieceSize / NEWEST_SHARE)) : 0;
@@ -91,7 +91,7 @@ export function lookAt(
   }
   const goesOn = moved.size > 0 && moved.size * WORTHWHILE_SHARE >= seen && seen < end;
 
-  const passes = moved.size * 2 > oldest.length || (moved.size === 0 && wait.length > LONG);
+  const passes = moved.size * 2 > oldest.length || (moved.size === 0 && wait.length > LONG_QUEUE);
   const ahead = passes ? newest.filter((id) => flowOf(id) === undefined) : [];
   const staying = passes ? newest.filter((id) => flowOf(id) !== undefined) : newest;
   const middle = wait.slice(newest.length, end - oldest.length);
