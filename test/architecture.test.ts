@@ -49,6 +49,7 @@ const PURE = [
   "dns/resolv-conf",
   "package/options",
   "queue/layout",
+  "queue/wake-up",
   "runtime/printable",
   "runtime/usage-error",
   "settings/misspelt",

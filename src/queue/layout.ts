@@ -79,9 +79,6 @@ export const FLOW_SUFFIXES = [":dependencies", ":processed", ":failed", ":unsucc
 /** Member and score of the marker that says: jobs wait. */
 export const MARKER = { member: "0", score: 0 } as const;
 
-/** Statement in Lua, for scripts that have added to `wait` or `prioritized`. Expects `meta` and `marker`, keys. */
-export const WAKE_WORKERS = `if redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end`;
-
 /** Member of the marker that says: a delayed job is due at its score, epoch ms. */
 export const DELAYED_MARKER = "1";
 

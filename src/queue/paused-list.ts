@@ -8,7 +8,8 @@
  */
 import type { Logger } from "../runtime/logger.ts";
 import { connectValkey, type Valkey } from "../valkey/connection.ts";
-import { keysOf, WAKE_WORKERS } from "./layout.ts";
+import { keysOf } from "./layout.ts";
+import { WAKE_WORKERS } from "./wake-up.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
 const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered

@@ -6,7 +6,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Valkey } from "../valkey/connection.ts";
-import { JOB_LISTS, JOB_SETS, keysOf, PRIORITY_SCORE, WAKE_WORKERS } from "./layout.ts";
+import { JOB_LISTS, JOB_SETS, keysOf, PRIORITY_SCORE } from "./layout.ts";
+import { WAKE_WORKERS } from "./wake-up.ts";
 import type { Queue } from "./worker.ts";
 
 const PAGE = 1_000; // keys or ids read at once
