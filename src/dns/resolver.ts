@@ -24,6 +24,8 @@ export interface ResolverOptions {
   readonly blocked?: (address: string) => string | undefined;
   readonly hostsPath?: string;
   readonly resolvConfPath?: string;
+  /** The clock, ms, by which what is known of a name grows old: the one of this process. */
+  readonly now?: () => number;
 }
 
 export interface Resolver {
@@ -67,6 +69,7 @@ interface Known {
 
 export function createResolver(options: ResolverOptions = {}): Resolver {
   const { servers: given = [], blocked, hostsPath = "/etc/hosts", resolvConfPath = "/etc/resolv.conf" } = options;
+  const { now = () => performance.now() } = options;
   const hosts = followFile(hostsPath, parseHosts);
   const rules = followFile(resolvConfPath, (text): LookupRules & { clients: readonly NameServerClient[] } => {
     const parsed = parseResolvConf(text);
@@ -102,7 +105,7 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
     const ttlMs = found.kind === "addresses" ? found.ttlSeconds * 1000 : FAILURE_TTL_MS;
     known.delete(name);
     known.set(name, {
-      until: performance.now() + Math.min(MAX_TTL_MS, Math.max(MIN_TTL_MS, ttlMs)),
+      until: now() + Math.min(MAX_TTL_MS, Math.max(MIN_TTL_MS, ttlMs)),
       addresses: found.kind === "addresses" ? found.addresses : undefined,
       cause: found.kind === "none" ? found.cause : undefined,
       isDoubtful: found.kind === "unanswered",
@@ -113,7 +116,7 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
 
   async function fromServers(name: string): Promise<readonly Address[]> {
     const last = known.get(name);
-    if (last !== undefined && performance.now() < last.until) {
+    if (last !== undefined && now() < last.until) {
       if (last.addresses === undefined) throw noAddress(last.cause);
       return last.addresses;
     }
