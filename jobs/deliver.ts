@@ -9,6 +9,7 @@ import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/de
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
+import type { ArrivedAt } from "../src/queue/arrivals.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
 
@@ -25,6 +26,8 @@ export interface DeliverOptions extends ContractOptions {
   readonly parked: (decision: ParkDecision, userId: string) => void;
   /** How long past its due time an event may still be delivered, in ms. */
   readonly maxAgeMs: number;
+  /** Tells when a job came that is older than that already. */
+  readonly arrivedAt: ArrivedAt;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
@@ -41,7 +44,18 @@ const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Create the processor. {@link Process} describes its contract with the queue. */
 export function createDeliver(options: DeliverOptions): Process {
-  const { gate, backlog, sender, completed, held, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
+  const {
+    gate,
+    backlog,
+    sender,
+    completed,
+    held,
+    parked,
+    maxAgeMs,
+    arrivedAt,
+    now = Date.now,
+    random = Math.random,
+  } = options;
 
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a job that breaks the contract is never retried
@@ -50,7 +64,7 @@ export function createDeliver(options: DeliverOptions): Process {
     const hasWaited = job.attemptsStarted > 1;
     const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
     const decision = isOverBacklog ? BACKLOG_FULL : await admit();
-    if (decision.kind === "park" && (now() < dueAt + maxAgeMs || wasOldOnArrival(job, decision))) {
+    if (decision.kind === "park" && (await mayPark(decision))) {
       backlog.join(traffic);
       parked(decision, event.userId);
       throw new Parked(decision.retryAt); // frees the slot and uses no attempt
@@ -72,6 +86,14 @@ export function createDeliver(options: DeliverOptions): Process {
       const answer = gate.admit(traffic);
       if (answer.kind === "wait" && !answer.isProven) held(event.userId);
       return answer.kind === "wait" ? await answer.decision : answer; // resolves within 250 ms
+    }
+
+    /** An event may be put off for `maxAgeMs` from when it was due. One that came late, and was not tried since, from when it came. */
+    async function mayPark({ reason }: ParkDecision): Promise<boolean> {
+      const nowMs = now();
+      if (nowMs < dueAt + maxAgeMs) return true;
+      if (reason === "circuit" || wasTried(job)) return false;
+      return nowMs < (await arrivedAt(job, nowMs)) + maxAgeMs;
     }
 
     async function send(permit: Permit): Promise<Outcome> {
@@ -112,14 +134,9 @@ function describeTraffic(
   };
 }
 
-const MAX_PARKS_WHEN_OLD = 10;
-
-/**
- * Whether an event past its maximum age may be parked anyway. One that was redelivered by hand, or enqueued while no worker ran,
- * is old before its first attempt, through no fault of the endpoint: it may be parked a few times, unless a circuit is open.
- */
-function wasOldOnArrival(job: Job, { reason }: ParkDecision): boolean {
-  return reason !== "circuit" && job.attemptsStarted - job.attemptsMade <= MAX_PARKS_WHEN_OLD;
+/** Whether an attempt failed since the event was enqueued or retried by hand. BullMQ drops the failure reason of a job that is retried. */
+function wasTried(job: Job): boolean {
+  return job.attemptsMade > 0 && job.failedReason !== undefined;
 }
 
 const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {

@@ -2,6 +2,8 @@
 import { afterEach, expect, test } from "bun:test";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Address } from "../src/dns/address.ts";
+import type { Gate } from "../src/isolation/gate.ts";
+import { redeliver } from "../src/operations/redeliver.ts";
 import { eventually, jobData, OPEN_GATE, QUICK, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const HOUR_MS = 60 * 60 * 1000;
@@ -215,4 +217,78 @@ test("a delay of the producer's own does not keep an event for ever", async () =
   const opts = { timestamp: Date.now() - 2 * HOUR_MS, delay: 2 * HOUR_MS - 60_001 };
   const job = await system.queue.add("file.created", jobData(customer.url()), opts);
   expect((await system.settled(job)).job.failedReason).toMatch(/^HTTP 503 in \d+ ms, older than WEBHOOK_MAX_AGE$/);
+});
+
+/** A gate that parks a job until it has asked so many times. */
+function crowdedGate(times: number, reason: "limit" | "retry_after" = "limit"): Gate & { asked: number } {
+  return {
+    ...OPEN_GATE,
+    asked: 0,
+    admit() {
+      this.asked += 1;
+      return this.asked <= times ? { kind: "park", retryAt: Date.now() + 1, reason } : { kind: "go" };
+    },
+  };
+}
+
+test.each(["limit", "retry_after"] as const)(
+  "an event that is too old when it comes, as after days without a worker, is parked for %s until it has its attempt",
+  async (reason) => {
+    const customer = await receiver();
+    const gate = crowdedGate(25, reason);
+    const system = await stack({ gate, maxAgeMs: HOUR_MS });
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+    const { state, job: ended } = await system.settled(job);
+    expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 26]);
+    expect(await system.attempts(data.userId)).toMatchObject([{ attempt: 1, success: true }]);
+  },
+);
+
+test("an event that is too old when it comes waits for as long as any other, and then expires", async () => {
+  const customer = await receiver();
+  const gate = crowdedGate(Number.POSITIVE_INFINITY);
+  const system = await stack({ gate, maxAgeMs: 1_000 });
+  const data = jobData(customer.url());
+  const startedAt = Date.now();
+  const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+  await expectExpired(system, job, data.userId, "expired");
+  expect(Date.now() - startedAt).toBeGreaterThanOrEqual(1_000);
+  expect(gate.asked).toBeGreaterThan(2);
+});
+
+test("an old event whose attempt has failed expires when it finds no room for the next", async () => {
+  const customer = await receiver();
+  customer.answer({ status: 503 });
+  const gate = crowdedGate(0);
+  const system = await stack({ gate, maxAgeMs: 3_000, policy: { ...QUICK, delaysMs: [100] } });
+  gate.admit = () => {
+    gate.asked += 1;
+    return gate.asked === 1 ? { kind: "go" } : { kind: "park", retryAt: Date.now() + 100, reason: "limit" };
+  };
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data);
+  const { job: ended } = await system.settled(job);
+  expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
+  expect(Date.now() - job.timestamp).toBeWithin(3_000, 4_500);
+  expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["expired", "http_503"]);
+}, 10_000);
+
+test.each([
+  ["redelivered", (system: Stack, id: string) => redeliver(system.queue, id)],
+  ["retried in Bull Board", async (system: Stack, id: string) => (await system.queue.getJob(id))?.retry("failed")],
+])("an expired event that is %s comes anew, and may wait for room again", async (_, again) => {
+  const customer = await receiver();
+  const gate = crowdedGate(Number.POSITIVE_INFINITY);
+  const system = await stack({ gate, maxAgeMs: 500 });
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+  await expectExpired(system, job, data.userId, "expired");
+  gate.admit = crowdedGate(3).admit;
+  gate.asked = 0;
+  await Bun.sleep(600); // longer than an event may wait: what it came with before counts no more
+  const settled = system.settled(job);
+  await again(system, job.id as string);
+  const { state, job: ended } = await settled;
+  expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 4]);
 });

@@ -14,6 +14,7 @@ import { createPromotion } from "../isolation/promotion.ts";
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
 import type { Tracing } from "../monitoring/tracing.ts";
+import { createArrivals } from "../queue/arrivals.ts";
 import { queueKey } from "../queue/layout.ts";
 import { DeliveryWorker, type Job } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
@@ -125,6 +126,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     gate,
     backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
     sender: tracing?.trace(ownSender) ?? ownSender,
+    arrivedAt: createArrivals(valkey, prefix),
     random,
     completed: parts.completed?.(completed) ?? completed,
     rejected: (job, reason) => {
