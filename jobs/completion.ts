@@ -22,6 +22,8 @@ export interface Completion {
   readonly startedAt: number;
   readonly outcome: Outcome;
   readonly verdict: Verdict;
+  /** Whether the event is a test event that an operator sent by hand. */
+  readonly isTest?: boolean;
 }
 
 /**
@@ -45,7 +47,7 @@ export function createCompletion({
   metrics: Pick<Metrics, "attempted" | "unlogged" | "backlogFull">;
   logger: Pick<Logger, "info" | "error">;
 }): Completed {
-  return async ({ event, job, delivery, attempt, startedAt, outcome, verdict }) => {
+  return async ({ event, job, delivery, attempt, startedAt, outcome, verdict, isTest }) => {
     const cause = tlsCause(outcome);
     const entry: Attempt = {
       id: event.id,
@@ -60,6 +62,7 @@ export function createCompletion({
       error: errorCode(outcome),
       ...(cause !== undefined && { cause }),
       job,
+      ...(isTest && { test: true }),
     };
     metrics.attempted(event.type, outcome);
     if (verdict.kind === "give_up" && verdict.cause === "backlog_full") metrics.backlogFull();

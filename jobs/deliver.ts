@@ -10,6 +10,7 @@ import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
 import type { ArrivedAt } from "../src/queue/arrivals.ts";
+import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
 
@@ -79,7 +80,16 @@ export function createDeliver(options: DeliverOptions): Process {
     let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
     if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = GIVE_UP_FULL;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
-    await completed({ event, job: job.id as string, delivery, attempt, startedAt, outcome, verdict });
+    await completed({
+      event,
+      job: job.id as string,
+      delivery,
+      attempt,
+      startedAt,
+      outcome,
+      verdict,
+      isTest: isTestJob(job),
+    });
     return await settle(job, token, outcome, verdict, now());
 
     async function admit(): Promise<Decision> {

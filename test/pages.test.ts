@@ -71,7 +71,7 @@ describe("a user's page", () => {
     expect(html).toContain("<h2>share.linked</h2>");
     expect(html).toContain(`<b>127.0.0.1:${receiver.port}</b>/hook`);
     expect(html).toContain("The endpoint is not available for now.");
-    expect(html).toContain("look at its load and health");
+    expect(html).toContain("check its load and health");
     expect(html).toContain("Failed");
     expect(html).toMatch(/<time datetime="[\d-]+T[\d:.]+Z" title="[\d-]+ [\d:.]+ UTC">/);
     expect(html).toContain(`href="/board/queue/${stack.queue.name}/${job}"`);
@@ -85,7 +85,7 @@ describe("a user's page", () => {
     const { html } = await read(`/users/${userId}`);
     expect(count(html, 'class="delivery bad"')).toBe(2);
     expect(count(html, 'class="attempt"')).toBe(4);
-    expect(count(html, "look at its load and health")).toBe(1);
+    expect(count(html, "check its load and health")).toBe(1);
     expect(html.indexOf(`job ${second.job}`)).toBeLessThan(html.indexOf("The endpoint is not available"));
   });
 
@@ -224,6 +224,9 @@ describe("a test event", () => {
     expect(json).toMatchObject({ event: "file.created", data: { test: true } });
     const { html } = await read(`/users/${userId}`);
     expect(html).toContain("&quot;test&quot;: true"); // the form shows what is sent
+    expect(html.split("test event</span>")).toHaveLength(2); // one card is marked
+    expect(await stack.attempts(userId)).toMatchObject([{ job: made, test: true }, {}, {}]);
+    expect((await stack.attempts(userId)).filter((attempt) => "test" in attempt)).toHaveLength(1);
   });
 
   test.each([

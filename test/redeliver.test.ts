@@ -1,7 +1,8 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
+import { readDeliveries } from "../src/log/deliveries.ts";
 import { findFailed, redeliver, redeliverAll } from "../src/operations/redeliver.ts";
-import { jobData, startStack } from "./support/stack.ts";
+import { eventually, jobData, startStack } from "./support/stack.ts";
 
 const stack = await startStack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
 const receiver = await startReceiver();
@@ -50,6 +51,19 @@ describe("redelivery", () => {
     expect(await redeliver(stack.queue, job.id as string)).toBe("queued");
     expect((await settled).state).toBe("completed");
     expect(await stack.attempts(job.data.userId)).toHaveLength(2);
+  });
+
+  test("of a failed event is written on its job, and outlives the attempts that follow", async () => {
+    const job = await failed();
+    const sources = { queue: stack.queue, valkey: stack.valkey, log: { list: () => stack.attempts(job.data.userId) } };
+    const read = async () => (await readDeliveries(sources, job.data.userId, Date.now()))[0]?.redeliveredAt;
+    expect(await read()).toBeUndefined();
+    const startedAt = Date.now();
+    const settled = stack.settled(job);
+    await redeliver(stack.queue, job.id as string);
+    await settled;
+    const at = await eventually(read, (found) => found !== undefined);
+    expect(at).toBeWithin(startedAt, Date.now() + 1);
   });
 
   test("of one that waits for its retry goes at once", async () => {

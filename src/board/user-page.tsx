@@ -123,7 +123,7 @@ function describeState({ state, nextAt, attempts: [latest] }: Delivery, now: num
 }
 
 const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> = ({ site, userId, delivery, now }) => {
-  const { id, event, endpoint, job, state, nextAt, attempts } = delivery;
+  const { id, event, endpoint, job, state, nextAt, isTest, redeliveredAt, attempts } = delivery;
   const { kind, text } = describeState(delivery, now);
   const url = URL.parse(endpoint);
   return (
@@ -163,6 +163,12 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
           <span>
             event <code>{printable(id)}</code>
           </span>
+          {isTest && <span>test event</span>}
+          {redeliveredAt !== undefined && (
+            <span>
+              redelivered <Ago at={redeliveredAt} now={now} />
+            </span>
+          )}
           {job !== undefined && state !== "gone" && (
             <a href={jobPath(site, job)}>
               job {printable(job)} <span class="unseen">in Bull Board</span>

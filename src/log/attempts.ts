@@ -28,6 +28,8 @@ export interface Attempt {
   readonly cause?: string;
   /** The job's id: where an operator finds the event, and has it delivered again, while it is kept. */
   readonly job: string;
+  /** On an attempt of a test event, absent otherwise. */
+  readonly test?: true;
 }
 
 const KEPT = 10;

@@ -4,6 +4,7 @@
 
 import { eventIdOf } from "../delivery/request.ts";
 import { DELAYED_SCORE_PER_MS, keysOf } from "../queue/layout.ts";
+import { readRedeliveredAt } from "../queue/marks.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Attempt, AttemptLog } from "./attempts.ts";
@@ -24,6 +25,10 @@ export interface Delivery {
   readonly state: JobState;
   /** When its next attempt is due, epoch ms; undefined unless it is delayed. */
   readonly nextAt: number | undefined;
+  /** Whether it is a test event. */
+  readonly isTest: boolean;
+  /** When it was last redelivered by hand, epoch ms; undefined when it never was, or its job is gone. */
+  readonly redeliveredAt: number | undefined;
   /** Newest first, at least one. */
   readonly attempts: readonly [Attempt, ...Attempt[]];
 }
@@ -58,7 +63,9 @@ export async function readDeliveries(
       const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
       const score = state === "delayed" ? await valkey.zscore(keysOf(queue).delayed, job as string) : null;
       const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
-      return { id, event, endpoint, job, state, nextAt, attempts };
+      const isTest = attempts[0].test === true;
+      const redeliveredAt = state === "gone" ? undefined : await readRedeliveredAt(queue, valkey, job as string);
+      return { id, event, endpoint, job, state, nextAt, isTest, redeliveredAt, attempts };
     }),
   );
 }

@@ -1,6 +1,7 @@
 /**
  * Redelivery by hand: what the board's page and the command do when an operator says "again".
  */
+import { markRedelivered } from "../queue/marks.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 
 /**
@@ -38,7 +39,10 @@ export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery
   if (state !== "completed" && state !== "failed" && state !== "delayed") return "pending";
   try {
     if (state === "delayed") await job.promote();
-    else await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
+    else {
+      await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
+      await markRedelivered(queue, jobId, Date.now()).catch(() => {}); // it is queued all the same
+    }
     return "queued";
   } catch (error) {
     // Somebody else was faster: a worker, another operator, or the end of its time.

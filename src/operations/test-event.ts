@@ -3,6 +3,7 @@
  */
 import { checkEvent, type EventType } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
+import { TEST_MARK } from "../queue/marks.ts";
 import type { Queue } from "../queue/worker.ts";
 
 /** The type that a test event has. */
@@ -29,5 +30,5 @@ export async function sendTestEvent(
   const { endpoint } = job.data as { endpoint: { url: string; secret: string | string[] } };
   const data = { userId, endpoint, data: TEST_DATA };
   checkEvent(TEST_EVENT, data, nowMs);
-  return (await queue.add(TEST_EVENT, data, { attempts: 1 })).id;
+  return (await queue.add(TEST_EVENT, data, { attempts: 1, ...TEST_MARK })).id;
 }
