@@ -1,4 +1,4 @@
-/** Receivers that mean no good, all at once, through the whole pipeline. What each of them does alone: sender.test.ts. */
+/** Receivers that mean no good, all at once, through the whole pipeline. What each of them does alone: answers.test.ts. */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
