@@ -9,7 +9,7 @@ import { type Network, parseNetwork } from "../src/dns/address.ts";
 import { createSender, type Sender } from "../src/http/sender.ts";
 import { type Exchange, http, type Listener, listen } from "./support/listener.ts";
 
-const UNASKED = http(200, "ok");
+const UNSOLICITED = http(200, "ok");
 const BLOCK_MS = 50; // far longer than loopback needs to carry bytes
 const support = (name: string) => readFileSync(join(import.meta.dir, "support", name), "utf8");
 const right = support("right.pem");
@@ -62,7 +62,7 @@ describe("an answer that comes unasked on an idle connection", () => {
       const deliver = deliveriesTo(listener, scheme);
       const codes = [await deliver()];
       for (let index = 0; index < count; index++) {
-        listener.exchanges.at(-1)?.socket.write(UNASKED);
+        listener.exchanges.at(-1)?.socket.write(UNSOLICITED);
         block(ms);
         codes.push(await deliver());
       }
@@ -79,7 +79,7 @@ describe("an answer that comes unasked on an idle connection", () => {
     const deliverAll = () => Promise.all(Array.from({ length: AT_ONCE }, deliver));
     const codes = await deliverAll();
     for (const ms of [0, BLOCK_MS]) {
-      for (const { socket } of listener.exchanges.slice(-AT_ONCE)) socket.write(UNASKED);
+      for (const { socket } of listener.exchanges.slice(-AT_ONCE)) socket.write(UNSOLICITED);
       block(ms);
       codes.push(...(await deliverAll()));
     }
@@ -95,7 +95,7 @@ describe("an answer that comes unasked on an idle connection", () => {
       const deliver = deliveriesTo(listener, scheme);
       await deliver();
       const code = deliver();
-      listener.exchanges[0]?.socket.write(UNASKED);
+      listener.exchanges[0]?.socket.write(UNSOLICITED);
       expect(await code).toBe("http_503");
       expect(listener.connections).toBe(2);
     },
@@ -103,8 +103,8 @@ describe("an answer that comes unasked on an idle connection", () => {
 
   test("does not do so when it comes with the end of the answer before, or right behind it", async () => {
     const listener = await refusing("http", ({ socket }) => {
-      socket.write(http(503) + UNASKED);
-      socket.write(UNASKED);
+      socket.write(http(503) + UNSOLICITED);
+      socket.write(UNSOLICITED);
     });
     const deliver = deliveriesTo(listener);
     for (let count = 1; count <= 20; count++) {
@@ -129,7 +129,7 @@ describe("an answer that comes unasked on an idle connection", () => {
     const listener = await refusing();
     const deliver = deliveriesTo(listener);
     await deliver();
-    listener.exchanges[0]?.socket.end(UNASKED);
+    listener.exchanges[0]?.socket.end(UNSOLICITED);
     expect(await deliver()).toBe("http_503");
     expect(listener.connections).toBe(2);
   });
@@ -239,7 +239,7 @@ describe("an answer that comes on a new connection ahead of the request", () => 
     const script = `
       onmessage = ({ data: greeted }) => {
         const open = (socket) => {
-          socket.write(${JSON.stringify(UNASKED)});
+          socket.write(${JSON.stringify(UNSOLICITED)});
           Atomics.add(greeted, 0, 1);
           Atomics.notify(greeted, 0);
         };
@@ -269,7 +269,7 @@ describe("an answer that comes on a new connection ahead of the request", () => 
     const server = createTlsServer({ key: right, cert: right, maxVersion: "TLSv1.2" }, (socket) => {
       connections += 1;
       sockets.push(socket.on("error", () => {}));
-      socket.write(UNASKED);
+      socket.write(UNSOLICITED);
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     open.push({

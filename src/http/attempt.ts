@@ -1,11 +1,11 @@
 /**
- * One attempt under way: from the connection to the outcome.
+ * One attempt in flight, from taking a connection to settling the outcome.
  */
 
 import type { FaultCode, Outcome } from "../delivery/outcome.ts";
 import type { WebhookRequest } from "../delivery/request.ts";
 import type { Resolver } from "../dns/resolver.ts";
-import { type Connection, type Exchange, UNASKED } from "./connection.ts";
+import { type Connection, type Exchange, UNSOLICITED } from "./connection.ts";
 import type { Connections } from "./connections.ts";
 import type { Target } from "./dial.ts";
 import { isReset, type Result, requestFailure } from "./failure.ts";
@@ -14,13 +14,13 @@ import { ResponseReader } from "./response.ts";
 
 const SILENT: Result = { kind: "failure", code: "timeout" };
 
-/** A connection that ended without a word, as a reset says it. */
+/** Stands for the error of a connection that closed without one; it counts as a reset. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
-const BLOCKED_MS = 500; // a deadline that is noticed so late: the loop was blocked, or the process stopped
-const STALE_MS = 2 * 1000; // 2 s: a receiver that had closed the connection says so within a round trip
+const BLOCKED_MS = 500; // a deadline timer this late means that the event loop was blocked or the process suspended
+const STALE_MS = 2 * 1000; // 2 s: if the receiver had already closed the connection, we learn of it within a round trip
 
-/** What an attempt shares with all others. */
+/** What all attempts of a sender share. */
 export interface AttemptLimits {
   readonly timeoutMs: number;
   readonly lockMs: number;
@@ -28,7 +28,7 @@ export interface AttemptLimits {
   readonly proxy: EgressProxy | undefined;
 }
 
-/** One request out, whatever comes of it back. Told by its connection what is heard. */
+/** Sends one request and settles once with its outcome. Its connection calls the methods of {@link Exchange}. */
 export class Attempt implements Exchange {
   readonly #startedAt = performance.now();
   readonly sendBy: number;
@@ -37,8 +37,8 @@ export class Attempt implements Exchange {
   #request: Buffer | undefined;
   #deadline: Timer | undefined;
   #wasBlocked = false;
-  /** The receiver took the event before all of it had left, and still gets the rest. */
-  #isTakenEarly = false;
+  /** A 2xx arrived before the whole request had been sent. The rest is still sent. */
+  #isAcceptedEarly = false;
   #isOver = false;
 
   constructor(
@@ -66,8 +66,8 @@ export class Attempt implements Exchange {
   }
 
   readonly #expired = (): void => {
-    // A loop that was blocked could not send in time: what left after the deadline, or has not yet, has its time from now
-    // on, once.
+    // If the event loop was blocked so long that the request left after its deadline, or has not left yet, the receiver has had
+    // no chance to answer: restart the deadline, once.
     const dueAt = this.#startedAt + this.limits.timeoutMs;
     const isLate = performance.now() > dueAt + BLOCKED_MS && (this.#connection?.sentAt ?? 0) > dueAt;
     if (isLate && !this.#wasBlocked) {
@@ -75,8 +75,8 @@ export class Attempt implements Exchange {
       this.#deadline = setTimeout(this.#expired, this.limits.timeoutMs);
       return;
     }
-    // And answers that have arrived come before the verdict that none did. Bun looks at its sockets between the two turns,
-    // not before the first.
+    // Let an answer that has arrived be read before concluding that there is none. Bun polls its sockets between the two
+    // setImmediate callbacks, not before the first.
     setImmediate(() => setImmediate(() => this.#finish(this.#response() ?? this.#silence())));
   };
 
@@ -87,58 +87,57 @@ export class Attempt implements Exchange {
   }
 
   received(bytes: Buffer): void {
-    if (this.#isTakenEarly) {
-      this.#reader.isReusable = false; // more than it had said
+    if (this.#isAcceptedEarly) {
+      this.#reader.isReusable = false; // bytes beyond the end of the response
       return;
     }
     const reading = this.#reader.read(bytes);
-    if (this.#reader.status === 408 && this.#mayBeStale) this.#beginAnew();
-    else if (reading === "done" && !this.#goesOn()) this.#finish(this.#response() as Result);
-    else if (reading === "invalid") this.#finish(this.#nonsense());
+    if (this.#reader.status === 408 && this.#mayBeStale) this.#retryOnNewConnection();
+    else if (reading === "done" && !this.#keepsSending()) this.#finish(this.#response() as Result);
+    else if (reading === "invalid") this.#finish(this.#invalidResponse());
   }
 
-  /** A 2xx may come before the event has been sent: it must arrive whole all the same. */
-  #goesOn(): boolean {
+  /** Whether to send the rest of the request: after a 2xx, so that the event the receiver accepted arrives complete. */
+  #keepsSending(): boolean {
     const { status = 0 } = this.#reader;
-    this.#isTakenEarly = status >= 200 && status < 300 && this.#connection?.isSent === false;
-    return this.#isTakenEarly;
+    this.#isAcceptedEarly = status >= 200 && status < 300 && this.#connection?.isSent === false;
+    return this.#isAcceptedEarly;
   }
 
-  heardAll(): boolean {
+  receivedEnd(): boolean {
     this.#reader.isReusable = false;
-    return this.#goesOn();
+    return this.#keepsSending();
   }
 
-  /** The outcome waits for it, and its duration counts it. */
   sent(): void {
-    if (this.#isTakenEarly) this.#finish(this.#response() as Result);
+    if (this.#isAcceptedEarly) this.#finish(this.#response() as Result);
   }
 
-  /** What is heard now may have been said before this request was seen: the receiver was about to end an idle connection. */
+  /** Whether the receiver may have been closing an idle connection, and so never saw this request. */
   get #mayBeStale(): boolean {
     return (this.#connection?.isReused ?? false) && performance.now() - this.#startedAt < STALE_MS;
   }
 
-  /** On a fresh connection, which is none of the pool: those are as stale. */
-  #beginAnew(): void {
+  /** Not on a pooled connection, which may be just as stale. */
+  #retryOnNewConnection(): void {
     this.#connection?.destroy();
     this.#reader = new ResponseReader();
     this.#begin(this.connections.open(this.target));
   }
 
-  ended(error: NodeJS.ErrnoException = HUNG_UP, unasked?: Buffer): void {
+  ended(error: NodeJS.ErrnoException = HUNG_UP, unsolicited?: Buffer): void {
     const { isReused, hasBegun } = this.#connection as Connection;
     const { isUntouched } = this.#reader;
-    // The receiver closed an idle connection, or spoke on it, just as we took it: it has not seen this request.
+    // If the receiver closed an idle connection, or sent something on it, just as we took it, it has not seen this request.
     const isUnseen = hasBegun ? isUntouched && this.#mayBeStale && isReset(error) : isReused;
-    if (unasked !== undefined) this.#reader.read(unasked);
-    if (isUnseen) this.#beginAnew();
-    else if (error === UNASKED) this.#finish(this.#nonsense());
+    if (unsolicited !== undefined) this.#reader.read(unsolicited);
+    if (isUnseen) this.#retryOnNewConnection();
+    else if (error === UNSOLICITED) this.#finish(this.#invalidResponse());
     else if (isUntouched) this.#finish(requestFailure(error));
-    else this.#finish(this.#response() ?? this.#nonsense());
+    else this.#finish(this.#response() ?? this.#invalidResponse());
   }
 
-  #nonsense(): Result {
+  #invalidResponse(): Result {
     return { kind: "failure", code: this.#reader.speaksHttp2 ? "http2_only" : "invalid_response" };
   }
 
@@ -146,9 +145,9 @@ export class Attempt implements Exchange {
     this.cancel("lock_lost");
   }
 
-  /** What the receiver has taken stays taken, also when there is no time left for the rest; unless the job is another's by now. */
+  /** Abort. A 2xx that has already arrived still counts, unless another worker has the job now. */
   cancel(code: FaultCode): void {
-    const response = this.#isTakenEarly && code !== "lock_lost" ? this.#response() : undefined;
+    const response = this.#isAcceptedEarly && code !== "lock_lost" ? this.#response() : undefined;
     this.#finish(response ?? { kind: "fault", code });
   }
 
@@ -161,19 +160,19 @@ export class Attempt implements Exchange {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#deadline);
-    if (result.kind === "response") this.limits.proxy?.heard(this.target);
+    if (result.kind === "response") this.limits.proxy?.answered(this.target);
     const connection = this.#connection;
-    // A connection that still has something of ours or of theirs in it is of no use to the next attempt.
+    // Reuse a connection only if no bytes of this exchange are left on it in either direction.
     if (this.#reader.isReusable && connection?.isSent) this.connections.keep(connection);
     else connection?.destroy();
     this.settle({ ...result, durationMs: Math.round(performance.now() - this.#startedAt) });
   }
 }
 
-const HEAD = /^(?:[\w-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*$/; // an empty line would end it, and begin the body
+const HEAD = /^(?:[\w-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*$/; // no empty line, which would start the body
 
 function writeRequest(requestLine: string, { head, body }: WebhookRequest): Buffer {
-  if (!HEAD.test(head)) throw new RangeError("a header holds what no header may");
+  if (!HEAD.test(head)) throw new RangeError("invalid character in a header");
   const text = `${requestLine}${head}Connection: keep-alive\r\n\r\n`;
   const request = Buffer.allocUnsafe(text.length + body.length);
   request.write(text, "latin1");

@@ -1,93 +1,94 @@
 /**
- * One connection to a receiver: carries one exchange at a time, and takes nothing for an answer that came before the request.
+ * One connection to a receiver. It carries one exchange at a time, and never mistakes bytes that arrived before the request for its
+ * response.
  */
 import type { Socket } from "node:net";
 import { perPoll } from "../runtime/per-tick.ts";
 import { type Dial, type Dialing, type Target, unsentBytes } from "./dial.ts";
 
-/** Who is told what comes over a connection. */
+/** One request on a connection: receives what happens on it. */
 export interface Exchange {
-  /** On the clock of performance.now(): what has not begun to leave by then must not leave. */
+  /** On the clock of performance.now(): a request that has not started to leave by then must not be sent. */
   readonly sendBy: number;
-  /** Nothing has left by then; nothing is called after it. */
+  /** `sendBy` passed before any byte was sent. The last call. */
   tooLate(): void;
-  /** Never called with nothing, nor with what came before any of the request had left. */
+  /** Response bytes arrived. Never empty, and never bytes that arrived before the request started to leave. */
   received(bytes: Buffer): void;
   /**
-   * The receiver will say no more. It may still read.
+   * The receiver has finished sending. It may still be reading.
    *
-   * @returns whether the rest of the request is to be sent all the same; the connection has ended otherwise
+   * @returns whether to send the rest of the request; otherwise the connection ends
    */
-  heardAll(): boolean;
-  /** The last of the request has left. Not called when all of it left at once; perhaps more than once. */
+  receivedEnd(): boolean;
+  /** The whole request has been sent. Not called if that happened in a single write; may be called more than once. */
   sent(): void;
   /**
-   * The connection is gone; with the error, if there was one, or with {@link UNASKED} and the bytes. Called once at the most, and
-   * nothing after it.
+   * The connection ended, perhaps with an error. For {@link UNSOLICITED}, `unsolicited` holds the bytes. Called at most once, as
+   * the last call.
    */
-  ended(error?: NodeJS.ErrnoException, unasked?: Buffer): void;
+  ended(error?: NodeJS.ErrnoException, unsolicited?: Buffer): void;
 }
 
 /**
- * The receiver sent something before any of the request had left. Whatever it says, it is no answer, and what comes after it
- * may be more of the same: the connection has ended.
+ * The receiver sent bytes before any of the request had left. They are no response to it, and bytes that follow may belong to them:
+ * the connection ends.
  *
  * @see RFC 9112 section 6.3
  */
-export const UNASKED: NodeJS.ErrnoException = Object.assign(new Error("bytes that nobody asked for"), {
-  code: "EUNASKED",
+export const UNSOLICITED: NodeJS.ErrnoException = Object.assign(new Error("unsolicited bytes"), {
+  code: "EUNSOLICITED",
 });
 
-/** The socket of Bun's own under one of node:net or node:tls. */
-interface BareSocket {
-  /** Takes as much as there is room for, and returns how many bytes that was; what is left must wait for `drain`. */
+/** Bun's native socket beneath one of node:net or node:tls. */
+interface NativeSocket {
+  /** Writes as many bytes as fit, and returns how many; the rest must wait for `drain`. */
   write(bytes: Buffer): number;
-  /** From now on these are told, and nobody else. */
+  /** Replaces all handlers, those of the node:net socket included. */
   reload(handlers: {
     readonly socket: {
-      readonly data: (socket: BareSocket, bytes: Buffer) => void;
+      readonly data: (socket: NativeSocket, bytes: Buffer) => void;
       readonly drain: () => void;
       readonly end: () => void;
-      readonly close: (socket: BareSocket, error?: NodeJS.ErrnoException) => void;
-      readonly error: (socket: BareSocket, error: NodeJS.ErrnoException) => void;
+      readonly close: (socket: NativeSocket, error?: NodeJS.ErrnoException) => void;
+      readonly error: (socket: NativeSocket, error: NodeJS.ErrnoException) => void;
     };
   }): void;
 }
 
-/** Bun has one, node has none that can be used so. */
-function bareSocketOf(socket: Socket): BareSocket | undefined {
-  const { _handle: bare } = socket as { _handle?: Partial<BareSocket> | null };
-  return bare?.reload === undefined ? undefined : (bare as BareSocket);
+/** The native socket; undefined where the runtime has none that can be used this way, as Node.js. */
+function nativeSocketOf(socket: Socket): NativeSocket | undefined {
+  const { _handle: native } = socket as { _handle?: Partial<NativeSocket> | null };
+  return native?.reload === undefined ? undefined : (native as NativeSocket);
 }
 
 /**
- * Requests leave together: each wakes its receiver, and on a busy machine a receiver that wakes interrupts us. And they wait
- * until what lay in the kernel has been heard, which would be taken for the answer. What is still under way then cannot be told
- * from one.
+ * Batches writes until after the next poll for incoming bytes. So bytes that were already in the kernel are recognized as
+ * unsolicited (those still on the wire cannot be). And on a busy machine, each single write could wake a receiver that then
+ * preempts this process.
  */
 const unsent = perPoll((connections: Connection[]) => {
   for (const connection of connections) connection.write();
 });
 
 /**
- * One connection. Once it is open it does without the streams of node:net, and is an eighth of a delivery cheaper (bench/RESULTS.md).
+ * One connection. Once open, it bypasses the node:net streams, which makes a delivery an eighth cheaper (bench/RESULTS.md).
  */
 export class Connection implements Dialing {
-  /** It has carried an exchange before this one. */
+  /** Whether it has carried an earlier exchange. */
   isReused = false;
   idleSince = 0;
-  /** From then on it is not kept any more, on the clock of performance.now(). */
+  /** When it is too old to be kept, on the clock of performance.now(). */
   retireAt = Number.POSITIVE_INFINITY;
-  /** Something of the request has left: what comes now may be the answer. */
+  /** Whether part of the request has been sent, so that incoming bytes may be its response. */
   hasBegun = false;
-  /** When the last of the request left, on the clock of performance.now(); Infinity until it has. */
+  /** When the last of the request was sent, on the clock of performance.now(); Infinity until then. */
   sentAt = Number.POSITIVE_INFINITY;
-  /** It waits for the resolver. */
+  /** Whether the name lookup is still pending. */
   isResolving: boolean;
   readonly origin: string;
   readonly #endDial: () => void;
-  #socket: Socket | undefined; // once it is open
-  #bare: BareSocket | undefined;
+  #socket: Socket | undefined; // once open
+  #native: NativeSocket | undefined;
   #exchange: Exchange | undefined;
   #unsent: Buffer | undefined;
   #mayWrite = false;
@@ -112,44 +113,44 @@ export class Connection implements Dialing {
 
   opened(socket: Socket): void {
     this.#socket = socket;
-    this.#bare = bareSocketOf(socket);
+    this.#native = nativeSocketOf(socket);
     const ended = (error?: NodeJS.ErrnoException): void => this.#ended(error);
-    this.#bare?.reload({
+    this.#native?.reload({
       socket: {
         data: (_, bytes) => this.#received(bytes),
         drain: () => {
-          if (this.#mayWrite) this.#writeOn();
+          if (this.#mayWrite) this.#continueWriting();
         },
-        end: () => this.#heardAll(),
+        end: () => this.#receivedEnd(),
         close: (_, error) => ended(error),
         error: (_, error) => ended(error),
       },
     });
     socket.on("data", (bytes: Buffer) => this.#received(bytes));
     socket.on("error", ended);
-    socket.on("drain", () => this.#writeOn());
-    socket.on("end", () => this.#heardAll());
+    socket.on("drain", () => this.#continueWriting());
+    socket.on("end", () => this.#receivedEnd());
     socket.on("close", () => ended());
     if (this.#unsent !== undefined) unsent.add(this);
   }
 
   #received(bytes: Buffer): void {
     if (this.hasBegun && this.#exchange !== undefined) this.#exchange.received(bytes);
-    else this.#ended(UNASKED, bytes);
+    else this.#ended(UNSOLICITED, bytes);
   }
 
-  #heardAll(): void {
-    if (!this.hasBegun || this.#exchange?.heardAll() !== true) this.#ended();
+  #receivedEnd(): void {
+    if (!this.hasBegun || this.#exchange?.receivedEnd() !== true) this.#ended();
   }
 
-  #ended(error?: NodeJS.ErrnoException, unasked?: Buffer): void {
+  #ended(error?: NodeJS.ErrnoException, unsolicited?: Buffer): void {
     const exchange = this.#exchange;
     this.onGone(this);
     this.destroy();
-    exchange?.ended(error, unasked);
+    exchange?.ended(error, unsolicited);
   }
 
-  /** Send a request once the connection is open, unless something is heard on it before: then it ends. */
+  /** Send a request once the connection is open. If any bytes arrive before that, the connection ends instead. */
   begin(exchange: Exchange, request: Buffer): void {
     this.#exchange = exchange;
     this.#unsent = request;
@@ -159,7 +160,7 @@ export class Connection implements Dialing {
     if (this.#socket !== undefined) unsent.add(this);
   }
 
-  /** Send what is unsent, as far as there is room for it. */
+  /** Write as much of the unsent request as fits. */
   write(): void {
     const bytes = this.#unsent;
     if (bytes === undefined) return;
@@ -169,31 +170,30 @@ export class Connection implements Dialing {
       return;
     }
     this.#mayWrite = true;
-    if (this.#bare === undefined) {
+    if (this.#native === undefined) {
       this.#unsent = undefined;
       this.hasBegun = true;
       this.#socket?.write(bytes);
     } else {
-      const count = this.#bare.write(bytes);
+      const count = this.#native.write(bytes);
       if (count > 0) this.hasBegun = true;
       this.#unsent = count < bytes.length ? bytes.subarray(Math.max(0, count)) : undefined;
     }
     if (this.#unsent === undefined) this.sentAt = nowMs;
   }
 
-  /** There is room again for what is unsent. */
-  #writeOn(): void {
+  #continueWriting(): void {
     this.write();
     if (this.isSent) this.#exchange?.sent();
   }
 
-  /** All of the request has left. */
+  /** Whether the whole request has left this process. */
   get isSent(): boolean {
     return this.#unsent === undefined && this.#socket !== undefined && unsentBytes(this.#socket) === 0;
   }
 
-  /** The exchange is over: it hears nothing any more. */
-  leave(): void {
+  /** Detach the exchange, which is complete. */
+  detach(): void {
     this.#exchange = undefined;
   }
 

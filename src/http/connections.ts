@@ -1,31 +1,33 @@
 /**
- * The connections to receivers: opened, lent to one exchange at a time, kept for a while when idle.
+ * The pool of connections to receivers: opens them, lends each to one exchange at a time, and keeps idle ones for a while.
  *
- * Over node:net and node:tls: they let us choose the address, give up while connecting, and cost a quarter of what node:http
- * does.
+ * Built on node:net and node:tls, which let us choose the address and abort while connecting, at a quarter of the cost of
+ * node:http.
  */
 import { Connection } from "./connection.ts";
 import type { Dial, Target } from "./dial.ts";
 
-const MAX_IDLE = 2_048; // idle connections in all: with more hosts than that in rotation, the oldest goes
-const MAX_AGE_MS = 5 * 60 * 1000; // 5 min: so late a busy one may notice a name that moved, or a certificate that was withdrawn
-const AGE_SPREAD = 0.2; // either way: those that were opened together are not made anew together
-const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node's and many proxies' servers close an idle connection
+const MAX_IDLE = 2_048; // idle connections in total; beyond that, the one idle longest is closed
+const MAX_AGE_MS = 5 * 60 * 1000; // 5 min, after which a busy connection notices a changed address or certificate
+const AGE_SPREAD = 0.2; // ±20 %, so that connections opened together are not replaced together
+const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node and many proxies close idle connections
 
 export interface Connections {
   /** An idle connection to the target's origin, or a new one. */
   take(target: Target): Connection;
   /** A new connection. */
   open(target: Target): Connection;
-  /** Keep a connection for the next exchange, for a while, unless it is too old. */
+  /** Return a connection to the pool once its exchange is complete. It is closed if it is too old. */
   keep(connection: Connection): void;
-  /** Drop the idle ones. */
+  /** Close all idle connections. */
   close(): void;
 }
 
 /**
- * @param dial      asked for each new connection
- * @param maxAgeMs  after which a connection is not kept any more, give or take a fifth, however busy it is
+ * Create a pool.
+ *
+ * @param dial      opens each new connection
+ * @param maxAgeMs  age at which a connection is no longer kept, ±20 %
  */
 export function createConnections(dial: Dial, maxAgeMs = MAX_AGE_MS): Connections {
   const idle = new Set<Connection>(); // oldest first
@@ -44,7 +46,7 @@ export function createConnections(dial: Dial, maxAgeMs = MAX_AGE_MS): Connection
     connection.destroy();
   }
 
-  /** One timer for all, since the one that is idle for longest is the first. */
+  /** Close connections that have been idle too long. One timer serves all, since `idle` is ordered. */
   function sweep(): void {
     sweeper = undefined;
     for (const connection of idle) {
@@ -73,7 +75,7 @@ export function createConnections(dial: Dial, maxAgeMs = MAX_AGE_MS): Connection
       return connection;
     },
     keep(connection) {
-      connection.leave();
+      connection.detach();
       const nowMs = performance.now();
       if (nowMs > connection.retireAt) {
         connection.destroy();

@@ -1,11 +1,11 @@
 /**
- * Which URLs may be delivered to, as far as the URL itself tells. What its name resolves to is judged with each connection.
+ * Which URLs may be delivered to, judged by the URL alone. The addresses that its name resolves to are vetted per connection.
  */
 import type { BlockedCode } from "../delivery/outcome.ts";
 import { blockedRange, literalOf, type Network } from "../dns/address.ts";
 import type { Target } from "./dial.ts";
 
-/** Ports from the first to the last, both included. */
+/** A range of ports, both ends included. */
 export type PortRange = readonly [first: number, last: number];
 
 /** Read a port or a range of ports, as in `443` or `8000-8999`; undefined when it is neither. */
@@ -15,36 +15,36 @@ export function parsePortRange(text: string): PortRange | undefined {
   return range[0] >= 1 && range[0] <= range[1] && range[1] <= 65_535 ? range : undefined;
 }
 
-/** What the operator says about where deliveries may go. */
+/** The operator's rules about where deliveries may go. */
 export interface DestinationRules {
-  /** Ranges that may be reached although they are not public. */
+  /** Non-public networks that deliveries may reach. */
   readonly allowNetworks: readonly Network[];
-  /** Ranges that may not be reached whatever else says so. */
+  /** Networks that deliveries must not reach, even if allowed otherwise. */
   readonly denyNetworks?: readonly Network[];
-  /** The only ports that may be reached; all when empty. */
+  /** The only ports that deliveries may use; any port when empty. */
   readonly allowPorts?: readonly PortRange[];
   /** Whether `http://` URLs are refused. */
   readonly requireHttps?: boolean;
 }
 
-/** Why a URL may not be called, as an outcome says it: the kind of its address in `range`, else a code. */
+/** Why a URL may not be called, in the form of an outcome: the kind of its address in `range`, or a code. */
 export interface Refusal {
   readonly kind: "blocked";
   readonly code?: BlockedCode;
   readonly range?: string;
 }
 
-/** The port to which a URL leads, the one of its scheme included. */
+/** The port of a URL, explicit or the default of its scheme. */
 export function portOf(url: URL): number {
   return url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port);
 }
 
 /**
- * Say why a URL may not be called, as far as it tells by itself: an address in it, its port, its scheme.
+ * Explain why a URL may not be called, judging by the literal address in it, its port, and its scheme.
  *
- * Nothing is looked up, so that what is refused here shows nothing of the network inside.
+ * Names are not looked up, so a refusal reveals nothing about the internal network.
  *
- * @returns undefined when it may be called, if its name leads to addresses that may be reached
+ * @returns undefined when it may be called, provided that its name resolves to allowed addresses
  */
 export function refusalOf(url: URL, rules: DestinationRules): Refusal | undefined {
   const { allowNetworks, denyNetworks = [], allowPorts = [], requireHttps = false } = rules;
@@ -57,15 +57,15 @@ export function refusalOf(url: URL, rules: DestinationRules): Refusal | undefine
   return isOpen ? undefined : { kind: "blocked", code: "blocked_port" };
 }
 
-/** What a URL says about where to go, worked out once. */
+/** Everything about a delivery's destination that follows from the URL; computed once per URL. */
 export interface Destination {
   readonly target: Target;
   readonly requestLine: string;
-  /** Why it may not be called, where the URL tells by itself. */
+  /** Why the URL may not be called. */
   readonly refusal: Refusal | undefined;
 }
 
-/** Work out all that a URL says. */
+/** Derive a {@link Destination} from a URL. */
 export function describeDestination(url: URL, rules: DestinationRules): Destination {
   return {
     target: targetOf(url),
@@ -74,7 +74,7 @@ export function describeDestination(url: URL, rules: DestinationRules): Destinat
   };
 }
 
-/** Where a connection for a URL leads. */
+/** The target to connect to for a URL. */
 export function targetOf(url: URL): Target {
   const literal = literalOf(url.hostname);
   return {

@@ -1,16 +1,15 @@
 /**
- * Opening a connection: a name is looked up once, and its addresses race each other.
+ * Opens a connection: looks the name up once, and races its addresses (Happy Eyeballs).
  *
- * In place of what node:net does with several addresses, which gives up on each after a while, however much of the attempt's
- * time is left.
+ * node:net can also try several addresses, but gives up on each after a fixed time, however much of the deadline is left.
  *
- * @see Happy Eyeballs: RFC 8305
+ * @see RFC 8305
  */
 import { connect, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import type { Address } from "../dns/address.ts";
 
-/** Where a connection leads. One that was opened for a target carries requests of others with the same origin. */
+/** What a connection is opened to. Requests to any target with the same origin may share it. */
 export interface Target {
   /** As in `https://customer.example:8443`. */
   readonly origin: string;
@@ -21,46 +20,48 @@ export interface Target {
   readonly port: number;
 }
 
-/** Who is told how an opening went: of one of the two, once, and after the function that began it has returned. */
+/** Receives the result of opening a socket: exactly one of these is called, once, after the function that started it returned. */
 export interface Opening {
   /**
-   * The socket is ready for a request; over TLS, its certificate was found good.
+   * The socket is ready for a request. With TLS, its certificate has been verified.
    *
-   * Told from the very event that said so: whoever takes the socket must listen to it before returning, or bytes may be missed.
+   * Called from within the socket's own event: add listeners before returning, or bytes may be missed.
    */
   opened(socket: Socket): void;
   failed(error: NodeJS.ErrnoException): void;
 }
 
 /**
- * Opens a socket to one address of a target, which was vetted.
+ * Opens a socket to one vetted address of a target.
  *
- * @returns ends it: nothing is told from then on, and whatever was opened by then is destroyed
- * @throws  what a connection cannot be opened for at all; it counts as a failure
+ * @returns aborts: destroys the socket, after which no callback is called
+ * @throws  when it cannot even start; counts as a failure
  */
 export type OpenSocket = (address: string, target: Target, opening: Opening) => () => void;
 
-/** Who is told how a dial goes. */
+/** Receives the progress and result of a dial. */
 export interface Dialing extends Opening {
-  /** The name was looked up, whether or not it has addresses. Never told about a literal. */
+  /** The lookup has ended, with or without addresses. Never called for a literal. */
   lookedUp(): void;
-  /** With an AggregateError when there were several addresses and each had its own. */
+  /** With an AggregateError of one error per address when there were several. */
   failed(error: NodeJS.ErrnoException): void;
 }
 
 /**
- * Opens a socket to a target, at whichever of its addresses is ready first.
+ * Opens a socket to whichever address of a target is ready first.
  *
- * @returns ends it, as in {@link OpenSocket}
+ * @returns aborts, as in {@link OpenSocket}
  */
 export type Dial = (target: Target, dialing: Dialing) => () => void;
 
-const STAGGER_MS = 250; // RFC 8305 section 5: between the beginnings of two attempts, unless the first of them fails before
-const MAX_AT_ONCE = 8; // sockets of one dial: a name with a hundred dead addresses must not take a hundred descriptors
+const STAGGER_MS = 250; // RFC 8305 section 5: from the start of one connection to the next, unless the first fails sooner
+const MAX_AT_ONCE = 8; // sockets per dial, so that a name with a hundred dead addresses does not use a hundred descriptors
 
 /**
- * @param lookup  asked once for each dial to a name, never for a literal; its addresses are dialed and no others. Fails later only,
- *                never during the call
+ * Create the function that dials targets.
+ *
+ * @param lookup  called once per dial to a name, never for a literal; only the addresses it returns are dialed. It must not report
+ *                an error synchronously
  * @param open    opens one socket
  */
 export function createDial(lookup: LookupFunction, open: OpenSocket): Dial {
@@ -80,7 +81,7 @@ export function createDial(lookup: LookupFunction, open: OpenSocket): Dial {
   };
 }
 
-/** Families take turns, beginning with that of the first address: one whose network is broken costs one attempt, not all. */
+/** Alternate families, starting with that of the first address, so that a broken IPv6 network does not delay all IPv4 addresses. */
 function interleave(addresses: readonly Address[]): string[] {
   const first = addresses.filter(({ family }) => family === addresses[0]?.family);
   const second = addresses.filter(({ family }) => family !== addresses[0]?.family);
@@ -90,7 +91,7 @@ function interleave(addresses: readonly Address[]): string[] {
     .flatMap((entry) => (entry === undefined ? [] : entry.address));
 }
 
-/** None is abandoned before the race is over: an address may be slow, and the others dead. */
+/** Dial addresses staggered in time. None is given up before the race is over: one may be slow, and all others dead. */
 function race(addresses: readonly string[], target: Target, open: OpenSocket, opening: Opening): () => void {
   const running = new Set<() => void>();
   const errors: NodeJS.ErrnoException[] = [];
@@ -134,19 +135,19 @@ function race(addresses: readonly string[], target: Target, open: OpenSocket, op
     running.add(stop);
   };
   const nextInTime = (): void => {
-    if (running.size < MAX_AT_ONCE) next(); // else with the next failure
+    if (running.size < MAX_AT_ONCE) next(); // otherwise the next failure starts it
   };
   next();
   return end;
 }
 
-/** A peer that closed before the connection was ready, as a reset says it. */
+/** Stands for the error of a socket that closed without one before it was ready; it counts as a reset. */
 const HUNG_UP: NodeJS.ErrnoException = Object.assign(new Error("hung up"), { code: "ECONNRESET" });
 
 /**
- * Make what opens a socket straight to an address, over TCP or TLS.
+ * Create the function that opens sockets directly, without a proxy, over TCP or TLS.
  *
- * @param ca  certificate authorities to trust beside those of the runtime, PEM
+ * @param ca  certificate authorities to trust in addition to the runtime's, PEM
  */
 export function createOpenSocket(ca: string | undefined): OpenSocket {
   return (address, target, opening) => {
@@ -157,8 +158,8 @@ export function createOpenSocket(ca: string | undefined): OpenSocket {
     const end = awaitReady(socket, isSecure, {
       opened: opening.opened,
       async failed(error) {
-        const isLost = DOUBTFUL.has(error.code ?? "") && !(await hasRoute(address, port));
-        if (!isOver) opening.failed(isLost ? NO_ROUTE : error);
+        const isUnreachable = DOUBTFUL.has(error.code ?? "") && !(await hasRoute(address, port));
+        if (!isOver) opening.failed(isUnreachable ? NO_ROUTE : error);
       },
     });
     return () => {
@@ -168,12 +169,12 @@ export function createOpenSocket(ca: string | undefined): OpenSocket {
   };
 }
 
-/** Of an address that this machine has no route to, Bun says the first, and where it has no address of that family the second. */
+/** Bun also reports these when there is no route: the first for the address, the second for its whole family. */
 const DOUBTFUL = new Set(["ECONNREFUSED", "EADDRNOTAVAIL"]);
 const WITHOUT_ROUTE = new Set(["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EACCES"]);
 const NO_ROUTE: NodeJS.ErrnoException = Object.assign(new Error("no route"), { code: "ENETUNREACH" });
 
-/** Whether this machine knows a way to an address. Connecting UDP asks just that: nothing is sent. */
+/** Whether this machine has a route to an address. Connecting a UDP socket checks that without sending anything. */
 async function hasRoute(address: string, port: number): Promise<boolean> {
   try {
     const hostname = address.includes(":") ? "::" : "0.0.0.0";
@@ -185,28 +186,28 @@ async function hasRoute(address: string, port: number): Promise<boolean> {
 }
 
 /**
- * Open TLS to a target within a socket that leads to it.
+ * Open TLS to a target inside a socket that is already connected to it.
  *
- * @returns ends it, as in {@link OpenSocket}
+ * @returns aborts, as in {@link OpenSocket}
  */
 export function openTlsWithin(socket: Socket, target: Target, ca: string | undefined, opening: Opening): () => void {
   const within = connectTls({ socket, ...tlsOptions(target, ca) });
   carriers.set(within, socket);
-  within.on("close", () => socket.destroy()); // else Bun lets TLS within TLS send all that it has, however long that takes
+  within.on("close", () => socket.destroy()); // otherwise, for TLS inside TLS, Bun flushes all pending data first
   return awaitReady(within, true, opening);
 }
 
 const carriers = new WeakMap<Socket, Socket>();
 
-/** How many bytes have been written to a socket, or to one that carries it, and have not left this process. */
+/** How many bytes are still buffered in this process, in a socket and in the one that carries it. */
 export function unsentBytes(socket: Socket): number {
   return socket.writableLength + (carriers.get(socket)?.writableLength ?? 0);
 }
 
 /**
- * Tell when a socket that was just made is ready, or why it never will be.
+ * Report when a new socket is ready, or why it failed.
  *
- * @returns ends it, as in {@link OpenSocket}
+ * @returns aborts, as in {@link OpenSocket}
  */
 function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Opening): () => void {
   let isOver = false;
@@ -219,7 +220,7 @@ function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Openi
   socket.on("error", fail);
   socket.on("end", () => fail());
   socket.on("close", () => fail());
-  // Not before the certificate was found good: the request is the customer's data.
+  // Not before the certificate is verified: the request holds the customer's data.
   socket.once(isSecure ? "secureConnect" : "connect", () => {
     if (isOver) return;
     isOver = true;
@@ -232,9 +233,9 @@ function awaitReady(socket: Socket, isSecure: boolean, { opened, failed }: Openi
 }
 
 /**
- * The options of node:tls for a target, apart from where to connect.
+ * The node:tls options for a target, except where to connect.
  *
- * The name without a final dot: certificates and SNI have none (RFC 6066 section 3).
+ * A trailing dot is removed from the name: certificates and SNI have none (RFC 6066 section 3).
  */
 function tlsOptions({ host, isLiteral }: Target, ca: string | undefined) {
   const servername = isLiteral ? "" : host.replace(/(?<=.)\.$/, "");
@@ -246,9 +247,9 @@ function tlsOptions({ host, isLiteral }: Target, ca: string | undefined) {
   };
 }
 
-const contexts = new Map<string, SecureContext>(); // making one takes milliseconds
+const contexts = new Map<string, SecureContext>(); // creating one takes milliseconds
 
-/** Trusts what the runtime trusts by itself, and these authorities: `ca` alone would take the place of those. */
+/** A context that trusts `ca` in addition to the runtime's authorities; the plain `ca` option would replace those. */
 function trusting(ca: string): SecureContext {
   const context = contexts.get(ca) ?? createSecureContext({ ca: [...getCACertificates("default"), ca] });
   contexts.set(ca, context);

@@ -1,11 +1,11 @@
 /**
- * What the error of a connection says about an attempt: whose fault it is, and which.
+ * Translates connection errors into outcomes: whose fault it is, and which.
  */
 import { closeSync, openSync } from "node:fs";
 import type { FailureCode, Outcome, TlsCause } from "../delivery/outcome.ts";
 import { LookupError } from "../dns/address.ts";
 
-/** An outcome but for its duration. */
+/** An outcome without its duration. */
 export type Result =
   Exclude<Outcome, { kind: "expired" | "backlog_full" }> extends infer O
     ? O extends Outcome
@@ -23,30 +23,30 @@ const FAILURES: Readonly<Record<string, FailureCode>> = {
   ENETUNREACH: "unreachable",
   EHOSTDOWN: "unreachable",
   ETIMEDOUT: "timeout",
-  // Its answer to our ALPN, which offers HTTP/1.1 alone: a refusal, or another protocol all the same.
+  // Answers to our ALPN, which offers only HTTP/1.1: a refusal, or another protocol regardless.
   ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "http2_only",
   ERR_SSL_INVALID_ALPN_PROTOCOL: "http2_only",
 };
 
-/** Codes of TLS whose names do not say which of the causes they are. */
+/** TLS error codes whose cause does not follow from the patterns below. */
 const TLS_CAUSES: Readonly<Record<string, TlsCause>> = {
   CERT_HAS_EXPIRED: "expired",
   CERT_NOT_YET_VALID: "not_yet_valid",
   ERR_TLS_CERT_ALTNAME_INVALID: "wrong_host",
   HOSTNAME_MISMATCH: "wrong_host",
-  ERR_SSL_TLSV1_ALERT_UNRECOGNIZED_NAME: "wrong_host", // the server knows no such name, and so has no certificate for it
-  ERR_SSL_KEY_USAGE_BIT_INCORRECT: "untrusted", // the certificate's key is not for a handshake
+  ERR_SSL_TLSV1_ALERT_UNRECOGNIZED_NAME: "wrong_host", // the server has no certificate for this SNI name
+  ERR_SSL_KEY_USAGE_BIT_INCORRECT: "untrusted", // the certificate's key usage does not permit a handshake
   EPROTO: "handshake",
 };
 const HANDSHAKE = /^ERR_(?:SSL|TLS)_/;
-const NOT_TLS = /^(?:$|ERR_|E[A-Z0-9]+$)/; // no code at all, of Node's own, of the system's
+const NOT_TLS = /^(?:$|ERR_|E[A-Z0-9]+$)/; // no code, Node's own codes, system codes
 
-/** The receiver cut the connection, or closed it as we wrote. */
+/** Whether the receiver reset the connection, or closed it while we were writing. */
 export function isReset(error: NodeJS.ErrnoException): boolean {
   return FAILURES[error.code ?? ""] === "connection_reset";
 }
 
-/** The egress proxy opened no tunnel. */
+/** The egress proxy did not open a tunnel. */
 export class ProxyError extends Error {
   override readonly name = "ProxyError";
   constructor(readonly result: Result) {
@@ -54,8 +54,8 @@ export class ProxyError extends Error {
   }
 }
 
-/** Of the failures of several addresses, a later one says more: that of a receiver that spoke more than a silent one's. */
-const TELLING: readonly FailureCode[] = [
+/** From least to most informative: when several addresses fail, one that answered says more than a silent one. */
+const INFORMATIVE: readonly FailureCode[] = [
   "unreachable",
   "timeout",
   "connection_refused",
@@ -65,10 +65,10 @@ const TELLING: readonly FailureCode[] = [
   "http2_only",
 ];
 
-/** What an error of a connection, or of opening it, says about the attempt; of several, one an address, that which says most. */
+/** The result of an attempt whose connection failed with this error; of an AggregateError, the most informative one. */
 export function requestFailure(error: NodeJS.ErrnoException): Result {
   const tried: NodeJS.ErrnoException[] = error instanceof AggregateError ? error.errors : [error];
-  const weight = (result: Result): number => (result.kind === "failure" ? TELLING.indexOf(result.code) + 1 : 0); // our own say least
+  const weight = (result: Result): number => (result.kind === "failure" ? INFORMATIVE.indexOf(result.code) + 1 : 0); // our own faults come last
   const result = tried.map(failureOf).toSorted((a, b) => weight(b) - weight(a))[0] as Result;
   const isDoubtful = "code" in result && (result.code === "connection_refused" || result.code === "dns");
   return isDoubtful && hasNoDescriptor() ? { kind: "fault", code: "resources" } : result;
@@ -85,10 +85,10 @@ function failureOf(error: NodeJS.ErrnoException): Result {
 }
 
 /**
- * What a code says about TLS; undefined when it is of something else.
+ * The TLS cause behind an error code; undefined when the error has nothing to do with TLS.
  *
- * What is neither the handshake's, nor Node's, nor the system's is the result of verifying a certificate. OpenSSL has some 80
- * of those, and Bun names the less usual ones, name constraints among them, `UNSPECIFIED`.
+ * A code that comes from neither the handshake, Node, nor the system is a certificate verification result. OpenSSL has about 80 of
+ * them; Bun reports the rarer ones, such as name constraint violations, as `UNSPECIFIED`.
  */
 function tlsCauseOf(code: string): TlsCause | undefined {
   const known = TLS_CAUSES[code];
@@ -97,7 +97,7 @@ function tlsCauseOf(code: string): TlsCause | undefined {
   return NOT_TLS.test(code) ? undefined : "untrusted";
 }
 
-/** Bun says "refused" and "no such name" also when there was no file descriptor left to ask with. */
+/** Bun also reports "connection refused" and "no such name" when the process is out of file descriptors. */
 function hasNoDescriptor(): boolean {
   try {
     closeSync(openSync("/dev/null", "r"));

@@ -1,12 +1,12 @@
 /**
- * What an egress proxy says when it is tried, for `--check`.
+ * Tries out the egress proxy, for `--check`.
  */
 import type { NameServer } from "../dns/resolv-conf.ts";
 import { createResolver } from "../dns/resolver.ts";
 import { ProxyError } from "./failure.ts";
 import { type AskForTunnel, createTunnels } from "./tunnel.ts";
 
-/** The settings that are tried. */
+/** The settings that the check uses. */
 export interface ProxyCheckOptions {
   readonly proxy: URL;
   readonly proxyResolves: boolean;
@@ -15,39 +15,39 @@ export interface ProxyCheckOptions {
   readonly ca: string | undefined;
 }
 
-/** What was found. `place` is the proxy's URL without its user. */
+/** The result of the check. `place` is the proxy's URL without credentials. */
 export interface ProxyFindings {
   readonly place: string;
-  /** What it was asked, and what came of it. */
+  /** Each request to the proxy, with its result. */
   readonly rows: readonly (readonly [string, string])[];
-  /** Why nothing can be delivered through it; undefined when something can. */
+  /** Why nothing can be delivered through the proxy; undefined when it works. */
   readonly problem: string | undefined;
 }
 
 type Answer = { readonly status: number } | { readonly cause: string } | "silent" | "not reached";
 
-const NOBODY = "192.0.2.1"; // RFC 5737: no host has it, so that nobody is bothered
-const NOBODYS_NAME = "fluxhook.invalid"; // RFC 6761: no host is called so
-const WAIT_MS = 2 * 1000; // 2 s: a proxy that takes the request then tries to connect, for longer than anybody waits
+const UNUSED_ADDRESS = "192.0.2.1"; // RFC 5737: reserved for documentation
+const UNUSED_NAME = "fluxhook.invalid"; // RFC 6761: never resolves
+const WAIT_MS = 2 * 1000; // 2 s: a proxy that accepts the request then tries to connect, which can take minutes
 
 /**
- * Ask a proxy for tunnels to a host that does not exist, at the ports of https and http.
+ * Ask the proxy for tunnels to a host that does not exist, on the https and http ports.
  *
- * Whoever is let in is told that the host cannot be reached, or nothing for a while; whoever is not, is told so at once.
+ * A proxy that accepts us reports the host as unreachable, or does not answer for a while; one that rejects us says so at once.
  *
  * @throws  never
  */
 export async function checkProxy(options: ProxyCheckOptions): Promise<ProxyFindings> {
   const { proxy, proxyResolves, requireHttps, dnsServers, ca } = options;
   const askForTunnel = createTunnels({ url: proxy, resolve: createResolver({ servers: dnsServers }).resolve, ca });
-  const host = proxyResolves ? NOBODYS_NAME : NOBODY;
+  const host = proxyResolves ? UNUSED_NAME : UNUSED_ADDRESS;
   const ports = requireHttps ? [443] : [443, 80];
   const answers = await Promise.all(ports.map((port) => ask(askForTunnel, `${host}:${port}`)));
   return {
     place: proxy.origin,
     rows: answers.flatMap((answer, i) => {
-      const said = describe(answer, ports[i] as number);
-      return said === undefined ? [] : [[`CONNECT ${host}:${ports[i]}`, said] as const];
+      const result = describe(answer, ports[i] as number);
+      return result === undefined ? [] : [[`CONNECT ${host}:${ports[i]}`, result] as const];
     }),
     problem: problemOf(answers[0] as Answer),
   };

@@ -1,18 +1,19 @@
 /**
- * Whether an egress proxy gets through to other hosts, when it does not to one: whose fault that is. Pure.
+ * Decides whose fault it is when an egress proxy does not reach a host: the host's, if the proxy reaches others. Pure.
  */
 
+/** A host that was reached through the proxy, and when. */
 interface Passage {
   readonly host: string;
   readonly at: number;
 }
 
-const LATELY_MS = 30 * 1000; // 30 s
-const MOST_IN_DOUBT = 3; // hosts that failed since one got through: with more of them it is the proxy, or its network
+const RECENT_MS = 30 * 1000; // 30 s
+const MAX_FAILED_HOSTS = 3; // since one was reached; if more fail, the cause is the proxy or its network
 
-/** What is known of one proxy. Times are on the clock of performance.now(), in ms. */
+/** What is known about one proxy. Times are on the clock of performance.now(), in ms. */
 export class ProxyEvidence {
-  /** The last host that was reached, and the last before it that is another. */
+  /** The two different hosts reached most recently, latest first. */
   #passages: readonly Passage[] = [];
   readonly #failedSince = new Set<string>();
 
@@ -23,20 +24,20 @@ export class ProxyEvidence {
     this.#failedSince.clear();
   }
 
-  /** The proxy has said nothing about a host since it was asked. Returns whether that is the host's doing. */
+  /** The proxy has not answered a request for a tunnel to this host. Returns whether the host is to blame. */
   isToBlameForSilence(host: string, askedAt: number, at: number): boolean {
     return this.#hasReachedOthersSince(host, askedAt) || this.isToBlame(host, at);
   }
 
   /**
-   * The proxy says that it cannot reach a host.
+   * The proxy reports that it cannot reach a host.
    *
-   * @returns whether that is the host's doing: another was reached lately, and not many have failed since, as they do when the
-   *   proxy has lost its network
+   * @returns whether the host is to blame: another was reached recently, and only few have failed since. Many failures mean that
+   *   the proxy has lost its network
    */
   isToBlame(host: string, at: number): boolean {
     this.#failedSince.add(host);
-    return this.#failedSince.size <= MOST_IN_DOUBT && this.#hasReachedOthersSince(host, at - LATELY_MS);
+    return this.#failedSince.size <= MAX_FAILED_HOSTS && this.#hasReachedOthersSince(host, at - RECENT_MS);
   }
 
   #hasReachedOthersSince(host: string, since: number): boolean {

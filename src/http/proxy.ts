@@ -1,8 +1,8 @@
 /**
- * The egress proxy: whose fault it is when no tunnel opens, its own or that of the receiver behind it.
+ * The egress proxy: opens sockets through it, and decides whose fault it is when a tunnel does not open.
  *
- * Every target goes through CONNECT, `http://` too. In the absolute form (`POST http://…`) the proxy would see the body, would write
- * the address in the place of the name, and its own answers could not be told from the receiver's.
+ * Every request goes through CONNECT, even to `http://` URLs. With the absolute form (`POST http://…`), the proxy would see the
+ * body, would replace the name with the address, and its own responses would look like the receiver's.
  */
 import type { LookupFunction } from "node:net";
 import { LookupError } from "../dns/address.ts";
@@ -12,34 +12,34 @@ import { ProxyEvidence } from "./proxy-evidence.ts";
 import { createTunnels, type TunnelOptions } from "./tunnel.ts";
 
 export interface EgressProxy {
-  /** Opens a tunnel to an address, or to a name where the proxy resolves, and TLS within it for a target that is secure. */
+  /** Opens a tunnel to an address, or to a name if the proxy resolves names; for a secure target, with TLS inside. */
   readonly open: OpenSocket;
-  /** A receiver answered: the proxy gets through to it. */
-  heard(target: Target): void;
-  /** What an attempt ends with that waited for the proxy until its deadline; undefined when it did not wait for it. */
+  /** A receiver answered, so the proxy reaches it. */
+  answered(target: Target): void;
+  /** The result of an attempt that was still waiting for the proxy at its deadline; undefined if it was not waiting for it. */
   silence(target: Target): Result | undefined;
 }
 
 /** A tunnel that is being opened. */
-interface Opened {
-  /** When it was asked for, on the clock of performance.now(). */
+interface PendingTunnel {
+  /** When the proxy was asked, on the clock of performance.now(). */
   askedAt?: number;
-  /** The proxy has got through. */
-  isThrough?: boolean;
+  /** Whether the proxy has opened the tunnel. */
+  isOpen?: boolean;
 }
 
 /**
- * Make what opens sockets through a proxy.
+ * Create an egress proxy.
  *
- * A refusal with 4xx, or a proxy that cannot be reached, is a fault of ours. A 5xx and silence are the receiver's doing where the proxy
- * gets through to others, and a fault of ours elsewhere: {@link ProxyEvidence}.
+ * An unreachable proxy, or a refusal with 4xx, is a fault of ours. A 5xx or silence is the receiver's failure if the proxy reaches
+ * other hosts, and otherwise a fault of ours; {@link ProxyEvidence} decides.
  */
 export function createProxy(options: TunnelOptions): EgressProxy {
   const askForTunnel = createTunnels(options);
   const evidence = new ProxyEvidence();
-  const opening = new Map<Target, Set<Opened>>();
+  const pending = new Map<Target, Set<PendingTunnel>>();
 
-  /** Whose fault a refusal is, by its status. */
+  /** The error for a refused tunnel, by its status. */
   function refusal(status: number, { host }: Target): ProxyError {
     const isToBlame = status >= 500 && evidence.isToBlame(host, performance.now());
     if (!isToBlame) return new ProxyError({ kind: "fault", code: "proxy", cause: `status_${status}` });
@@ -47,11 +47,11 @@ export function createProxy(options: TunnelOptions): EgressProxy {
   }
 
   const open: OpenSocket = (address, target, { opened, failed }) => {
-    const state: Opened = {};
-    const states = opening.get(target) ?? new Set();
-    opening.set(target, states.add(state));
+    const tunnel: PendingTunnel = {};
+    const tunnels = pending.get(target) ?? new Set();
+    pending.set(target, tunnels.add(tunnel));
     const end = (): void => {
-      if (states.delete(state) && states.size === 0) opening.delete(target);
+      if (tunnels.delete(tunnel) && tunnels.size === 0) pending.delete(target);
     };
     const settle: Opening = {
       opened(socket) {
@@ -65,7 +65,7 @@ export function createProxy(options: TunnelOptions): EgressProxy {
     };
     let stop = askForTunnel(authorityOf(address, target), {
       asked() {
-        state.askedAt = performance.now();
+        tunnel.askedAt = performance.now();
       },
       answered(status, socket) {
         if (status >= 300) {
@@ -73,7 +73,7 @@ export function createProxy(options: TunnelOptions): EgressProxy {
           settle.failed(refusal(status, target));
           return;
         }
-        state.isThrough = true;
+        tunnel.isOpen = true;
         evidence.passed(target.host, performance.now());
         if (target.isSecure) stop = openTlsWithin(socket, target, options.ca, settle);
         else settle.opened(socket);
@@ -88,11 +88,11 @@ export function createProxy(options: TunnelOptions): EgressProxy {
 
   return {
     open,
-    heard: ({ host }) => evidence.passed(host, performance.now()),
+    answered: ({ host }) => evidence.passed(host, performance.now()),
     silence(target) {
-      const states = [...(opening.get(target) ?? [])];
-      if (states.length === 0 || states.some(({ isThrough }) => isThrough)) return undefined;
-      const askedAt = Math.min(...states.map((state) => state.askedAt ?? Number.POSITIVE_INFINITY));
+      const tunnels = [...(pending.get(target) ?? [])];
+      if (tunnels.length === 0 || tunnels.some(({ isOpen }) => isOpen)) return undefined;
+      const askedAt = Math.min(...tunnels.map((tunnel) => tunnel.askedAt ?? Number.POSITIVE_INFINITY));
       const wasReached = askedAt < Number.POSITIVE_INFINITY;
       return wasReached && evidence.isToBlameForSilence(target.host, askedAt, performance.now())
         ? { kind: "failure", code: "timeout" }
@@ -106,11 +106,11 @@ function authorityOf(address: string, { port }: Target): string {
 }
 
 /**
- * Make what stands in the place of a lookup where the proxy resolves: it is asked for the name.
+ * Create the lookup for a proxy that resolves names: it passes the name through.
  *
- * Not for `localhost`, which would be the proxy's own machine, unless loopback addresses may be reached.
+ * Except `localhost`, which would be the proxy's own machine, unless loopback addresses are allowed.
  *
- * @param blocked  the kind of an address that may not be reached; undefined for others
+ * @param blocked  returns the kind of a blocked address; undefined for an allowed one
  */
 export function createNameOnlyLookup(blocked: (address: string) => string | undefined): LookupFunction {
   return (hostname, _, callback) => {

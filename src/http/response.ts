@@ -1,22 +1,22 @@
 /**
- * Reads the answer to one request as its bytes arrive: the status, `Retry-After`, and where the answer ends. Pure.
+ * Parses the response to one request as its bytes arrive: the status, `Retry-After`, and where the response ends. Pure.
  *
  * One rule: a readable status line decides the verdict; doubt about framing costs the connection. A receiver that sends a
- * status has dealt with the event, so nothing that is wrong after the status may cause the event to be sent again. But the
- * next answer on the connection begins where this one ends: the connection is kept only if that place is beyond doubt.
+ * status has processed the event, so errors after the status never cause the event to be sent again. But the next response on the
+ * connection starts where this one ends, so the connection is reused only if that point is beyond doubt.
  *
  * @see RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2, only to recognize it)
  */
 
-/** What was read so far: not enough, all that we want to know, or something that is no answer to a request. */
+/** The state after reading some bytes: more are needed, the response is complete, or it is no valid HTTP/1 response. */
 export type Reading = "more" | "done" | "invalid";
 
-const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB of status line and fields; the status stands however long they are
-const MAX_BODY_BYTES = 16 * 1024; // 16 KiB: the most of a body that is read; the status has said all we need
-const MAX_PREAMBLE_BYTES = 64 * 1024; // 64 KiB of 1xx and blank lines ahead of the answer, so that a flood of them ends
-const MAX_LINE_BYTES = 1024; // 1 KiB for a chunk's size with its extensions, or for a trailer field
+const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB of status line and fields; a longer head is cut off, but its status counts
+const MAX_BODY_BYTES = 16 * 1024; // 16 KiB of the body, just to reach its end: only the status matters
+const MAX_PREAMBLE_BYTES = 64 * 1024; // 64 KiB of 1xx responses and blank lines, as protection against a flood of them
+const MAX_LINE_BYTES = 1024; // 1 KiB for a chunk's size line, or for a trailer field
 
-/** A status line as far as it is needed, as generous as RFC 9112 section 4 allows: blanks of any kind, and more than one. */
+/** The start of a status line, as leniently as RFC 9112 section 4 allows: any kind and number of blanks. */
 const STATUS = /^HTTP\/([12](?:\.\d)?)[ \t\v\f\r]{1,16}(\d{3})(?=[ \t\v\f\r\n])/i;
 const MAX_STATUS_BYTES = 32; // what STATUS matches is shorter
 const HEAD_END = /\r?\n\r?\n/;
@@ -26,43 +26,43 @@ const TEXT = "[\\t -~\\x80-\\xff]*";
 const QUOTED = '"(?:[\\t !#-[\\]-~\\x80-\\xff]|\\\\[\\t -~\\x80-\\xff])*"';
 const BLANKS = "[ \\t]*";
 
-/** A head that leaves no room for doubt: fields as RFC 9112 section 5 has them, none folded, no control characters. */
+/** An unambiguous head: fields as in RFC 9112 section 5, none folded, no control characters. */
 const WELL_FORMED = new RegExp(`^HTTP/1\\.[01] \\d{3}(?: ${TEXT})?(?:\\r?\\n${TOKEN}:${TEXT})*$`);
 const FIELD = /\n(content-length|transfer-encoding|connection|retry-after)[ \t]*:([^\n]*)/gi;
 const FOLD = /\r?\n[ \t]+/g;
 const DIGITS = /^\d{1,15}$/;
 const KEEP_ALIVE = /(?:^|,)[ \t]*keep-alive[ \t]*(?:,|$)/i;
 
-/** The line before a chunk: its size, and extensions. */
+/** The line before a chunk: its size and extensions. */
 const EXTENSION = `${BLANKS};${BLANKS}${TOKEN}(?:${BLANKS}=${BLANKS}(?:${TOKEN}|${QUOTED}))?`;
 const CHUNK_SIZE = new RegExp(`^([\\dA-Fa-f]{1,16})(?:${EXTENSION})*\\r\\n$`);
-/** A line behind the last chunk, which may not say how long the answer is (RFC 9110 section 6.5.1). */
+/** A line after the last chunk. It must not be a framing field (RFC 9110 section 6.5.1). */
 const TRAILER_FIELD = new RegExp(`^(?!(?:content-length|transfer-encoding):)${TOKEN}:${TEXT}\\r\\n$`, "i");
 
-/** How a body ends: after so many bytes, with its last chunk, with the connection, or who knows where. */
+/** How the end of the body is found: a length in bytes, chunked coding, the end of the connection, or not at all. */
 type Framing = number | "chunked" | "close" | "unknown";
 
 export class ResponseReader {
-  /** The answer's status, from the moment that it can be read; it stands whatever follows, or fails to. */
+  /** The final status, as soon as it can be read. Nothing that follows changes it. */
   status: number | undefined;
-  /** The first `Retry-After`, as it came; undefined before the answer's head is complete. */
+  /** The value of the first `Retry-After`, unparsed; undefined before the response's head is complete. */
   retryAfter: string | undefined;
-  /** The answer ended where it said it would, and the connection may carry another exchange. */
+  /** Whether the response ended exactly where its framing said, so that the connection can be reused. */
   isReusable = false;
-  /** Nothing has come yet, blank lines aside. */
+  /** Whether nothing but blank lines has arrived. */
   isUntouched = true;
-  /** What came is no answer but the beginning of HTTP/2: the receiver speaks nothing else. Only after "invalid". */
+  /** Whether the bytes are the start of an HTTP/2 connection, all that the receiver speaks. Set only with "invalid". */
   speaksHttp2 = false;
-  #text = ""; // what is not dealt with yet, a character a byte
-  #recent = ""; // the end of it, in which the end of the head may have begun
+  #text = ""; // bytes not processed yet, as latin1
+  #recent = ""; // the last characters of #text, which may be the start of HEAD_END
   #preambleBytes = 0;
-  #code: number | undefined; // of the head that is being read: the answer's or that of a 1xx
+  #code: number | undefined; // the status of the head being read: final or 1xx
   #version = "";
   #mayPersist = true;
-  #framing: Framing | undefined; // undefined before the answer's head is complete
+  #framing: Framing | undefined; // undefined before the response's head is complete
   #bodyBytes = 0;
   #chunkPart: "size" | "data" | "trailer" = "size";
-  #chunkBytes = 0; // what is still to come of a chunk's data
+  #chunkBytes = 0; // remaining bytes of the current chunk's data
 
   read(bytes: Buffer): Reading {
     const text = bytes.toString("latin1");
@@ -71,7 +71,7 @@ export class ResponseReader {
 
   #readHead(text: string): Reading {
     this.#text += text;
-    let recent = this.#recent + text; // all that is searched: a head that drips is not searched again from its start
+    let recent = this.#recent + text; // search only new text, so that a slowly dripping head does not take quadratic time
     for (;;) {
       if (this.#code === undefined) {
         const reading = this.#readStatus();
@@ -80,7 +80,7 @@ export class ResponseReader {
       }
       const isInterim = this.status === undefined;
       const end = HEAD_END.exec(recent);
-      // Without an end in sight it begins in the last three characters at the earliest.
+      // If HEAD_END has not been found, it starts in the last three characters at the earliest.
       const length = this.#text.length - (end === null ? 3 : recent.length - end.index);
       if (length > (isInterim ? MAX_PREAMBLE_BYTES - this.#preambleBytes : MAX_HEAD_BYTES)) return this.#cutHead();
       if (end === null) {
@@ -90,35 +90,35 @@ export class ResponseReader {
       const framing = this.#readFields(this.#text.slice(0, length));
       this.#text = this.#text.slice(length + end[0].length);
       if (!isInterim) return this.#beginBody(framing);
-      if (framing !== "close") this.#mayPersist = false; // a body that none may have may come all the same
+      if (framing !== "close") this.#mayPersist = false; // 1xx responses have no body, but this one may send one anyway
       this.retryAfter = undefined;
       this.#code = undefined;
       this.#preambleBytes += length + end[0].length;
     }
   }
 
-  /** @returns undefined once the status can be read */
+  /** @returns undefined once the status has been read */
   #readStatus(): Reading | undefined {
     const start = this.#text.search(/[^ \t\v\f\r\n]|$/);
     if (start > 0) {
       this.#text = this.#text.slice(start);
       this.#preambleBytes += start;
-      this.#mayPersist = false; // what belongs to no answer: one before it may have been longer than it said
+      this.#mayPersist = false; // stray bytes: the previous response may have been longer than it said
       if (this.#preambleBytes > MAX_PREAMBLE_BYTES) return "invalid";
     }
     if (this.#text === "") return "more";
     this.isUntouched = false;
     const line = STATUS.exec(this.#text);
-    if (line === null) return this.#readNonsense();
+    if (line === null) return this.#readUnknownStart();
     const code = Number(line[2]);
-    if (code === 101) return "invalid"; // we asked for no other protocol, and speak none
+    if (code === 101) return "invalid"; // we never ask for another protocol
     this.#code = code;
     this.#version = line[1] as string;
     if (code < 100 || code > 199) this.status = code;
   }
 
-  /** What is no status line may become one, or is HTTP/2. */
-  #readNonsense(): Reading {
+  /** Text that is not a status line: an incomplete one, HTTP/2, or garbage. */
+  #readUnknownStart(): Reading {
     const text = this.#text;
     const bytes = Buffer.from(text.slice(0, 9), "latin1");
     if (isFrameHead(bytes)) {
@@ -129,7 +129,7 @@ export class ResponseReader {
     return isBeginning && text.length < MAX_STATUS_BYTES && !text.includes("\n") ? "more" : "invalid";
   }
 
-  /** The head is longer than we read: its status stands, and what was read of it counts. */
+  /** The head is too long: its status counts, and so do the complete fields before the limit. */
   #cutHead(): Reading {
     if (this.status === undefined) return "invalid";
     const head = this.#text.slice(0, MAX_HEAD_BYTES);
@@ -137,11 +137,11 @@ export class ResponseReader {
     return "done";
   }
 
-  /** @param text  without the line's end before the empty line */
+  /** @param text  the head, without the line break of its last line */
   #readFields(text: string): Framing {
     let head = text;
     if (!WELL_FORMED.test(head)) {
-      this.#mayPersist = false; // others may read a length where we see none, or another one
+      this.#mayPersist = false; // other parsers may see a different length
       head = head.replace(FOLD, " ");
     }
     let length: string | undefined;
@@ -170,8 +170,8 @@ export class ResponseReader {
   }
 
   /**
-   * Find out where the body ends, from fields whose repetitions were joined by commas (RFC 9110 section 5.3). Where they are
-   * in doubt the connection is lost, and the likeliest end is good enough to stop reading at.
+   * Determine where the body ends, from field values joined by commas (RFC 9110 section 5.3). If they are ambiguous, the connection
+   * is not reused, and the most likely end is good enough to stop reading at.
    */
   #framingBy(length: string | undefined, coding: string | undefined): Framing {
     if (coding === undefined) {
@@ -187,8 +187,8 @@ export class ResponseReader {
   }
 
   #beginBody(framing: Framing): Reading {
-    const hasNoBody = this.status === 204 || this.status === 304; // whatever its fields say (RFC 9112 section 6.3)
-    if (hasNoBody && framing !== "close" && framing !== 0) this.#mayPersist = false; // a body may come all the same
+    const hasNoBody = this.status === 204 || this.status === 304; // regardless of its fields (RFC 9112 section 6.3)
+    if (hasNoBody && framing !== "close" && framing !== 0) this.#mayPersist = false; // it may send a body anyway
     this.#framing = hasNoBody ? 0 : framing;
     const rest = this.#text;
     this.#text = "";
@@ -197,7 +197,7 @@ export class ResponseReader {
 
   #readBody(text: string): Reading {
     const framing = this.#framing;
-    this.#bodyBytes += text.length; // with whatever follows the body: that was not asked for
+    this.#bodyBytes += text.length; // includes unsolicited bytes after the body
     if (framing === "chunked") return this.#bodyBytes > MAX_BODY_BYTES ? "done" : this.#readChunks(text);
     if (framing === this.#bodyBytes && framing <= MAX_BODY_BYTES) this.isReusable = this.#mayPersist;
     const isOver = framing === "unknown" || (typeof framing === "number" && this.#bodyBytes >= framing);
@@ -223,11 +223,11 @@ export class ResponseReader {
         this.isReusable = this.#mayPersist && at === text.length;
         return "done";
       }
-      if (!this.#readChunkLine(line)) return "done"; // no chunks, or not as they must be: the status stands
+      if (!this.#readChunkLine(line)) return "done"; // malformed chunks: the status counts
     }
   }
 
-  /** @returns whether the line is what must stand here: a chunk's size, the line end behind its data, or a trailer field */
+  /** @returns whether the line is valid here: a chunk's size, the line break after its data, or a trailer field */
   #readChunkLine(line: string): boolean {
     if (this.#chunkPart === "trailer") return TRAILER_FIELD.test(line);
     if (this.#chunkPart === "data") {
@@ -242,7 +242,7 @@ export class ResponseReader {
   }
 }
 
-/** Strips what surrounds a value: spaces and tabs, which are the only blanks of RFC 9110 (section 5.6.3), and a line's CR. */
+/** Strips the whitespace around a value: spaces and tabs (RFC 9110 section 5.6.3), and the CR of its line break. */
 function withoutBlanks(text: string): string {
   let start = 0;
   let end = text.endsWith("\r") ? text.length - 1 : text.length;
@@ -256,13 +256,13 @@ function isBlank(code: number): boolean {
 }
 
 /**
- * The head of what a server of HTTP/2 says first, SETTINGS, or GOAWAY, as far as it has come.
+ * Whether the bytes are the header, or the start of the header, of the first frame of an HTTP/2 server: SETTINGS or GOAWAY.
  *
  * @see RFC 9113 sections 3.4, 4.1, 6.5, 6.8
  */
 function isFrameHead(bytes: Buffer): boolean {
   const [length = 0, length2 = 0, , type = 4, flags = 0, ...stream] = bytes;
-  const isShort = length === 0 && length2 <= 0x40; // 16 KiB at the most, until we allowed more
+  const isShort = length === 0 && length2 <= 0x40; // at most 16 KiB, the initial limit
   return (
     isShort &&
     ((type === 4 && flags === 0) || type === 7) &&

@@ -1,8 +1,8 @@
 /**
- * One request out, one {@link Outcome} back.
+ * Sends one request and returns one {@link Outcome}.
  *
- * Not `fetch`: in Bun it has no hook for name resolution, so it cannot be held to the address that was checked. Not
- * node:http either: it can, but costs four times as much as what we need of it (bench/RESULTS.md).
+ * Not with `fetch`: Bun's has no hook for name resolution, so it could connect to an address other than the one that was vetted.
+ * Not with node:http either: it has such a hook, but costs four times as much as this client (bench/RESULTS.md).
  */
 
 import type { FaultCode, Outcome } from "../delivery/outcome.ts";
@@ -20,43 +20,44 @@ export interface SenderOptions extends DestinationRules {
   /** Deadline of one attempt, from DNS to the last byte, in ms. */
   readonly timeoutMs: number;
   /**
-   * How long after its attempt began a request may begin to leave, ms: the job's lock. A process that was stopped for longer
-   * must not send it, since another worker has the job by now. Without end unless given.
+   * The lifetime of the job's lock, in ms from the start of the attempt. A request that has not started to leave by then is not
+   * sent: the process was suspended, and another worker has the job now. No limit by default.
    */
   readonly lockMs?: number;
-  /** Who is asked for names; the system's name servers when empty. */
+  /** Name servers to ask; the system's by default, or when empty. */
   readonly dnsServers?: readonly NameServer[];
-  /** Injected by tests; a resolver of our own otherwise. */
+  /** Replaces our resolver in tests. */
   readonly resolve?: Resolve;
-  /** Certificate authorities to trust beside those of the runtime, PEM. */
+  /** Certificate authorities to trust in addition to the runtime's, PEM. */
   readonly ca?: string;
-  /** Through which every request goes; none unless given. */
+  /** Egress proxy for all requests; none by default. */
   readonly proxy?: URL | undefined;
-  /** Leaves names to the proxy: none is looked up here, and no address that it has is vetted. */
+  /** Leave name resolution to the proxy: names are not looked up here, so their addresses are not vetted. */
   readonly proxyResolves?: boolean;
-  /** After how long a connection is made anew, ms, however busy it is; 5 min, give or take a fifth, unless given. For tests. */
+  /** Maximum age of a connection, ms, even while in use; 5 min ± 20 % by default. For tests. */
   readonly connectionAgeMs?: number;
 }
 
-/** Sends requests over private keep-alive connections, which nothing else may use: they lead to checked addresses only. */
+/** Sends requests over its own pool of keep-alive connections, all of which lead to vetted addresses. */
 export interface Sender {
   /**
    * Send one request.
    *
-   * @param key  names the attempt for {@link Sender.cancel}; the job's id
-   * @throws  never; whatever happens is an outcome
+   * @param key  identifies the attempt for {@link Sender.cancel}; the job's id
+   * @throws  never; every result is an outcome
    */
   send(request: WebhookRequest, key: string): Promise<Outcome>;
-  /** End one attempt at once; its outcome is the fault. Does nothing when there is none. */
+  /** Abort one attempt: it resolves to this fault. Does nothing if there is no such attempt. */
   cancel(key: string, code: FaultCode): void;
-  /** End every attempt at once, and every one that comes after: for shutdowns. */
+  /** Abort all attempts, and refuse new ones with the same fault. For shutdowns. */
   cancelAll(code: FaultCode): void;
-  /** How many attempts are under way. */
+  /** How many attempts are in flight. */
   readonly inFlight: number;
-  /** Drop the idle connections. */
+  /** Close idle connections. */
   close(): void;
 }
 
+/** Create a sender with a connection pool and a resolver of its own. */
 export function createSender(options: SenderOptions): Sender {
   const {
     timeoutMs,
@@ -69,14 +70,14 @@ export function createSender(options: SenderOptions): Sender {
   } = options;
   const attempts = new Map<string, Attempt>();
   const destinations = new WeakMap<URL, Destination>();
-  let ended: FaultCode | undefined;
+  let canceledWith: FaultCode | undefined;
 
   const blocked = (address: string): string | undefined => blockedRange(address, allowNetworks, denyNetworks);
   const resolver: Resolver =
     resolve === undefined
       ? createResolver({ servers: dnsServers, blocked })
       : { resolve, unresolved: () => NO_SERVERS };
-  // The proxy's own name has a resolver of its own: it may lead inside, and customers' dead names must not stand in its way.
+  // The proxy's name gets its own resolver: it may have a private address, and customers' dead names must not delay it.
   const proxy =
     options.proxy &&
     createProxy({ url: options.proxy, resolve: resolve ?? createResolver({ servers: dnsServers }).resolve, ca });
@@ -97,10 +98,10 @@ export function createSender(options: SenderOptions): Sender {
 
   return {
     send(request, key) {
-      if (ended !== undefined) return Promise.resolve({ kind: "fault", code: ended, durationMs: 0 });
+      if (canceledWith !== undefined) return Promise.resolve({ kind: "fault", code: canceledWith, durationMs: 0 });
       const destination = destinationOf(request.url);
       if (destination.refusal !== undefined) return Promise.resolve({ ...destination.refusal, durationMs: 0 });
-      attempts.get(key)?.cancel("lock_lost"); // the job was taken up again while we still held it: only one may live
+      attempts.get(key)?.cancel("lock_lost"); // the job was taken again while we still had it: only one attempt may continue
       return new Promise((settle) => {
         const attempt: Attempt = new Attempt(
           connections,
@@ -117,7 +118,7 @@ export function createSender(options: SenderOptions): Sender {
     },
     cancel: (key, code) => attempts.get(key)?.cancel(code),
     cancelAll: (code) => {
-      ended = code;
+      canceledWith = code;
       for (const attempt of [...attempts.values()]) attempt.cancel(code);
     },
     get inFlight() {

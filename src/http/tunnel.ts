@@ -1,47 +1,46 @@
 /**
- * Tunnels through an egress proxy: reaching it, asking with CONNECT, and reading its answer.
+ * Opens tunnels through an egress proxy: connects to it, sends CONNECT, and reads its response.
  *
  * @see RFC 9110 section 9.3.6
  */
 import type { Socket } from "node:net";
 import { LookupError, type Resolve } from "../dns/address.ts";
-import { UNASKED } from "./connection.ts";
+import { UNSOLICITED } from "./connection.ts";
 import { targetOf } from "./destination.ts";
 import { createDial, createOpenSocket } from "./dial.ts";
 import { ProxyError, requestFailure } from "./failure.ts";
 
 export interface TunnelOptions {
-  /** `http://` or `https://`, with a user and password where the proxy asks for them. */
+  /** `http://` or `https://`, with user and password if the proxy requires them. */
   readonly url: URL;
-  /** Looks up the proxy's own name. Its address is not vetted: it is the operator's. */
+  /** Resolves the proxy's name. The addresses are not vetted, since the operator chose the proxy. */
   readonly resolve: Resolve;
-  /** Certificate authorities to trust beside those of the runtime, PEM: for the proxy as for receivers. */
+  /** Certificate authorities to trust in addition to the runtime's, PEM; for the proxy as for receivers. */
   readonly ca: string | undefined;
 }
 
-/** Who is told how asking for a tunnel went. */
+/** Receives the progress and result of asking for a tunnel: one of `answered` and `failed` is called, once. */
 export interface TunnelRequest {
-  /** The proxy was reached, and the request has left. */
+  /** The proxy was reached, and CONNECT has been sent. */
   asked(): void;
   /**
-   * Told once, at the very event that brought the answer: whoever takes the socket must listen to it before returning. Only the
-   * socket of a status below 300 is a tunnel.
+   * The proxy responded. Below 300, the socket is the tunnel. Called from within the socket's own event: add listeners before
+   * returning.
    */
   answered(status: number, socket: Socket): void;
-  /** Told once in the place of the answer, when there is none. */
   failed(error: Error): void;
 }
 
 /**
  * Asks for a tunnel to an authority: address or name, and port.
  *
- * @returns ends it: nothing is told from then on, and the socket is destroyed, unless its tunnel was opened
+ * @returns aborts: no callback is called from then on, and the socket is destroyed, unless it was passed to `answered`
  */
 export type AskForTunnel = (authority: string, request: TunnelRequest) => () => void;
 
-const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB: squid's with all that it may add is 2
+const MAX_HEAD_BYTES = 16 * 1024; // 16 KiB; Squid's longest is about 2 KiB
 
-/** Make what asks a proxy for tunnels, over a connection of its own for each; whatever goes wrong ends in a {@link ProxyError}. */
+/** Create the function that asks a proxy for tunnels, each over its own connection. Failures of the proxy are a {@link ProxyError}. */
 export function createTunnels({ url, resolve, ca }: TunnelOptions): AskForTunnel {
   const proxy = targetOf(url);
   const authorization = authorizationOf(url);
@@ -73,7 +72,7 @@ function authorizationOf({ username, password }: URL): string {
   return `Proxy-Authorization: Basic ${Buffer.from(credentials).toString("base64")}\r\n`;
 }
 
-/** The proxy cannot be reached, whatever the reason: ours, but for what this machine has run out of. */
+/** The fault to report when the proxy cannot be reached: `proxy`, unless this machine has run out of resources. */
 function unreachable(error: NodeJS.ErrnoException): ProxyError {
   const result = requestFailure(error);
   if (result.kind === "fault" && result.code === "resources") return new ProxyError(result);
@@ -110,13 +109,13 @@ function requestTunnel(
     const { status, length } = parseAnswer(head);
     if (status === undefined && head.length <= MAX_HEAD_BYTES) return;
     if (status === undefined || Number.isNaN(status) || length > MAX_HEAD_BYTES) fail(faultOf("invalid_response"));
-    else if (status < 300 && head.length > length) fail(UNASKED);
+    else if (status < 300 && head.length > length) fail(UNSOLICITED);
     else {
       end();
       answered(status, socket);
     }
   };
-  // They stay: TLS within the tunnel does not listen to the errors of the socket that carries it.
+  // These listeners stay on: TLS inside the tunnel does not handle the errors of the socket that carries it.
   socket.on("data", read).on("end", hungUp).on("close", hungUp).on("error", hungUp);
   socket.write(`CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${authorization}\r\n`, "latin1");
   return () => {
@@ -126,7 +125,7 @@ function requestTunnel(
   };
 }
 
-/** The status of an answer whose head is complete, and how long that is; NaN for what is no answer. Interim answers are skipped. */
+/** The status and length of a response whose head is complete; the status is NaN if it is no response. Skips 1xx responses. */
 function parseAnswer(bytes: Buffer): { readonly status?: number; readonly length: number } {
   const text = bytes.toString("latin1");
   const end = /\r?\n\r?\n/g;
