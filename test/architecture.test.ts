@@ -20,8 +20,8 @@ const WINGS: Readonly<Record<string, readonly string[]>> = {
   "src/log": ["queue", "valkey", "delivery", "runtime"],
   "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
   "src/operations": ["log", "isolation", "queue", "valkey", "delivery", "runtime"],
-  "src/settings": ["monitoring", "http", "dns", "queue", "valkey"],
-  "src/package": ["settings", "queue", "valkey", "runtime"],
+  "src/settings": ["monitoring", "http", "dns", "queue", "valkey", "delivery"],
+  "src/package": ["settings", "queue", "valkey", "delivery", "runtime"],
   jobs: ["monitoring", "log", "isolation", "queue", "http", "delivery", "runtime"],
   "src/worker": [
     ...["jobs", "settings", "monitoring", "log", "isolation", "queue", "http", "dns", "valkey", "delivery", "runtime"],
@@ -35,7 +35,7 @@ const STAND_INS = "src/dev";
 
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
-  ...["exact-json", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
+  ...["exact-json", "limits", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
   ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "port", "waiting-line"].map(
     (name) => `isolation/${name}`,
   ),
@@ -50,6 +50,7 @@ const PURE = [
   "package/options",
   "queue/layout",
   "queue/wake-up",
+  "runtime/invariant",
   "runtime/printable",
   "runtime/usage-error",
   "settings/misspelt",

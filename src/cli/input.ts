@@ -1,18 +1,20 @@
 /**
- * What commands are given: secrets that do not land in the shell's history, durations, files, stdin.
+ * Reading command input: secrets that stay out of the shell history, durations, files, stdin.
  */
+
 import { readFileSync } from "node:fs";
+import { USER_ID, USER_ID_FORM } from "../delivery/limits.ts";
 import { parseDuration } from "../settings/values.ts";
 import { CommandError } from "./context.ts";
 
-/** Where a secret may stand. */
+/** The options that name a secret's source. */
 export interface SecretOptions {
   readonly secret?: readonly string[];
   readonly secretEnv?: readonly string[];
   readonly secretFile?: readonly string[];
 }
 
-/** What of commander's `Command` is needed to add options. */
+/** The part of commander's `Command` needed to add options. */
 interface Optionable {
   option(flags: string, description: string, collect: (value: string, before?: string[]) => string[]): unknown;
 }
@@ -21,16 +23,16 @@ const collect = (value: string, before: string[] = []) => [...before, value];
 
 /** Add `--secret-env`, `--secret-file` and `--secret`. */
 export function addSecretOptions(command: Optionable): void {
-  command.option("--secret-env <name>", "environment variable that holds a secret; repeat it while rotating", collect);
-  command.option("--secret-file <path>", "file with a secret a line, current first; - is stdin", collect);
-  command.option("--secret <text>", "the secret itself; it then stands in the shell's history", collect);
+  command.option("--secret-env <name>", "environment variable with a secret; repeat while rotating", collect);
+  command.option("--secret-file <path>", "file with one secret per line, current first; - for stdin", collect);
+  command.option("--secret <text>", "the secret itself; ends up in your shell history", collect);
 }
 
 /**
- * The secrets that were given, current first; empty when none was. What is no part of a text file's lines is left out: how
- * they end, empty ones, and the byte order mark that some editors write. All else is taken as it stands.
+ * The given secrets, current first; empty when there are none. In files, line endings, empty lines and a byte order mark
+ * are dropped; everything else is kept.
  *
- * @throws  CommandError when a variable or a file holds none
+ * @throws  CommandError when a variable or a file has no secret
  */
 export function readSecrets(options: SecretOptions, env: Readonly<Record<string, string | undefined>>): string[] {
   const { secret = [], secretEnv = [], secretFile = [] } = options;
@@ -44,13 +46,13 @@ export function readSecrets(options: SecretOptions, env: Readonly<Record<string,
       .toString("utf8")
       .replace(/^\ufeff/, "");
     const lines = text.split(/\r?\n/).filter(Boolean);
-    if (lines.length === 0) throw new CommandError("usage", `--secret-file: there is no secret in ${path}`);
+    if (lines.length === 0) throw new CommandError("usage", `--secret-file: no secret in ${path}`);
     return lines;
   });
   return [...fromEnv, ...fromFiles, ...secret];
 }
 
-/** The same for commands that cannot do without. */
+/** Like {@link readSecrets}, for commands that require a secret. */
 export function requireSecrets(options: SecretOptions, env: Readonly<Record<string, string | undefined>>): string[] {
   const secrets = readSecrets(options, env);
   if (secrets.length > 0) return secrets;
@@ -63,18 +65,18 @@ export function readInput(path: string, option: string): Buffer {
     return readFileSync(path === "-" ? 0 : path);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    const reason = code === "ENOENT" ? "there is no such file" : message;
+    const reason = code === "ENOENT" ? "no such file" : message;
     throw new CommandError("usage", `${option}: cannot read ${path === "-" ? "stdin" : path}: ${reason}`);
   }
 }
 
-/** Say which options are missing, all at once. The parser would do so before it names those that it does not know. */
+/** Report all missing options at once. Commander's own check would run before unknown options are reported. */
 export function requireOptions(given: Readonly<Record<string, unknown>>): void {
   const missing = Object.keys(given).filter((name) => given[name] === undefined);
   if (missing.length > 0) throw new CommandError("usage", `expected ${missing.join(", ")}`);
 }
 
-const MAX_DURATION_MS = 3650 * 24 * 60 * 60 * 1000; // 3,650 days: what is longer is a slip, and BullMQ's times end in 2039
+const MAX_DURATION_MS = 3650 * 24 * 60 * 60 * 1000; // 3,650 days: anything longer is a typo, and BullMQ's scores end in 2039
 
 /** A duration in ms, at most 3,650 days. */
 export function readDuration(text: string, option: string): number {
@@ -86,13 +88,13 @@ export function readDuration(text: string, option: string): number {
 
 const ISO = /^(\d{4})-(\d\d)-(\d\d)(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?$/;
 
-/** Whether a text is a day of the calendar, with a time or without: `Date.parse` takes 30 February for 2 March. */
+/** Whether a text is a valid ISO date, with or without a time. `Date.parse` reads February 30 as March 2. */
 function isMoment(text: string): boolean {
   const [year, month, day] = (ISO.exec(text) ?? []).slice(1).map(Number);
   return day !== undefined && new Date(Date.UTC(year as number, (month as number) - 1, day)).getUTCDate() === day;
 }
 
-/** A moment, epoch ms: that long ago, or ISO 8601. */
+/** A time as epoch ms, from a duration before now or ISO 8601. */
 export function readMoment(text: string, option: string, nowMs: number): number {
   const ago = parseDuration(text);
   if (ago !== undefined) return nowMs - ago;
@@ -111,8 +113,8 @@ export function readInteger(text: string, option: string, min: number, max: numb
   throw new CommandError("usage", `expected ${option} to be a whole number from ${min} to ${max}, got "${text}"`);
 }
 
-/** A user's id, as the contract has it. */
+/** A user's id, checked as in the contract. */
 export function readUser(text: string): string {
-  if (/^[\x21-\x7e]{1,128}$/.test(text)) return text;
-  throw new CommandError("usage", "expected the user to be 1 to 128 visible ASCII characters");
+  if (USER_ID.test(text)) return text;
+  throw new CommandError("usage", `expected the user to be ${USER_ID_FORM}`);
 }

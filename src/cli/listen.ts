@@ -1,10 +1,12 @@
 /**
- * `fluxhook listen`: a receiver on this machine that prints and verifies what arrives.
+ * `fluxhook listen`: a local receiver that prints and verifies requests.
  */
+
 import { accessSync, constants, mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption } from "./context.ts";
 import { addSecretOptions, readInteger, readSecrets, type SecretOptions } from "./input.ts";
 import { checkRequest, type RequestReport } from "./request-check.ts";
@@ -12,9 +14,8 @@ import { type SavedRequest, writeRequest } from "./saved-request.ts";
 import { printable, type Terminal } from "./terminal.ts";
 import { printReport } from "./verify.ts";
 
-const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MB: the most that WEBHOOK_MAX_BODY can allow
 const TOLERANCE_MS = 5 * 60 * 1000; // 5 min
-const SHOWN_CHARACTERS = 2_000; // of a body, unless as JSON
+const SHOWN_CHARACTERS = 2_000; // of a body; --json has all of it
 
 interface ListenOptions extends JsonOption, SecretOptions {
   readonly host: string;
@@ -28,16 +29,16 @@ interface ListenOptions extends JsonOption, SecretOptions {
 export function addListen(program: Command, context: Context): void {
   const command = program
     .command("listen")
-    .description("receive on this machine: print what arrives, and verify it if given a secret")
-    .option("--host <address>", "where to listen", "127.0.0.1")
-    .option("--port <number>", "0 takes a free port", "8080");
+    .description("receive requests on this machine: print them, and verify them if given a secret")
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("--port <number>", "0 for any free port", "8080");
   addSecretOptions(command);
   command
-    .option("--status <code>", "answer with this one; otherwise 204, or 401 to what is not verified")
-    .option("--retry-after <value>", "answer with this Retry-After: seconds, or an HTTP date")
-    .option("--count <number>", "end after so many requests: 1 when one of them was not verified")
-    .option("--save <directory>", "write each request to a file, for fluxhook verify")
-    .option("--json", "a JSON document a line: first where it listens, then one per request")
+    .option("--status <code>", "respond with this status; default: 204, or 401 if verification fails")
+    .option("--retry-after <value>", "send this Retry-After: seconds or an HTTP date")
+    .option("--count <number>", "exit after this many requests; exits with 1 if verification failed for any")
+    .option("--save <directory>", "save each request to a file for fluxhook verify")
+    .option("--json", "print one JSON document per line: the URL first, then each request")
     .addHelpText(
       "after",
       `
@@ -95,14 +96,17 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
   server.once("error", ({ code, message }: NodeJS.ErrnoException) => {
     const reason = code === "EADDRINUSE" ? "another process listens there" : message;
     stop.reject(
-      new CommandError("failed", `cannot listen on ${options.host}:${port}: ${reason}. --port 0 takes a free one.`),
+      new CommandError(
+        "failed",
+        `cannot listen on ${options.host}:${port}: ${reason}. Use --port 0 for any free port.`,
+      ),
     );
   });
   server.listen(port, options.host, () => {
     const { address, port: taken, family } = server.address() as { address: string; port: number; family: string };
     const url = `http://${family === "IPv6" ? `[${address}]` : address}:${taken}/`;
     terminal.printJson({ url });
-    terminal.print(`Listening on ${url}${secrets.length === 0 ? ", verifying nothing: no secret was given" : ""}`);
+    terminal.print(`Listening on ${url}${secrets.length === 0 ? ", without verification: no secret given" : ""}`);
   });
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.resolve());
   try {
@@ -114,7 +118,7 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
   return isAllVerified ? EXIT.ok : EXIT.failed;
 }
 
-/** What could not be sent would end the command at its first request. */
+/** Check the header now: an invalid one would fail at the first request. */
 function checkRetryAfter(value: string | undefined): void {
   if (value === undefined || /^\d{1,10}$/.test(value)) return;
   if (/^[A-Z][\w ,:+-]{1,50}$/.test(value) && !Number.isNaN(Date.parse(value))) return;
@@ -124,7 +128,7 @@ function checkRetryAfter(value: string | undefined): void {
   );
 }
 
-/** Make the directory where it is missing, and say now when nothing can be written there. */
+/** Create the directory if missing, and fail now if it is not writable. */
 function prepareFolder(path: string): void {
   try {
     mkdirSync(path, { recursive: true });
@@ -145,7 +149,7 @@ function createStop() {
   return { promise, resolve, reject };
 }
 
-/** What arrived, unless its body is larger than any of ours, or its sender hung up in the middle of it. */
+/** Read a request, unless its body is larger than any of ours or the client disconnects. */
 async function read(incoming: IncomingMessage): Promise<Arrival | "too large" | "aborted"> {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -193,7 +197,7 @@ function show(terminal: Terminal, arrival: Arrival, { number, report, answer, sa
     `${terminal.paint(`#${number} ${method} ${printable(target)}`, "bold")}  ${event}  answered ${answer}`,
   );
   const rest = text.length - SHOWN_CHARACTERS;
-  terminal.print(`  ${printable(text.slice(0, SHOWN_CHARACTERS))}${rest > 0 ? ` … and ${rest} characters more` : ""}`);
+  terminal.print(`  ${printable(text.slice(0, SHOWN_CHARACTERS))}${rest > 0 ? ` … and ${rest} more characters` : ""}`);
   if (report !== undefined) printReport(terminal, report);
   if (saved !== undefined) terminal.print(`  saved as ${printable(saved)}`);
 }

@@ -4,9 +4,10 @@
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../events.ts";
 import { isExactNumber } from "./exact-json.ts";
+import { USER_ID, USER_ID_FORM } from "./limits.ts";
 import { buildBody, eventIdOf, UnreadData, type WebhookEvent } from "./request.ts";
 import { isSealed, openSealed } from "./seal.ts";
-import { plainSecretProblem, secretProblem } from "./secret.ts";
+import { MAX_SEALED, plainSecretProblem, secretProblem } from "./secret.ts";
 
 export { EVENT_TYPES, type EventType };
 
@@ -25,9 +26,7 @@ const secret = z
 /** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
 export const jobData = z.object(
   {
-    userId: z
-      .string({ error: "expected a string" })
-      .regex(/^[\x21-\x7e]{1,128}$/, { error: "expected 1 to 128 visible ASCII characters" }),
+    userId: z.string({ error: "expected a string" }).regex(USER_ID, { error: `expected ${USER_ID_FORM}` }),
     endpoint: z.object(
       {
         url: z
@@ -110,7 +109,7 @@ export function checkEvent(name: unknown, data: unknown, timestampMs: number): {
 }
 
 const ESCAPED = 6; // characters that JSON may write for one: \u0041
-const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * 4_300 + 1_000; // user, URL, secrets of which each may be sealed, names and id
+const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * (MAX_SEALED + 100) + 1_000; // user, URL, secrets of which each may be sealed, names and id
 
 /**
  * The longest text of a job's data, in characters, that is looked at: every character of the largest body may be escaped. What is

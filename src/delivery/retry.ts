@@ -32,7 +32,8 @@ export type Verdict =
 
 export const JITTER = 0.2; // ±20 %, so that a recovering receiver is not hit by all its backlog at one moment
 const MAX_DELAY_MS = 24 * 60 * 60 * 1000; // 24 h: what no schedule, backoff or Retry-After may exceed
-const MAX_ATTEMPTS = 100;
+/** Of one delivery, whatever its job asks for. */
+export const MAX_ATTEMPTS = 100;
 const MIN_FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver that is down) may usually last
 const MAX_FAULT_DELAY_MS = 5 * 60 * 1000; // 5 min: how late we may notice that it is over
 const FAULT_DELAY_SHARE = 1 / 4; // of an event's age: what has lasted for long will last, as a domain whose DNS is broken for good

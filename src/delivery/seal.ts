@@ -5,14 +5,18 @@
  * what is authenticated, so that a sealed secret copied into another user's job does not open.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { invariant } from "../runtime/invariant.ts";
 import { UsageError } from "../runtime/usage-error.ts";
-import { isSealed, SEALED_PREFIX as PREFIX, plainSecretProblem } from "./secret.ts";
+import { isSealed, MAX_SEALED, MAX_SECRET, SEALED_PREFIX as PREFIX, plainSecretProblem } from "./secret.ts";
 
 export { isSealed };
 
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
+const LARGEST_BYTES = NONCE_BYTES + 3 * MAX_SECRET + TAG_BYTES; // of UTF-8, three bytes a character at the most
+
+invariant(PREFIX.length + (LARGEST_BYTES * 4) / 3 <= MAX_SEALED, "the longest secret to fit, sealed");
 
 /** A new random key, base64: what `WEBHOOK_SECRET_KEYS` takes. */
 export function createKey(): string {

@@ -10,8 +10,10 @@ import { isSecret } from "./signature.ts";
 /** What a sealed secret begins with. */
 export const SEALED_PREFIX = "sealed:v1:";
 
-const MAX_SECRET = 1024; // characters
-const MAX_SEALED = 4_200; // characters: 1,024 of three bytes each, and what sealing adds, in base64
+/** The longest plain secret, in characters. */
+export const MAX_SECRET = 1024;
+/** The longest sealed one, in characters: see seal.ts. */
+export const MAX_SEALED = 4_200;
 const SEALED = /^sealed:v1:[\w+/-]{38,}={0,2}$/; // 38 digits: nonce and tag, around nothing
 
 type Rule = readonly [slip: RegExp, reason: string];

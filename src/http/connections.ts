@@ -10,7 +10,8 @@ import type { Dial, Target } from "./dial.ts";
 const MAX_IDLE = 2_048; // idle connections in total; beyond that, the one idle longest is closed
 const MAX_AGE_MS = 5 * 60 * 1000; // 5 min, after which a busy connection notices a changed address or certificate
 const AGE_SPREAD = 0.2; // ±20 %, so that connections opened together are not replaced together
-const IDLE_MS = 4 * 1000; // 4 s: below the 5 s after which Node and many proxies close idle connections
+const SERVERS_IDLE_MS = 5 * 1000; // 5 s, after which Node's and many proxies' servers close an idle connection
+const IDLE_MS = SERVERS_IDLE_MS - 1000; // 4 s: well before they do
 
 export interface Connections {
   /** An idle connection to the target's origin, or a new one. */

@@ -6,9 +6,11 @@
  * delivered at its first attempt is never listed and costs nothing. When a line exceeds the bound, its oldest events are promoted,
  * and the worker that takes one gives it up as `backlog_full`, without another attempt.
  */
+
 import { createHash } from "node:crypto";
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
-import { within } from "../runtime/deadline.ts";
+import { MIN_LOCK_SLACK_MS, within } from "../runtime/deadline.ts";
+import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -16,6 +18,7 @@ import type { Valkey } from "../valkey/connection.ts";
 const MAX_PROMOTED = 100; // per line and script
 const MAX_FULL = 10_000; // full lines to remember
 const PATIENCE_MS = 1000; // 1 s to wait for Valkey's answer about a full line, well below the life of the job's lock
+invariant(PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "a job to outlive the question whether it may wait");
 
 /**
  * Key: `webhooks:backlog:<queue>:<line>`, a sorted set; member: a job's id; score: epoch ms at which its event was enqueued.

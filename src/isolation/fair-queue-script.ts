@@ -44,6 +44,14 @@ const MAX_SKIPPED = 10_000; // jobs scanned before, still ahead of the next piec
 const MAX_UNPACKED = 1_000; // arguments per command; Lua's stack limits them to a few thousand
 
 /**
+ * The field of a flow's start tag: of a user, or of an endpoint by its URL as it stands in its jobs. The script spells the same. It
+ * does not parse URLs, so two spellings of one endpoint, which the rest of the program takes for one (`endpointKey`), are two flows
+ * of half the share each.
+ */
+export const flowField = (kind: "u" | "e", name: string): Buffer =>
+  Buffer.concat([Buffer.from(`${kind}:`), Buffer.from(name).subarray(0, MAX_NAME_BYTES)]);
+
+/**
  * `fieldsOf` returns a job's `userId` and `endpoint.url`, and the cost of finding them. One pattern finds both in data laid out as
  * most clients do. Otherwise `stepOver` walks the JSON's strings and brackets, so that only the job's own top-level fields count,
  * in any order.

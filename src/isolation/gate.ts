@@ -6,7 +6,10 @@
  * 250 ms; otherwise it is parked. An attempt is young, and occupies a slot, for its first 100 ms; after that it is old, and
  * occupies only a connection. docs/isolation.md has a diagram.
  */
+
 import type { Outcome } from "../delivery/outcome.ts";
+import { MIN_LOCK_SLACK_MS } from "../runtime/deadline.ts";
+import { invariant } from "../runtime/invariant.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
 import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";
@@ -22,6 +25,9 @@ const MAX_WAITERS = 256; // jobs waiting in the process
 const MIN_TICK_MS = 10; // between two timer runs
 const CAPACITY = 50_000; // endpoints, about 1 KB each
 const MAX_BYTES = 64 * 1024 * 1024; // 64 MiB; a worker was measured to stay below 700 MiB then, copies and garbage included
+
+invariant(MIN_TICK_MS < YOUNG_MS && YOUNG_MS < MAX_WAIT_MS, "timers to be finer than what they time");
+invariant(MAX_WAIT_MS < MIN_LOCK_SLACK_MS / 2, "a job that waits here to keep its lock through its attempt");
 
 interface Attempt extends Permit, Load, Trial {
   readonly isSuspect: boolean;

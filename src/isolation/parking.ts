@@ -2,6 +2,7 @@
  * When parked jobs return. Where the endpoint's pace is known, at a computed time; elsewhere, after a while, to be checked again.
  * If an endpoint can take them earlier than that, they are promoted. Pure, on the monotonic clock.
  */
+import { invariant } from "../runtime/invariant.ts";
 import type { Bulkheads, Load } from "./bulkheads.ts";
 import type { Circuit } from "./circuit.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -22,6 +23,12 @@ const MAX_PROMOTED = 100; // jobs per promotion: they go ahead of other jobs
 const MAX_LOOKED = 5_000; // endpoints checked per promotion
 const NEAR_MS = 2_500; // jobs due sooner are left alone: with 2 s to check all endpoints, still below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, about 100 bytes each
+
+const PROMISED_MS = 5 * 1000; // 5 s: how long a job waits at the most once its endpoint can take it
+const ROUND_MS = (MAX_REMEMBERED / MAX_LOOKED) * PROMOTE_MS; // until all endpoints were checked, each with one job
+invariant(REVISIT_MS * (1 + JITTER) < PROMISED_MS, "jobs that are not remembered to return in time");
+invariant(NEAR_MS + ROUND_MS < PROMISED_MS, "jobs that are left alone, or not promoted yet, to return in time");
+invariant(REVISIT_MS < HORIZON_MS && MIN_SPREAD_MS < MAX_SPREAD_MS && PROMOTE_MORE_MS < PROMOTE_MS, "bounds in order");
 
 interface Remembered extends ParkedJob {
   readonly load: Load;

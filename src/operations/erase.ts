@@ -4,6 +4,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { backlogLines } from "../isolation/backlog.ts";
 import { flowTagsKey } from "../isolation/fair-queue.ts";
+import { flowField } from "../isolation/fair-queue-script.ts";
 import { logKey } from "../log/attempts.ts";
 import { type JobPlace, keysOf, queueKey } from "../queue/layout.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
@@ -150,9 +151,9 @@ async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promi
 async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
   const urls = jobs.flatMap(({ data }) => {
     const { url } = (data?.endpoint ?? {}) as { url?: unknown };
-    return typeof url === "string" ? [`e:${url.slice(0, 512)}`] : [];
+    return typeof url === "string" ? [flowField("e", url)] : [];
   });
-  if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue.name)), ...new Set(urls));
+  if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue.name)), ...urls);
 }
 
 /** Count what is kept of a user beside jobs, and remove it if that is wanted. */
@@ -162,11 +163,11 @@ async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving
   const [attempts, backlog, isTagged, events] = await Promise.all([
     valkey.zcard(logKey(userId)),
     valkey.zcard(line),
-    valkey.hexists(tags, `u:${userId}`) as Promise<number>,
+    valkey.hexists(tags, flowField("u", userId)) as Promise<number>,
     handleEvents({ queue, valkey }, userId, isRemoving),
   ]);
   if (isRemoving) {
-    await Promise.all([valkey.unlink(logKey(userId)), valkey.unlink(line), valkey.hdel(tags, `u:${userId}`)]);
+    await Promise.all([valkey.unlink(logKey(userId)), valkey.unlink(line), valkey.hdel(tags, flowField("u", userId))]);
   }
   return { attempts, backlog, tags: isTagged, events };
 }

@@ -2,20 +2,21 @@
  * The jobs of a queue, page by page, within bounded memory, and how to end some of them while workers take others.
  */
 
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { FLOW_SUFFIXES, isJobList, type JobPlace, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "../queue/layout.ts";
-import type { Queue } from "../queue/worker.ts";
+import { FAILED, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
 
 const PAGE = 100; // ids read at once
 const SCANNED = 1_000; // keys looked at by one SCAN, a millisecond of Valkey at the most
 const PAGE_BYTES = 1024 * 1024; // of data read by one script, about a millisecond of Valkey; a single job may be larger
-const MAX_DATA_BYTES = 64 * 1024 * 1024; // of a job's data; what is larger is not read: WEBHOOK_MAX_BODY is 16 MiB at the most
+const MAX_DATA_BYTES = 4 * MAX_BODY_BYTES; // of a job's data, 64 MiB; what is larger is not read
 const BATCH = 200; // jobs ended by one script: about two milliseconds of Valkey, and four more in the middle of a million
 const SLACK = 500; // places that a waiting job may have moved in the list since its page was read
 
 /** How many failed jobs BullMQ keeps beside each other before one script removes the rest, however many. */
-const MAX_FAILED = 10_000;
+const MAX_FAILED = FAILED.count as number;
 
 /** A job as it is stored. */
 export interface StoredJob extends FilteredJob {

@@ -1,5 +1,5 @@
 /**
- * Times and durations as people read them. Pure.
+ * Times and durations formatted for people. Pure.
  */
 
 const SECOND = 1000;
@@ -32,7 +32,7 @@ export function formatIn(ms: number): string {
   return ms < SECOND ? "in a moment" : `in ${formatSpan(ms)}`;
 }
 
-/** The exact moment, `2026-11-24 09:12:03.123 UTC`; an empty text for what is no moment. */
+/** The exact time, `2026-11-24 09:12:03.123 UTC`; empty for an invalid one. */
 export function formatExact(epochMs: number): string {
   if (!(Math.abs(epochMs) <= 8_640_000_000_000_000)) return "";
   return `${new Date(epochMs).toISOString().replace("T", " ").replace("Z", "")} UTC`;

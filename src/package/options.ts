@@ -1,13 +1,16 @@
 /**
- * What a backend hands to the package, held against what may stand there: told at once, by the names that it wrote, and never
- * with a value, which may be a secret. Pure.
+ * Validation of the options and field names that a backend passes to the package. Errors name the field but never its value,
+ * which may be a secret. Pure.
  */
+
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
+import { MAX_ATTEMPTS } from "../delivery/retry.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import { nearest } from "../settings/misspelt.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
 
-/** A call came after `close()`. */
+/** A call after `close()`. */
 export class ClosedError extends Error {
   override readonly name = "ClosedError";
   readonly code = "CLOSED";
@@ -19,24 +22,22 @@ export class ClosedError extends Error {
 type Given = Readonly<Record<string, unknown>>;
 
 const MAX_TIMER_MS = 2 ** 31 - 1;
-const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MiB: the most that WEBHOOK_MAX_BODY can allow
-const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's score of a delayed job ends in 2039
-const MAX_ATTEMPTS = 100;
+const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's scores of delayed jobs end in 2039
 
 const FLUXHOOK_OPTIONS = ["valkeyUrl", "queue", "timeoutMs", "maxBodyBytes", "sealingKey"];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
 const BACKOFF_OPTIONS = ["type", "delay", "jitter"];
 
-/** An array is none. */
+/** Whether a value is an object other than an array. */
 export function isRecord(value: unknown): value is Given {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /**
- * Say of each name that is not known what was meant, if that can be told.
+ * Find unknown names, with a suggestion for each if one is close.
  *
  * @param what  completes "x is not …": "an option"
- * @returns name and message of each; undefined values count as left out
+ * @returns name and message of each; names with undefined values are skipped
  */
 export function findUnknown(given: Given, known: readonly string[], what: string): { name: string; message: string }[] {
   const unknown = Object.keys(given).filter((name) => !known.includes(name) && given[name] !== undefined);
@@ -49,7 +50,7 @@ export function findUnknown(given: Given, known: readonly string[], what: string
   });
 }
 
-/** Hold the options of `createFluxhook` against what they must be. @throws UsageError */
+/** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
   const { valkeyUrl, queue, timeoutMs, maxBodyBytes, sealingKey } = options;
@@ -65,7 +66,7 @@ export function checkFluxhookOptions(options: unknown): void {
   expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
 }
 
-/** Hold the options of `enqueue` and `enqueueMany` against what they must be. @throws UsageError */
+/** Validate the options of `enqueue` and `enqueueMany`. @throws UsageError */
 export function checkEnqueueOptions(options: unknown): void {
   expectOptions(options, "{ delayMs: 5000 }", ENQUEUE_OPTIONS);
   const { delayMs, attempts, backoff } = options;
@@ -100,7 +101,7 @@ function refuseUnknown(given: Given, known: readonly string[], prefix: string): 
   throw new UsageError(unknown.map(({ name, message }) => `${prefix}${name} is ${message}`).join("; "));
 }
 
-/** Undefined counts as left out. */
+/** Skips undefined values. */
 function expectIf(value: unknown, isRight: (value: unknown) => boolean, what: string): void {
   if (value !== undefined && !isRight(value)) throw new UsageError(`expected ${what}`);
 }

@@ -1,12 +1,15 @@
 /**
  * When workers first had a job that was too old already: enqueued while no worker ran, or retried by hand.
  */
-import { within } from "../runtime/deadline.ts";
+
+import { MIN_LOCK_SLACK_MS, within } from "../runtime/deadline.ts";
+import { invariant } from "../runtime/invariant.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { queueKeys } from "./layout.ts";
 import type { Job } from "./worker.ts";
 
 const PATIENCE_MS = 1000; // 1 s for Valkey's answer: a job must not wait for it until its lock is gone
+invariant(2 * PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "a job to outlive this question and that of its backlog");
 
 /**
  * Field of a job's hash, written when a job is too old and cannot go at once: `<attempts made>:<epoch ms>`. A job that is retried by

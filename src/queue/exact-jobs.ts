@@ -2,8 +2,10 @@
  * BullMQ's jobs with the numbers of their data as their producers wrote them: see {@link parseExact}. BullMQ writes such
  * data back as it was, where it copies a job.
  */
+
 import { Job, type JobJson, type JobProgress, Queue } from "bullmq";
 import { holdsInexactNumbers, keepsExactNumbers, parseExact } from "../delivery/exact-json.ts";
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 /** BullMQ's job, with exact numbers in its data. Where the runtime has none, as Node 20, it is what JSON.parse makes of it. */
@@ -19,7 +21,7 @@ export class ExactJob<D, R, N extends string, P extends JobProgress> extends Job
   }
 }
 
-const MAX_LISTED = 16 * 1024 * 1024; // characters of data: the largest body that WEBHOOK_MAX_BODY can allow
+const MAX_LISTED = MAX_BODY_BYTES; // characters of data: what is longer is in no setting's bounds
 
 /** What stands for data that is not shown, or not kept. */
 export const describeLength = (length: number): string => `${length} characters of data, more than an event can have`;

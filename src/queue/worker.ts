@@ -1,6 +1,7 @@
 /**
  * Everything about BullMQ that is a constant, and the worker that applies the retry policy to jobs of any client.
  */
+
 import {
   createRedisBackend,
   DelayedError,
@@ -13,7 +14,8 @@ import {
 } from "bullmq";
 import { UnreadData } from "../delivery/request.ts";
 import { policyOf, type RetryPolicy } from "../delivery/retry.ts";
-import { lockMsFor } from "../runtime/deadline.ts";
+import { lockMsFor, MIN_LOCK_MS } from "../runtime/deadline.ts";
+import { invariant } from "../runtime/invariant.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { describeLength, ExactJob, isTooLong } from "./exact-jobs.ts";
 import { createHolders, givesBack, type Holders } from "./holders.ts";
@@ -30,6 +32,7 @@ export const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 
 export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
 
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
+invariant(2 * STALL_CHECK_MS < MIN_LOCK_MS, "jobs of a dead worker to be found within a lock after its lock is gone");
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
 const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
 const SUSPECT_STALLS = 3; // crashes or hangs of workers that had a job in hand: from then on it may be their cause

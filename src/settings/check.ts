@@ -10,7 +10,7 @@ import { describePersistence } from "../valkey/facts.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
 import { findExpanded, findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
 import { nearest } from "./misspelt.ts";
-import { SETTINGS, type Setting } from "./table.ts";
+import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -163,14 +163,13 @@ async function askFacts(valkey: Valkey, queue: string | undefined, program: Righ
   }
 }
 
-function describeSetting(key: string, { name, default: fallback, schema, isSecret }: Setting<unknown>, env: Env) {
+function describeSetting(key: string, setting: Setting<unknown>, env: Env) {
+  const { name, schema, isSecret } = setting;
   const given = env[name] || undefined;
-  const value = given ?? fallback;
-  const loaded = key === "endpointConcurrency" && given === undefined ? loadConfig(env) : undefined;
+  const value = given ?? defaultOf(setting, env);
   let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
   if (key === "valkeyUrl") shown = maskValkeyUrl(value);
   else if (isSecret && value !== "") shown = "***";
-  else if (loaded?.ok) shown = `${loaded.config.endpointConcurrency}`;
   const isDefault = given === undefined && shown !== "(unset)";
   const isUnderstood = given === undefined || schema.safeParse(given).success;
   return `  ${name.padEnd(NAME_WIDTH)}${shown}${isDefault ? "  (default)" : ""}${isUnderstood ? "" : "  (not understood)"}\n`;

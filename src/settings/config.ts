@@ -5,14 +5,13 @@ import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isLoopbackAddress, literalOf } from "../dns/address.ts";
 import { findUnknownSettings, type UnknownSetting } from "./misspelt.ts";
-import { SETTINGS, type Setting } from "./table.ts";
+import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
 
 /** The settings as the program uses them: durations in ms, sizes in bytes, lists as arrays. */
 export type Config = Readonly<
-  Omit<Parsed, "endpointConcurrency" | "caFile"> & {
-    endpointConcurrency: number;
+  Omit<Parsed, "caFile"> & {
     /** The certificates in WEBHOOK_CA_FILE, in PEM. */
     ca: string | undefined;
   }
@@ -30,15 +29,16 @@ export function loadConfig(
 ): { ok: true; config: Config } | { ok: false; problems: string[] } {
   const problems: string[] = [];
   const values: Record<string, unknown> = {};
-  for (const [key, { name, default: fallback, schema, expected, isSecret }] of Object.entries(SETTINGS)) {
-    const given = env[name] || fallback || undefined;
+  for (const [key, setting] of Object.entries(SETTINGS)) {
+    const { name, schema, expected, isSecret } = setting;
+    const given = env[name] || defaultOf(setting, env) || undefined;
     const parsed = schema.safeParse(given ?? (schema.safeParse(undefined).success ? undefined : ""));
     if (parsed.success) values[key] = parsed.data;
     else
       problems.push(`expected ${name} to be ${expected}, got ${isSecret ? "something else" : JSON.stringify(given)}`);
   }
   const parsed = values as Parsed;
-  const { concurrency, endpointConcurrency = Math.max(1, Math.floor(concurrency / 4)) } = parsed;
+  const { concurrency, endpointConcurrency } = parsed;
   if (endpointConcurrency > concurrency) {
     problems.push(
       `expected WEBHOOK_ENDPOINT_CONCURRENCY to be at most WEBHOOK_CONCURRENCY (${concurrency}), got "${endpointConcurrency}"`,
@@ -53,7 +53,7 @@ export function loadConfig(
   const { certificates: ca, problem } = caFile === undefined ? {} : readCertificates(caFile);
   if (problem !== undefined)
     problems.push(`expected WEBHOOK_CA_FILE to be ${SETTINGS.caFile.expected}, got ${problem}`);
-  return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...rest, endpointConcurrency, ca } };
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...rest, ca } };
 }
 
 /**

@@ -1,7 +1,9 @@
 /**
  * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
  */
+
 import { z } from "zod";
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { VALKEY_URL_FORMS } from "../valkey/url.ts";
 import {
@@ -32,6 +34,8 @@ export interface Setting<T> {
   readonly schema: z.ZodType<T, string>;
   /** A secret's value is never printed. */
   readonly isSecret: boolean;
+  /** What is the default, as one would write it, where that depends on another setting, which it reads as a number. */
+  readonly derive?: ((read: (key: "concurrency") => number) => string) | undefined;
 }
 
 const MINUTE_MS = 60 * 1000;
@@ -46,9 +50,9 @@ function setting<T>(
   schema: z.ZodType<T, string>,
   expected: string,
   meaning: string,
-  { isSecret = false } = {},
+  { isSecret = false, derive }: { isSecret?: boolean; derive?: Setting<T>["derive"] } = {},
 ): Setting<T> {
-  return { name, default: fallback, schema, expected, meaning, isSecret };
+  return { name, default: fallback, schema, expected, meaning, isSecret, derive };
 }
 
 /** Every setting there is, in the order of the docs. */
@@ -78,9 +82,10 @@ export const SETTINGS = {
   endpointConcurrency: setting(
     "WEBHOOK_ENDPOINT_CONCURRENCY",
     "",
-    integer(1, 10_000).optional() as z.ZodType<number | undefined, string>,
+    integer(1, 10_000),
     "a whole number from 1 to 10000",
     "attempts in flight to one endpoint, at most; a quarter of `WEBHOOK_CONCURRENCY` when unset",
+    { derive: (read) => `${Math.max(1, Math.floor(read("concurrency") / 4))}` },
   ),
   timeoutMs: setting(
     "WEBHOOK_TIMEOUT",
@@ -113,7 +118,7 @@ export const SETTINGS = {
   maxBodyBytes: setting(
     "WEBHOOK_MAX_BODY",
     "256kb",
-    size(1024, 16 * 1024 * 1024),
+    size(1024, MAX_BODY_BYTES),
     "a size of 1kb to 16mb",
     "largest body; an event with more fails at once",
   ),
@@ -253,3 +258,14 @@ export const SETTINGS = {
     "the least that is logged",
   ),
 } satisfies Record<string, Setting<unknown>>;
+
+/** A setting's default in an environment, as one would write it; empty when there is none. */
+export function defaultOf(setting: Setting<unknown>, env: Readonly<Record<string, string | undefined>>): string {
+  return setting.derive?.((key) => readNumber(SETTINGS[key], env)) ?? setting.default;
+}
+
+/** What is not understood counts as unset: it is a problem of its own. */
+function readNumber(setting: Setting<number>, env: Readonly<Record<string, string | undefined>>): number {
+  const given = setting.schema.safeParse(env[setting.name] || setting.default);
+  return given.data ?? setting.schema.parse(setting.default);
+}
