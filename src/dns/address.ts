@@ -1,5 +1,5 @@
 /**
- * Which addresses may be reached, and how a host name becomes addresses that were all checked.
+ * Which addresses deliveries may reach, and how a host name is resolved to vetted addresses only.
  */
 import type { LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
@@ -8,26 +8,26 @@ import type { FailureCode, FaultCode } from "../delivery/outcome.ts";
 /** A range of addresses, parsed. */
 export type Network = [Ip, number];
 
-/** An address as a resolver gives it. */
+/** An address, as a resolver returns it. */
 export interface Address {
   readonly address: string;
   readonly family: 4 | 6;
 }
 
-/** Host name to addresses. Rejects with a {@link LookupError}, or a `code` as Node's dns module does (`ENOTFOUND`, …). */
+/** Resolves a host name. Rejects with a {@link LookupError}, or an error with a `code` like Node's dns module (`ENOTFOUND`, …). */
 export type Resolve = (hostname: string) => Promise<readonly Address[]>;
 
 type Ip = ipaddr.IPv4 | ipaddr.IPv6;
 
-const GLOBAL_UNICAST: Network = ipaddr.parseCIDR("2000::/3"); // RFC 4291 2.4: all of IPv6 that is handed out so far
+const GLOBAL_UNICAST: Network = ipaddr.parseCIDR("2000::/3"); // RFC 4291 2.4: all IPv6 space allocated so far
 
-/** Addresses that look public, and that clouds use inside: they lead to whatever the machine's own cloud put there. */
+/** Addresses that look public, but that clouds use internally: they lead to services of the cloud this machine runs in. */
 const CLOUD_SERVICES: readonly Network[] = [
-  "168.63.129.16/32", // Azure: the agent of each virtual machine, with its keys (learn.microsoft.com, what-is-ip-address-168-63-129-16)
+  "168.63.129.16/32", // Azure: each virtual machine's host agent, which hands out its keys (learn.microsoft.com, what-is-ip-address-168-63-129-16)
   "161.26.0.0/16", // IBM Cloud: infrastructure services (cloud.ibm.com/docs/vpc, service endpoints)
-  "166.8.0.0/14", // IBM Cloud: private endpoints of its services (the same)
+  "166.8.0.0/14", // IBM Cloud: private endpoints of its services (same page)
   "199.36.153.4/30", // Google Cloud: restricted.googleapis.com, not announced to the internet (cloud.google.com/vpc/docs)
-  "199.36.153.8/30", // Google Cloud: private.googleapis.com (the same, and the next two)
+  "199.36.153.8/30", // Google Cloud: private.googleapis.com (same page, also for the next two)
   "2600:2d00:2:1000::/64",
   "2600:2d00:2:2000::/64",
 ].map((range) => ipaddr.parseCIDR(range));
@@ -36,7 +36,7 @@ const NAT64: Network = ipaddr.parseCIDR("64:ff9b::/96"); // RFC 6052
 const LOCAL_NAT64: Network = ipaddr.parseCIDR("64:ff9b:1::/48"); // RFC 8215
 const TEREDO: Network = ipaddr.parseCIDR("2001::/32"); // RFC 4380
 const NAT64_LENGTHS = [48, 56, 64, 96]; // RFC 6052 2.2, those that fit into the local prefix
-/** Prefixes of IPv6 addresses that have an IPv4 address inside, and at which byte it stands. */
+/** Prefixes of IPv6 addresses that embed an IPv4 address, and the byte at which it starts. */
 const TRANSITION: readonly (readonly [Network, at: number])[] = [
   [NAT64, 12],
   [ipaddr.parseCIDR("::ffff:0:0:0/96"), 12], // IPv4-translated, RFC 2765
@@ -47,9 +47,9 @@ const TRANSITION: readonly (readonly [Network, at: number])[] = [
 const ISATAP = /^0[02]005efe/; // the last eight bytes in hex, RFC 5214 6.1
 
 /**
- * Parse a CIDR such as `10.0.0.0/8` or `fd00::/8`; a bare address is a range of one.
+ * Parse a CIDR such as `10.0.0.0/8` or `fd00::/8`. A bare address is a range of one.
  *
- * @returns undefined when it is not one, or could never match: IPv4-mapped IPv6 is unwrapped before it is compared
+ * @returns undefined when it is invalid, or could never match: IPv4-mapped IPv6 is unwrapped before it is compared
  */
 export function parseNetwork(text: string): Network | undefined {
   const [base, ...bits] = text.split("/") as [string, ...string[]];
@@ -61,18 +61,18 @@ export function parseNetwork(text: string): Network | undefined {
 }
 
 /**
- * Say why an address may not be reached.
+ * Explain why an address is blocked.
  *
- * Public unicast only: for IPv6 that is 2000::/3 without its special ranges, so that unassigned space, site-local and
- * IPv4-compatible addresses are out without being listed. Public ranges that clouds use inside are out as well.
+ * Only public unicast is allowed. For IPv6 that is 2000::/3 without its special ranges, so unassigned space, site-local and
+ * IPv4-compatible addresses are blocked without being listed. Public ranges that clouds use internally are blocked too.
  *
- * IPv4-mapped IPv6 counts as the IPv4 address inside, and so does NAT64's `64:ff9b::/96`. In every other form that carries an
- * IPv4 address (NAT64 with a local prefix, 6to4, Teredo, ISATAP, …) both must be allowed: a range that opens the form opens
- * nothing inside it.
+ * IPv4-mapped IPv6 is treated as the IPv4 address inside, and so is NAT64's `64:ff9b::/96`. In every other form that embeds an
+ * IPv4 address (NAT64 with a local prefix, 6to4, Teredo, ISATAP, …) both addresses must be allowed: a range that allows the outer
+ * address does not allow the inner one.
  *
- * @param allowed  ranges that may be reached although they are not public
- * @param denied   ranges that may not be reached whatever else says so
- * @returns undefined when it may be reached, else the kind of address: `loopback`, `private`, `linkLocal`, `denied`, …
+ * @param allowed  non-public ranges that are allowed
+ * @param denied   ranges that are blocked even if allowed otherwise
+ * @returns undefined when it is allowed, otherwise the kind of address: `loopback`, `private`, `linkLocal`, `denied`, …
  */
 export function blockedRange(
   address: string,
@@ -95,7 +95,7 @@ function rangeOf(ip: Ip, allowed: readonly Network[], denied: readonly Network[]
   return undefined;
 }
 
-/** What an address is when no setting says anything about it; undefined for a public one. */
+/** The kind of an address that no setting mentions; undefined for a public one. */
 function specialRange(ip: Ip): string | undefined {
   if (CLOUD_SERVICES.some((network) => contains(network, ip))) return "cloudService";
   const range = ip.range();
@@ -103,20 +103,20 @@ function specialRange(ip: Ip): string | undefined {
   return ip.kind() === "ipv4" || contains(GLOBAL_UNICAST, ip) ? undefined : "reserved";
 }
 
-/** The IPv4 addresses that one of IPv6 carries: packets to it may end there. */
+/** The IPv4 addresses that an IPv6 address embeds: packets to it may end up there. */
 function ipv4Inside(ip: Ip): ipaddr.IPv4[] {
   const bytes = ip.toByteArray();
   const isTunnel = ip.range() !== "loopback" && ip.range() !== "unspecified"; // both lie in ::/96
   const starts = isTunnel ? TRANSITION.filter(([network]) => contains(network, ip)).map(([, at]) => at) : [];
   if (ISATAP.test(Buffer.from(bytes.slice(8)).toString("hex"))) starts.push(12);
   const inside = starts.map((at) => new ipaddr.IPv4(bytes.slice(at, at + 4)));
-  // Teredo's client comes last, with each bit turned round.
+  // The Teredo client's address comes last, with all bits inverted.
   return contains(TEREDO, ip) ? [...inside, new ipaddr.IPv4(bytes.slice(12).map((byte) => byte ^ 0xff))] : inside;
 }
 
 /**
- * Judge an address of a local NAT64 by the one inside. Where that stands depends on the length of the prefix, which is that of the
- * range that opens it; an address with anything around the one inside is of another prefix, and nobody knows where it leads.
+ * Judge a local NAT64 address by the IPv4 address inside. Its position depends on the length of the prefix, which is taken from the
+ * allowed range that matches. If any other byte is set, the prefix is a different one, and the destination is unknown.
  */
 function insideLocalNat64(ip: Ip, allowed: readonly Network[], denied: readonly Network[]): string | undefined {
   const longest = Math.max(...allowed.filter((network) => contains(network, ip)).map(([, bits]) => bits));
@@ -130,25 +130,25 @@ function insideLocalNat64(ip: Ip, allowed: readonly Network[], denied: readonly 
   return rangeOf(new ipaddr.IPv4(rest.slice(0, 4)), allowed, denied);
 }
 
-/** Whether an address is in one of the ranges. IPv4-mapped IPv6 counts as the IPv4 address inside. */
+/** Whether an address is in one of the ranges. IPv4-mapped IPv6 is treated as the IPv4 address inside. */
 export function isWithin(address: string, networks: readonly Network[]): boolean {
   return isAddress(address) && networks.some((network) => contains(network, ipaddr.process(address)));
 }
 
-/** Whether an address is this machine's own. One that carries such an address to others, as NAT64 does, is not. */
+/** Whether an address is a loopback address of this machine. An IPv6 address that merely embeds one, as in NAT64, is not. */
 export function isLoopbackAddress(address: string): boolean {
   return isAddress(address) && ipaddr.process(address).range() === "loopback";
 }
 
-/** The address when a URL's hostname is a literal, unwrapped of its brackets; undefined for a name. */
+/** The literal address in a URL's hostname, without brackets; undefined for a name. */
 export function literalOf(hostname: string): string | undefined {
   const bare = hostname.startsWith("[") ? hostname.slice(1, -1) : hostname;
   return isAddress(bare) ? bare : undefined;
 }
 
 /**
- * Strict dotted quads only: URL parsing has already turned every other spelling into one. Not `::1.2.3.4` either, which
- * ipaddr.js takes for `::ffff:1.2.3.4`: what is checked must be what is dialled.
+ * IPv4 in strict dotted-quad form only: URL parsing has already normalized every other spelling. And not `::1.2.3.4`, which
+ * ipaddr.js reads as `::ffff:1.2.3.4`: the address checked must be the address dialed.
  */
 function isAddress(text: string): boolean {
   if (/^::\d+\./.test(text)) return false;
@@ -160,8 +160,7 @@ function contains([base, bits]: Network, ip: Ip): boolean {
 }
 
 /**
- * Looking up a host ended without an address that may be used. `cause` is the kind of address that the name leads to, where it is
- * one that may not be reached.
+ * A lookup ended without a usable address. `cause` is the kind of the name's address, if that is blocked.
  */
 export class LookupError extends Error {
   override readonly name = "LookupError";
@@ -175,13 +174,13 @@ export class LookupError extends Error {
 }
 
 /**
- * Make what node:net asks for the address of each new connection, so that it dials what was checked, and nothing else.
+ * Create a node:net lookup function that returns only vetted addresses.
  *
- * Every address must be allowed, not just the first: the connection may go to any of them. A name with one that is not ends like
- * one that does not exist, or customers could find out which names there are inside.
+ * Every address of a name must be allowed, since the connection may use any of them. A name with a blocked address fails like one
+ * that does not exist; otherwise customers could find out which internal names exist.
  *
- * @param blocked  the kind of an address that may not be reached; undefined for others
- * @returns a function that fails with a {@link LookupError} only
+ * @param blocked  returns the kind of a blocked address; undefined for an allowed one
+ * @returns a function that fails only with a {@link LookupError}
  */
 export function createLookup(resolve: Resolve, blocked: (address: string) => string | undefined): LookupFunction {
   async function resolveChecked(hostname: string): Promise<[Address, ...Address[]]> {
@@ -203,7 +202,7 @@ export function createLookup(resolve: Resolve, blocked: (address: string) => str
 
 const NO_SUCH_NAME = new Set(["ENOTFOUND", "ENODATA", "ENONAME", "EBADNAME"]);
 
-/** A name that does not exist is the customer's; a resolver that does not answer is ours. */
+/** A name that does not exist is the customer's failure; a resolver that does not answer is our fault. */
 function describeFailure(error: NodeJS.ErrnoException): LookupError {
   if (NO_SUCH_NAME.has(error.code ?? "")) return new LookupError({ kind: "failure", code: "dns" });
   return new LookupError({ kind: "fault", code: "resolver" });

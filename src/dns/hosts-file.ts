@@ -1,41 +1,41 @@
 /**
- * Files of the system that say how names are looked up, read again when they change; and the hosts file's form.
+ * Follows system files that configure name resolution, and parses the hosts file.
  */
 import { readFileSync, statSync } from "node:fs";
 import { type Address, literalOf } from "./address.ts";
 
-const LOOK_EVERY_MS = 1000; // 1 s
+const CHECK_EVERY_MS = 1000; // 1 s
 
 /**
- * Make a function that gives a file as parsed, and reads it again when it has changed; it looks at most once a second.
+ * Create a function that returns a file's parsed content, and re-reads the file when it changes; it checks at most once a second.
  *
- * A file that is missing is an empty one; while it cannot be read, what it last said holds.
+ * A missing file counts as empty. While a file cannot be read, its last content stays in effect.
  */
 export function followFile<T>(path: string, parse: (text: string) => T, now = () => performance.now()): () => T {
-  let lookedAt = Number.NEGATIVE_INFINITY;
+  let checkedAt = Number.NEGATIVE_INFINITY;
   let version = "";
   let parsed = parse("");
   return () => {
-    if (now() - lookedAt < LOOK_EVERY_MS) return parsed;
-    lookedAt = now();
+    if (now() - checkedAt < CHECK_EVERY_MS) return parsed;
+    checkedAt = now();
     try {
       const found = versionOf(path);
       if (found !== version) parsed = parse(found === "" ? "" : readFileSync(path, "latin1"));
       version = found;
     } catch {
-      // no permission, no file descriptor: it is read at the next look
+      // no permission, or out of descriptors: try again at the next check
     }
     return parsed;
   };
 }
 
-/** When it was changed, and which file it is: an editor may put another in its place. Empty when there is none. */
+/** Identifies a file's content: includes the inode, since editors may replace the file. Empty when it does not exist. */
 function versionOf(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined ? "" : `${found.mtimeMs} ${found.size} ${found.ino}`;
 }
 
-/** Read a hosts file: all addresses of each name and alias, in lower case; IPv4 first, else in the file's order. */
+/** Parse a hosts file into the addresses of each name and alias, in lower case. IPv4 comes first, otherwise the file's order. */
 export function parseHosts(text: string): ReadonlyMap<string, readonly Address[]> {
   const hosts = new Map<string, Address[]>();
   for (const line of text.split("\n")) {

@@ -1,34 +1,35 @@
 /**
- * One lookup: the candidates of a name in order, both families of each at the same time.
+ * One lookup: asks for a name's candidates in order, for both address families of each at once.
  */
 import type { Address } from "./address.ts";
 import type { RecordType } from "./message.ts";
 import type { Verdict } from "./question.ts";
 
 /**
- * What came of a lookup.
+ * The result of a lookup.
  *
- * - `none`        there is no such name, or it has no address; with a `cause`, it has, of a kind that may not be reached
- * - `unanswered`  no server said whether there is such a name
+ * - `none`        the name does not exist or has no address; or, with a `cause`, has an address of a blocked kind
+ * - `unanswered`  no server said whether the name exists
  */
 export type Found =
   | { readonly kind: "addresses"; readonly addresses: readonly Address[]; readonly ttlSeconds: number }
   | { readonly kind: "none"; readonly cause?: string | undefined }
   | { readonly kind: "unanswered" };
 
-/** Puts one question, and returns what withdraws it. */
+/** Asks one question. Returns a function that cancels it. */
 export type Ask = (name: string, type: RecordType, onVerdict: (verdict: Verdict) => void) => () => void;
 
-const GRACE_MS = 300; // how long one family is waited for once the other has addresses: some servers never answer for AAAA
+const GRACE_MS = 300; // how long to wait for the other family once one has addresses: some servers never answer for AAAA
 
 /**
  * Look a name up.
  *
- * The first candidate with an address wins. A candidate for which the servers fail is passed over, as by glibc; one for
- * which they are silent ends the lookup, since the next would take as long.
+ * The first candidate with an address wins. A candidate that the servers refuse is skipped, as glibc does; one for which they are
+ * silent ends the lookup, since the next would take as long.
  *
- * @param candidates  what to ask for, in order; all can be asked for
- * @param onEnd       told once, unless the lookup was ended by the returned function
+ * @param candidates  the names to ask for, in order; each accepted by `buildQuestion`
+ * @param onEnd       called once, unless the lookup is canceled
+ * @returns cancels the lookup
  */
 export function lookUp(ask: Ask, candidates: readonly string[], onEnd: (found: Found) => void): () => void {
   let stop = (): void => {};
@@ -56,21 +57,21 @@ export function lookUp(ask: Ask, candidates: readonly string[], onEnd: (found: F
 
 function askBoth(ask: Ask, name: string, onEnd: (found: Found | { kind: "refused" }) => void): () => void {
   const verdicts = new Map<RecordType, Verdict>();
-  const withdrawals: (() => void)[] = [];
+  const cancels: (() => void)[] = [];
   let grace: Timer | undefined;
   let isOver = false;
 
   const end = (): void => {
     isOver = true;
     clearTimeout(grace);
-    for (const withdraw of withdrawals) withdraw();
+    for (const cancel of cancels) cancel();
   };
   const settle = (): void => {
     end();
     onEnd(combine(verdicts));
   };
   for (const type of ["A", "AAAA"] as const) {
-    const withdraw = ask(name, type, (verdict) => {
+    const cancel = ask(name, type, (verdict) => {
       if (isOver) return;
       verdicts.set(type, verdict);
       if (verdicts.size === 2 || verdict.kind === "no_name") settle();
@@ -78,17 +79,17 @@ function askBoth(ask: Ask, name: string, onEnd: (found: Found | { kind: "refused
         grace = setTimeout(settle, GRACE_MS).unref();
       }
     });
-    withdrawals.push(withdraw);
+    cancels.push(cancel);
   }
   return end;
 }
 
-/** IPv4 first: a machine without a route to the other is more common than the reverse. */
+/** IPv4 comes first, since machines without an IPv6 route are more common than the reverse. */
 function combine(verdicts: ReadonlyMap<RecordType, Verdict>): Found | { kind: "refused" } {
   const all = [verdicts.get("A"), verdicts.get("AAAA")].filter((verdict) => verdict !== undefined);
   const missing = all.filter((verdict) => verdict.kind === "no_name");
   const cause = missing.find((verdict) => verdict.cause !== undefined)?.cause;
-  if (cause !== undefined) return { kind: "none", cause }; // whatever other addresses there are
+  if (cause !== undefined) return { kind: "none", cause }; // even if it has allowed addresses too
   const answers = all.filter((verdict) => verdict.kind === "addresses").filter((each) => each.addresses.length > 0);
   if (answers.length > 0) {
     return {

@@ -1,10 +1,10 @@
 /**
- * Questions to a name server and its answers, as bytes. Pure.
+ * Encodes DNS questions and decodes answers. Pure.
  *
  * @see RFC 1035 section 4
  */
 
-/** The families that are asked for; their numbers are those of the wire. */
+/** The record types that are asked for, with their numbers on the wire. */
 export const RECORD_TYPES = { A: 1, AAAA: 28 } as const;
 export type RecordType = keyof typeof RECORD_TYPES;
 
@@ -22,12 +22,12 @@ const MAX_ALIASES = 16;
 const ADDRESS_BYTES = { A: 4, AAAA: 16 } as const;
 
 /**
- * What a name server says to one question.
+ * A name server's answer to one question.
  *
- * - `addresses`  the name exists; the list is empty when it has none of the family
+ * - `addresses`  the name exists; the list is empty when it has no address of this family
  * - `no_name`    the name does not exist, in either family
- * - `truncated`  the answer is longer than a datagram: ask over TCP
- * - `refused`    it answered, but could not or would not say: SERVFAIL, REFUSED and the like
+ * - `truncated`  the answer does not fit into a datagram: ask over TCP
+ * - `refused`    the server could not or would not answer: SERVFAIL, REFUSED, etc.
  */
 export type DnsAnswer =
   | { readonly kind: "addresses"; readonly addresses: readonly string[]; readonly ttlSeconds: number }
@@ -37,17 +37,17 @@ interface DnsRecord {
   readonly owner: string;
   readonly type: number;
   readonly ttlSeconds: number;
-  /** Where its data begins in the message, and how long it is. */
+  /** Offset of its data in the message, and the data's length. */
   readonly at: number;
   readonly length: number;
 }
 
 /**
- * Write a question, to be answered recursively.
+ * Encode a recursive question.
  *
- * @param name  without a final dot; empty for the root
- * @returns undefined when it cannot be a host's name: an empty label, one of more than 63 bytes, more than 253 in all, or what
- *   no host may be called (glibc does not look for it either)
+ * @param name  without a trailing dot; empty for the root
+ * @returns undefined when it is no valid host name: an empty label, a label over 63 bytes, more than 253 in total, or a character
+ *   that host names must not contain (glibc rejects it too)
  */
 export function buildQuestion(id: number, name: string, type: RecordType): Buffer | undefined {
   if (!/^[\w.-]*$/.test(name)) return undefined;
@@ -66,11 +66,11 @@ export function buildQuestion(id: number, name: string, type: RecordType): Buffe
 }
 
 /**
- * Read an answer. It must carry the question's id and repeat the question, or anyone could answer in the server's place.
+ * Decode an answer. It must carry the question's id and repeat the question, to make spoofing harder.
  *
- * Aliases are followed within the answer: a recursive server gives the whole chain. The TTL is the smallest of those used.
+ * Aliases are followed within the answer: a recursive server includes the whole chain. The TTL is the smallest of those used.
  *
- * @returns undefined for what is no answer to this question, or is malformed
+ * @returns undefined for a message that does not answer this question, or is malformed
  * @throws  never
  */
 export function parseDnsAnswer(message: Buffer, question: Buffer, type: RecordType): DnsAnswer | undefined {
@@ -86,7 +86,7 @@ export function parseDnsAnswer(message: Buffer, question: Buffer, type: RecordTy
     const records = readRecords(message, question.length, message.readUInt16BE(6));
     return collectAddresses(message, records, readName(message, HEAD_BYTES).name, type);
   } catch (error) {
-    if (error instanceof RangeError) return undefined; // it ends too soon, or a name in it never ends
+    if (error instanceof RangeError) return undefined; // truncated, or with an endless name
     throw error;
   }
 }
@@ -97,7 +97,7 @@ function readRecords(message: Buffer, start: number, count: number): DnsRecord[]
   for (let i = 0; i < count; i++) {
     const { name: owner, end } = readName(message, at);
     const length = message.readUInt16BE(end + 8);
-    if (end + 10 + length > message.length) throw new RangeError("a record that ends too soon");
+    if (end + 10 + length > message.length) throw new RangeError("a truncated record");
     const ttlSeconds = message.readInt32BE(end + 4);
     const record = { owner, ttlSeconds: Math.max(0, ttlSeconds), at: end + 10, length };
     if (message.readUInt16BE(end + 2) === INTERNET) records.push({ ...record, type: message.readUInt16BE(end) });
@@ -124,7 +124,7 @@ function collectAddresses(message: Buffer, records: DnsRecord[], asked: string, 
   return { kind: "addresses", addresses, ttlSeconds };
 }
 
-/** A name and where it ends in the message; the rest of it may stand further up. In lower case. */
+/** A name, in lower case, and where it ends at this place in the message; compression may point to labels further up. */
 function readName(message: Buffer, start: number): { readonly name: string; readonly end: number } {
   const labels: string[] = [];
   let at = start;
@@ -134,20 +134,20 @@ function readName(message: Buffer, start: number): { readonly name: string; read
     const length = message.readUInt8(at);
     if (length >= 0xc0) {
       const pointer = message.readUInt16BE(at) & 0x3fff;
-      if (pointer >= at) throw new RangeError("a name that points ahead");
+      if (pointer >= at) throw new RangeError("a name that points forward");
       end ||= at + 2;
       at = pointer;
     } else if (length > 63) {
-      throw new RangeError("a label of no known kind");
+      throw new RangeError("an unknown kind of label");
     } else if (length === 0) {
       return { name: labels.join("."), end: end || at + 1 };
     } else {
-      if (at + 1 + length > message.length) throw new RangeError("a label that ends too soon");
+      if (at + 1 + length > message.length) throw new RangeError("a truncated label");
       labels.push(message.toString("latin1", at + 1, at + 1 + length).toLowerCase());
       at += 1 + length;
     }
     bytes += 1 + length;
-    if (bytes > 4 * MAX_NAME_BYTES) throw new RangeError("a name without end");
+    if (bytes > 4 * MAX_NAME_BYTES) throw new RangeError("an endless name");
   }
 }
 

@@ -1,8 +1,8 @@
 /**
- * One name server: takes questions over UDP, and over TCP where an answer is too long for that.
+ * A client for one name server, over UDP, and over TCP when an answer is too long for a datagram.
  *
- * Not `dns.Resolver`: Bun 1.4.5 looks at its timeouts once a second only, spins on a core while a server refuses datagrams,
- * and lets a server that was quick before have no more than 250 ms for the next name.
+ * Not `dns.Resolver`: in Bun 1.4.5, it checks timeouts only once a second, uses a full core while a server refuses datagrams, and
+ * gives a server that has been fast no more than 250 ms for the next name.
  */
 import { randomInt } from "node:crypto";
 import { createSocket } from "node:dgram";
@@ -10,15 +10,15 @@ import { connect } from "node:net";
 import { buildQuestion, type DnsAnswer, parseDnsAnswer, type RecordType } from "./message.ts";
 import type { NameServer } from "./resolv-conf.ts";
 
-/** What came of a question: an answer, or word that nobody listens there. Silence is not told. */
+/** The reply to a question: an answer, or `unreachable` when nothing listens at the server's address. Silence gives no reply. */
 export type Reply = DnsAnswer | { readonly kind: "unreachable" };
 
-/** Told once, unless the question was withdrawn. */
+/** Called once, unless the question is canceled. */
 type OnReply = (reply: Reply) => void;
 
-const QUESTIONS_PER_PORT = 256; // then another port, so that an outsider who wants to answer has to guess it anew
-const SUSPECT_AFTER = 3; // questions in a row
-const SUSPECT_MS = 10 * 1000; // 10 s in which others are asked first
+const QUESTIONS_PER_PORT = 256; // then a new port, which makes it harder to guess for someone who wants to spoof answers
+const SUSPECT_AFTER = 3; // unanswered questions in a row
+const SUSPECT_MS = 10 * 1000; // 10 s
 const IDS = 2 ** 16;
 
 interface Asked {
@@ -28,7 +28,7 @@ interface Asked {
   readonly onReply: OnReply;
 }
 
-/** A name server as this process knows it. */
+/** A name server, and what this process knows about it. */
 export class NameServerClient {
   #port: Port | undefined;
   #silences = 0;
@@ -36,12 +36,12 @@ export class NameServerClient {
 
   constructor(private readonly server: NameServer) {}
 
-  /** It was silent lately: others are asked first. */
+  /** Whether it was silent or unreachable recently: other servers should be asked first. */
   get isSuspect(): boolean {
     return performance.now() < this.#suspectUntil;
   }
 
-  /** A question to it has waited long enough. */
+  /** Report that it did not answer a question in time. */
   silent(): void {
     this.#silences += 1;
     if (this.#silences >= SUSPECT_AFTER) this.#suspectUntil = performance.now() + SUSPECT_MS;
@@ -50,26 +50,26 @@ export class NameServerClient {
   /**
    * Ask for the addresses of a name.
    *
-   * @param name  one that {@link buildQuestion} takes
-   * @returns withdraws the question
+   * @param name  one that {@link buildQuestion} accepts
+   * @returns cancels the question
    */
   ask(name: string, type: RecordType, onReply: OnReply): () => void {
     if (this.#port === undefined || this.#port.isFull) this.#port = new Port(this.server);
-    let withdraw = this.#port.ask(name, type, (reply) => {
-      this.#heard(reply);
-      if (reply.kind === "truncated") withdraw = askOverTcp(this.server, name, type, onReply);
+    let cancel = this.#port.ask(name, type, (reply) => {
+      this.#replied(reply);
+      if (reply.kind === "truncated") cancel = askOverTcp(this.server, name, type, onReply);
       else onReply(reply);
     });
-    return () => withdraw();
+    return () => cancel();
   }
 
-  #heard({ kind }: Reply): void {
+  #replied({ kind }: Reply): void {
     this.#silences = 0;
     this.#suspectUntil = kind === "unreachable" ? performance.now() + SUSPECT_MS : 0;
   }
 }
 
-/** A UDP socket. It is open while there is a question, and does not keep the process. */
+/** A UDP socket. It stays open while a question is pending, and does not keep the process alive. */
 class Port {
   readonly #open = new Map<number, Asked>();
   readonly #socket;
@@ -80,12 +80,12 @@ class Port {
   constructor(server: NameServer) {
     const { address, port } = server;
     const family = address.includes(":") ? 6 : 4;
-    // An address needs no looking up, which would wait for a thread.
+    // The address is a literal: the default lookup would wait for a thread just to return it.
     const lookup = (_: string, __: object, done: (error: null, address: string, family: number) => void): void =>
       done(null, address, family);
     this.#socket = createSocket({ type: family === 6 ? "udp6" : "udp4", lookup: lookup as never });
     this.#socket.on("message", (message) => this.#received(message));
-    this.#socket.on("error", () => this.#failed()); // nobody listens, no route, or no descriptor is left
+    this.#socket.on("error", () => this.#failed()); // nothing listens, no route, or out of descriptors
     this.#socket.connect(port, address, () => {
       this.#socket.unref();
       for (const question of this.#unsent ?? []) this.#send(question);
@@ -93,7 +93,7 @@ class Port {
     });
   }
 
-  /** It has had its share of questions, or is closed. */
+  /** Whether it takes no more questions, because it has had its share or is closed. */
   get isFull(): boolean {
     return this.#isClosed || this.#count >= QUESTIONS_PER_PORT;
   }
@@ -118,7 +118,7 @@ class Port {
     const asked = this.#open.get(id);
     if (asked === undefined) return;
     const answer = parseDnsAnswer(message, asked.question, asked.type);
-    if (answer === undefined) return; // not from the server, or broken: the true one may come yet
+    if (answer === undefined) return; // spoofed or malformed: the real answer may still arrive
     this.#forget(id);
     asked.onReply(answer);
   }

@@ -1,13 +1,13 @@
 /**
- * One question, put to the name servers one after the other until one answers.
+ * One question, asked of the name servers one after another until one answers.
  */
 import type { DnsAnswer, RecordType } from "./message.ts";
 import type { NameServerClient, Reply } from "./name-server.ts";
 import type { LookupRules } from "./resolv-conf.ts";
 
 /**
- * What the servers make of a question: `refused` when all that spoke would not say, `silent` when some said nothing. Who asks may
- * put `no_name` in the place of addresses that may not be reached, and their kind in `cause`.
+ * The servers' verdict on a question: `refused` when every server refused, `silent` when one or more did not answer. For blocked
+ * addresses, the resolver substitutes `no_name` with their kind in `cause`.
  */
 export type Verdict =
   | Extract<DnsAnswer, { kind: "addresses" }>
@@ -17,12 +17,12 @@ export type Verdict =
 /**
  * Ask for the addresses of a name.
  *
- * A server that is silent for `tryMs` is asked once more or another is, `tries` times in all; its answer counts if it comes
- * yet. One that refuses is followed by the next at once, each once.
+ * When a server is silent for `tryMs`, the next one is asked (or the same again, if it is the only one), `tries` times in total; a
+ * late answer still counts. After a refusal, the next server is asked at once; each can refuse once.
  *
  * @param servers    at least one
- * @param onVerdict  told once, unless the question was withdrawn
- * @returns withdraws the question
+ * @param onVerdict  called once, unless the question is canceled
+ * @returns cancels the question
  */
 export function askServers(
   servers: readonly NameServerClient[],
@@ -32,20 +32,20 @@ export function askServers(
   onVerdict: (verdict: Verdict) => void,
 ): () => void {
   const ordered = [...servers].sort((a, b) => Number(a.isSuspect) - Number(b.isSuspect));
-  const withdrawals: (() => void)[] = [];
+  const cancels: (() => void)[] = []; // one per server asked
   let timer: Timer | undefined;
   let silences = 0;
 
   const end = (): void => {
     clearTimeout(timer);
-    for (const withdraw of withdrawals) withdraw();
+    for (const cancel of cancels) cancel();
   };
   const settle = (verdict: Verdict): void => {
     end();
     onVerdict(verdict);
   };
   const ask = (): void => {
-    const index = withdrawals.length;
+    const index = cancels.length;
     const server = ordered[index % ordered.length] as NameServerClient;
     const isLast = index + 1 >= Math.max(ordered.length, tries);
     timer = setTimeout(() => {
@@ -54,13 +54,13 @@ export function askServers(
       if (silences >= tries || isLast) settle({ kind: "silent" });
       else ask();
     }, tryMs).unref();
-    withdrawals.push(server.ask(name, type, (reply) => heard(reply, index)));
+    cancels.push(server.ask(name, type, (reply) => replied(reply, index)));
   };
-  const heard = (reply: Reply, index: number): void => {
+  const replied = (reply: Reply, index: number): void => {
     if (reply.kind === "addresses") settle(reply);
     else if (reply.kind === "no_name") settle({ kind: "no_name" });
-    else if (index + 1 === withdrawals.length) {
-      // no other is being asked yet
+    else if (index + 1 === cancels.length) {
+      // no other server has been asked since
       clearTimeout(timer);
       if (index + 1 < ordered.length) ask();
       else settle({ kind: "refused" });

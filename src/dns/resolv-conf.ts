@@ -1,5 +1,5 @@
 /**
- * How names are looked up on this machine, as resolv.conf says it: which name servers, which search domains. Pure.
+ * Parses resolv.conf: which name servers to ask, and which search domains to try. Pure.
  */
 
 export interface NameServer {
@@ -10,17 +10,17 @@ export interface NameServer {
 
 /** How to look names up. */
 export interface LookupRules {
-  /** In the order in which they are asked; never empty. */
+  /** In the order in which to ask them; never empty. */
   readonly servers: readonly NameServer[];
-  /** Domains that are appended to a name, in order. */
+  /** Domains to append to a name, in order. */
   readonly search: readonly string[];
-  /** A name with fewer dots is tried with the search domains first. */
+  /** A name with fewer dots than this is tried with the search domains first. */
   readonly ndots: number;
-  /** How long to wait for a server before another is asked, ms. */
+  /** How long to wait for a server before asking the next, ms. */
   readonly tryMs: number;
-  /** How many servers may be silent, or how often one, before a question counts as unanswered. */
+  /** How many times a server may fail to answer before a question counts as unanswered. */
   readonly tries: number;
-  /** Take turns at who is asked first. */
+  /** Whether to start with a different server each time. */
   readonly rotates: boolean;
 }
 
@@ -33,7 +33,7 @@ const TRIES = 2;
 const MAX_TRIES = 3;
 const THIS_MACHINE: NameServer = { address: "127.0.0.1", port: PORT };
 
-/** Read a name server as `10.0.0.2`, `10.0.0.2:5353`, `fd00::2` or `[fd00::2]:5353`; undefined when it is none. */
+/** Parse a name server such as `10.0.0.2`, `10.0.0.2:5353`, `fd00::2` or `[fd00::2]:5353`; undefined when invalid. */
 export function parseNameServer(text: string): NameServer | undefined {
   const [, bracketed, v4, digits] = /^(?:\[([^\]]+)\]|([\d.]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
   const address = bracketed ?? v4 ?? text;
@@ -46,12 +46,12 @@ function isIpv4(text: string): boolean {
   return /^\d{1,3}(\.\d{1,3}){3}$/.test(text) && text.split(".").every((part) => Number(part) <= 255);
 }
 
-/** With a zone, as in `fe80::1%eth0`, where a resolv.conf has it. */
+/** A zone is allowed, as in `fe80::1%eth0`, since resolv.conf may contain one. */
 function isIpv6(text: string): boolean {
   return text.includes(":") && URL.canParse(`http://[${text.replace(/%[\w.-]+$/, "")}]`);
 }
 
-/** Read a resolv.conf; what it does not say, or says in a way nobody understands, has its default. */
+/** Parse a resolv.conf. Missing and invalid settings get their defaults. */
 export function parseResolvConf(text: string): LookupRules {
   const rows = text
     .split("\n")
@@ -77,7 +77,7 @@ export function parseResolvConf(text: string): LookupRules {
   };
 }
 
-/** The names to ask for, in order. One with a final dot is absolute. */
+/** The names to ask for, in order. A name with a trailing dot is absolute. */
 export function candidatesFor(name: string, { search, ndots }: Pick<LookupRules, "search" | "ndots">): string[] {
   if (name.endsWith(".")) return [name.slice(0, -1)];
   const extended = search.map((domain) => `${name}.${domain}`);
