@@ -46,19 +46,20 @@ type Try = [minutesAgo: number, attempt: number, error: string | null, status: n
 /** An event with its attempts, and a job that ended with `reason`, was delivered, or waits for another attempt. */
 async function tell(userId: string, event: EventType, url: string, tries: Try[], reason?: string, delay?: number) {
   const ended = Promise.withResolvers<void>();
-  const data = { userId, endpoint: { url, secret: "s" }, data: { reason } };
+  const id = crypto.randomUUID();
+  const data = { id, userId, endpoint: { url, secret: "s" }, data: { reason } };
   const job = await queue.add(event, data, { delay });
   if (delay === undefined) {
     worker.on("completed", ({ id }) => id === job.id && ended.resolve());
     worker.on("failed", (failed) => failed?.id === job.id && ended.resolve());
     await ended.promise;
   }
-  const id = crypto.randomUUID();
   for (const [minutesAgo, attempt, error, status, durationMs] of tries) {
     const timestamp = new Date(now - minutesAgo * MINUTE_MS).toISOString();
     const entry: Attempt = {
       ...{ id, delivery: crypto.randomUUID(), attempt, timestamp, endpoint: url, event, status_code: status },
       ...{ duration_ms: durationMs, success: error === null, error, job: job.id as string },
+      ...(error === "tls" && { cause: "expired" }),
     };
     await log.record(userId, entry);
   }
@@ -80,7 +81,7 @@ await tell(
     [60, 5, "tls", null, 190],
     [52, 6, "tls", null, 170],
   ],
-  "tls after 170 ms, no attempts left",
+  "tls (expired) after 170 ms, no attempts left",
 );
 await tell(USER, "share.linked", HOOK, [[7, 1, null, 204, 86]]);
 await tell(
