@@ -3,6 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { DEFAULT_BODY_BYTES } from "../src/delivery/limits.ts";
 import { parseNetwork } from "../src/dns/address.ts";
 import { loadConfig } from "../src/settings/config.ts";
 import { SETTINGS } from "../src/settings/table.ts";
@@ -33,7 +34,7 @@ describe("the defaults", () => {
     retryDelaysMs: [5_000, 60_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000],
     maxAgeMs: 3 * 24 * 60 * 60 * 1000,
     maxBacklog: 1_000_000,
-    maxBodyBytes: 256 * 1024,
+    maxBodyBytes: DEFAULT_BODY_BYTES, // as of the package
     allowNetworks: [],
     denyNetworks: [],
     allowPorts: [],

@@ -1,9 +1,10 @@
 /** The order in which jobs come when there is a backlog, in a real Valkey. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { type Job, Queue, Worker } from "bullmq";
+import { endpointKey } from "../src/delivery/request.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { createFairQueue, type FairQueue } from "../src/isolation/fair-queue.ts";
-import { FIELDS, MAX_BYTES, SCAN } from "../src/isolation/fair-queue-script.ts";
+import { FIELDS, flowField, MAX_BYTES, SCAN } from "../src/isolation/fair-queue-script.ts";
 import { PRIORITY_SCORE, queueKey, queueKeys } from "../src/queue/layout.ts";
 import { LoopWorker, type QueueWatch } from "../src/queue/worker-loop.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -295,6 +296,22 @@ describe("a look", () => {
     await rig.add(users(100));
     await rig.look();
     expect(await rig.valkey.exists(rig.keys.tags)).toBe(0);
+  });
+
+  test("spells a flow's tag as the program does, which erases it by that, and gives one endpoint one flow", async () => {
+    const rig = await setUp();
+    const urls = [
+      "https://hot.example/in?a=1",
+      `https://hot.example/${"ü".repeat(400)}`, // cut within a character, at 512 bytes
+      'https://hot.example/"quoted"\\',
+    ];
+    for (const url of urls) await rig.add(users(200), () => url);
+    await rig.add([...many("hog", 300), ...users(20, 1_000)]);
+    await rig.look();
+    const fields = [...urls.map((url) => flowField("e", url)), flowField("u", "hog")];
+    expect(await rig.valkey.hlen(rig.keys.tags)).toBe(fields.length);
+    expect(await rig.valkey.hdel(rig.keys.tags, ...fields)).toBe(fields.length);
+    expect(new Set(urls.map((url) => endpointKey(new URL(url)))).size).toBe(urls.length);
   });
 
   test("reads no more than its budget of bytes", async () => {
