@@ -8,6 +8,7 @@ import type { Attempt } from "../log/attempts.ts";
 import type { Delivery } from "../log/deliveries.ts";
 import { adviceFor } from "../operations/advice.ts";
 import { formatDuration, formatExact, formatIn } from "../operations/moments.ts";
+import { isRedeliverable } from "../operations/redeliver.ts";
 import { printable } from "../runtime/printable.ts";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
 import { TestForm } from "./test-form.tsx";
@@ -185,7 +186,7 @@ const Card: FC<{ site: Site; userId: string; delivery: Delivery; now: number }> 
 
 const Redeliver: FC<{ userId: string; job: string; delivery: Delivery }> = ({ userId, job, delivery }) => {
   const { state, id, event } = delivery;
-  if (state === "gone" || state === "waiting" || state === "active") return null;
+  if (!isRedeliverable(state)) return null;
   return (
     <form method="post" action="/actions/redeliver">
       <input type="hidden" name="user" value={userId} />

@@ -1,12 +1,12 @@
 /**
- * `fluxhook redeliver`: deliver events again, by their jobs or all that failed.
+ * `fluxhook redeliver`: redeliver events, by job id or all that failed.
  */
 import type { Command } from "commander";
 import { EVENT_TYPES } from "../delivery/contract.ts";
 import { endpointName } from "../delivery/request.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import { formatAgo } from "../operations/moments.ts";
-import { findFailed, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
+import { findFailed, isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readMoment, readUser } from "./input.ts";
@@ -25,35 +25,33 @@ interface RedeliverOptions extends JsonOption, Confirmation {
   readonly event?: string;
 }
 
-/** One event to deliver again, as it is shown. */
+/** An event to redeliver, as listed. */
 export interface Candidate {
   readonly job: string;
   readonly event: string;
   readonly user: string | null;
   readonly endpoint: string | null;
-  /** In BullMQ's words; null when it is not kept any more. */
+  /** BullMQ's state; null when the job is no longer kept. */
   readonly state: string | null;
-  /** When it was delivered or failed for good, ISO 8601. */
+  /** When the job completed or failed, ISO 8601. */
   readonly ended_at: string | null;
-  /** The same of one that failed, null of any other. */
+  /** The same for a failed job, null for any other. */
   readonly failed_at: string | null;
   readonly reason: string | null;
 }
 
-const REDELIVERED = ["completed", "failed", "delayed"]; // states; a job in any other is pending
-
 export function addRedeliver(program: Command, context: Context): void {
   program
     .command("redeliver")
-    .description("deliver events again: the same id, the same body, the whole schedule from its start")
-    .argument("[job...]", "ids of jobs, as attempts and the board show them")
-    .option("--failed", "all that failed and are kept: the last 10,000, of the last 7 days")
-    .option("--since <when>", "with --failed: since that long ago, as in 2h, or since a time in ISO 8601")
-    .option("--user <id>", "with --failed: of this user")
-    .option("--event <type>", "with --failed: of this type")
-    .option("--dry-run", "list what would go, and change nothing")
-    .option("--yes", "do not ask; needed with --failed where nobody can be asked")
-    .option("--json", "as a JSON document")
+    .description("redeliver events: same id and body, with the full retry schedule")
+    .argument("[job...]", "job ids, as shown by attempts and the board")
+    .option("--failed", "all failed jobs that are kept: the last 10,000 of the last 7 days")
+    .option("--since <when>", "with --failed: failed since a duration ago (2h) or an ISO 8601 time")
+    .option("--user <id>", "with --failed: only of this user")
+    .option("--event <type>", "with --failed: only of this type")
+    .option("--dry-run", "list what would be redelivered, change nothing")
+    .option("--yes", "skip confirmation; required with --failed without a terminal")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
@@ -79,14 +77,14 @@ Examples:
 }
 
 function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOptions, jobs: readonly string[]) {
-  if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either ids of jobs, or --failed");
+  if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either job ids or --failed");
   if (!failed && (since ?? user ?? event) !== undefined) {
-    throw new CommandError("usage", "--since, --user and --event go with --failed");
+    throw new CommandError("usage", "--since, --user and --event require --failed");
   }
   if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
     throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
   }
-  if (failed) requireAnswer({ yes, dryRun }, "redelivers without asking, --dry-run lists what would go");
+  if (failed) requireAnswer({ yes, dryRun }, "to redeliver without confirmation, --dry-run to list");
   return {
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
     userId: user === undefined ? undefined : readUser(user),
@@ -95,30 +93,30 @@ function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOption
 }
 
 /**
- * Refuse to begin what needs an answer where nobody can give one.
+ * Refuse to start a command that needs confirmation when there is no terminal to ask at.
  *
- * @param instead  completes "--yes …"
+ * @param instead  completes "use --yes …"
  */
 export function requireAnswer({ yes, dryRun }: Confirmation, instead: string): void {
   if (yes || dryRun || (process.stdin.isTTY && process.stderr.isTTY)) return;
-  throw new CommandError("usage", `nobody can be asked here: --yes ${instead}`);
+  throw new CommandError("usage", `no terminal to ask for confirmation: use --yes ${instead}`);
 }
 
-/** Whether to go on: asked at the terminal, unless `--yes` said so. */
+/** Whether to go on: asks at the terminal unless `--yes` is given. */
 export async function isWanted(terminal: Terminal, { yes }: Confirmation, question: string): Promise<boolean> {
   if (yes || (await terminal.confirm(question))) return true;
   terminal.warn("nothing was changed");
   return false;
 }
 
-/** Only what is shown is kept: with their data, 10,000 jobs may be 2 GB. */
+/** Keeps only what is shown: with their data, 10,000 jobs may take 2 GB. */
 async function collect(jobs: AsyncIterable<Job>): Promise<Candidate[]> {
   const found: Candidate[] = [];
   for await (const job of jobs) found.push(describeJob(job, "failed"));
   return found;
 }
 
-/** One after the other: ids come from a command line, and are few. */
+/** Sequential, since a command line has only a few ids. */
 async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]> {
   const found: Candidate[] = [];
   for (const id of new Set(ids)) {
@@ -130,10 +128,10 @@ async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]
 
 function describeMissing(id: string): Candidate {
   const nothing = { user: null, endpoint: null, state: null, ended_at: null, failed_at: null };
-  return { job: id, event: "-", ...nothing, reason: "the job is not kept any more" };
+  return { job: id, event: "-", ...nothing, reason: "the job is no longer kept" };
 }
 
-/** Nothing but what may be seen: no secret, and no query of a URL. The data is whatever a producer put there. */
+/** Describe a job without secrets or URL queries. Its data may be anything. */
 export function describeJob(job: Job, state: string): Candidate {
   const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
   const url = String(endpoint?.url);
@@ -150,7 +148,7 @@ export function describeJob(job: Job, state: string): Candidate {
   };
 }
 
-/** A reason has no secret in it, unless somebody else put it there. */
+/** Our own reasons contain no secrets; those of other clients may. */
 function maskReason({ data, failedReason }: Job): string | null {
   return failedReason ? String(maskSecrets(failedReason, { about: data })) : null;
 }
@@ -170,8 +168,8 @@ function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
     ]);
   }
   const gone = found.filter(({ state }) => state === null).length;
-  const pending = found.filter(({ state }) => state !== null && !REDELIVERED.includes(state)).length;
-  const others = gone + pending > 0 ? `, ${pending} pending already, ${gone} gone` : "";
+  const pending = found.filter(({ state }) => state !== null && !isRedeliverable(state)).length;
+  const others = gone + pending > 0 ? `, ${pending} already pending, ${gone} gone` : "";
   terminal.print(`${found.length - gone - pending} would be redelivered${others}. Nothing was changed.`);
   return EXIT.ok;
 }
@@ -197,7 +195,7 @@ async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly 
   }
   bar.done();
   terminal.printJson({ ...counts, jobs });
-  terminal.print(`${counts.queued} queued, ${counts.pending} pending already, ${counts.gone} gone.`);
+  terminal.print(`${counts.queued} queued, ${counts.pending} already pending, ${counts.gone} gone.`);
   if (found.length <= 20) {
     for (const { job, redelivery } of jobs)
       if (redelivery !== "queued") terminal.print(`  ${printable(job)} ${redelivery}`);

@@ -3,14 +3,14 @@
  */
 
 import { eventIdOf } from "../delivery/request.ts";
-import { DELAYED_SCORE_PER_MS, keysOf } from "../queue/layout.ts";
+import { DELAYED_SCORE_PER_MS, keysOf, type ShownState } from "../queue/layout.ts";
 import { readRedeliveredAt } from "../queue/marks.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Attempt, AttemptLog } from "./attempts.ts";
 
 /** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
-export type JobState = "waiting" | "active" | "delayed" | "completed" | "failed" | "gone";
+export type JobState = ShownState | "gone";
 
 /** One event's attempts, and its job. */
 export interface Delivery {

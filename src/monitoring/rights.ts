@@ -1,5 +1,5 @@
 /**
- * Whether Valkey lets a process do what it needs: tried, command by command, in a script that leaves nothing behind.
+ * Checks whether the Valkey user has the rights that a process needs, by trying each command in a script that leaves nothing behind.
  */
 import { randomUUID } from "node:crypto";
 import { keysOf, queueKey } from "../queue/layout.ts";
@@ -7,16 +7,16 @@ import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
 
-/** A program that needs rights, each its own. */
+/** A program, each of which needs different rights. */
 export type Program = "worker" | "board";
 
 type Call = readonly [command: string, ...args: string[]];
 
-/** Stands for the key that is tried: a string that ends by itself, or whatever the calls before it made of it. */
+/** Placeholder for the trial key: a string that expires by itself, or whatever the preceding calls made of it. */
 const KEY = "KEY";
-/** Stands for a key that is never there. */
+/** Placeholder for a key that never exists. */
 const NONE = "NONE";
-/** The first ones: where all of them are refused, it is the key that may not be used. */
+/** Tried first. If all of these are refused, the cause is the key, not the commands. */
 const FIRST: readonly Call[] = [
   ["SET", KEY, "0", "PX", "1000"],
   ["EXISTS", KEY],
@@ -25,7 +25,41 @@ const FIRST: readonly Call[] = [
 ];
 const LAST: Call = ["DEL", KEY];
 
-/** What scripts do to a queue's keys, BullMQ's and ours. In this order all of it succeeds, and nothing is left. */
+/** What the scripts of all programs do to a key of each type. */
+const HASH: readonly Call[] = [
+  ["HSET", KEY, "a", "0"],
+  ["HMSET", KEY, "a", "0"],
+  ["HGET", KEY, "a"],
+  ["HSTRLEN", KEY, "a"],
+  ["HMGET", KEY, "a"],
+  ["HGETALL", KEY],
+  ["HEXISTS", KEY, "a"],
+];
+const LIST: readonly Call[] = [
+  ["LPUSH", KEY, "a"],
+  ["RPUSH", KEY, "a"],
+  ["LLEN", KEY],
+  ["LINDEX", KEY, "0"],
+  ["LRANGE", KEY, "0", "1"],
+  ["LPOS", KEY, "a"],
+];
+const SET: readonly Call[] = [
+  ["SADD", KEY, "a"],
+  ["SCARD", KEY],
+  ["SMEMBERS", KEY],
+];
+const SORTED_SET: readonly Call[] = [
+  ["ZADD", KEY, "0", "a"],
+  ["ZCARD", KEY],
+  ["ZCOUNT", KEY, "0", "0"],
+  ["ZSCORE", KEY, "a"],
+  ["ZRANGE", KEY, "0", "0"],
+  ["ZRANGEBYSCORE", KEY, "0", "0"],
+  ["ZREVRANGE", KEY, "0", "0"],
+  ["ZREVRANGEBYSCORE", KEY, "0", "0"],
+];
+
+/** The commands that BullMQ's scripts and ours use on a queue's keys. In this order, all succeed and leave nothing behind. */
 const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
   worker: [
     ["INCR", KEY],
@@ -33,44 +67,24 @@ const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
     ["PEXPIRE", KEY, "1000"],
     ["RENAME", KEY, KEY],
     LAST,
-    ["HSET", KEY, "a", "0"],
-    ["HMSET", KEY, "a", "0"],
-    ["HGET", KEY, "a"],
-    ["HSTRLEN", KEY, "a"],
-    ["HMGET", KEY, "a"],
-    ["HGETALL", KEY],
-    ["HEXISTS", KEY, "a"],
+    ...HASH,
     ["HINCRBY", KEY, "a", "1"],
     ["HDEL", KEY, "a"],
     LAST,
-    ["LPUSH", KEY, "a"],
-    ["RPUSH", KEY, "a"],
-    ["LLEN", KEY],
-    ["LINDEX", KEY, "0"],
-    ["LRANGE", KEY, "0", "1"],
-    ["LPOS", KEY, "a"],
+    ...LIST,
     ["RPOPLPUSH", KEY, KEY],
     ["RPOP", NONE],
     ["LREM", KEY, "1", "a"],
     ["LTRIM", KEY, "0", "1"],
     LAST,
-    ["SADD", KEY, "a"],
-    ["SCARD", KEY],
-    ["SMEMBERS", KEY],
+    ...SET,
     ["SREM", KEY, "a"],
     LAST,
     ["XADD", KEY, "*", "a", "a"],
     ["XTRIM", KEY, "MAXLEN", "0"],
     LAST,
-    ["ZADD", KEY, "0", "a"],
-    ["ZCARD", KEY],
-    ["ZCOUNT", KEY, "0", "0"],
-    ["ZSCORE", KEY, "a"],
+    ...SORTED_SET,
     ["ZRANK", KEY, "a"],
-    ["ZRANGE", KEY, "0", "0"],
-    ["ZRANGEBYSCORE", KEY, "0", "0"],
-    ["ZREVRANGE", KEY, "0", "0"],
-    ["ZREVRANGEBYSCORE", KEY, "0", "0"],
     ["ZREM", KEY, "b"],
     ["ZREMRANGEBYRANK", KEY, "1", "1"],
     ["ZREMRANGEBYSCORE", KEY, "1", "1"],
@@ -84,63 +98,43 @@ const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
     ["PERSIST", NONE],
     ["RENAME", KEY, KEY],
     LAST,
-    ["HSET", KEY, "a", "0"],
-    ["HMSET", KEY, "a", "0"],
-    ["HGET", KEY, "a"],
-    ["HSTRLEN", KEY, "a"],
-    ["HMGET", KEY, "a"],
-    ["HGETALL", KEY],
-    ["HEXISTS", KEY, "a"],
+    ...HASH,
     ["HLEN", KEY],
     ["HSCAN", KEY, "0"],
     ["HDEL", KEY, "a"],
     LAST,
-    ["LPUSH", KEY, "a"],
-    ["RPUSH", KEY, "a"],
-    ["LLEN", KEY],
-    ["LINDEX", KEY, "0"],
-    ["LRANGE", KEY, "0", "1"],
-    ["LPOS", KEY, "a"],
+    ...LIST,
     ["LSET", KEY, "0", "a"],
     ["LREM", KEY, "0", "b"],
     ["LTRIM", KEY, "0", "1"],
     ["LPOP", KEY],
     ["RPOP", KEY],
     LAST,
-    ["SADD", KEY, "a"],
-    ["SCARD", KEY],
-    ["SMEMBERS", KEY],
+    ...SET,
     ["SSCAN", KEY, "0"],
     ["SREM", KEY, "a"],
     LAST,
     ["XADD", KEY, "*", "a", "a"],
     LAST,
-    ["ZADD", KEY, "0", "a"],
-    ["ZCARD", KEY],
-    ["ZCOUNT", KEY, "0", "0"],
-    ["ZSCORE", KEY, "a"],
-    ["ZRANGE", KEY, "0", "0"],
-    ["ZRANGEBYSCORE", KEY, "0", "0"],
-    ["ZREVRANGE", KEY, "0", "0"],
-    ["ZREVRANGEBYSCORE", KEY, "0", "0"],
+    ...SORTED_SET,
     ["ZREM", KEY, "a"],
   ],
 };
 
-/** Keys beside the queue's, as `<pattern> <a key of it>`, and whether they are written. */
+/** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
   { pattern: "webhooks:log:*", call: ["ZCARD", "webhooks:log:"] },
   { pattern: `webhooks:circuits:${queue}`, call: ["ZCARD", `webhooks:circuits:${queue}`] },
   { pattern: `webhooks:strays:${queue}`, call: ["GET", `webhooks:strays:${queue}`] },
   { pattern: `webhooks:paused:${queue}`, call: ["LLEN", `webhooks:paused:${queue}`] },
 ];
-/** Those that a worker writes; `XX` adds nothing where there is nothing. */
+/** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: "webhooks:log:*", call: ["ZADD", "webhooks:log:", "XX", "0", "a"] },
   { pattern: `webhooks:backlog:${queue}:*`, call: ["ZADD", `webhooks:backlog:${queue}:`, "XX", "0", "a"] },
 ];
 
-/** What a queue's keys are, by their names. */
+/** The data types of a queue's keys. */
 const TYPES: Readonly<Partial<Record<keyof ReturnType<typeof keysOf>, string>>> = {
   wait: "list",
   active: "list",
@@ -154,11 +148,11 @@ const TYPES: Readonly<Partial<Record<keyof ReturnType<typeof keysOf>, string>>> 
 };
 
 /**
- * ARGV: the calls, as JSON; a key that nobody uses; the keys whose types are asked, as JSON; how many calls are the first ones.
- * Calls all, but those that would make a key that cannot be removed. Returns the errors as `<position>:<error>`, and the types.
+ * ARGV: the calls, as JSON; an unused key; the keys whose types to return, as JSON; how many of the calls are {@link FIRST}. Makes
+ * all calls except those that would create a key that cannot be removed. Returns the errors as `<position>:<error>`, and the types.
  *
- * The first call is a SET, with which Valkey shows what it refuses now: it looks at memory, replicas and role before a
- * script's first write only.
+ * The first call is a SET, since Valkey checks memory, replicas and its role only before a script's first write: that call shows
+ * whether writes are refused altogether.
  */
 const TRY = `
 local calls, errors, types, firsts = cjson.decode(ARGV[1]), {}, {}, tonumber(ARGV[4])
@@ -185,13 +179,13 @@ for i, key in ipairs(cjson.decode(ARGV[3])) do types[i] = hasKey and redis.pcall
 return {errors, types}`;
 
 /**
- * Try what a program needs of its Valkey.
+ * Find the rights that a program lacks, by trying them.
  *
- * While SET is refused nothing else that makes a key is tried, and where DEL is, what was made ends by itself within a second.
+ * If SET is refused, no other command that creates a key is tried. If DEL is refused, the trial key expires within a second.
  *
- * @param isQuick  only whether the queue's keys can be written, and are what they should be
- * @returns what is lacking, a sentence each, with what to grant; empty when nothing is
- * @throws  what Valkey answers with where that is no refusal, or what became of the connection
+ * @param isQuick  check only that the queue's keys can be written and have the right types
+ * @returns one sentence per missing right, with what to grant; empty when none is missing
+ * @throws  Valkey's error if it is no refusal, or the connection's error
  */
 export async function findLacks(valkey: Valkey, queue: string, program: Program, isQuick = false): Promise<string[]> {
   const prefix = queueKey(queue);
@@ -211,7 +205,7 @@ export async function findLacks(valkey: Valkey, queue: string, program: Program,
   if (passing !== undefined) return [describeRefusal(passing.message)];
   const mayUseKeys = FIRST.some((_, index) => !refused.has(index));
   const commands = new Set(calls.flatMap(([command], index) => (mayUseKeys && refused.has(index) ? [command] : [])));
-  const isUntried = mayUseKeys && refused.has(0); // what makes a key
+  const isUntried = mayUseKeys && refused.has(0); // commands that create keys
   const patterns = others.flatMap(({ pattern, call: [command] }, index) =>
     refused.has(calls.length + index) && !commands.has(command) && !(isUntried && command === "ZADD") ? [pattern] : [],
   );
@@ -241,7 +235,7 @@ function describeType(key: string, type = "none", expected = "none"): string[] {
 
 const TRANSACTION = "MULTI, EXEC";
 
-/** What is sent by itself, outside of scripts. */
+/** Try the commands that are sent on their own, outside of scripts. */
 async function tryCommands(valkey: Valkey, key: string, program: Program, keys: string): Promise<string[]> {
   const script = new Bun.CryptoHasher("sha1").update(TRY).digest("hex");
   const shared: Record<string, () => Promise<unknown>> = {
@@ -259,7 +253,7 @@ async function tryCommands(valkey: Valkey, key: string, program: Program, keys: 
   return answers.flatMap(([name, answer]) => (answer instanceof Error ? [describe(name, answer)] : []));
 }
 
-/** What a process does without when it may not, a sentence each, with what to grant. */
+/** The optional rights that are missing, one sentence per right, with what to grant. The process works without them. */
 export async function findMissed(valkey: Valkey, { evictionPolicy }: ValkeyFacts): Promise<string[]> {
   const clients = await answerOf(valkey.client("LIST") as Promise<unknown>);
   return [
@@ -272,20 +266,20 @@ export async function findMissed(valkey: Valkey, { evictionPolicy }: ValkeyFacts
   ];
 }
 
-/** What a refusal means for whoever has to end it. */
+/** Explain a refusal to the operator who has to resolve it. */
 function describe(command: string, error: Error): string {
   if (refusalOf(error) === "later") return describeRefusal(error.message);
   if (command === TRANSACTION) return "The Valkey user may not run MULTI and EXEC: grant +multi +exec";
   return codeOf(error) === "NOPERM" ? mayNotRun(command) : describeRefusal(error.message);
 }
 
-/** What Valkey answered, for people. */
+/** A readable form of Valkey's error reply. */
 export function describeRefusal(answer: string): string {
   if (answer.startsWith("LOADING ")) return "Valkey is loading";
   return `Valkey refuses: ${answer.replace(/ script: [0-9a-f]{40}.*$/, "").replace(/\.$/, "")}`;
 }
 
-/** A reply, or the error that Valkey answered with. */
+/** A reply, or Valkey's error reply as a value. Throws other errors. */
 async function answerOf<T>(reply: Promise<T>): Promise<T | Error> {
   try {
     return await reply;

@@ -13,6 +13,12 @@ import type { Job, Queue } from "../queue/worker.ts";
  */
 export type Redelivery = "queued" | "pending" | "gone";
 
+const REDELIVERABLE = ["completed", "failed", "delayed"] as const;
+
+/** Whether a job in this state can be redelivered. In any other it waits or is active already, or is gone. */
+export const isRedeliverable = (state: string): state is (typeof REDELIVERABLE)[number] =>
+  (REDELIVERABLE as readonly string[]).includes(state);
+
 /** Which failed jobs to look for; what is left out matches all. */
 export interface FailedFilter {
   /** Failed at or after, epoch ms. */
@@ -36,7 +42,7 @@ export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery
   const job = await queue.getJob(jobId);
   const state = await job?.getState();
   if (job === undefined || state === undefined || state === "unknown") return "gone";
-  if (state !== "completed" && state !== "failed" && state !== "delayed") return "pending";
+  if (!isRedeliverable(state)) return "pending";
   try {
     if (state === "delayed") await job.promote();
     else {

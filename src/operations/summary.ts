@@ -3,7 +3,7 @@
  */
 import { jobData } from "../delivery/contract.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
-import { JOB_STATES, keysOf } from "../queue/layout.ts";
+import { JOB_STATES, keysOf, type ShownState } from "../queue/layout.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import { COMPLETED, FAILED, type Job, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -37,7 +37,7 @@ export interface Failure {
 
 export interface Summary {
   /** Jobs by where they are; `waiting` holds the prioritized ones, too. */
-  readonly counts: Readonly<Record<"waiting" | "active" | "delayed" | "completed" | "failed", number>>;
+  readonly counts: Readonly<Record<ShownState, number>>;
   readonly isPaused: boolean;
   /** Connected workers; undefined when Valkey does not tell. */
   readonly workers: number | undefined;

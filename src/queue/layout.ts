@@ -28,6 +28,9 @@ export const isJobList = (place: JobPlace): place is (typeof JOB_LISTS)[number] 
 /** The states by which BullMQ counts jobs, but for those of flows. */
 export const JOB_STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
 
+/** The states that people see: to them a prioritized job is a waiting one. */
+export type ShownState = Exclude<(typeof JOB_STATES)[number], "prioritized">;
+
 /** The keys of the queue with this prefix that our scripts and commands touch. */
 export const queueKeys = (prefix: string) => ({
   /** List of job ids, next job last. Workers take these first. */
