@@ -71,8 +71,8 @@ describe("send", () => {
         .split("\n")
         .slice(1),
     ).toEqual([
-      "attempt 1  503  … ms  http_503: The endpoint is not available for now",
-      "attempt 2  503  … ms  http_503: The endpoint is not available for now",
+      "attempt 1  503  … ms  http_503: Service unavailable",
+      "attempt 2  503  … ms  http_503: Service unavailable",
       "Failed: HTTP 503 in … ms, no attempts left",
       "",
     ]);
@@ -104,7 +104,7 @@ describe("send", () => {
 
   test("gives up waiting when the time is up, which is no delivery", async () => {
     const { out, code } = await fluxhook([...sending({ "--secret": SECRET }).args, "--delay", "1h", "--wait", "300ms"]);
-    expect(out).toEndWith("Not delivered yet, 300 ms later: the job is delayed.\n");
+    expect(out).toEndWith("Not delivered within 300 ms: the job is delayed.\n");
     expect(code).toBe(1);
   });
 
@@ -114,7 +114,7 @@ describe("send", () => {
     const { args } = sending({ "--secret": SECRET, "--id": "0b9b6d6e-5f5a-4b0e-9f43-7c1f4f1d2a11" });
     expect((await fluxhook([...args, "--wait"])).code).toBe(0);
     const again = await fluxhook([...args, "--wait"]);
-    expect(again.out).toStartWith("An event with this id is there already, as job 0b9b6d6e");
+    expect(again.out).toStartWith("An event with this id already exists as job 0b9b6d6e");
     expect(again.code).toBe(0);
     expect(receiver.requests.length - before).toBe(1);
   });
@@ -158,7 +158,7 @@ describe("send", () => {
   test.each([
     [["--event", "file.creatd"], "fluxhook: file.creatd is not an event type; did you mean file.created?\n"],
     [["--data", "{"], /^fluxhook: --data: expected JSON: /],
-    [["--data", "@nowhere"], "fluxhook: --data: cannot read nowhere: there is no such file\n"],
+    [["--data", "@nowhere"], "fluxhook: --data: cannot read nowhere: no such file\n"],
     [["--delay", "soon"], 'fluxhook: expected --delay to be a duration, as in 30s, 5m or 2h, got "soon"\n'],
     [["--secret-env", "NOWHERE"], "fluxhook: --secret-env: the variable NOWHERE is not set\n"],
   ])("says what is wrong with %p", async (wrong, expected) => {
@@ -224,10 +224,8 @@ describe("attempts", () => {
     const { out, code } = await fluxhook(["attempts", user]);
     const [heading, ...rows] = out.split("\n");
     expect(heading?.split(/ +/)).toEqual(["status", "attempt", "ms", "age", "event", "job", "endpoint", "error"]);
-    expect(rows.find((row) => row.startsWith("500"))).toContain(
-      `${receiver.url("/in")}  http_500: The endpoint failed inside`,
-    );
-    expect(out).toContain("\n\nhttp_500: Look for the exception in its own log.");
+    expect(rows.find((row) => row.startsWith("500"))).toContain(`${receiver.url("/in")}  http_500: Server error`);
+    expect(out).toContain("\n\nhttp_500: Check the endpoint's log for the exception.");
     expect([code, out.includes("hush"), out.includes("\x1b")]).toEqual([0, false, false]);
     const { out: json } = await fluxhook(["attempts", user, "--json"]);
     expect(JSON.parse(json)).toEqual(
@@ -369,7 +367,9 @@ describe("listen", () => {
 
     const saved = join(folder, "1-file.created.http");
     const verified = await fluxhook(["verify", saved, "--secret-env", "SECRET"]);
-    expect(verified.out).toMatch(/^ {2}webhook-signature +passed {2}fits\n {2}x-fluxdrop-signature +passed {2}fits\n/);
+    expect(verified.out).toMatch(
+      /^ {2}webhook-signature +passed {2}matches\n {2}x-fluxdrop-signature +passed {2}matches\n/,
+    );
     expect(verified.out).toEndWith("\nVerified.\n");
     expect(verified.code).toBe(0);
     const wrong = await fluxhook(["verify", saved, "--secret", "wrong", "--json"]);
@@ -393,7 +393,7 @@ describe("listen", () => {
     writeFileSync(join(commandFolder, "body"), `${body}\n`); // an editor's
     const split = await fluxhook(["verify", "--headers", "headers", "--body", "body", "--secret-env", "SECRET"]);
     expect(split.out).toEndWith(
-      "Not verified.\nThe signature fits without the line break at the end of the body: save the body without it.\n",
+      "Not verified.\nThe signature matches without the line break at the end of the body: save the body without it.\n",
     );
   });
 
@@ -444,7 +444,7 @@ describe("listen", () => {
   test("says when it cannot have the port", async () => {
     const { err, code } = await fluxhook(["listen", "--port", String(receiver.port)]);
     expect(err).toBe(
-      `fluxhook: cannot listen on 127.0.0.1:${receiver.port}: another process listens there. --port 0 takes a free one.\n`,
+      `fluxhook: cannot listen on 127.0.0.1:${receiver.port}: another process listens there. Use --port 0 for any free port.\n`,
     );
     expect(code).toBe(1);
   });
@@ -463,7 +463,7 @@ describe("without a Valkey", () => {
   test.each(commands.map((args) => [args]))("%p ends with 69 and says why", async (args) => {
     const VALKEY_URL = `redis://u:${SECRET}@127.0.0.1:1`;
     const { out, err, code } = await fluxhook(args, { env: { VALKEY_URL } });
-    expect(err).toBe("fluxhook: Valkey cannot be used at 127.0.0.1:1: nothing listens there. VALKEY_URL says where.\n");
+    expect(err).toBe("fluxhook: cannot use Valkey at 127.0.0.1:1: nothing listens there. Check VALKEY_URL.\n");
     expect([out, code]).toEqual(["", 69]);
   });
 
@@ -494,143 +494,4 @@ describe("without a Valkey", () => {
     expect([err, code]).toEqual([expect.stringContaining(": no answer."), 69]);
     expect(tookMs).toBeLessThan(5_000); // 2 s, and the start of a process on a busy machine
   });
-});
-
-describe("settings", () => {
-  test("that are wrong are all named: 78", async () => {
-    const { err, code } = await fluxhook(["status"], { env: { WEBHOOK_TIMEOUT: "ten", WEBHOOK_SECRET_KEYS: SECRET } });
-    expect(err).toBe(
-      'fluxhook: expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"\n' +
-        "fluxhook: expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else\n",
-    );
-    expect(code).toBe(78);
-  });
-
-  test("that are misspelt are a warning", async () => {
-    const { err, code } = await fluxhook(["status"], { env: { WEBHOOK_QUEU: "other" } });
-    expect(err).toBe("fluxhook: WEBHOOK_QUEU is not a setting; did you mean WEBHOOK_QUEUE?\n");
-    expect(code).toBe(0);
-  });
-
-  test("do not matter to what needs none", async () => {
-    const wrong = { VALKEY_URL: "nonsense" };
-    expect((await fluxhook(["key"], { env: wrong })).code).toBe(0);
-    expect((await fluxhook(["completion", "bash"], { env: wrong })).code).toBe(0);
-  });
-});
-
-describe("usage", () => {
-  test.each([
-    [["snd"], "fluxhook: unknown command 'snd' (Did you mean send?)\nfluxhook: Try fluxhook --help.\n"],
-    [
-      ["send", "--evnt", "x"],
-      "fluxhook: unknown option '--evnt' (Did you mean --event?)\nfluxhook: Try fluxhook send --help.\n",
-    ],
-    [["send", "--event", "x"], "fluxhook: expected --url, --user\n"],
-    [["attempts"], "fluxhook: missing required argument 'user'\nfluxhook: Try fluxhook attempts --help.\n"],
-    [["status", "now"], /too many arguments/],
-    [
-      ["send", "--event", "file.created", "--url", "http://h/", "--user", "u"],
-      /^fluxhook: expected a secret: --secret-env/,
-    ],
-    [["redeliver"], "fluxhook: expected either ids of jobs, or --failed\n"],
-    [["redeliver", "1", "--failed"], "fluxhook: expected either ids of jobs, or --failed\n"],
-    [["redeliver", "1", "--user", "u"], "fluxhook: --since, --user and --event go with --failed\n"],
-    [["redeliver", "--failed"], /^fluxhook: nobody can be asked here: --yes/],
-    [["redeliver", "--failed", "--yes", "--since", "noon"], /^fluxhook: expected --since to be a duration/],
-    [["verify", "--secret", "s"], /^fluxhook: expected either a file with a raw request/],
-    [["listen", "--port", "99999"], /^fluxhook: expected --port to be a whole number from 0 to 65535/],
-    [["completion", "csh"], 'fluxhook: expected the shell to be one of bash, zsh, fish, got "csh"\n'],
-  ])("%p is 2, and told", async (args, expected) => {
-    const { out, err, code } = await fluxhook(args);
-    expect(err).toMatch(expected);
-    expect([out, code]).toEqual(["", 2]);
-  });
-
-  test("is told to programs as JSON", async () => {
-    const { err, code } = await fluxhook(["send", "--evnt", "x", "--json"]);
-    expect(JSON.parse(err)).toEqual({
-      error: { code: "usage", message: "unknown option '--evnt' (Did you mean --event?)", exit_code: 2 },
-    });
-    expect(code).toBe(2);
-  });
-
-  test("help is enough: every command has examples; the version is the package's", async () => {
-    const { out, code } = await fluxhook(["--help"]);
-    const names = [...out.matchAll(/^ {2}([a-z]+) (?:\[|<)/gm)]
-      .map((match) => match[1] as string)
-      .filter((name) => name !== "help");
-    expect(names).toEqual([
-      "send",
-      "attempts",
-      "status",
-      "redeliver",
-      "recover",
-      "cancel",
-      "forget",
-      "verify",
-      "listen",
-      "seal",
-      "key",
-      "completion",
-    ]);
-    expect(out).toContain("69  Valkey unavailable");
-    for (const name of names) {
-      const help = await fluxhook([name, "--help"]);
-      expect(help.out).toContain(`Usage: fluxhook ${name} `);
-      expect(help.out).toContain(`Examples:\n  $ `);
-      expect([help.err, help.code]).toEqual(["", 0]);
-    }
-    expect(code).toBe(0);
-    const { version } = JSON.parse(readFileSync(join(import.meta.dir, "../package.json"), "utf8"));
-    expect((await fluxhook(["--version"])).out).toBe(`${version}\n`);
-    expect((await fluxhook([])).code).toBe(2);
-  });
-});
-
-describe("completion", () => {
-  test("for bash parses, and completes commands, options and event types", async () => {
-    const { out } = await fluxhook(["completion", "bash"]);
-    const script = join(commandFolder, "completion.bash");
-    writeFileSync(script, out);
-    expect(Bun.spawnSync(["bash", "-n", script]).exitCode).toBe(0);
-    const complete = (words: string[]) =>
-      Bun.spawnSync([
-        "bash",
-        "-c",
-        `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fluxhook; echo "\${COMPREPLY[@]}"`,
-        "bash",
-        script,
-        ...words,
-      ])
-        .stdout.toString()
-        .trim();
-    expect(complete(["fluxhook", "se"])).toBe("send seal");
-    expect(complete(["fluxhook", "redeliver", "--d"])).toBe("--dry-run");
-    expect(complete(["fluxhook", "send", "--event", "org.user"])).toBe("org.userAdded org.userRemoved");
-    expect(complete(["fluxhook", "completion", "z"])).toBe("zsh");
-    expect(complete(["fluxhook", "verify", "--secret-file", script.slice(0, -2)])).toBe(script);
-  });
-
-  test.each(["zsh", "fish"])("for %s names every command and option", async (shell) => {
-    const { out, code } = await fluxhook(["completion", shell]);
-    expect(code).toBe(0);
-    for (const word of ["redeliver", "dry-run", "secret-env", "tolerance", "org.userAdded"])
-      expect(out).toContain(word);
-    if (Bun.which(shell)) {
-      const script = join(commandFolder, `completion.${shell}`);
-      writeFileSync(script, out);
-      expect(Bun.spawnSync([shell, "-n", script]).exitCode).toBe(0);
-    }
-  });
-});
-
-test("colours are for terminals, and not for those who want none", async () => {
-  const coloured = startCommand(["status"], env, { isTerminal: true });
-  await coloured.exited;
-  const { NO_COLOR, ...plainEnv } = { ...env, NO_COLOR: "1" };
-  const plain = startCommand(["status"], { ...plainEnv, NO_COLOR }, { isTerminal: true });
-  await plain.exited;
-  expect(await coloured.until("noeviction")).toContain("\x1b[32mnoeviction\x1b[0m");
-  expect(await plain.until("noeviction")).not.toContain("\x1b[32m");
 });
