@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The command: `bun src/cli.ts`, or `npx fluxhook`. Runs on Node too, as everything it loads does.
+ * The command: `bun src/cli.ts` or `npx fluxhook`. Everything it imports also runs on Node.
  */
 import { readFileSync } from "node:fs";
 import { EXIT } from "./cli/context.ts";
@@ -10,7 +10,7 @@ import { loadConfigFile } from "./settings/config.ts";
 
 loadConfigFile(process);
 const output = watchOutput(process.stdout, ({ code, message }) => {
-  if (code === "EPIPE") process.exit(EXIT.ok); // whoever reads our output has had enough of it, as `head` has
+  if (code === "EPIPE") process.exit(EXIT.ok); // the reader has exited, as `head` does
   const text = formatError(
     "failed",
     EXIT.failed,
@@ -23,17 +23,17 @@ const output = watchOutput(process.stdout, ({ code, message }) => {
 
 const code = await runCommand(process.argv.slice(2), process.env, readVersion());
 await output.finish();
-// Said to the end, and then gone: a connection that still closes is nothing to wait for.
+// Exit once stderr is flushed, without waiting for connections that are still closing.
 process.stderr.write("", () => process.exit(process.exitCode ?? code));
 
-/** From the package's own description: one level up from the source, one or two from what was built. */
+/** The version in our package.json: one level above the source, one or two above the build. */
 function readVersion(): string {
   for (const path of ["../package.json", "../../package.json"]) {
     try {
       const { name, version } = JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
       if (name === "fluxhook") return version;
     } catch {
-      // Not there: the next one.
+      // not there: try the next
     }
   }
   return "unknown";

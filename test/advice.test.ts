@@ -83,7 +83,7 @@ describe("there are words for", () => {
     }
     expect(all).not.toContainEqual(UNKNOWN);
     expect(adviceFor("http_302").todo).toContain("not followed");
-    expect(adviceFor("http_410").todo).toContain("not tried again");
+    expect(adviceFor("http_410").todo).toContain("Not retried");
     expect(adviceFor("http_429").todo).toContain("Retry-After");
     expect(adviceFor("http_418").what).toContain("418");
     expect(adviceFor("http_503").what).not.toBe(adviceFor("http_500").what);
@@ -111,8 +111,8 @@ test("a cause of anything but TLS changes nothing", () => {
 });
 
 test("a timeout names the deadline that is set", () => {
-  expect(adviceFor("timeout").what).toBe("No answer within 10 s");
-  expect(adviceFor("timeout", 2_500).what).toBe("No answer within 2.5 s");
+  expect(adviceFor("timeout").what).toBe("No response within 10 s");
+  expect(adviceFor("timeout", 2_500).what).toBe("No response within 2.5 s");
 });
 
 test.each(["", "constructor", "__proto__", "http_", "http_99", "http_999x", "<script>"])("%j gets none", (code) => {

@@ -94,7 +94,7 @@ test("a dry run counts all that wait, lists some without secrets and queries, an
   expect([states, count, jobs.length]).toEqual([{ waiting: 30, prioritized: 3, delayed: 2 }, 35, 20]);
 });
 
-test("canceled events are kept as failed, and redeliver brings them back; the others keep their order", async () => {
+test("canceled events are kept as failed, and redeliver restores them; the others keep their order", async () => {
   const others = await add(250, "usr_2");
   const theirs = await add(5, "usr_1");
   const more = await add(250, "usr_2");
@@ -115,7 +115,7 @@ test("canceled events are kept as failed, and redeliver brings them back; the ot
   );
 
   const { out } = await fluxhook(["redeliver", "--failed", "--user", "usr_1", "--yes"]);
-  expect(out).toBe("7 queued, 0 pending already, 0 gone.\n");
+  expect(out).toBe("7 queued, 0 already pending, 0 gone.\n");
   expect(await queue.getFailedCount()).toBe(0);
   expect(await queue.getJobCounts("wait", "prioritized")).toEqual({ wait: 1 + 6, prioritized: 1 });
 });
@@ -154,7 +154,7 @@ test("more than are kept as failed are canceled with --remove only", async () =>
   expect(JSON.parse(refused.err).error).toEqual({
     ...{ code: "failed", exit_code: 1 },
     message: expect.stringMatching(
-      /^12000 match, and as failed only 10000 more are kept: --remove .* Nothing was changed\.$/,
+      /^12000 match, but only 10000 more failed events can be kept\. Use --remove .* Nothing was changed\.$/,
     ),
   });
   expect(await client.llen(key("wait"))).toBe(12_001);
@@ -211,8 +211,8 @@ test("jobs of schedulers and flows are left as they are, and told", async () => 
   const before = await queue.getJobCounts();
   const { out, code } = await fluxhook(["cancel", "--user", "usr_1", "--yes"]);
   expect(out).toContain("0 canceled.");
-  expect(out).toContain("1 left: a job scheduler makes them.");
-  expect(out).toContain("1 left: they have a parent or children.");
+  expect(out).toContain("1 not canceled: created by a job scheduler.");
+  expect(out).toContain("1 not canceled: they have a parent or children.");
   expect(code).toBe(1);
   expect(await queue.getJobCounts()).toEqual(before);
   await flow.close();
@@ -250,7 +250,7 @@ test("on a terminal it asks first, and anything but a yes changes nothing", asyn
 
 test.each([
   [[], /expected at least one of --user, --host, --endpoint and --event/],
-  [["--user", "u"], /nobody can be asked here: --yes cancels without asking/],
+  [["--user", "u"], /use --yes to cancel without confirmation/],
   [["--host", "http://a", "--yes"], /expected --host to be a host/],
   [["--endpoint", "ftp://a/", "--yes"], /expected --endpoint to be an http or https URL/],
   [["--event", "file", "--yes"], /expected --event to be one of/],

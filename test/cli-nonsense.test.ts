@@ -204,7 +204,7 @@ test("a moment in the future is taken, with a hint", async () => {
     ["redeliver", "--failed", "--yes", "--since", "2099-01-01"],
     ["redeliver", "--failed", "--yes", "--since", "2024-02-29 08:00"],
   ]);
-  const away = "fluxhook: Valkey cannot be used at 127.0.0.1:1: nothing listens there. VALKEY_URL says where.\n";
+  const away = "fluxhook: cannot use Valkey at 127.0.0.1:1: nothing listens there. Check VALKEY_URL.\n";
   expect([future?.err, future?.code]).toEqual([
     `fluxhook: --since is in the future: nothing has failed since\n${away}`,
     69,
@@ -218,7 +218,7 @@ test.each(["seconds", "a date"])("listen answers with a Retry-After of %s", asyn
     ["listen", "--port", "0", "--status", "503", "--retry-after", value, "--count", "1"],
     {},
   );
-  const [url] = /http:\S+\//.exec(await listening.until("verifying nothing")) as RegExpExecArray;
+  const [url] = /http:\S+\//.exec(await listening.until("without verification")) as RegExpExecArray;
   const response = await fetch(url, { method: "POST", body: "{}" });
   expect([response.status, response.headers.get("retry-after")]).toEqual([503, value]);
   expect(await listening.exited).toBe(0);
@@ -227,7 +227,7 @@ test.each(["seconds", "a date"])("listen answers with a Retry-After of %s", asyn
 test("listen --save makes its directory", async () => {
   const directory = join(folder, "new/below");
   const listening = startCommand(["listen", "--port", "0", "--save", directory, "--count", "1"], {});
-  const [url] = /http:\S+\//.exec(await listening.until("verifying nothing")) as RegExpExecArray;
+  const [url] = /http:\S+\//.exec(await listening.until("without verification")) as RegExpExecArray;
   await fetch(url, { method: "POST", body: "{}" });
   expect(await listening.exited).toBe(0);
   expect(readFileSync(join(directory, "1-request.http"), "utf8")).toEndWith("\r\n\r\n{}");

@@ -116,7 +116,7 @@ describe("a dry run", () => {
       count: 2,
       jobs: [
         expect.objectContaining({ job: id, event: "file.created", user: "usr_1", endpoint: receiver.url("/in") }),
-        expect.objectContaining({ job: "nowhere", user: null, reason: "the job is not kept any more" }),
+        expect.objectContaining({ job: "nowhere", user: null, reason: "the job is no longer kept" }),
       ],
     });
     expect(await stored()).toEqual(before);
@@ -139,7 +139,7 @@ test("a dry run says of each job what it is", async () => {
   const lines = out.trimEnd().split("\n");
   const states = lines.slice(1, -1).map((line) => line.split(/ {2,}/)[1]);
   expect(states).toEqual(["failed", "completed", "delayed", "waiting", "gone"]);
-  expect(lines.at(-1)).toBe("3 would be redelivered, 1 pending already, 1 gone. Nothing was changed.");
+  expect(lines.at(-1)).toBe("3 would be redelivered, 1 already pending, 1 gone. Nothing was changed.");
   const { jobs } = JSON.parse(json.out);
   expect(jobs.map(({ state }: { state: string | null }) => state)).toEqual([...states.slice(0, 4), null]);
   const ISO = expect.stringMatching(/^\d{4}-.*Z$/);
@@ -164,7 +164,7 @@ test("only those of a user, a type and a time go", async () => {
 
   receiver.answer({ status: 204 });
   const { out } = await fluxhook(["redeliver", "--failed", "--user", "usr_1", "--yes"]);
-  expect(out).toBe("1 queued, 0 pending already, 0 gone.\n");
+  expect(out).toBe("1 queued, 0 already pending, 0 gone.\n");
   await delivered(1);
   expect(await queue.getFailedCount()).toBe(2);
 });
@@ -173,7 +173,7 @@ test("named jobs go without asking; 1 when one of them is gone", async () => {
   const ids = await fail(2);
   receiver.answer({ status: 204 });
   const { out, code } = await fluxhook(["redeliver", ...ids, "nowhere"]);
-  expect(out).toBe("2 queued, 0 pending already, 1 gone.\n  nowhere gone\n");
+  expect(out).toBe("2 queued, 0 already pending, 1 gone.\n  nowhere gone\n");
   expect(code).toBe(1);
   await delivered(2);
 });
@@ -186,7 +186,7 @@ describe("on a terminal", () => {
     await command.until("Redeliver 20 failed events? [y/N]");
     command.type("y\r");
     expect(await command.exited).toBe(0);
-    const output = await command.until("20 queued, 0 pending already, 0 gone.");
+    const output = await command.until("20 queued, 0 already pending, 0 gone.");
     expect(output).toContain(`\r[${".".repeat(30)}] 0/20`);
     expect(output).toContain(`\r[${"#".repeat(30)}] 20/20`);
     await delivered(20);

@@ -100,13 +100,13 @@ test("everything of a user goes, counted by kind, and nothing of another whose i
   expect((await mentionsOf(OTHER)).length).toBe(others);
 
   const again = await fluxhook(["forget", USER, "--yes"]);
-  expect([again.out, again.err, again.code]).toEqual([`Nothing is kept of ${USER}.\n`, "", 0]);
+  expect([again.out, again.err, again.code]).toEqual([`Nothing is stored for ${USER}.\n`, "", 0]);
 });
 
 test("a user of whom nothing is kept is no failure", async () => {
   for (const option of ["--dry-run", "--yes"]) {
     const { out, code } = await fluxhook(["forget", "nobody", option]);
-    expect([out, code]).toEqual(["Nothing is kept of nobody.\n", 0]);
+    expect([out, code]).toEqual(["Nothing is stored for nobody.\n", 0]);
   }
 });
 
@@ -116,9 +116,7 @@ test("an active job is left to its worker: the command ends with 1, and with 0 o
   const worker = new Worker("forget", undefined, { connection: client });
   const job = await worker.getNextJob("token");
   const { out, code } = await fluxhook(["forget", USER, "--yes"]);
-  expect(out).toContain(
-    "1 active: a job cannot be removed while its attempt runs. Run this again, until it ends with 0.",
-  );
+  expect(out).toContain("1 active: a job cannot be removed during an attempt. Run this again until it exits with 0.");
   expect(code).toBe(1);
   expect((await queue.getJob(job?.id as string))?.data.userId).toBe(USER);
   await job?.moveToCompleted("done", "token", false);
@@ -186,7 +184,7 @@ test("jobs that nobody can read are told, and left", async () => {
   const [id] = await add(1, USER);
   await client.hset(key(id as string), "data", '{"userId":"usr_4"');
   const { out, code } = await fluxhook(["forget", USER, "--yes"]);
-  expect(out).toContain("1 of anybody cannot be read: nobody knows whose they are. Look in Bull Board.");
+  expect(out).toContain("1 jobs cannot be read, so their user is unknown. Check them in Bull Board.");
   expect(code).toBe(0);
   expect(await client.exists(key(id as string))).toBe(1);
 });
@@ -198,14 +196,14 @@ test("on a terminal it shows what is kept, and erases it after a yes", async () 
   expect(shown).toMatch(/waiting +3 +events/);
   command.type("y\r");
   expect(await command.exited).toBe(0);
-  await command.until("Erased. What is enqueued from now on is delivered.");
+  await command.until("Erased. Events enqueued from now on will be delivered.");
   expect(await mentionsOf(USER)).toEqual([]);
 });
 
 test.each([
   [["forget"], /missing required argument 'user'/],
   [["forget", "a b", "--yes"], /expected the user to be 1 to 128 visible ASCII characters/],
-  [["forget", USER], /nobody can be asked here: --yes erases without asking/],
+  [["forget", USER], /use --yes to erase without confirmation/],
 ])("%p is wrong usage", async (args, expected) => {
   const { err, code, out } = await fluxhook(args);
   expect(err).toMatch(expected);

@@ -199,7 +199,7 @@ test("fluxhook verify knows a body that was written anew, whatever its numbers",
   const saved = parseRequest(writeRequest("/in", head.trimEnd().split(/: |\r\n/), body)) as SavedRequest;
   const spaced = Buffer.from(`${body}`.replaceAll('":', '": '));
   const check = checkRequest({ ...saved, body: spaced }, [SECRET], { nowMs, toleranceMs: 60_000 });
-  expect(check.hint).toContain("The signature fits the body as compact JSON");
+  expect(check.hint).toContain("The signature matches the body as compact JSON");
 });
 
 describe("a number that is no object", () => {

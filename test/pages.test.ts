@@ -70,7 +70,7 @@ describe("a user's page", () => {
     expect(html).toContain(`<title>${userId} · Fluxhook</title>`);
     expect(html).toContain("<h2>share.linked</h2>");
     expect(html).toContain(`<b>127.0.0.1:${receiver.port}</b>/hook`);
-    expect(html).toContain("The endpoint is not available for now.");
+    expect(html).toContain("Service unavailable.");
     expect(html).toContain("check its load and health");
     expect(html).toContain("Failed");
     expect(html).toMatch(/<time datetime="[\d-]+T[\d:.]+Z" title="[\d-]+ [\d:.]+ UTC">/);
@@ -86,7 +86,7 @@ describe("a user's page", () => {
     expect(count(html, 'class="delivery bad"')).toBe(2);
     expect(count(html, 'class="attempt"')).toBe(4);
     expect(count(html, "check its load and health")).toBe(1);
-    expect(html.indexOf(`job ${second.job}`)).toBeLessThan(html.indexOf("The endpoint is not available"));
+    expect(html.indexOf(`job ${second.job}`)).toBeLessThan(html.indexOf("Service unavailable"));
   });
 
   test("says when the next attempt is due", async () => {

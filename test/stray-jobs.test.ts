@@ -78,7 +78,7 @@ test("what a BullMQ 5 client's resume leaves behind is found by status, and reco
   const unanswered = await fluxhook(["recover"]);
   expect([unanswered.code, unanswered.err]).toEqual([
     2,
-    "fluxhook: nobody can be asked here: --yes puts them back without asking, --dry-run lists them\n",
+    "fluxhook: no terminal to ask for confirmation: use --yes to restore them without confirmation, --dry-run to list them\n",
   ]);
   const recovered = await fluxhook(["recover", "--yes", "--json"]);
   expect(JSON.parse(recovered.out)).toMatchObject({ dry_run: false, count: 20 });

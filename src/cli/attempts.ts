@@ -15,7 +15,7 @@ export function addAttempts(program: Command, context: Context): void {
     .command("attempts")
     .description("list a user's last attempts: at most 10, of the last 7 days, newest first")
     .argument("<user>", "the event's userId")
-    .option("--json", "an array, as the board's API answers it")
+    .option("--json", "print the array that the board's API returns")
     .addHelpText(
       "after",
       `
@@ -36,7 +36,7 @@ Examples:
     );
 }
 
-/** A table, and what to do about each error in it. */
+/** A table of attempts, then advice for each error in it. */
 function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeoutMs: number, nowMs: number): void {
   const heading = ["status", "attempt", "ms", "age", "event", "job", "endpoint", "error"];
   terminal.printTable([
@@ -60,12 +60,12 @@ function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeout
   for (const [error, { todo }] of errors) terminal.print(`${error}: ${todo}`);
 }
 
-/** The status, or a dash when there was no response; green, or red. */
+/** The status, or a dash without a response; green when delivered, red otherwise. */
 export function describeStatus(terminal: Terminal, { status_code, success }: Attempt): string {
   return terminal.paint(printable(status_code ?? "-"), success ? "green" : "red");
 }
 
-/** An attempt's error code, with its cause, and what it means; nothing when it was delivered. */
+/** An attempt's error code, its cause and what it means; empty when delivered. */
 export function describeError({ error, cause }: Attempt, timeoutMs: number): string {
   return error === null ? "" : `${printable(nameError(error, cause))}: ${adviceFor(error, timeoutMs, cause).what}`;
 }

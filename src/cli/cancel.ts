@@ -1,5 +1,5 @@
 /**
- * `fluxhook cancel`: end events that wait, by user, host, endpoint or type.
+ * `fluxhook cancel`: cancel pending events by user, host, endpoint or type.
  */
 import type { Command } from "commander";
 import { EVENT_TYPES } from "../delivery/contract.ts";
@@ -41,26 +41,26 @@ interface CancelOptions extends JsonOption {
   readonly yes?: boolean;
 }
 
-const SHOWN = 20; // events listed; all are counted
+const SHOWN = 20; // events listed; the count covers all
 
 export function addCancel(program: Command, context: Context): void {
   program
     .command("cancel")
-    .description("end events that wait: those that match all of what is given")
-    .option("--user <id>", "of this user")
-    .option("--host <host[:port]>", "to this host, as status names it: without a port, the scheme's own")
-    .option("--endpoint <url>", "to this endpoint: whatever its query, unless one is given")
-    .option("--event <type>", "of this type")
-    .option("--remove", "remove them for good, in place of keeping them as failed")
-    .option("--dry-run", "count them, list some, and change nothing")
-    .option("--yes", "do not ask; needed where nobody can be asked")
-    .option("--json", "as a JSON document")
+    .description("cancel pending events that match all given options")
+    .option("--user <id>", "events of this user")
+    .option("--host <host[:port]>", "to this host, as shown by status; the scheme's default port if omitted")
+    .option("--endpoint <url>", "to this endpoint; ignores its query unless given")
+    .option("--event <type>", "events of this type")
+    .option("--remove", "remove them permanently instead of keeping them as failed")
+    .option("--dry-run", "count them, list some, change nothing")
+    .option("--yes", "skip confirmation; required without a terminal")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-Waiting are those that were not tried yet, and those that wait for a retry, a delay or their turn; also while the queue is paused. An
-attempt that runs goes on. What is canceled is kept as failed, "${CANCELED}", for 7 days: redeliver brings it back. As failed
-10,000 events are kept; where more match than have room, nothing is done without --remove.
+Pending events are waiting, prioritized or delayed; the queue may be paused. Attempts in progress are not stopped. Canceled events are
+kept as failed for 7 days with the reason "${CANCELED}", and redeliver restores them. The queue keeps 10,000 failed events; if
+more match than fit, nothing is canceled without --remove.
 
 Examples:
   $ fluxhook cancel --user usr_42 --dry-run
@@ -70,7 +70,7 @@ Examples:
     .action(
       act<CancelOptions>(context, async (terminal, options) => {
         const filter = readFilter(options);
-        requireAnswer(options, "cancels without asking, --dry-run counts what would end");
+        requireAnswer(options, "to cancel without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), (session) => {
           return options.dryRun ? showCensus(terminal, session, filter) : cancel(terminal, session, filter, options);
         });
@@ -103,7 +103,7 @@ function readFilter({ user, host, endpoint, event }: CancelOptions): JobFilter {
   };
 }
 
-/** BullMQ's words, with those of older clients' `paused` list among the waiting. */
+/** Counts by BullMQ state. Jobs in the `paused` list of older clients count as waiting. */
 function statesOf({ lists }: Pick<Census, "lists">) {
   const { wait = 0, paused = 0, prioritized = 0, delayed = 0 } = lists;
   return { waiting: wait + paused, prioritized, delayed };
@@ -114,7 +114,7 @@ function describe(counts: Readonly<Record<string, number>>): string {
   return parts.map(([name, count]) => `${count} ${name}`).join(", ");
 }
 
-/** Count, with a bar where it is seen. */
+/** Count, with a progress bar on a terminal. */
 async function takeCensus(terminal: Terminal, held: Held, filter: JobFilter): Promise<Census> {
   const bar = terminal.progress(await countAll(held, WAITING));
   try {
@@ -155,16 +155,17 @@ async function showCensus(terminal: Terminal, held: Held, filter: JobFilter): Pr
 }
 
 const tellRoom = (count: number, room: number): string =>
-  `${count} match, and as failed only ${room} more are kept: --remove cancels them for good, a narrower filter cancels fewer.`;
+  `${count} match, but only ${room} more failed events can be kept. Use --remove to remove them permanently, or a narrower filter.`;
 
 function tellOthers(terminal: Terminal, active: number, unreadable: number): void {
-  if (active > 0) terminal.print(`${active} active: their attempts go on, and what fails is tried again.`);
+  if (active > 0)
+    terminal.print(`${active} active: attempts in progress are not stopped, and failed ones are retried.`);
   if (unreadable > 0)
-    terminal.print(`${unreadable} cannot be read: nobody knows whose they are. They fail when they are taken.`);
+    terminal.print(`${unreadable} cannot be read, so their user is unknown. They fail when a worker takes them.`);
 }
 
 async function cancel(terminal: Terminal, held: Held, filter: JobFilter, options: CancelOptions): Promise<ExitCode> {
-  // To remove without asking, nobody has to know how many there are.
+  // Removing without confirmation needs no count.
   const census = options.remove && options.yes ? undefined : await takeCensus(terminal, held, filter);
   if (census !== undefined && !options.remove) {
     const room = await readFailedRoom(held);
@@ -192,13 +193,17 @@ function tellEnded(terminal: Terminal, ended: Ended, active: number, isKept: boo
   terminal.printJson({
     ...{ dry_run: false, count, states: statesOf(ended), kept: isKept, active, left, unreadable, done: isDone },
   });
-  const how = isKept ? " Kept as failed: redeliver brings them back." : " Removed.";
+  const how = isKept ? " Kept as failed; redeliver restores them." : " Removed.";
   terminal.print(count > 0 ? `${count} canceled: ${describe(statesOf(ended))}.${how}` : "0 canceled.");
   tellOthers(terminal, active, unreadable);
   if (left.scheduled > 0)
-    terminal.print(`${left.scheduled} left: a job scheduler makes them. Remove it in the backend.`);
-  if (left.flow > 0) terminal.print(`${left.flow} left: they have a parent or children. Remove them in Bull Board.`);
-  if (left.full > 0) terminal.print(`${left.full} left: as failed no more are kept. --remove cancels them for good.`);
-  if (!isDone) terminal.print("More of them keep coming: stop them in the backend, and run this again.");
+    terminal.print(`${left.scheduled} not canceled: created by a job scheduler. Remove the scheduler in the backend.`);
+  if (left.flow > 0)
+    terminal.print(`${left.flow} not canceled: they have a parent or children. Remove them in Bull Board.`);
+  if (left.full > 0)
+    terminal.print(
+      `${left.full} not canceled: no more failed events can be kept. Use --remove to remove them permanently.`,
+    );
+  if (!isDone) terminal.print("More keep arriving: stop them in the backend, then run this again.");
   return isDone && left.scheduled + left.flow + left.full === 0 ? EXIT.ok : EXIT.failed;
 }

@@ -1,5 +1,5 @@
 /**
- * What every command shares: exit codes, errors with one, and a connection that does not hang.
+ * Shared by all commands: exit codes, errors that set one, and a connection that does not hang.
  */
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import type { Queue } from "../queue/worker.ts";
@@ -10,11 +10,11 @@ import { createTerminal, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** How the command ends. The numbers above 2 are those of sysexits.h. */
+/** Exit codes. Those above 2 are from sysexits.h. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, unavailable: 69, settings: 78 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
-/** Something that whoever typed the command can do something about: told in one line, without a stack trace. */
+/** An error that the person running the command can fix: printed without a stack trace. */
 export class CommandError extends Error {
   override readonly name = "CommandError";
   constructor(
@@ -32,24 +32,24 @@ export interface Context {
   exitCode: ExitCode;
 }
 
-/** The option that every command has. */
+/** The option that all commands have. */
 export interface JsonOption {
   readonly json?: boolean;
 }
 
-/** Make the action of a command: arguments first, then its options, as the parser hands them over. */
+/** Adapt a command's function to commander, which passes arguments, then options, then the command. */
 export function act<Options extends JsonOption, Arguments extends unknown[] = []>(
   context: Context,
   run: (terminal: Terminal, options: Options, ...args: Arguments) => Promise<ExitCode> | ExitCode,
 ) {
   return async (...given: unknown[]): Promise<void> => {
-    const options = given.at(-2) as Options; // the last one is the command itself
+    const options = given.at(-2) as Options;
     const args = given.slice(0, -2) as Arguments;
     context.exitCode = await run(createTerminal(options, context.env), options, ...args);
   };
 }
 
-/** Everything there is to ask and to tell Valkey. */
+/** A command's connection and what it reads through it. */
 export interface Session {
   readonly config: Config;
   readonly valkey: Valkey;
@@ -57,7 +57,7 @@ export interface Session {
   readonly log: AttemptLog;
 }
 
-/** The settings, with a warning for each that is misspelt. Throws {@link CommandError} with every problem there is. */
+/** Load the settings; warns about misspelled ones. Throws {@link CommandError} with every problem found. */
 export function readConfig(env: Env, terminal: Terminal): Config {
   const loaded = loadConfig(env);
   if (!loaded.ok) throw new CommandError("settings", loaded.problems.join("\n"));
@@ -66,13 +66,13 @@ export function readConfig(env: Env, terminal: Terminal): Config {
 }
 
 /**
- * Do something with Valkey, and hang up.
+ * Connect to Valkey, run `use`, disconnect.
  *
- * @throws  CommandError `unavailable` when Valkey is not there, within 2 s, or goes away meanwhile; `settings` when it does
- *          not have the database that VALKEY_URL names
+ * @throws  CommandError `unavailable` when Valkey does not answer within 2 s or the connection is lost; `settings` when it does
+ *          not have the database in VALKEY_URL
  */
 export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
-  // Loaded when needed: they take most of the start, and help, completion and usage errors come without.
+  // Imported lazily: they dominate the startup time, and help, completion and usage errors do not need them.
   const [{ openQueue }, { reachValkey }] = await Promise.all([
     import("../queue/worker.ts"),
     import("../valkey/connection.ts"),
@@ -81,21 +81,18 @@ export async function withValkey<T>(config: Config, use: (session: Session) => P
   const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
   if (!reached.ok && reached.isWrongSetting) throw new CommandError("settings", reached.reason);
   if (!reached.ok) {
-    throw new CommandError(
-      "unavailable",
-      `Valkey cannot be used at ${place}: ${reached.reason}. VALKEY_URL says where.`,
-    );
+    throw new CommandError("unavailable", `cannot use Valkey at ${place}: ${reached.reason}. Check VALKEY_URL.`);
   }
   const { valkey } = reached;
   const queue = openQueue(config.queue, valkey);
-  queue.on("error", () => {}); // the command that fails says so
+  queue.on("error", () => {}); // the failing call reports it
   try {
     return await use({ config, valkey, queue, log: createAttemptLog(valkey) });
   } catch (error) {
     if (error instanceof CommandError || valkey.status === "ready") throw error;
     throw new CommandError(
       "unavailable",
-      `Valkey at ${place} went away: what was under way may or may not have happened.`,
+      `lost the connection to Valkey at ${place}: the last operation may or may not have completed.`,
     );
   } finally {
     valkey.disconnect();

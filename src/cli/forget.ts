@@ -1,5 +1,5 @@
 /**
- * `fluxhook forget`: erase what is kept of a user.
+ * `fluxhook forget`: erase a user's data.
  */
 import type { Command } from "commander";
 import { countAll } from "../operations/cancel.ts";
@@ -23,22 +23,21 @@ interface ForgetOptions extends JsonOption {
   readonly yes?: boolean;
 }
 
-const PATIENCE_MS = 2 * 1000; // 2 s beyond the deadline of an attempt that is under way
+const PATIENCE_MS = 2 * 1000; // 2 s beyond the deadline of an attempt in progress
 
 export function addForget(program: Command, context: Context): void {
   program
     .command("forget")
-    .description("erase what is kept of a user: events in every state, and the log of attempts")
+    .description("erase a user's data: events in every state, and the log of attempts")
     .argument("<user>", "the user's id")
-    .option("--dry-run", "count what is kept, and change nothing")
-    .option("--yes", "do not ask; needed where nobody can be asked")
-    .option("--json", "as a JSON document")
+    .option("--dry-run", "count what is stored, change nothing")
+    .option("--yes", "skip confirmation; required without a terminal")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-Events that wait are not delivered any more. An event whose attempt runs is waited for, as long as an attempt may take; where that is
-not enough, the command ends with 1, and is to be run again. What the backend enqueues for this user from then on is delivered and
-kept as always: stop that first.
+Pending events are no longer delivered. The command waits for active events as long as an attempt may take; if they are still active
+then, it exits with 1: run it again. Events enqueued for this user later are delivered and kept as usual, so stop the backend first.
 
 Examples:
   $ fluxhook forget usr_42 --dry-run
@@ -47,14 +46,14 @@ Examples:
     .action(
       act<ForgetOptions, [string]>(context, async (terminal, options, text) => {
         const user = readUser(text);
-        requireAnswer(options, "erases without asking, --dry-run counts what is kept");
+        requireAnswer(options, "to erase without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), async (session) => {
           if (options.yes && !options.dryRun) return await erase(terminal, session, user);
           const holdings = await withBar(terminal, session, (onSeen) => countHoldings(session, user, onSeen));
           if (options.dryRun) return showHoldings(terminal, user, holdings);
           if (sum(holdings) > 0) {
             showKinds(terminal, holdings);
-            if (!(await isWanted(terminal, options, `Erase all of it?`))) return EXIT.failed;
+            if (!(await isWanted(terminal, options, "Erase all of it?"))) return EXIT.failed;
           }
           return await erase(terminal, session, user);
         });
@@ -71,7 +70,7 @@ async function withBar<T>(terminal: Terminal, session: Session, run: (onSeen: (j
   }
 }
 
-/** Numbers by kind, as programs get them. */
+/** Counts by kind, as in the JSON output. */
 function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events }: Holdings) {
   const { wait = 0, paused = 0, prioritized = 0, delayed = 0, completed = 0, failed = 0 } = lists;
   const parents = lists["waiting-children"] ?? 0;
@@ -91,13 +90,13 @@ function sum(holdings: Holdings): number {
 }
 
 const MEANINGS: Readonly<Record<string, string>> = {
-  other: "in none of the queue's lists, or moved meanwhile",
+  other: "in none of the queue's lists, or moved during the search",
   schedulers: "job schedulers",
   attempts: "in the log",
-  backlog: "entries in the line of those that wait",
-  tags: "place in the order between users",
-  events: "entries of the event stream",
-  active: "their attempts run",
+  backlog: "entries in the user's backlog",
+  tags: "entry in the order between users",
+  events: "entries in the event stream",
+  active: "attempts in progress",
 };
 
 function showKinds(terminal: Terminal, holdings: Holdings): void {
@@ -111,7 +110,7 @@ function showHoldings(terminal: Terminal, user: string, holdings: Holdings): Exi
   terminal.printJson({ dry_run: true, user, ...kindsOf(holdings), active, unreadable });
   showKinds(terminal, holdings);
   terminal.print(
-    sum(holdings) === 0 ? `Nothing is kept of ${user}.` : "All of it would be erased. Nothing was changed.",
+    sum(holdings) === 0 ? `Nothing is stored for ${user}.` : "All of it would be erased. Nothing was changed.",
   );
   tellUnreadable(terminal, unreadable);
   return EXIT.ok;
@@ -126,13 +125,13 @@ async function erase(terminal: Terminal, session: Session, user: string): Promis
   tellUnreadable(terminal, unreadable);
   if (active > 0) {
     terminal.print(
-      `${active} active: a job cannot be removed while its attempt runs. Run this again, until it ends with 0.`,
+      `${active} active: a job cannot be removed during an attempt. Run this again until it exits with 0.`,
     );
   } else if (!isDone) {
-    terminal.print(`Events of ${user} are left, or keep coming: stop them in the backend, and run this again.`);
+    terminal.print(`Events of ${user} remain or keep arriving: stop them in the backend, then run this again.`);
   } else {
     terminal.print(
-      sum(erasure) === 0 ? `Nothing is kept of ${user}.` : "Erased. What is enqueued from now on is delivered.",
+      sum(erasure) === 0 ? `Nothing is stored for ${user}.` : "Erased. Events enqueued from now on will be delivered.",
     );
   }
   return isDone ? EXIT.ok : EXIT.failed;
@@ -140,5 +139,5 @@ async function erase(terminal: Terminal, session: Session, user: string): Promis
 
 function tellUnreadable(terminal: Terminal, unreadable: number): void {
   if (unreadable > 0)
-    terminal.print(`${unreadable} of anybody cannot be read: nobody knows whose they are. Look in Bull Board.`);
+    terminal.print(`${unreadable} jobs cannot be read, so their user is unknown. Check them in Bull Board.`);
 }

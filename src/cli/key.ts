@@ -11,13 +11,13 @@ export function addKey(program: Command, context: Context): void {
   program
     .command("key")
     .description("print a new key for WEBHOOK_SECRET_KEYS")
-    .option("--json", "as a JSON document")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
 Examples:
   $ fluxhook key
-  $ WEBHOOK_SECRET_KEYS="$(fluxhook key),$WEBHOOK_SECRET_KEYS"   # a new one in front of the old`,
+  $ WEBHOOK_SECRET_KEYS="$(fluxhook key),$WEBHOOK_SECRET_KEYS"   # new key first`,
     )
     .action(
       act<JsonOption>(context, (terminal) => {
@@ -36,15 +36,15 @@ interface SealOptions extends JsonOption, SecretOptions {
 export function addSeal(program: Command, context: Context): void {
   const command = program
     .command("seal")
-    .description("seal a secret for a user, with the first of WEBHOOK_SECRET_KEYS")
-    .option("--user <id>", "whose events it signs: the sealed secret opens for no other");
+    .description("seal a user's secret with the first of WEBHOOK_SECRET_KEYS")
+    .option("--user <id>", "the user whose events it signs; the sealed secret works for no other");
   addSecretOptions(command);
   command
-    .option("--json", "as a JSON document")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-Reads the secret from stdin unless an option says otherwise.
+Reads the secret from stdin by default.
 
 Examples:
   $ fluxhook seal --user usr_42 < secret.txt

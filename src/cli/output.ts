@@ -1,37 +1,37 @@
 /**
- * Standard output to its end: whether what the command said could be written.
+ * Standard output, tracked until it is flushed or fails.
  */
 
-/** Everything that is written to a stream. */
+/** The writes to a stream. */
 export interface Output {
-  /** Waits until all of it is out, or has failed. Never rejects. */
+  /** Wait until every write has completed or failed. Never rejects. */
   finish(): Promise<void>;
 }
 
 /**
- * Watch all writes to a stream, each by itself: on Bun an empty write at the end is done before those that came earlier.
+ * Track every write to a stream. On Bun, an empty final write completes before earlier writes, so each is tracked.
  *
- * @param onTrouble  told of the first write that failed: `EPIPE` when who read has had enough, as `head` has
+ * @param onError  called for the first write that failed: `EPIPE` when the reader has exited, as `head` does
  */
-export function watchOutput(stream: NodeJS.WriteStream, onTrouble: (error: NodeJS.ErrnoException) => void): Output {
-  const underWay = new Set<Promise<void>>();
-  let isTold = false;
-  const tell = (error: NodeJS.ErrnoException): void => {
-    if (!isTold) onTrouble(error);
-    isTold = true;
+export function watchOutput(stream: NodeJS.WriteStream, onError: (error: NodeJS.ErrnoException) => void): Output {
+  const pending = new Set<Promise<void>>();
+  let hasFailed = false;
+  const fail = (error: NodeJS.ErrnoException): void => {
+    if (!hasFailed) onError(error);
+    hasFailed = true;
   };
   const write = stream.write.bind(stream);
-  stream.on("error", tell);
+  stream.on("error", fail);
   stream.write = (chunk: string | Uint8Array): boolean => {
     const { promise, resolve } = createDone();
-    underWay.add(promise);
+    pending.add(promise);
     return write(chunk, (error) => {
-      if (error) tell(error);
-      underWay.delete(promise);
+      if (error) fail(error);
+      pending.delete(promise);
       resolve();
     });
   };
-  return { finish: async () => void (await Promise.all(underWay)) };
+  return { finish: async () => void (await Promise.all(pending)) };
 }
 
 /** Node 20 has no Promise.withResolvers. */

@@ -1,5 +1,5 @@
 /**
- * The command's tree: its parser, its commands, and how it ends.
+ * The command: its parser, its subcommands and its exit codes.
  */
 import { Command, CommanderError } from "commander";
 import { ContractError } from "../delivery/contract.ts";
@@ -19,15 +19,15 @@ import { addVerify } from "./verify.ts";
 
 const EXIT_CODES = `
 Exit codes:
-  0  done   1  failed   2  wrong usage   69  Valkey unavailable   78  wrong settings
+  0  success   1  failure   2  usage error   69  Valkey unavailable   78  invalid settings
 
 Settings are environment variables: VALKEY_URL, WEBHOOK_QUEUE, WEBHOOK_SECRET_KEYS and the rest of the worker's.
 `;
 
-/** Build the parser with all commands. What it complains about goes to `complain`. */
+/** Build the parser with all commands. Its error messages go to `complain`. */
 export function buildProgram(context: Context, version: string, complain: (text: string) => void): Command {
   const program = new Command("fluxhook")
-    .description("Send events, see what became of them, and deliver them again.")
+    .description("Send events, inspect their delivery, and redeliver them.")
     .version(version)
     .addHelpText("after", EXIT_CODES)
     .exitOverride()
@@ -55,7 +55,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
 /**
  * Run the command.
  *
- * @param args  what stands behind its name
+ * @param args  arguments after the command's name
  * @returns the exit code
  * @throws  never
  */
@@ -89,7 +89,7 @@ export async function runCommand(
   }
 }
 
-/** An error as it is told: to people line by line, to programs as a document. */
+/** Format an error: plain lines, or a JSON document. */
 export function formatError(code: string, exit: ExitCode, message: string, isJson: boolean): string {
   if (isJson) return printableJson(JSON.stringify({ error: { code, message, exit_code: exit } }));
   const lines = message.split("\n");

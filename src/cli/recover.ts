@@ -1,5 +1,5 @@
 /**
- * `fluxhook recover`: find events whose job is in none of the queue's lists, and put them back.
+ * `fluxhook recover`: restore events whose job is in none of the queue's lists.
  */
 import type { Command } from "commander";
 import { findStrays, putBackStrays } from "../queue/stray-jobs.ts";
@@ -13,21 +13,20 @@ interface RecoverOptions extends JsonOption {
   readonly yes?: boolean;
 }
 
-const SHOWN = 20; // jobs listed; all are counted
+const SHOWN = 20; // jobs listed; the count covers all
 
 export function addRecover(program: Command, context: Context): void {
   program
     .command("recover")
-    .description("find events that are in none of the queue's lists, and put them back")
-    .option("--dry-run", "list them, and change nothing")
-    .option("--yes", "do not ask; needed where nobody can be asked")
-    .option("--json", "as a JSON document")
+    .description("restore events that are in none of the queue's lists")
+    .option("--dry-run", "list them, change nothing")
+    .option("--yes", "skip confirmation; required without a terminal")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-A BullMQ 4 or 5 client that pauses or resumes the queue while no worker runs can leave events behind: they are kept, but in no
-list, so nobody delivers them. After an obliterate by such a client, jobs that it should have removed are among them: look at
-the list first.
+A BullMQ 4 or 5 client that pauses or resumes the queue while no worker runs can leave events behind: stored, but in no list, so
+they are never delivered. After such a client's obliterate, they include jobs that it should have removed: check the list first.
 
 Examples:
   $ fluxhook recover --dry-run
@@ -35,7 +34,7 @@ Examples:
     )
     .action(
       act<RecoverOptions>(context, async (terminal, options) => {
-        requireAnswer(options, "puts them back without asking, --dry-run lists them");
+        requireAnswer(options, "to restore them without confirmation, --dry-run to list them");
         return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
           const ids: string[] = [];
           for await (const id of findStrays(queue, valkey)) ids.push(id); // Node 20 has no Array.fromAsync
@@ -44,10 +43,10 @@ Examples:
             terminal.printJson({ dry_run: options.dryRun === true, count: ids.length, jobs: ids });
             return EXIT.ok;
           }
-          if (!(await isWanted(terminal, options, `Put ${ids.length} back on the queue?`))) return EXIT.failed;
+          if (!(await isWanted(terminal, options, `Restore ${ids.length} to the queue?`))) return EXIT.failed;
           const recovered = await putBackStrays(queue, valkey, ids);
           terminal.printJson({ dry_run: false, count: recovered, jobs: ids });
-          terminal.print(`${recovered} put back.`);
+          terminal.print(`${recovered} restored.`);
           return EXIT.ok;
         });
       }),

@@ -1,5 +1,5 @@
 /**
- * What is right and what is wrong about a received request: every check by itself, for whoever debugs a receiver.
+ * Checks a received request step by step, for debugging a receiver.
  */
 import { parseExact } from "../delivery/exact-json.ts";
 import { bareSecret, plainSecretProblem } from "../delivery/secret.ts";
@@ -8,7 +8,7 @@ import { formatAgo, formatExact, formatIn, formatSpan } from "../operations/mome
 import { type VerifyResult, VerifyUsageError, verify as verifyRequest } from "../verify.ts";
 import type { SavedRequest } from "./saved-request.ts";
 
-/** One check: passed, failed, or beside the point. */
+/** One check: passed, failed, or (null) not applicable. */
 export interface Check {
   readonly check: string;
   readonly ok: boolean | null;
@@ -17,10 +17,10 @@ export interface Check {
 
 /** All checks of one request. */
 export interface RequestReport {
-  /** Whether a receiver should take it. */
+  /** Whether a receiver should accept it. */
   readonly ok: boolean;
   readonly checks: readonly Check[];
-  /** What to do about it, when that can be told. */
+  /** What to do about it, if known. */
   readonly hint: string | null;
 }
 
@@ -29,12 +29,12 @@ const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"];
 const EMPTY = { ok: null, detail: "absent" } as const;
 
 /**
- * Check a request against the secrets of its endpoint: the verdict is that of `fluxhook/verify`, the checks say why.
+ * Check a request against its endpoint's secrets. The verdict is that of `fluxhook/verify`; the checks say why.
  *
- * `X-Fluxdrop-Signature` is made with the current secret alone: with an older one it may fail while the other passes. It does
- * not cover the time, so that it counts for nothing by itself.
+ * `X-Fluxdrop-Signature` is made with the current secret only, so with an older one it may fail while the other passes. It
+ * does not cover the timestamp, so it is not enough by itself.
  *
- * @param toleranceMs  how far its time may lie from `nowMs`; Infinity checks no time
+ * @param toleranceMs  maximum distance of the timestamp from `nowMs`; Infinity skips the check
  * @throws  never
  */
 export function checkRequest(
@@ -58,17 +58,17 @@ export function checkRequest(
 }
 
 const UNSIGNED =
-  "Without webhook-id, webhook-timestamp and webhook-signature, nothing says when it was signed: whoever got hold of it can send it " +
-  "again. fluxhook/verify takes it with allowUnsignedTime alone.";
+  "Without webhook-id, webhook-timestamp and webhook-signature, the request could be a replay. " +
+  "fluxhook/verify accepts it only with allowUnsignedTime.";
 
-/** Why the package would refuse it; undefined when it would not. */
+/** Why `fluxhook/verify` rejects it; undefined when it accepts it. */
 function judge({ headers, body }: SavedRequest, secrets: readonly string[], nowMs: number, toleranceMs: number) {
   const times = { nowSeconds: nowMs / 1000, toleranceSeconds: toleranceMs / 1000 };
   try {
     const result: VerifyResult = verifyRequest(body, headers, secrets, times);
     return result.ok ? undefined : result.reason;
   } catch (error) {
-    if (error instanceof VerifyUsageError) return error.code; // no secret that can be one
+    if (error instanceof VerifyUsageError) return error.code; // no usable secret
     throw error;
   }
 }
@@ -77,7 +77,7 @@ function pick(headers: SavedRequest["headers"], names: readonly string[]): Recor
   return Object.fromEntries(names.map((name) => [name, headers[name]]));
 }
 
-/** The signature alone, whatever its time. */
+/** Check the signature, ignoring the timestamp's age. */
 function checkSignature(
   check: string,
   headers: Record<string, string | undefined>,
@@ -86,12 +86,16 @@ function checkSignature(
 ): Check {
   if (headers[check] === undefined) return { check, ...EMPTY };
   const missing = Object.keys(headers).filter((name) => headers[name] === undefined);
-  if (missing.length > 0) return { check, ok: false, detail: `without ${missing.join(" and ")}` };
+  if (missing.length > 0) return { check, ok: false, detail: `missing ${missing.join(" and ")}` };
   const options = { nowSeconds: 0, toleranceSeconds: Number.POSITIVE_INFINITY };
   const fits = secrets.findIndex((secret) => verify(body, headers, secret, options).ok);
   if (fits < 0)
-    return { check, ok: false, detail: `made with another secret, or for another body (${body.length} bytes here)` };
-  return { check, ok: true, detail: secrets.length === 1 ? "fits" : `fits secret ${fits + 1} of ${secrets.length}` };
+    return { check, ok: false, detail: `does not match: another secret, or another body (${body.length} bytes here)` };
+  return {
+    check,
+    ok: true,
+    detail: secrets.length === 1 ? "matches" : `matches secret ${fits + 1} of ${secrets.length}`,
+  };
 }
 
 function checkTime(stated: string | undefined, nowMs: number, toleranceMs: number): Check {
@@ -100,8 +104,7 @@ function checkTime(stated: string | undefined, nowMs: number, toleranceMs: numbe
   if (!/^\d{1,12}$/.test(stated)) return { check, ok: false, detail: "expected Unix time in whole seconds" };
   const ageMs = nowMs - Number(stated) * 1000;
   const detail = `${formatExact(Number(stated) * 1000)}, ${ageMs < 0 ? formatIn(-ageMs) : formatAgo(ageMs)}`;
-  if (toleranceMs === Number.POSITIVE_INFINITY)
-    return { check, ok: true, detail: `${detail}; not held against the clock` };
+  if (toleranceMs === Number.POSITIVE_INFINITY) return { check, ok: true, detail: `${detail}; age not checked` };
   const isFresh = Math.abs(ageMs) <= toleranceMs;
   return { check, ok: isFresh, detail: `${detail}; ${isFresh ? "within" : "more than"} ${formatSpan(toleranceMs)}` };
 }
@@ -115,9 +118,9 @@ function checkBody(headers: SavedRequest["headers"], body: Buffer): Check {
   const standardId = headers["webhook-id"];
   const eventName = headers["x-fluxdrop-event"];
   if (standardId !== undefined && standardId !== id)
-    return { check, ok: false, detail: "its id is not that of webhook-id" };
+    return { check, ok: false, detail: "its id differs from webhook-id" };
   const isOther = eventName !== undefined && eventName !== event;
-  const aside = isOther ? "; X-Fluxdrop-Event, which is not signed, says something else" : "";
+  const aside = isOther ? "; X-Fluxdrop-Event, which is not signed, differs" : "";
   return { check, ok: true, detail: `${event} ${id}, ${body.length} bytes${aside}` };
 }
 
@@ -131,7 +134,7 @@ function parse(body: Buffer): { id: string; event: string } | undefined {
   }
 }
 
-/** The mistakes that are made most: a body that an editor ended with a line, one that was parsed and written anew, a slip in the secret. */
+/** The common mistakes: a newline that an editor added to the body, a body that was reserialized, a typo in the secret. */
 function explain({ headers, body }: SavedRequest, secrets: readonly string[]): string | null {
   const fits = (candidate: Buffer, candidates: readonly string[]) =>
     [STANDARD, FLUXDROP].some(
@@ -139,17 +142,17 @@ function explain({ headers, body }: SavedRequest, secrets: readonly string[]): s
     );
   const ended = body.toString("latin1").replace(/\r?\n$/, "");
   if (ended.length < body.length && fits(Buffer.from(ended, "latin1"), secrets)) {
-    return "The signature fits without the line break at the end of the body: save the body without it.";
+    return "The signature matches without the line break at the end of the body: save the body without it.";
   }
   if (fits(body, secrets.map(bareSecret))) {
-    return "The signature fits without what stands around the secret: blanks, line breaks, quotes, a byte order mark, or v1, in front.";
+    return "The signature matches without the characters around the secret: spaces, line breaks, quotes, a byte order mark or a v1, prefix.";
   }
   const compact = recompact(body);
   if (compact !== undefined && fits(compact, secrets)) {
-    return "The signature fits the body as compact JSON: it was parsed and written anew on its way. Keep the raw bytes.";
+    return "The signature matches the body as compact JSON: it was parsed and reserialized. Keep the raw bytes.";
   }
   const problem = secrets.map(plainSecretProblem).find((found) => found !== undefined);
-  return problem === undefined ? null : `Fluxhook signs with no such secret: ${problem}.`;
+  return problem === undefined ? null : `Not a secret that Fluxhook signs with: ${problem}.`;
 }
 
 function recompact(body: Buffer): Buffer | undefined {

@@ -1,19 +1,19 @@
 /**
- * A request in a file: as curl, a proxy or `fluxhook listen --save` writes it. Bytes in, headers and body out.
+ * A request saved to a file, as by curl, a proxy or `fluxhook listen --save`.
  */
 
-/** A received request, for the checks of a signature. */
+/** A received request, for checking its signature. */
 export interface SavedRequest {
-  /** Lower-case names; of several with one name, the first. */
+  /** Lowercase names; the first of repeated headers. */
   readonly headers: Readonly<Record<string, string>>;
   /** As received, byte for byte. */
   readonly body: Buffer;
 }
 
 /**
- * Split a raw request: a request line or none, headers, an empty line, the body. Lines end with CRLF or LF.
+ * Split a raw request: an optional request line, headers, an empty line, the body. Lines end with CRLF or LF.
  *
- * @returns undefined when there is no empty line, or a line before it that is no header
+ * @returns undefined without an empty line, or when a line before it is not a header
  */
 export function parseRequest(bytes: Buffer): SavedRequest | undefined {
   const end = ["\r\n\r\n", "\n\n"]
@@ -26,7 +26,7 @@ export function parseRequest(bytes: Buffer): SavedRequest | undefined {
 }
 
 /**
- * Read headers: `Name: value` a line, after a request line or none; or a JSON object.
+ * Read headers: one `Name: value` per line after an optional request line, or a JSON object.
  *
  * @returns undefined when it is neither
  */
@@ -58,7 +58,7 @@ function parseObject(text: string): object | undefined {
   }
 }
 
-/** Write a request so that {@link parseRequest} reads it again. */
+/** Write a request in the format of {@link parseRequest}. */
 export function writeRequest(target: string, rawHeaders: readonly string[], body: Buffer): Buffer {
   const lines = [`POST ${target} HTTP/1.1`];
   for (let i = 0; i < rawHeaders.length; i += 2) lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);

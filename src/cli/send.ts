@@ -1,5 +1,5 @@
 /**
- * `fluxhook send`: put an event on the queue, and see what becomes of it.
+ * `fluxhook send`: enqueue an event, and optionally wait for its delivery.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
@@ -32,8 +32,8 @@ import {
 import { printable, type Terminal } from "./terminal.ts";
 
 const DEFAULT_WAIT = "30s";
-const LOOK_MS = 200; // between two looks at a job
-const ANY_ID = "00000000-0000-4000-8000-000000000000"; // for the check: as long as any other
+const POLL_MS = 200;
+const ANY_ID = "00000000-0000-4000-8000-000000000000"; // placeholder for checking the body size
 
 interface SendOptions extends JsonOption, SecretOptions {
   readonly event: string;
@@ -48,21 +48,21 @@ interface SendOptions extends JsonOption, SecretOptions {
 export function addSend(program: Command, context: Context): void {
   const command = program
     .command("send")
-    .description("put an event on the queue")
+    .description("enqueue an event")
     .option("--event <type>", `one of ${EVENT_TYPES.join(", ")}`)
     .option("--url <url>", "the endpoint's http or https URL")
-    .option("--user <id>", "whose log its attempts go to");
+    .option("--user <id>", "the user whose log gets its attempts");
   addSecretOptions(command);
   command
     .option("--data <json>", "the event's data: a JSON object, @file, or - for stdin", "{}")
-    .option("--id <uuid>", "the event's id: twice the same is one delivery, while its job is kept")
-    .option("--delay <duration>", "do not deliver it before, as in 5m")
-    .option("--wait [duration]", `wait for the outcome, ${DEFAULT_WAIT} unless said: 1 when it was not delivered`)
-    .option("--json", "as a JSON document")
+    .option("--id <uuid>", "the event's id; the same id again is not delivered twice while its job is kept")
+    .option("--delay <duration>", "deliver it this much later, as in 5m")
+    .option("--wait [duration]", `wait for the outcome, by default ${DEFAULT_WAIT}; exits with 1 if not delivered`)
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-Checks the event as the worker does before it queues anything.
+Validates the event as the worker does before enqueueing it.
 
 Examples:
   $ fluxhook send --event file.created --url https://example.com/webhooks --user usr_42 --secret-env SECRET
@@ -82,19 +82,19 @@ Examples:
         return await withValkey(config, async (session) => {
           const { job, status } = await enqueue(session, options.event, data, delay);
           const when = delay > 0 ? `, in ${options.delay}` : "";
-          const instead = status === "failed" ? ", in place of one that failed" : "";
+          const instead = status === "failed" ? ", replacing one that failed" : "";
           terminal.print(
             status === "known"
-              ? `An event with this id is there already, as job ${job.id}: nothing was queued.`
+              ? `An event with this id already exists as job ${job.id}: nothing was queued.`
               : `Queued ${options.event} for ${data.userId} as job ${job.id}${when}${instead}.`,
           );
-          const told = { job: job.id, event: options.event, user: data.userId, status };
+          const queued = { job: job.id, event: options.event, user: data.userId, status };
           if (waitMs === undefined) {
-            terminal.printJson({ ...told, state: await job.getState() });
+            terminal.printJson({ ...queued, state: await job.getState() });
             return EXIT.ok;
           }
           const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
-          terminal.printJson({ ...told, state, attempts });
+          terminal.printJson({ ...queued, state, attempts });
           return state === "delivered" ? EXIT.ok : EXIT.failed;
         });
       }),
@@ -131,7 +131,7 @@ function readData(text: string): unknown {
   }
 }
 
-/** What the worker would say. A sealed secret that only the worker can open is left to it. */
+/** Validate as the worker does, except for sealed secrets when there is no key to open them. */
 function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys }: ContractOptions): void {
   const meant = (EVENT_TYPES as readonly string[]).includes(event) ? undefined : nearest(event, EVENT_TYPES);
   if (meant !== undefined) throw new CommandError("usage", `${event} is not an event type; did you mean ${meant}?`);
@@ -142,19 +142,19 @@ function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys 
   parseEvent({ name: event, data: checked, timestamp: Date.now(), queueName: "" }, { maxBodyBytes, secretKeys });
 }
 
-/** Tell each attempt of a job as it ends, until the last one, or until the time is up. */
+/** Print each attempt of a job as it ends, until the job is finished or the time is up. */
 async function watch({ queue, log, config }: Session, job: Job, userId: string, waitMs: number, terminal: Terminal) {
   const giveUpAt = Date.now() + waitMs;
-  const told = new Set<string>();
+  const printed = new Set<string>();
   for (;;) {
     const state = await job.getState();
     const attempts = (await log.list(userId, Date.now())).filter((attempt) => attempt.job === job.id).reverse();
-    for (const attempt of attempts.filter(({ delivery }) => !told.has(delivery))) {
-      told.add(attempt.delivery);
+    for (const attempt of attempts.filter(({ delivery }) => !printed.has(delivery))) {
+      printed.add(attempt.delivery);
       terminal.print(describeAttempt(terminal, attempt, config.timeoutMs));
     }
     const last = attempts.at(-1);
-    // A finished job may be gone before we look: then its log has the outcome.
+    // A finished job may already be removed; then the log has the outcome.
     const isOver = state === "completed" || state === "failed" || state === "unknown";
     if (isOver) {
       const isDelivered = state === "completed" || (state === "unknown" && last?.success === true);
@@ -163,10 +163,10 @@ async function watch({ queue, log, config }: Session, job: Job, userId: string, 
       return { state: isDelivered ? "delivered" : "failed", attempts };
     }
     if (Date.now() >= giveUpAt) {
-      terminal.print(`Not delivered yet, ${formatDuration(waitMs)} later: the job is ${state}.`);
+      terminal.print(`Not delivered within ${formatDuration(waitMs)}: the job is ${state}.`);
       return { state, attempts };
     }
-    await pause(LOOK_MS);
+    await pause(POLL_MS);
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * `fluxhook completion`: scripts for shells, made from the command's own tree.
+ * `fluxhook completion`: shell completion scripts, generated from the command tree.
  */
 import type { Command } from "commander";
 import { EVENT_TYPES } from "../delivery/contract.ts";
@@ -13,7 +13,7 @@ export function addCompletion(program: Command, context: Context): void {
     .command("completion")
     .description("print a completion script for a shell")
     .argument("<shell>", SHELLS.join(", "))
-    .option("--json", "as a JSON document")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
@@ -39,7 +39,7 @@ Examples:
 interface Entry {
   readonly name: string;
   readonly description: string;
-  /** What may follow: words, a path, or nothing that can be known. */
+  /** Possible values: words, a path, or undefined when unknown. */
   readonly values?: readonly string[] | "path";
   readonly takesValue?: boolean;
 }

@@ -1,5 +1,5 @@
 /**
- * `fluxhook status`: the queue, its workers and its Valkey at a glance.
+ * `fluxhook status`: the state of the queue, its workers and Valkey.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
@@ -12,20 +12,20 @@ import { describePersistence, UNTOLD } from "../valkey/facts.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-const SECOND_LOOK_MS = 1000; // 1 s: a job that comes back for a retry is old, but waits for a moment only
-const FEW_KEYS = 100_000; // counted here and now, within a second; in more than that the workers count now and then
+const SECOND_LOOK_MS = 1000; // 1 s: a job that returns for a retry is old but waits only a moment
+const MAX_KEYS = 100_000; // counted here within a second; in larger databases use the workers' last count
 const MEBIBYTE = 1024 * 1024;
 
 export function addStatus(program: Command, context: Context): void {
   program
     .command("status")
-    .description("show the queue, its workers and its Valkey; 1 when something is wrong")
-    .option("--json", "as a JSON document")
+    .description("show the queue, its workers and Valkey; exits with 1 if there is a problem")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
-Wrong is: no worker, a paused queue, an event that has waited for a worker for more than a minute, events that are in none of the
-queue's lists, a Valkey that may evict keys or is a replica.
+Problems are: no worker, a paused queue, an event waiting for a worker for more than a minute, events in none of the queue's lists,
+a Valkey that may evict keys or is a replica.
 
 Examples:
   $ fluxhook status
@@ -54,7 +54,7 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
     import("../queue/stray-jobs.ts"),
   ]);
   const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
-  const strays = (await valkey.dbsize()) <= FEW_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);
+  const strays = (await valkey.dbsize()) <= MAX_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
   const found = judgeQueue({ ...summary, strays: strays ?? 0 });
   const isLate = found.some(({ kind }) => kind === "late") && (await isStillLate(queue));
@@ -77,14 +77,14 @@ async function readStatus({ queue, valkey }: Session, nowMs: number) {
   };
 }
 
-/** Looks again a second later: an old job that came back for a retry would have been taken by then. */
+/** Check again a second later: by then a worker has taken an old job that returned for a retry. */
 async function isStillLate(queue: Queue): Promise<boolean> {
   await pause(SECOND_LOOK_MS);
   const [next] = await queue.getJobs(["waiting"], 0, 0, true);
   return next !== undefined && Date.now() - next.timestamp > LATE_MS;
 }
 
-/** `at_least`: the queue keeps the newest only, so there may have been more. */
+/** `at_least`: the queue keeps only the newest jobs, so there may have been more. */
 function describeTally({ count, isLeast }: Tally) {
   return { count, at_least: isLeast };
 }
@@ -108,13 +108,11 @@ function printStatus(terminal: Terminal, status: Status): void {
     ["queue", `${status.queue}${status.paused ? terminal.paint(" (paused)", "red") : ""}`],
     ["waiting", `${depth.waiting}${oldest}`],
     ["active", `${depth.active}`],
-    ["delayed", `${depth.delayed}  for a retry, their endpoint's turn, or as asked`],
-    ["kept", `${depth.completed} delivered, ${depth.failed} failed`],
-    [
-      "lately",
-      `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed in the last ${lately.minutes} min`,
-    ],
-    ["workers", workers === null ? "unknown: this Valkey does not tell" : good(workers > 0, String(workers))],
+    ["delayed", `${depth.delayed}`],
+    ["completed", `${depth.completed}`],
+    ["failed", `${depth.failed}`],
+    [`last ${lately.minutes} min`, `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed`],
+    ["workers", workers === null ? UNTOLD : good(workers > 0, String(workers))],
     ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.map(printable).join(", "), "yellow")],
     ["Valkey", `${printable(valkey.server)}, ${good(valkey.role === "primary", valkey.role)}`],
     ["eviction", good(valkey.eviction === "noeviction", printable(valkey.eviction))],

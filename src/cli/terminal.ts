@@ -1,5 +1,5 @@
 /**
- * What the command says, and how: for people, or as JSON for programs. Results go to stdout, all else to stderr.
+ * The command's output: text, or JSON for programs. Results go to stdout, everything else to stderr.
  */
 import { createInterface } from "node:readline/promises";
 import { printable, printableJson } from "../runtime/printable.ts";
@@ -7,39 +7,39 @@ import { printable, printableJson } from "../runtime/printable.ts";
 export { printable } from "../runtime/printable.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
-type Colour = "red" | "green" | "yellow" | "dim" | "bold";
+type Color = "red" | "green" | "yellow" | "dim" | "bold";
 
-const CODES: Readonly<Record<Colour, number>> = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33 };
+const CODES: Readonly<Record<Color, number>> = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33 };
 const BAR_WIDTH = 30; // characters
 
 export interface Terminal {
-  /** One JSON document a line instead of text. */
+  /** Print one JSON document per line instead of text. */
   readonly isJson: boolean;
-  /** Whether somebody is there who can be asked. */
+  /** Whether the user can be asked for confirmation. */
   readonly isInteractive: boolean;
-  /** Columns, when it is a terminal that shows stdout. */
+  /** Width in columns when stdout is a terminal. */
   readonly columns: number | undefined;
-  /** A line for people; nothing with `--json`. What is in it from others does nothing to the terminal: it is escaped. */
+  /** Print a line; nothing with `--json`. Control characters in it are escaped. */
   print(line?: string): void;
-  /** A document for programs; nothing without `--json`. */
+  /** Print a JSON document; nothing without `--json`. */
   printJson(document: unknown): void;
-  /** A remark on stderr. */
+  /** Print a warning on stderr. */
   warn(text: string): void;
-  /** The same text, in colour where that is seen. */
-  paint(text: string, ...colours: Colour[]): string;
-  /** Rows with their columns below each other; the first row is the heading. */
+  /** The text in color, if the terminal supports it. */
+  paint(text: string, ...colors: Color[]): string;
+  /** Print rows with aligned columns; the first row is the heading. */
   printTable(rows: readonly (readonly string[])[]): void;
-  /** Draw how far it has come, where that is seen; `step` is one more, or so many; `done` takes it away. */
+  /** Draw a progress bar on a terminal; `step` advances it by `count` (1), `done` removes it. */
   progress(total: number): { step(count?: number): void; done(): void };
-  /** Ask for a yes. */
+  /** Ask a yes/no question; no by default. */
   confirm(question: string): Promise<boolean>;
 }
 
 export function createTerminal({ json: isJson = false }: { json?: boolean | undefined }, env: Env): Terminal {
   const { stdin, stdout, stderr } = process;
-  const hasColours = stdout.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
+  const hasColors = stdout.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
   const print = (line = "") => {
-    if (!isJson) stdout.write(`${withoutSurprises(line, hasColours)}\n`);
+    if (!isJson) stdout.write(`${escapeForeign(line, hasColors)}\n`);
   };
   return {
     isJson,
@@ -52,9 +52,9 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
     warn(text) {
       stderr.write(isJson ? `${printableJson(JSON.stringify({ warning: text }))}\n` : `fluxhook: ${printable(text)}\n`);
     },
-    paint(text, ...colours) {
-      if (!hasColours || isJson) return text;
-      return colours.reduce((painted, colour) => `\x1b[${CODES[colour]}m${painted}\x1b[0m`, text);
+    paint(text, ...colors) {
+      if (!hasColors || isJson) return text;
+      return colors.reduce((painted, color) => `\x1b[${CODES[color]}m${painted}\x1b[0m`, text);
     },
     printTable(rows) {
       for (const line of alignColumns(rows)) print(line);
@@ -69,7 +69,7 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
       draw();
       return {
         step(more = 1) {
-          count = Math.min(total, count + more); // what is counted may have grown since
+          count = Math.min(total, count + more); // the total may have grown since it was counted
           draw();
         },
         done: () => void stderr.write("\r\x1b[K"),
@@ -84,10 +84,10 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
   };
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they take no room
+// biome-ignore lint/suspicious/noControlCharactersInRegex: color codes have no width
 const ESCAPES = /\x1b\[\d+m/g;
 
-/** Pad every column but the last to its widest cell; colours take no room. */
+/** Pad every column but the last to its widest cell; color codes have no width. */
 export function alignColumns(rows: readonly (readonly string[])[]): string[] {
   const widthOf = (cell: string) => cell.replace(ESCAPES, "").length;
   const widths = rows.reduce<number[]>(
@@ -104,8 +104,8 @@ export function alignColumns(rows: readonly (readonly string[])[]): string[] {
 
 const OWN_COLOURS = new RegExp(`(\\n|\\x1b\\[(?:0|${Object.values(CODES).join("|")})m)`);
 
-/** A text in which only our own colours and line breaks act: a command that forgets to escape a name prints it escaped all the same. */
-function withoutSurprises(text: string, hasColours: boolean): string {
-  const parts = text.split(hasColours ? OWN_COLOURS : /(\n)/);
+/** Escape everything but our own colors and line breaks, in case a command forgets to escape a name. */
+function escapeForeign(text: string, hasColors: boolean): string {
+  const parts = text.split(hasColors ? OWN_COLOURS : /(\n)/);
   return parts.map((part, index) => (index % 2 === 1 ? part : printable(part))).join("");
 }

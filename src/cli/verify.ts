@@ -1,5 +1,5 @@
 /**
- * `fluxhook verify`: check a saved request, and say which check failed.
+ * `fluxhook verify`: check a saved request and report which check failed.
  */
 import type { Command } from "commander";
 import { act, CommandError, type Context, EXIT, type JsonOption } from "./context.ts";
@@ -17,14 +17,14 @@ interface VerifyOptions extends JsonOption, SecretOptions {
 export function addVerify(program: Command, context: Context): void {
   const command = program
     .command("verify")
-    .description("check the signatures of a saved request; 1 when it should not be taken")
-    .argument("[request]", "file with a raw request: headers, an empty line, the body; - is stdin")
-    .option("--headers <path>", "instead: a file with its headers, one a line or as a JSON object")
-    .option("--body <path>", "and one with its body, byte for byte");
+    .description("check the signatures of a saved request; exits with 1 if it should be rejected")
+    .argument("[request]", "file with a raw request: headers, an empty line, the body; - for stdin")
+    .option("--headers <path>", "instead: a file with the headers, one per line or as a JSON object")
+    .option("--body <path>", "and a file with the exact body");
   addSecretOptions(command);
   command
-    .option("--tolerance <duration>", "how old or how far ahead it may be; off does not look", "5m")
-    .option("--json", "as a JSON document")
+    .option("--tolerance <duration>", "maximum age, or distance into the future; off skips the check", "5m")
+    .option("--json", "print JSON")
     .addHelpText(
       "after",
       `
@@ -54,15 +54,15 @@ function readRequest(path: string | undefined, options: VerifyOptions): SavedReq
   if (path !== undefined) {
     const request = parseRequest(readInput(path, "request"));
     if (request !== undefined) return request;
-    throw new CommandError("usage", "expected a raw request: headers, one a line, then an empty line, then the body");
+    throw new CommandError("usage", "expected a raw request: one header per line, an empty line, the body");
   }
   const headers = parseHeaders(readInput(options.headers as string, "--headers").toString("latin1"));
   if (headers === undefined)
-    throw new CommandError("usage", "--headers: expected Name: value a line, or a JSON object");
+    throw new CommandError("usage", "--headers: expected one Name: value per line, or a JSON object");
   return { headers, body: readInput(options.body as string, "--body") };
 }
 
-/** A line per check, the verdict, and a hint if there is one. */
+/** Print one line per check, the verdict, and a hint if there is one. */
 export function printReport(terminal: Terminal, { ok, checks, hint }: RequestReport): void {
   const marks = new Map([
     [true, terminal.paint("passed", "green")],

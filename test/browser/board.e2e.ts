@@ -51,8 +51,8 @@ test("an operator logs in, finds a failed event, reads why, redelivers it, and r
   await search(page, "usr_journey");
   expect(page.url()).toBe(`${site.origin}/users/usr_journey`);
   const card = cardOf(page, "share.linked");
-  await card.getByText("The endpoint is not available for now.").first().waitFor();
-  expect(await card.textContent()).toContain("look at its load and health");
+  await card.getByText("Service unavailable.").first().waitFor();
+  expect(await card.textContent()).toContain("check its load and health");
   expect(await card.textContent()).toContain("Failed");
   expect(await page.content()).not.toContain("token-of-the-customer");
 
@@ -169,7 +169,7 @@ test("the overview names the host of an open circuit, and the latest failures", 
   await page.goto("/");
   await page.locator(".hosts code").getByText(`127.0.0.1:${site.receiver.port}`).waitFor();
   await page.locator(".failures").getByRole("link", { name: "usr_silent" }).first().click();
-  await page.getByText("The endpoint hung up before it answered.").first().waitFor();
+  await page.getByText("Connection closed before a response.").first().waitFor();
   expect(complaints).toEqual([]);
   await close();
 });
