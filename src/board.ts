@@ -1,5 +1,5 @@
 /**
- * The board: `bun src/board.ts`, one is enough. Wiring only.
+ * The board: `bun src/board.ts`. One process is enough. Wiring only.
  */
 import { createBoardApp } from "./board/app.ts";
 import { createBoardMetrics } from "./monitoring/metrics.ts";
@@ -13,18 +13,18 @@ import { exitWithoutDatabase, loadConfigOrAnswer } from "./settings/check.ts";
 import { findMisspelt } from "./settings/config.ts";
 import { connectValkey } from "./valkey/connection.ts";
 
-const LAST_ANSWERS_MS = 1000; // 1 s for requests under way; idle connections would keep us for ever
+const LAST_RESPONSES_MS = 1000; // 1 s for requests in progress; idle keep-alive connections would never end
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "board",
-  purpose: "The board: Bull Board, the attempts of users, health and metrics. One is enough.",
+  purpose: "The board: Bull Board, users' attempts, health and metrics. One process is enough.",
 });
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
 exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
-queue.on("error", () => {}); // the connection reports it
+queue.on("error", () => {}); // logged by the connection
 const registry = createBoardMetrics(queue, valkey);
 const endWatch = watchPausedList({ ...config, logger });
 
@@ -34,10 +34,10 @@ const server = serve(app.fetch, { host: config.boardHost, port: config.boardPort
 onSignals(
   async (signal) => {
     logger.info({ signal }, "board.stopping");
-    await within(LAST_ANSWERS_MS, server.stop(), undefined);
+    await within(LAST_RESPONSES_MS, server.stop(), undefined);
     await server.stop(true);
     endWatch();
-    valkey.disconnect(); // not quit: that would wait while Valkey is away
+    valkey.disconnect(); // quit would hang while Valkey is away
     await flush();
     return 0;
   },

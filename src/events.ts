@@ -1,9 +1,9 @@
 /**
- * The events: their types, and how they look to the backend that enqueues them and to the customer who receives them.
- * Imports nothing.
+ * Event types, and the shape of events for the backend that enqueues them and for the customer who receives them. Imports
+ * nothing.
  */
 
-/** Every event type there is. A job's name is one of these. */
+/** All event types. A job's name is one of these. */
 export const EVENT_TYPES = [
   "file.created",
   "file.deleted",
@@ -20,8 +20,8 @@ export const EVENT_TYPES = [
 export type EventType = (typeof EVENT_TYPES)[number];
 
 /**
- * What an event of a type carries as its `data`. Empty here: a backend or a receiver says what it knows, by declaration
- * merging, and both ends of the queue are held to it. A type that is not in it carries any JSON object.
+ * The `data` of each event type. Empty by default: a backend or receiver declares its own types by declaration merging.
+ * Event types that are not declared carry any JSON object.
  *
  * ```ts
  * declare module "fluxhook/events" {
@@ -31,26 +31,26 @@ export type EventType = (typeof EVENT_TYPES)[number];
  * }
  * ```
  */
-// biome-ignore lint/suspicious/noEmptyInterface: there to be merged with
+// biome-ignore lint/suspicious/noEmptyInterface: for declaration merging
 export interface EventData {}
 
-/** The data of an event type, where {@link EventData} says nothing: `Otherwise`. */
+/** The data of an event type; `Otherwise` when {@link EventData} does not declare it. */
 export type DataOf<T extends EventType, Otherwise = object> = T extends keyof EventData ? EventData[T] : Otherwise;
 
 /** An event of one type, as a backend enqueues it. */
 export interface NewEventOf<T extends EventType> {
   readonly event: T;
-  /** Whose log the attempts go to; 1 to 128 visible ASCII characters. */
+  /** The user whose log gets the attempts; 1 to 128 visible ASCII characters. */
   readonly userId: string;
   readonly endpoint: {
     /** http or https, without user name and password. */
     readonly url: string;
-    /** One, or several while the customer rotates: current first, 10 at the most. */
+    /** One secret, or several during rotation: current first, at most 10. */
     readonly secret: string | readonly string[];
   };
   /** The event's own data: any JSON object. */
   readonly data: DataOf<T>;
-  /** A UUID: the payload's `id`, and what makes enqueueing it again harmless. Made up when it is missing. */
+  /** A UUID, the payload's `id`. Enqueueing the same id again is harmless. Generated when missing. */
   readonly id?: string | undefined;
 }
 
@@ -67,5 +67,5 @@ export interface PayloadOf<T extends EventType> {
   readonly data: DataOf<T, Readonly<Record<string, unknown>>>;
 }
 
-/** The body of a request, to be told apart by `event`. */
+/** The body of a request; discriminated by `event`. */
 export type WebhookPayload = { [T in EventType]: PayloadOf<T> }[EventType];

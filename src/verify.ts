@@ -1,5 +1,5 @@
 /**
- * What a customer needs to check a request: `fluxhook/verify`. Runs wherever `node:crypto` does; depends on nothing else.
+ * `fluxhook/verify`: lets a customer's server verify requests. Depends only on `node:crypto`.
  */
 
 import { isSecret, type Verification, verify as verifySignature } from "./delivery/signature.ts";
@@ -7,23 +7,23 @@ import type { WebhookPayload } from "./events.ts";
 
 export type * from "./events.ts";
 
-/** Headers as Node, Express, Fetch, Hono or a gateway hand them over; in a record or a Map, names in any case. */
+/** Headers as passed by Node, Express, Fetch, Hono or a gateway; in a record or a Map, names in any case. */
 export type ReceivedHeaders =
   | { get(name: string): string | null | undefined }
   | ReadonlyMap<string, string | readonly string[] | undefined>
   | Readonly<Record<string, string | readonly string[] | undefined>>;
 
-/** The endpoint's secret, or several while rotating: any of them will do. What is undefined or empty is left out. */
+/** The endpoint's secret, or several during rotation: any may match. Undefined and empty ones are ignored. */
 export type Secrets = string | null | undefined | readonly (string | null | undefined)[];
 
 export interface VerifyOptions {
-  /** How far the time of the attempt may lie from now, either way; 300 by default. */
+  /** Maximum distance of the timestamp from now, in the past or future; 300 by default. */
   readonly toleranceSeconds?: number | undefined;
-  /** Unix time of the receiver's clock, for tests. */
+  /** Unix time; for tests. */
   readonly nowSeconds?: number | undefined;
   /**
-   * Take `X-Fluxdrop-Signature` alone, when the `webhook-…` headers are missing. It covers the body but not the time: who
-   * gets hold of one request can send it again for ever, and get round the other signature by leaving it out.
+   * Accept `X-Fluxdrop-Signature` alone when the `webhook-…` headers are missing. It covers the body but not the timestamp:
+   * anyone who obtains one request can replay it forever, and avoid the other signature by leaving it out.
    */
   readonly allowUnsignedTime?: boolean | undefined;
 }
@@ -34,9 +34,9 @@ export interface VerifyOptions {
  * - `missing_signature`   no signature of ours
  * - `unsigned_timestamp`  only `X-Fluxdrop-Signature`, and `allowUnsignedTime` is off
  * - `bad_timestamp`       no timestamp, or not Unix time in seconds
- * - `stale_timestamp`     too far from now: a replay, or one of the clocks is wrong
- * - `wrong_signature`     another secret, or the body is not the one that was sent (parsed and written anew?)
- * - `malformed_payload`   signed, but no event of Fluxhook's
+ * - `stale_timestamp`     too far from now: a replay, or a clock is wrong
+ * - `wrong_signature`     another secret, or the body was changed (parsed and reserialized?)
+ * - `malformed_payload`   signed, but not a Fluxhook event
  */
 export type VerifyFailure = Extract<Verification, { ok: false }>["reason"] | "unsigned_timestamp" | "malformed_payload";
 
@@ -45,12 +45,12 @@ export type VerifyResult =
   | { readonly ok: false; readonly reason: VerifyFailure };
 
 /**
- * The call is at fault, not the request. Answer 500: we send the event again.
+ * The call is wrong, not the request. Respond with 500, so that the event is retried.
  *
- * - `NO_SECRET`         none that can be one: not empty, base64 after a `whsec_` prefix
- * - `PARSED_BODY`       the body is not the text or bytes as received: a JSON parser came first
+ * - `NO_SECRET`         no usable secret: expected a non-empty one, with base64 after a `whsec_` prefix
+ * - `PARSED_BODY`       the body is not the text or bytes as received: a JSON parser ran first
  * - `NO_HEADERS`        the headers are not an object
- * - `INVALID_ARGUMENT`  an option that is none, or not what it must be
+ * - `INVALID_ARGUMENT`  an unknown or invalid option
  */
 export class VerifyUsageError extends TypeError {
   override readonly name = "VerifyUsageError";
@@ -68,14 +68,14 @@ const STANDARD = ["webhook-id", "webhook-timestamp", "webhook-signature"] as con
 const FLUXDROP = ["x-fluxdrop-timestamp", "x-fluxdrop-signature"] as const;
 
 /**
- * Check a received request, and read it.
+ * Verify a received request and parse its payload.
  *
- * Insists on the Standard Webhooks headers, which every request of Fluxhook carries and whose signature covers id and time,
- * so that an old request cannot be sent again. Compares in constant time. An event type that this version does not know is
- * passed through: a `switch` over `payload.event` needs a default.
+ * Requires the Standard Webhooks headers, which every Fluxhook request has and whose signature covers id and timestamp, so
+ * that an old request cannot be replayed. Compares in constant time. Event types unknown to this version are passed through:
+ * a `switch` over `payload.event` needs a default.
  *
  * @param rawBody  as received, before any JSON parser
- * @throws  {@link VerifyUsageError} when the call is at fault, not the request
+ * @throws  {@link VerifyUsageError} when the call is wrong, not the request
  */
 export function verify(
   rawBody: string | Uint8Array | ArrayBuffer,
@@ -104,14 +104,14 @@ export function verify(
   const verification = verifySignature(body, signed, usable, { nowSeconds, toleranceSeconds });
   if (!verification.ok) return verification;
   const payload = parsePayload(body);
-  // With a plain secret both signatures have one key: the same id on both sides rules out one posing as the other.
+  // With a plain secret both signatures use the same key: equal ids rule out passing one off as the other.
   if (payload === undefined || (isStandard && payload.id !== signed["webhook-id"])) {
     return { ok: false, reason: "malformed_payload" };
   }
   return { ok: true, payload };
 }
 
-/** Told by what it is, not by its class: what a test runner or another realm made is of another class. */
+/** Checks by type tag rather than class, since test runners and other realms have their own classes. */
 function readBody(rawBody: unknown): string | Uint8Array {
   if (typeof rawBody === "string") return rawBody;
   if (ArrayBuffer.isView(rawBody)) return new Uint8Array(rawBody.buffer, rawBody.byteOffset, rawBody.byteLength);
@@ -148,7 +148,7 @@ function pick(headers: ReceivedHeaders, names: readonly string[]): Record<string
   return found;
 }
 
-/** A Map has a `get` as well, which minds the case. */
+/** A Map has a `get` too, but a case-sensitive one. */
 function isFetchHeaders(headers: ReceivedHeaders): headers is { get(name: string): string | null | undefined } {
   return typeof headers.get === "function" && !(headers instanceof Map);
 }

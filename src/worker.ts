@@ -1,7 +1,7 @@
 /**
- * The worker: `bun src/worker.ts`, as many side by side as there are cores.
+ * The worker: `bun src/worker.ts`. Run one per core.
  */
 import { keepFreedMemory } from "./worker/allocator.ts";
 
 keepFreedMemory(process.env);
-await import("./worker/process.ts"); // not before: it is much to load twice
+await import("./worker/process.ts"); // imported after, since keepFreedMemory may restart the process

@@ -339,7 +339,7 @@ describe("the worker's start", () => {
     const process = worker(backend(), { WORKER_PORT: String(customer.port) });
     expect(await bounded(process.exited, () => "an exit")).toBe(1);
     expect(process.errors()).toBe(
-      `fluxhook: cannot listen on 127.0.0.1:${customer.port}: another process listens there, or it is not this machine's. Set WORKER_PORT to another port for each process, or to 0, which takes a free one.\n`,
+      `fluxhook: cannot listen on 127.0.0.1:${customer.port}: the port is in use, or the address is not one of this machine's. Set WORKER_PORT to a different port for each process, or to 0 for any free port.\n`,
     );
     expect(process.lines.map(({ message }) => message)).toEqual([]);
   });

@@ -87,17 +87,16 @@ const WAIT_MS = 10 * 1000; // 10 s: what a caller waits for has gone wrong by th
 export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Receiver> {
   const requests: ReceivedRequest[] = [];
   const notHandedOut: ReceivedRequest[] = [];
-  const waiters = new Set<{ look(): void; fail(reason: string): void }>();
+  const waiters = createWaiters(() => requests.length);
   let script: Script = () => undefined;
   let connections = 0;
-  let isStopped = false;
 
   const onRequest = async (incoming: http.IncomingMessage, response: http.ServerResponse): Promise<void> => {
     const request = await read(incoming, response, () => requests.length);
     if (request === undefined) return;
     requests.push(request);
     notHandedOut.push(request);
-    for (const waiter of waiters) waiter.look();
+    waiters.look();
     give(await choose(script, request), response);
   };
   const server = tls ? https.createServer(tls, onRequest) : http.createServer(onRequest);
@@ -109,31 +108,6 @@ export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Rece
   });
   const { port } = server.address() as AddressInfo;
 
-  /** Wait until `take` finds something. Those who have waited longest look first. */
-  const wait = <T>(what: string, timeoutMs: number, take: () => T | undefined): Promise<T> =>
-    new Promise((resolve, reject) => {
-      const end = (): void => {
-        clearTimeout(timer);
-        waiters.delete(waiter);
-      };
-      const waiter = {
-        look() {
-          const found = take();
-          if (found === undefined) return;
-          end();
-          resolve(found);
-        },
-        fail(reason: string) {
-          end();
-          reject(new Error(`expected ${what} ${reason}; got ${requests.length} in all`));
-        },
-      };
-      const timer = setTimeout(() => waiter.fail(`within ${timeoutMs} ms`), timeoutMs);
-      waiters.add(waiter);
-      waiter.look();
-      if (isStopped) waiter.fail("before the receiver stopped");
-    });
-
   return {
     port,
     requests,
@@ -144,15 +118,56 @@ export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Rece
     get connections() {
       return connections;
     },
-    next: (timeoutMs = WAIT_MS) => wait("a further request", timeoutMs, () => notHandedOut.shift()),
+    next: (timeoutMs = WAIT_MS) => waiters.wait("a further request", timeoutMs, () => notHandedOut.shift()),
     waitFor: (count, timeoutMs = WAIT_MS) =>
-      wait(`${count} requests`, timeoutMs, () => (requests.length >= count ? requests.slice(0, count) : undefined)),
+      waiters.wait(`${count} requests`, timeoutMs, () =>
+        requests.length >= count ? requests.slice(0, count) : undefined,
+      ),
     async stop() {
-      isStopped = true;
-      for (const waiter of waiters) waiter.fail("before the receiver stopped");
+      waiters.stop();
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeAllConnections();
       await closed;
+    },
+  };
+}
+
+/** Callers waiting for requests. Those who have waited longest look first. */
+function createWaiters(countRequests: () => number) {
+  const waiters = new Set<{ look(): void; fail(reason: string): void }>();
+  let isStopped = false;
+  return {
+    /** Wait until `take` returns something. */
+    wait: <T>(what: string, timeoutMs: number, take: () => T | undefined): Promise<T> =>
+      new Promise((resolve, reject) => {
+        const end = (): void => {
+          clearTimeout(timer);
+          waiters.delete(waiter);
+        };
+        const waiter = {
+          look() {
+            const found = take();
+            if (found === undefined) return;
+            end();
+            resolve(found);
+          },
+          fail(reason: string) {
+            end();
+            reject(new Error(`expected ${what} ${reason}; got ${countRequests()} in all`));
+          },
+        };
+        const timer = setTimeout(() => waiter.fail(`within ${timeoutMs} ms`), timeoutMs);
+        waiters.add(waiter);
+        waiter.look();
+        if (isStopped) waiter.fail("before the receiver stopped");
+      }),
+    /** A request came: let everybody look. */
+    look(): void {
+      for (const waiter of waiters) waiter.look();
+    },
+    stop(): void {
+      isStopped = true;
+      for (const waiter of waiters) waiter.fail("before the receiver stopped");
     },
   };
 }

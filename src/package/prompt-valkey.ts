@@ -1,5 +1,5 @@
 /**
- * A connection to Valkey for backends, whose callers wait.
+ * The connection of a backend, whose calls must succeed or fail within a deadline.
  */
 import { within } from "../runtime/deadline.ts";
 import {
@@ -14,12 +14,12 @@ import { refusalOf } from "../valkey/refusals.ts";
 import { placeOf } from "../valkey/url.ts";
 
 const RECONNECT_MS = 200; // a backend's caller waits meanwhile
-const REFUSED_MS = 1000; // 1 s after a refused login: nobody waits for it, and Valkey notes each
-const PAUSE_MS = 50; // before the second try; then twice as long each time
+const REFUSED_MS = 1000; // 1 s after a refused login: no caller waits for it, and Valkey logs each
+const PAUSE_MS = 50; // before the second try; doubled each time
 
 /**
- * Valkey did not answer in time. `mayBeQueued` says what is known of the event: false, it was never sent; true, the
- * connection was lost or silent meanwhile, and it may be on the queue, or still get there.
+ * Valkey did not answer in time. `mayBeQueued` is false if the event was never sent. If true, the connection was lost or
+ * silent after sending it: it may be on the queue, or still be enqueued.
  */
 export class ValkeyAwayError extends Error {
   override readonly name = "ValkeyAwayError";
@@ -34,87 +34,44 @@ export class ValkeyAwayError extends Error {
 }
 
 /**
- * Valkey answers, with a refusal that waiting does not change: somebody has to.
+ * Valkey refuses, and will keep refusing until someone fixes the cause.
  *
- * - `VALKEY_LOGIN`    user or password are wrong or missing
- * - `VALKEY_REFUSED`  the user may not do this, or a key is not what it should be
+ * - `VALKEY_LOGIN`    the user or password is wrong or missing
+ * - `VALKEY_REFUSED`  the user lacks a permission, or a key has the wrong type
  */
 export class ValkeyRefusedError extends Error {
   override readonly name = "ValkeyRefusedError";
   readonly code: "VALKEY_LOGIN" | "VALKEY_REFUSED";
-  /** @param answer  what Valkey said */
+  /** @param answer  Valkey's error */
   constructor(place: string, answer: Error) {
     super(`Valkey at ${place} refuses: ${answer.message}`, { cause: answer });
     this.code = /^(WRONGPASS|NOAUTH) /.test(answer.message) ? "VALKEY_LOGIN" : "VALKEY_REFUSED";
   }
 }
 
-/** A connection for who has a caller that waits: nothing is kept for later, and nothing sent again by itself. */
+/** A connection that neither queues commands for later nor resends them by itself. */
 export interface PromptValkey {
   readonly valkey: Valkey;
   /**
-   * Do something within the time, again when the connection was cut: it must do no harm twice.
+   * Run `work` within the time limit, again if the connection is lost: it must be idempotent.
    *
-   * @param work  is told whether an earlier try may have come through
-   * @throws  ValkeyAwayError when the time is up. At once: ValkeyRefusedError, when Valkey refuses for good; NoDatabaseError,
-   *          when it does not have the database that the URL names
+   * @param work  is told whether an earlier try may have been executed
+   * @throws  ValkeyAwayError when the time is up. Immediately: ValkeyRefusedError when Valkey refuses for good, and
+   *          NoDatabaseError when it does not have the URL's database
    */
   run<T>(work: (isAgain: boolean) => Promise<T>): Promise<T>;
 }
 
 /**
- * Open it. While no call waits, it does not keep the process from ending.
+ * Open the connection. While no call is pending, it does not keep the process alive.
  *
- * @param timeoutMs  how long {@link PromptValkey.run} tries, the first connecting included
+ * @param timeoutMs  how long {@link PromptValkey.run} tries, including the first connect
  */
 export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
   const place = placeOf(url);
-  let trouble: NodeJS.ErrnoException | undefined;
-  const isFinal = () => trouble instanceof NoDatabaseError || trouble instanceof ValkeyRefusedError;
-  const valkey = openValkey(url, {
-    connectionName: name,
-    enableOfflineQueue: false,
-    enableReadyCheck: false, // asks INFO, a right that a backend can do without; a Valkey that loads says so to each command
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    connectTimeout: timeoutMs,
-    socketTimeout: timeoutMs,
-    retryStrategy: () => (trouble instanceof ValkeyRefusedError ? REFUSED_MS : RECONNECT_MS),
-    reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
-  });
-  expectFailovers(valkey);
-  valkey.setMaxListeners(Number.POSITIVE_INFINITY); // every call that waits listens; BullMQ counts up from here
-  // Each call has a timer, which keeps the process until it ends.
-  valkey.on("connect", () => valkey.stream.unref());
-  valkey.on("reconnecting", () => (valkey as unknown as { reconnectTimeout?: Timer }).reconnectTimeout?.unref());
-  const waiting = new Set<() => void>();
-  const wake = (): void => {
-    for (const settle of [...waiting]) settle();
-  };
-  valkey.on("error", (error) => {
-    const isRefused = isAnswer(error) && refusalOf(error) === "never";
-    trouble = isRefused ? new ValkeyRefusedError(place, error) : error;
-    if (isFinal()) wake(); // to wait would not help
-  });
-  valkey.on("ready", () => {
-    trouble = undefined;
-    wake();
-  });
-  valkey.on("end", wake);
-  const isReady = (withinMs: number) =>
-    new Promise<boolean>((resolve) => {
-      // A stream that has just been destroyed is not closed yet, and its connection still calls itself ready.
-      const isOpen = valkey.status === "ready" && valkey.stream.writable;
-      if (isOpen || valkey.status === "end" || isFinal()) return resolve(isOpen);
-      const settle = (): void => {
-        clearTimeout(timer);
-        waiting.delete(settle);
-        resolve(valkey.status === "ready");
-      };
-      const timer = setTimeout(settle, withinMs);
-      waiting.add(settle);
-    });
-
+  const health: Health = { trouble: undefined };
+  const valkey = open(url, name, timeoutMs, health);
+  const isReady = watchReadiness(valkey, place, health);
   return {
     valkey,
     async run(work) {
@@ -131,7 +88,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         );
         const result = await within(Math.max(1, until - performance.now()), done, undefined);
         if (result === undefined) {
-          valkey.stream.destroy(); // what has not left yet must not leave later
+          valkey.stream.destroy(); // commands not sent yet must not be sent later
           break;
         }
         if ("value" in result) return result.value;
@@ -139,18 +96,82 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         const isRefusal = isAnswer(error);
         if (isRefusal && refusalOf(error) !== "later") throw new ValkeyRefusedError(place, error);
         if (isRefusal) isSent = isAgain; // nothing of it was executed
-        trouble = error;
+        health.trouble = error;
         await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, Math.max(1, until - performance.now()))));
         pauseMs *= 2;
       }
-      if (isFinal() && !isSent) throw trouble;
-      const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
-      const isRefused = trouble !== undefined && isAnswer(trouble);
-      const isClosed = valkey.status === "end";
-      const what = isClosed
-        ? "the connection was closed"
-        : `no ${isRefused ? "success" : "answer"} within ${timeoutMs} ms${why}`;
-      throw new ValkeyAwayError(`Valkey at ${place}: ${what}`, isSent, { cause: trouble });
+      if (isFinal(health) && !isSent) throw health.trouble;
+      throw describeOutage(valkey, place, timeoutMs, health, isSent);
     },
   };
+}
+
+interface Health {
+  /** The last error; undefined while the connection is usable. */
+  trouble: NodeJS.ErrnoException | undefined;
+}
+
+/** Whether waiting cannot help. */
+const isFinal = ({ trouble }: Health): boolean =>
+  trouble instanceof NoDatabaseError || trouble instanceof ValkeyRefusedError;
+
+function open(url: string, name: string, timeoutMs: number, health: Health): Valkey {
+  const valkey = openValkey(url, {
+    connectionName: name,
+    enableOfflineQueue: false,
+    enableReadyCheck: false, // needs INFO, which backends may lack; a loading Valkey refuses each command anyway
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: timeoutMs,
+    socketTimeout: timeoutMs,
+    retryStrategy: () => (health.trouble instanceof ValkeyRefusedError ? REFUSED_MS : RECONNECT_MS),
+    reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
+  });
+  expectFailovers(valkey);
+  valkey.setMaxListeners(Number.POSITIVE_INFINITY); // each pending call listens; BullMQ raises the limit from here
+  // Pending calls have timers, which keep the process alive instead.
+  valkey.on("connect", () => valkey.stream.unref());
+  valkey.on("reconnecting", () => (valkey as unknown as { reconnectTimeout?: Timer }).reconnectTimeout?.unref());
+  return valkey;
+}
+
+/** Track the connection's errors. Returns a function that waits until it is usable, at most `withinMs`. */
+function watchReadiness(valkey: Valkey, place: string, health: Health): (withinMs: number) => Promise<boolean> {
+  const waiting = new Set<() => void>();
+  const wake = (): void => {
+    for (const settle of [...waiting]) settle();
+  };
+  valkey.on("error", (error) => {
+    const isRefused = isAnswer(error) && refusalOf(error) === "never";
+    health.trouble = isRefused ? new ValkeyRefusedError(place, error) : error;
+    if (isFinal(health)) wake();
+  });
+  valkey.on("ready", () => {
+    health.trouble = undefined;
+    wake();
+  });
+  valkey.on("end", wake);
+  return (withinMs) =>
+    new Promise<boolean>((resolve) => {
+      // A stream that was just destroyed is not closed yet, and ioredis still reports its connection as ready.
+      const isOpen = valkey.status === "ready" && valkey.stream.writable;
+      if (isOpen || valkey.status === "end" || isFinal(health)) return resolve(isOpen);
+      const settle = (): void => {
+        clearTimeout(timer);
+        waiting.delete(settle);
+        resolve(valkey.status === "ready");
+      };
+      const timer = setTimeout(settle, withinMs);
+      waiting.add(settle);
+    });
+}
+
+function describeOutage(valkey: Valkey, place: string, timeoutMs: number, { trouble }: Health, isSent: boolean) {
+  const why = trouble === undefined ? "" : ` (${trouble.code ?? trouble.message})`;
+  const isRefused = trouble !== undefined && isAnswer(trouble);
+  const what =
+    valkey.status === "end"
+      ? "the connection was closed"
+      : `no ${isRefused ? "success" : "answer"} within ${timeoutMs} ms${why}`;
+  return new ValkeyAwayError(`Valkey at ${place}: ${what}`, isSent, { cause: trouble });
 }

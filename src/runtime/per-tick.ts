@@ -1,19 +1,19 @@
 /**
- * Work that is cheaper together.
+ * Batches everything added during one event-loop turn into a single call.
  */
 
-/** What was given during one turn of the event loop, until its end. */
+/** Items added during one event-loop turn. */
 export interface PerTurn<T> {
   add(item: T): void;
-  /** Hand on what there is now, before the turn's end. */
+  /** Hand the items over now instead of at the end of the turn. */
   flush(): void;
 }
 
 /**
- * Collect what is given during one turn of the event loop, and hand it on at the turn's end. A busy worker hears of dozens
- * of answers at once, and to ask the system for each of them costs more than all the rest of it.
+ * Collect items during one event-loop turn and hand them over at its end. A busy worker receives dozens of responses per
+ * turn, and a system call for each would cost more than everything else.
  *
- * @param handOn  never called with nothing
+ * @param handOn  never called with an empty array
  */
 export function perTurn<T>(handOn: (items: T[]) => void): PerTurn<T> {
   let items: T[] = [];
@@ -32,10 +32,10 @@ export function perTurn<T>(handOn: (items: T[]) => void): PerTurn<T> {
 }
 
 /**
- * Collect as {@link perTurn} does, and hand on once every socket has been looked at since: whatever had come by the time an
- * item was given has been heard by then. Bun looks at its sockets between one turn's end and the next, not before the first.
+ * Like {@link perTurn}, but hands items over only after sockets have been polled since: anything that had arrived when an
+ * item was added has been processed by then. Bun polls its sockets between the end of one turn and the next.
  *
- * @param handOn  never called with nothing
+ * @param handOn  never called with an empty array
  */
 export function perPoll<T>(handOn: (items: T[]) => void): Pick<PerTurn<T>, "add"> {
   return perTurn((items: T[]) => void setImmediate(handOn, items));

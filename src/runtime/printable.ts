@@ -1,35 +1,35 @@
 /**
- * Texts from jobs, receivers and requests, made safe to show: in a terminal, in a log and on a page. Pure.
+ * Makes text from jobs, receivers and requests safe to show in terminals, logs and pages. Pure.
  */
 
 /**
- * What is not seen, and changes what is: controls (C0, DEL, C1), formats (bidirectional overrides and isolates, zero-width
- * characters, tags), line and paragraph separators, halves of surrogate pairs.
+ * Invisible characters: controls (C0, DEL, C1), formats (bidirectional overrides and isolates, zero-width characters, tags),
+ * line and paragraph separators, lone surrogates.
  */
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]+/gu;
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]+/gu;
 
-/** The same without C0, which JSON escapes by itself. In JSON they stand within strings only. */
-const UNSEEN_IN_JSON = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]+/gu;
+/** The same without C0, which JSON already escapes. In JSON they occur only inside strings. */
+const INVISIBLE_IN_JSON = /[\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]+/gu;
 
-/** Reorder what stands around them: a file name that ends in `exe` can so be read as one that ends in `txt`. */
+/** Bidirectional controls reorder the text around them: a file name ending in `exe` can be made to look like `txt`. */
 const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+/g;
 
-/** A text in which everything unseen is written as JSON would escape it: it moves no cursor, hides nothing and fakes no line. */
+/** Escape all invisible characters as JSON does, so that text cannot move the cursor, hide anything or fake a line. */
 export function printable(text: unknown): string {
-  return String(text).replace(UNSEEN, escapeAll);
+  return String(text).replace(INVISIBLE, escapeAll);
 }
 
-/** A JSON text with the same meaning that may be printed and pasted: what is unseen in its strings is escaped. */
+/** Escape invisible characters in JSON text, without changing its meaning. */
 export function printableJson(json: string): string {
-  return json.replace(UNSEEN_IN_JSON, escapeAll);
+  return json.replace(INVISIBLE_IN_JSON, escapeAll);
 }
 
-/** A text that reads in the order in which it is stored. All else stays: line breaks, joined emoji. */
+/** Escape only bidirectional controls; line breaks and joined emoji stay. */
 export function withoutBidi(text: string): string {
   return text.replace(BIDI, escapeAll);
 }
 
-/** `\u202e` for each; two of them for what lies beyond the first plane. */
+/** `\u202e` for each UTF-16 code unit. */
 function escapeAll(characters: string): string {
   let escaped = "";
   for (let at = 0; at < characters.length; at++) {

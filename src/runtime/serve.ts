@@ -1,19 +1,19 @@
 /**
- * The HTTP listener of a process, and what it refuses before anything else looks at it.
+ * The HTTP listener of a process, and the malformed requests that it refuses up front.
  */
-const MAX_BODY_BYTES = 64 * 1024; // 64 KiB: forms with two ids, and Bull Board's few settings
-const MAX_PATH = 2_048; // characters: beyond 4,096 the operating system has no such file name, and says so with an error
+const MAX_BODY_BYTES = 64 * 1024; // 64 KiB: forms with two ids, and a few settings of Bull Board
+const MAX_PATH = 2_048; // characters: beyond 4,096, looking up a static file fails with an error
 const HOST = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{1,5})?$/i;
 
 export interface ServeOptions {
   readonly host: string;
-  /** 0 takes a free port. */
+  /** 0 for any free port. */
   readonly port: number;
-  /** The setting to name when the port cannot be had. */
+  /** The setting to name in the error when the port is taken. */
   readonly setting: string;
 }
 
-/** Listen, or say on stderr why not and end the process with 1. */
+/** Listen; on failure, print the reason to stderr and exit with 1. */
 export function serve(
   fetch: (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>,
   { host, port, setting }: ServeOptions,
@@ -29,20 +29,20 @@ export function serve(
     });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    // Bun says the same of an address that is none of this machine's.
-    const reason = code === "EADDRINUSE" ? "another process listens there, or it is not this machine's" : message;
+    // Bun reports the same code for an address that this machine does not have.
+    const reason = code === "EADDRINUSE" ? "the port is in use, or the address is not one of this machine's" : message;
     process.stderr.write(
-      `fluxhook: cannot listen on ${host}:${port}: ${reason}. Set ${setting} to another port for each process, or to 0, which takes a free one.\n`,
+      `fluxhook: cannot listen on ${host}:${port}: ${reason}. Set ${setting} to a different port for each process, or to 0 for any free port.\n`,
     );
     process.exit(1);
   }
 }
 
 /**
- * The answer to a request that nobody sends who means well; undefined for any other.
+ * The response to a malformed request; undefined for any other.
  *
- * RFC 9112 3.2 asks for 400 where there is not exactly one valid Host; several of them arrive here as one, with commas. The request's
- * URL is made of it, and everything behind reads that.
+ * RFC 9112 section 3.2 requires 400 unless there is exactly one valid Host; several arrive here joined with commas. The
+ * request's URL is built from it, and everything downstream relies on that.
  */
 function refuseMalformed(request: Request): Response | undefined {
   const host = request.headers.get("host") ?? "";

@@ -2,11 +2,11 @@
  * The signals that stop a process.
  */
 
-const ECHO_MS = 400; // a terminal and npm may both pass on one Ctrl-C, or one hangup
+const ECHO_MS = 400; // a terminal and npm may both forward one Ctrl-C or hangup
 
 /**
- * Call `stop` on the first SIGTERM, SIGINT or SIGHUP (a terminal that was closed) and end the process with the code it
- * resolves to. A second signal calls `hurry`: who asks twice does not want to wait.
+ * Call `stop` on the first SIGTERM, SIGINT or SIGHUP (terminal closed), and exit with the code it resolves to. A second
+ * signal calls `hurry`.
  */
 export function onSignals(stop: (signal: string) => Promise<number>, hurry: () => void): void {
   let stoppingSince: number | undefined;

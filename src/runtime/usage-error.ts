@@ -1,8 +1,8 @@
 /**
- * What a caller of the package is told when the call itself is at fault.
+ * The error for incorrect calls of the package.
  */
 
-/** The package was called in a way that cannot be meant. Nothing was done, and calling again would change nothing. */
+/** The package was called incorrectly. Nothing was done, and retrying will not help. */
 export class UsageError extends RangeError {
   override readonly name = "UsageError";
   readonly code = "INVALID_ARGUMENT";
