@@ -1,5 +1,5 @@
 /**
- * Connections to Valkey, and what it says about itself.
+ * Connections to Valkey.
  */
 import "./channel-subscribers.ts";
 import { type Command, Redis, type RedisOptions, ReplyError } from "ioredis";
@@ -16,7 +16,7 @@ export { readFacts, type ValkeyFacts } from "./facts.ts";
 
 export type Valkey = Redis;
 
-/** Valkey was started and still reads its data: it answers, and does nothing yet. */
+/** Valkey is still loading its data after a start: it answers but executes nothing yet. */
 export class LoadingError extends Error {
   override readonly name = "LoadingError";
   constructor() {
@@ -24,11 +24,11 @@ export class LoadingError extends Error {
   }
 }
 
-/** Valkey does not have the database that the URL names. It has database 0, with the events of another environment. */
+/** Valkey does not have the URL's database. Falling back to database 0 could deliver another environment's events. */
 export class NoDatabaseError extends Error {
   override readonly name = "NoDatabaseError";
   readonly code = "VALKEY_NO_DATABASE";
-  /** The same as a problem of the settings. */
+  /** The error as a problem of the settings. */
   readonly problem: string;
   /** @param place  as of `placeOf` */
   constructor(place: string, database: number | string) {
@@ -37,14 +37,14 @@ export class NoDatabaseError extends Error {
   }
 }
 
-const LOADING_MS = 500; // how often to ask a Valkey that loads, or is busy
-const SENTINEL_MS = 2 * 1000; // 2 s for one Sentinel to answer: then the next is asked
+const LOADING_MS = 500; // how often to check a Valkey that is loading or busy
+const SENTINEL_MS = 2 * 1000; // 2 s for a Sentinel to answer before trying the next
 
 /**
- * Open a connection. It is usable in the database of its URL alone: while that cannot be selected, every connecting ends in
- * an `error`, and the next one follows as `retryStrategy` says. This holds for its duplicates too.
+ * Open a connection that is usable only in its URL's database: while that cannot be selected, every connect ends in an
+ * `error` and is retried according to `retryStrategy`. This holds for its duplicates too.
  *
- * @param url  as `VALKEY_URL`; where it names Sentinels, each connecting begins with asking them for the primary
+ * @param url  like `VALKEY_URL`; with Sentinels, each connect begins by asking them for the primary
  */
 export function openValkey(url: string, options: RedisOptions): DatabaseConnection {
   const address = addressOf(url);
@@ -54,31 +54,31 @@ export function openValkey(url: string, options: RedisOptions): DatabaseConnecti
   return new DatabaseConnection(placeOf(url), { ...address, ...timeouts, sentinelRetryStrategy, ...options });
 }
 
-/** Told by its words, for want of a code of its own: what a server with too many clients answers is an ERR too, and passes. */
+/** Recognized by its text, since ERR is also the code of temporary errors, such as too many clients. */
 const NO_DATABASE = /^ERR (DB index is out of range|SELECT is not allowed in cluster mode)/;
 
 /**
- * A connection that is never usable in another database than its own.
+ * A connection that is never usable in a database other than its own.
  *
- * ioredis sends SELECT with each connecting, and when it is refused says so and goes on, in database 0. But it is ready for
- * commands only once all of its handshake has been answered. Here a refused SELECT stays unanswered, so that nothing can
- * get through, whatever is called meanwhile; and the connection is closed, to be made anew.
+ * ioredis sends SELECT on each connect; if it is refused, ioredis emits an error and continues in database 0. But it accepts
+ * commands only once the whole handshake has been answered. Here the promise of a refused SELECT never settles, so that no
+ * command can get through, and the connection is closed and reopened.
  */
 class DatabaseConnection extends Redis {
-  /** Takes commands that Valkey refused for now; undefined leaves them to their callers. Duplicates have none. */
+  /** Resends commands that Valkey refused temporarily; undefined leaves refusals to callers. Duplicates have none. */
   resend: Resend<Command> | undefined;
-  /** Told of all that is refused; shared with duplicates. */
+  /** Tracks refusals; shared with duplicates. */
   refusals: RefusalWatch | undefined;
 
   constructor(
     private readonly place: string,
     options: RedisOptions,
   ) {
-    // Not RESP3, whose HELLO takes the password along: a wrong one would be told as a missing one.
+    // Not RESP3: its HELLO includes the password, and a wrong one would be reported as a missing one.
     super({ ...options, protocol: 2, replyMapping: "legacy" });
   }
 
-  /** BullMQ blocks on a duplicate; ioredis's own would be a plain Redis. */
+  /** BullMQ blocks on a duplicate, which by default would be a plain Redis. */
   override duplicate(options?: RedisOptions): Redis {
     const duplicate = new DatabaseConnection(this.place, { ...this.options, ...options });
     duplicate.refusals = this.refusals;
@@ -91,8 +91,8 @@ class DatabaseConnection extends Redis {
   }
 
   /**
-   * ioredis asks this in its handshake, and BullMQ as it starts: neither could go on without an answer. A user that may not ask
-   * gets what HELLO tells.
+   * ioredis calls this in its handshake and BullMQ at startup, and neither can continue without a reply. A user without the
+   * permission gets what HELLO returns.
    */
   override info(...given: unknown[]): Promise<string> {
     const callback = given.find((one) => typeof one === "function") as
@@ -114,22 +114,22 @@ class DatabaseConnection extends Redis {
     return told;
   }
 
-  /** ioredis calls this with each error of Valkey, and the command that it answers. */
+  /** ioredis calls this with each error reply and its command. */
   override handleReconnection(error: Error, item: Parameters<Redis["handleReconnection"]>[1]): void {
     const command = item.command as Command;
     if (this.status === "ready") this.refusals?.refused(error, command);
-    const isAlone = this.status === "ready" && !command.inTransaction; // no part of a handshake, nor of a transaction
+    const isAlone = this.status === "ready" && !command.inTransaction; // not part of a handshake or transaction
     if (isAlone && !isReadonly(error) && this.resend?.take(error, command)) return;
     super.handleReconnection(error, item);
   }
 
-  /** ioredis alone calls this, in its handshake. */
+  /** Called only by ioredis, in its handshake. */
   override async select(database: number | string): Promise<"OK"> {
     const { stream } = this;
     try {
       return await super.select(database);
     } catch (error) {
-      await new Promise((resolve) => setImmediate(resolve)); // a refused AUTH is told first, and closes the connection
+      await new Promise((resolve) => setImmediate(resolve)); // let a refused AUTH be reported first; it closes the connection
       if (stream.writable) {
         const isMissing = NO_DATABASE.test((error as Error).message);
         this.silentEmit("error", isMissing ? new NoDatabaseError(this.place, database) : error);
@@ -140,17 +140,17 @@ class DatabaseConnection extends Redis {
   }
 }
 
-const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may be unaware of it
+const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may notice
 const MAX_REFUSED_DELAY_MS = 5 * 1000; // 5 s after a refused login
 const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
- * Open a connection that never gives up: commands wait while Valkey is away, or refuses them for now, and are sent again when it
- * is back, so that nothing that has happened goes unrecorded.
+ * Open a connection that never gives up: while Valkey is away or refuses commands temporarily, they wait and are resent
+ * later, so that no outcome is lost.
  *
- * @param url   as `VALKEY_URL`
- * @param name  shown in CLIENT LIST and in the log
- * @param isProbe  what Valkey refuses is its callers' at once, and nobody else is told: for who asks how it is
+ * @param url      like `VALKEY_URL`
+ * @param name     shown in CLIENT LIST and in the log
+ * @param isProbe  pass refusals straight to callers, without logging: for health checks
  */
 export function connectValkey(
   url: string,
@@ -163,15 +163,15 @@ export function connectValkey(
     connectionName: name,
     maxRetriesPerRequest: null,
     maxLoadingRetryTime: LOADING_MS,
-    // A machine that vanished closes nothing, and TCP alone would hope for a quarter of an hour.
+    // A machine that vanished closes no connections, and TCP alone would take a quarter of an hour to notice.
     socketTimeout: SILENCE_MS,
     retryStrategy(times) {
       const trouble = troubleOf(valkey);
-      const isRefused = trouble !== undefined && isAnswer(trouble); // a login: somebody has to mend it
+      const isRefused = trouble !== undefined && isAnswer(trouble); // a refused login, which someone has to fix
       if (isRefused) return Math.min(500 * 2 ** Math.min(times, 10), MAX_REFUSED_DELAY_MS);
       return Math.min(Math.max(50 * 2 ** Math.min(times, 10), failover.ms()), MAX_RECONNECT_DELAY_MS);
     },
-    // Go and find the new primary, then resend.
+    // Find the new primary, then resend.
     reconnectOnError(error) {
       if (!isReadonly(error)) return false;
       failover.foundReplica();
@@ -183,7 +183,7 @@ export function connectValkey(
   valkey.on("ready", () => {
     if (troubles.delete(valkey)) logger.info({ connection: name }, "valkey.back");
   });
-  // One line an outage, not one a reconnect: the first says why. A second one when what came back has not our database.
+  // One line per outage rather than per reconnect. A second one if Valkey returns without our database.
   valkey.on("error", (error: NodeJS.ErrnoException) => {
     const known = troubles.get(valkey);
     troubles.set(valkey, error);
@@ -200,9 +200,9 @@ export function connectValkey(
   return valkey;
 }
 
-const FAILOVER_MS = 10 * 1000; // 10 s without another replica found: the failover is over
+const FAILOVER_MS = 10 * 1000; // the failover is over when no replica was found for 10 s
 
-/** How long to wait before looking for the primary again: longer each time a replica is found in its place. */
+/** How long to wait before looking for the primary again: longer each time a replica is found instead. */
 function createFailoverPause() {
   let found = 0;
   let lastFoundAt = Number.NEGATIVE_INFINITY;
@@ -210,7 +210,7 @@ function createFailoverPause() {
     foundReplica(): void {
       const sinceMs = performance.now() - lastFoundAt;
       if (sinceMs > FAILOVER_MS) found = 0;
-      if (sinceMs > 50) found += 1; // all commands in flight say so at once
+      if (sinceMs > 50) found += 1; // all commands in flight report it at once
       lastFoundAt = performance.now();
     },
     ms: () => (performance.now() - lastFoundAt > FAILOVER_MS ? 0 : 50 * 2 ** Math.min(found, 10)),
@@ -219,26 +219,26 @@ function createFailoverPause() {
 
 const troubles = new WeakMap<Valkey, Error>();
 
-/** Why a connection of {@link connectValkey} cannot be used: its last error; undefined while it can. */
+/** The last error of a connection of {@link connectValkey}; undefined while it is usable. */
 export const troubleOf = (valkey: Valkey): Error | undefined => troubles.get(valkey);
 
-/** What Valkey refuses of a connection of {@link connectValkey}, or of its duplicates, in its own words; undefined while it takes all. */
+/** Valkey's last refusal on a connection of {@link connectValkey} or its duplicates; undefined while it accepts all commands. */
 export const refusedOf = (valkey: Valkey): string | undefined => (valkey as DatabaseConnection).refusals?.reason;
 
-/** For each READONLY ioredis listens to the connection's end once more: a failover under load is no leak to warn of. */
+/** ioredis adds a listener per READONLY error: lift the limit so that a failover under load does not log leak warnings. */
 export function expectFailovers(valkey: Valkey): void {
   valkey.on("connect", () => valkey.stream.setMaxListeners(0));
 }
 
-/** Whether an error is what Valkey answered, not what became of the connection. */
+/** Whether an error is a reply from Valkey rather than a connection failure. */
 export const isAnswer = (error: Error): boolean => error instanceof ReplyError;
 
-/** What a primary that became a replica answers: the first word of an error is its code, not prose. */
+/** Whether an error is the reply of a primary that became a replica. An error's first word is its code. */
 export function isReadonly(error: Error): boolean {
   return error.message.startsWith("READONLY ");
 }
 
-const REACH_MS = 2 * 1000; // 2 s: somebody waits at a terminal
+const REACH_MS = 2 * 1000; // 2 s: someone is waiting at a terminal
 
 const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nothing listens there",
@@ -254,16 +254,16 @@ export type Reached =
   | {
       readonly ok: false;
       readonly reason: string;
-      /** VALKEY_URL itself is wrong: the reason then is a problem of settings, a sentence of its own. */
+      /** VALKEY_URL itself is wrong; `reason` is then a complete sentence. */
       readonly isWrongSetting?: boolean;
     };
 
 /**
- * Open a connection that gives up: for what runs once and must not hang. It never reconnects, and a command fails that
- * has no answer within 2 s.
+ * Open a connection for a one-off command that must not hang. It never reconnects, and commands without a reply within 2 s
+ * fail.
  *
- * @param url  as `VALKEY_URL`
- * @returns the connection, ready; or why there is none, in words, within 2 s
+ * @param url  like `VALKEY_URL`
+ * @returns within 2 s, a ready connection or the reason why there is none
  * @throws  never
  */
 export async function reachValkey(url: string, name: string): Promise<Reached> {
@@ -286,7 +286,7 @@ export async function reachValkey(url: string, name: string): Promise<Reached> {
   };
   valkey.on("error", complain);
   const answered = valkey.connect().then(() => valkey.ping());
-  answered.catch(complain); // unless something was said before that explains it
+  answered.catch(complain); // an earlier complaint explains more
   const isReady = await within(REACH_MS, Promise.race([answered, hasComplained]), undefined);
   if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
   valkey.disconnect();

@@ -1,33 +1,33 @@
 /**
- * What a Valkey (or Redis) server says about itself. Pure but for the asking.
+ * What a Valkey (or Redis) server reports about itself. Pure except for the INFO call.
  */
 
-/** What a server says about itself. */
+/** A server's facts, from INFO. */
 export interface ValkeyFacts {
   /** `Valkey 8.0.1` or `Redis 7.0.15`. */
   readonly server: string;
-  /** `noeviction`, or a policy under which queued events may vanish; {@link UNTOLD} when it does not tell. */
+  /** `noeviction`, or a policy that may evict queued events; {@link UNTOLD} when not reported. */
   readonly evictionPolicy: string;
-  /** Whether the append-only file is on; undefined when it does not tell. */
+  /** Whether the append-only file is on; undefined when not reported. */
   readonly appendOnly: boolean | undefined;
-  /** Whether it takes writes: a replica does not. */
+  /** Whether it accepts writes; a replica does not. */
   readonly isPrimary: boolean;
-  /** Undefined when it does not tell. */
+  /** Undefined when not reported. */
   readonly usedMemoryBytes: number | undefined;
-  /** 0 when there is no limit, undefined when it does not tell. */
+  /** 0 for no limit; undefined when not reported. */
   readonly maxMemoryBytes: number | undefined;
 }
 
-/** In place of an eviction policy that a user without INFO does not get to know. */
+/** Shown for facts that the server does not report, as to a user without INFO. */
 export const UNTOLD = "unknown";
 
-/** Whether what is queued survives a restart, in words. */
+/** Describe whether queued events survive a restart. */
 export function describePersistence(appendOnly: boolean | undefined | null): string {
   if (typeof appendOnly !== "boolean") return UNTOLD;
-  return appendOnly ? "append-only file" : "no append-only file: a restart may lose what is queued";
+  return appendOnly ? "append-only file" : "no append-only file: a restart may lose queued events";
 }
 
-/** Ask Valkey about itself. Waits while it is away: race it with a deadline where that matters. */
+/** Read the server's facts. Waits while Valkey is away: race it with a deadline where that matters. */
 export async function readFacts(valkey: { info(): Promise<string> }): Promise<ValkeyFacts> {
   const info = parseInfo(await valkey.info());
   const version = info.get("valkey_version");
@@ -42,21 +42,21 @@ export async function readFacts(valkey: { info(): Promise<string> }): Promise<Va
   };
 }
 
-/** Whether the text of INFO says that the server still reads its data, as after a start. */
+/** Whether INFO says that the server is still loading its data. */
 export const isLoading = (info: string): boolean => parseInfo(info).get("loading") === "1";
 
-const OLDEST = "7.2.0"; // the oldest that we support: what is told of a server that tells nothing
+const OLDEST = "7.2.0"; // the oldest version we support; assumed when the server reports none
 
 /**
- * The text of INFO for a user that may not ask for it, as far as HELLO knows: the version and the role.
+ * A substitute for INFO from HELLO's version and role, for users without the permission.
  *
- * @param hello  HELLO's reply, names and values in turn; empty when that is refused too
+ * @param hello  HELLO's reply, alternating names and values; empty when it is refused too
  */
 export function buildInfo(hello: readonly unknown[]): string {
-  const told = new Map<unknown, unknown>();
-  for (let i = 0; i < hello.length; i += 2) told.set(hello[i], hello[i + 1]);
-  const server = told.get("server") === "valkey" ? "valkey" : "redis";
-  return `${server}_version:${told.get("version") ?? OLDEST}\r\nrole:${told.get("role") ?? "master"}\r\n`;
+  const fields = new Map<unknown, unknown>();
+  for (let i = 0; i < hello.length; i += 2) fields.set(hello[i], hello[i + 1]);
+  const server = fields.get("server") === "valkey" ? "valkey" : "redis";
+  return `${server}_version:${fields.get("version") ?? OLDEST}\r\nrole:${fields.get("role") ?? "master"}\r\n`;
 }
 
 function parseInfo(info: string): Map<string, string> {

@@ -1,10 +1,10 @@
 /**
- * Fewer, larger writes to a socket.
+ * Joins small writes to a socket into fewer, larger ones.
  */
 import type { Socket } from "node:net";
 import { perTurn } from "../runtime/per-tick.ts";
 
-/** Bytes as a text, a character each: to join many of them costs little. */
+/** Bytes as a string with one character per byte, which is cheap to join. */
 export class ByteText {
   constructor(readonly text: string) {}
 }
@@ -13,12 +13,10 @@ type Part = string | Uint8Array | ByteText;
 
 const joined = new WeakSet<object>();
 
-/**
- * Whether a stream takes {@link ByteText}. Beside one in the same turn, texts must be ASCII.
- */
+/** Whether a stream accepts {@link ByteText}. Plain strings written in the same event-loop turn must then be ASCII. */
 export const takesByteText = (stream: object): boolean => joined.has(stream);
 
-/** Send what is written during one turn of the event loop together. */
+/** Send everything written during one event-loop turn together. */
 export function joinWrites(stream: Socket): void {
   const { write, end } = stream;
   const pending = perTurn((parts: Part[]) => write.call(stream, join(parts)));

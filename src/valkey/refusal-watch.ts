@@ -1,13 +1,13 @@
 /**
- * What Valkey refuses of a connection: from the first refusal until the same is accepted.
+ * Tracks commands that Valkey refuses on a connection, from the first refusal until the same kind of command is accepted.
  */
 import { createHash } from "node:crypto";
 import { codeOf } from "./refusals.ts";
 
-const LASTING_MS = 15 * 1000; // 15 s without another: longer than the longest pause before the next try
+const LASTING_MS = 15 * 1000; // a refusal is over after 15 s without another: longer than the longest pause between tries
 
-/** A command, as far as it matters what it is. */
-interface Asked {
+/** The part of an ioredis command that identifies its kind and result. */
+interface SentCommand {
   readonly name: string;
   readonly args: readonly unknown[];
   readonly promise: Promise<unknown>;
@@ -15,28 +15,28 @@ interface Asked {
 
 export interface RefusalWatch {
   /** Valkey answered a command with an error. */
-  refused(error: Error, command: Asked): void;
-  /** A command is sent: when it is one that was refused, its success ends that. */
-  sent(command: Asked): void;
-  /** What was last refused, in Valkey's words; undefined while nothing is. */
+  refused(error: Error, command: SentCommand): void;
+  /** A command is sent. If its kind was refused before, its success ends the refusal. */
+  sent(command: SentCommand): void;
+  /** Valkey's message for the latest refusal; undefined while nothing is refused. */
   readonly reason: string | undefined;
 }
 
 export interface RefusalWatchOptions {
-  /** Called once when refusals begin, with what Valkey said first. */
+  /** Called once when refusals begin, with Valkey's message. */
   readonly onRefusing: (answer: string) => void;
-  /** Called once when all that was refused was accepted, or has not been refused again for 15 s. */
+  /** Called once when every refused kind was accepted, or was not refused again for 15 s. */
   readonly onAccepting: () => void;
 }
 
-/** No refusals: a script that has to be sent whole, and what follows from a refusal that came before. */
+/** Not refusals: a script that has to be sent in full, and the consequence of an earlier refusal. */
 const CONSEQUENCES = new Set(["NOSCRIPT", "EXECABORT"]);
-/** Commands that may be refused: whoever sends them does without. */
+/** Commands whose callers can do without a reply. */
 const OPTIONAL = new Set(["info", "hello", "client"]);
 
-/** Make the watch of a connection, and of those that are duplicated from it. */
+/** Create the watch for a connection and its duplicates. */
 export function createRefusalWatch({ onRefusing, onAccepting }: RefusalWatchOptions): RefusalWatch {
-  const refusals = new Map<string, { answer: string; timer: Timer }>(); // by what was refused
+  const refusals = new Map<string, { answer: string; timer: Timer }>(); // by kind
 
   function end(what: string): void {
     const refusal = refusals.get(what);
@@ -68,8 +68,8 @@ export function createRefusalWatch({ onRefusing, onAccepting }: RefusalWatchOpti
   };
 }
 
-/** What a command is, by its name. Scripts are told apart, whether they are sent whole or by their digest. */
-export function kindOf({ name, args }: Asked): string {
+/** A command's kind: its name, or for scripts their digest, whether sent in full or by digest. */
+export function kindOf({ name, args }: SentCommand): string {
   if (name !== "eval" && name !== "evalsha") return name;
   const script = String(args[0]);
   return `script ${script.length === 40 ? script : createHash("sha1").update(script).digest("hex")}`;

@@ -1,13 +1,13 @@
 /**
- * Sending again what Valkey refused for a while, as if it had been away.
+ * Resends commands that Valkey refused temporarily.
  */
 import { kindOf } from "./refusal-watch.ts";
 import { refusalOf } from "./refusals.ts";
 
 const FIRST_PAUSE_MS = 50;
-const MAX_PAUSE_MS = 1000; // 1 s: how long after Valkey's recovery it may be unknown to us
+const MAX_PAUSE_MS = 1000; // 1 s: how long after Valkey's recovery we may notice
 
-/** A command on its way; its promise settles with the reply that its caller gets. */
+/** A command in flight; its promise settles with the caller's reply. */
 interface Refusable {
   readonly name: string;
   readonly args: readonly unknown[];
@@ -16,19 +16,19 @@ interface Refusable {
 
 export interface Resend<Command extends Refusable> {
   /**
-   * Keep a refused command, and send it again, in the order in which the commands were refused: what was sent first still takes
-   * effect first. After a pause that grows from 50 ms to 1 s the first of each kind is sent, and all the rest once Valkey has
-   * taken one: a thousand that wait are not refused a thousand times a second.
+   * Keep a refused command and resend it later, in the original order. After a pause growing from 50 ms to 1 s, the first
+   * command of each kind is resent, and the rest once one was accepted, so that a thousand waiting commands are not refused
+   * a thousand times a second.
    *
-   * @returns false when the error does not pass by itself: the command is the caller's
+   * @returns false when the error is not temporary: the caller then gets it
    */
   take(error: Error, command: Command): boolean;
 }
 
-/** Make the place in which a connection's refused commands wait. Bounded by what a connection has in flight. */
+/** Create the buffer of a connection's refused commands. Bounded by the commands it has in flight. */
 export function createResend<C extends Refusable>(send: (command: C) => void): Resend<C> {
   let waiting: C[] = [];
-  const tried = new Set<C>(); // of those that wait, on their way again
+  const tried = new Set<C>(); // waiting commands that are being resent
   let timer: Timer | undefined;
   let pauseMs = 0; // 0 while Valkey accepts
 
@@ -40,7 +40,7 @@ export function createResend<C extends Refusable>(send: (command: C) => void): R
     for (const command of firsts.values()) {
       send(command);
       const settle = () => settled(command);
-      command.promise.then(settle, settle); // not before it was accepted, or failed otherwise
+      command.promise.then(settle, settle); // once it is accepted, or fails for another reason
     }
   }
 

@@ -1,22 +1,22 @@
 /**
- * `VALKEY_URL`: one Valkey, or Sentinels that know which of several is the primary. Pure.
+ * `VALKEY_URL`: one Valkey, or Sentinels that know the primary. Pure.
  *
  *     redis://[user:password@]host[:port][/database][?username=…&password=…&family=…]
  *     redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/database][?user=…&password=…]
  *
- * `rediss` in place of `redis` is TLS, to the Sentinels as well. User and password in front of the hosts are Valkey's, those
- * in the query of the second form the Sentinels' own. A database is a number, 0 when left out; `family` is 4 or 6, for hosts
- * that have addresses of both kinds, or 0 for either.
+ * `rediss` instead of `redis` means TLS, also to the Sentinels. User and password before the hosts are Valkey's; those in the
+ * query of the second form are the Sentinels'. The database is a number, 0 by default; `family` is 4 or 6 to use only IPv4 or
+ * IPv6, or 0 for either.
  *
- * Whatever else stands in a URL is refused. Other clients read more out of it, each something different, and what is
- * misread there leads to the events of another environment.
+ * Anything else in a URL is rejected: other clients interpret more, each differently, and a misread URL could lead to another
+ * environment's events.
  */
 
 /** Completes "expected VALKEY_URL to be …". */
 export const VALKEY_URL_FORMS =
   "a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0";
 
-/** How to get there: for ioredis, and for BullMQ's `connection`. */
+/** Connection options for ioredis and for BullMQ's `connection`. */
 export type ValkeyAddress = {
   readonly db: number;
   readonly username?: string;
@@ -31,7 +31,7 @@ export type ValkeyAddress = {
     }
   | {
       readonly sentinels: { readonly host: string; readonly port: number }[];
-      /** What the Sentinels call the primary. */
+      /** The primary's name in Sentinel. */
       readonly name: string;
       readonly sentinelUsername?: string;
       readonly sentinelPassword?: string;
@@ -44,9 +44,9 @@ interface Parts {
   /** Without the colon. */
   readonly scheme: string;
   readonly hosts: readonly URL[];
-  /** All but the hosts. */
+  /** Everything but the hosts. */
   readonly url: URL;
-  /** What the Sentinels call the primary; undefined without Sentinels. */
+  /** The primary's name in Sentinel; undefined without Sentinels. */
   readonly name?: string | undefined;
   readonly database?: string | undefined;
 }
@@ -61,12 +61,12 @@ const PLAIN_QUERY = ["username", "password", "family"];
 const SENTINEL_QUERY = ["user", "password"];
 const FAMILIES = ["0", "4", "6"];
 
-/** Whether a text is one. */
+/** Whether a text is a valid `VALKEY_URL`. */
 export function isValkeyUrl(text: string): boolean {
   return split(text) !== undefined;
 }
 
-/** @throws  RangeError when it is none */
+/** Parse a `VALKEY_URL`. @throws  RangeError when it is invalid */
 export function addressOf(text: string): ValkeyAddress {
   const parts = split(text);
   if (parts === undefined) throw new RangeError(`expected ${VALKEY_URL_FORMS}`);
@@ -101,14 +101,14 @@ const addressIn = ({ hostname, port }: URL, otherwise: number) => ({
   port: Number(port) || otherwise,
 });
 
-/** Those that have a value. */
+/** Only the fields with a value. */
 const known = (logins: Record<string, string | null | undefined>): Record<string, string> =>
   Object.fromEntries(Object.entries(logins).filter((login): login is [string, string] => Boolean(login[1])));
 
 /**
- * The URL without its passwords, which may also stand in the query.
+ * The URL without its passwords, which may also be in the query.
  *
- * @returns `***` when it is none: there is no telling what is secret in it
+ * @returns `***` for an invalid URL, which could hold a secret anywhere
  */
 export function maskValkeyUrl(text: string): string {
   const parts = split(text);
@@ -118,7 +118,7 @@ export function maskValkeyUrl(text: string): string {
   return `${parts.scheme}://${user && `${user}@`}${listHosts(parts)}${pathname}${search && "?***"}`;
 }
 
-/** Where it leads, for people: `127.0.0.1:6379`, or `mymaster of s1:26379,s2:26379`. */
+/** The URL's hosts, for messages: `127.0.0.1:6379`, or `mymaster of s1:26379,s2:26379`. */
 export function placeOf(text: string): string {
   const parts = split(text);
   if (parts === undefined) return "";
@@ -128,7 +128,7 @@ export function placeOf(text: string): string {
 const listHosts = ({ hosts }: Parts): string => hosts.map(({ host }) => host).join(",");
 
 function split(text: string): Parts | undefined {
-  if (/[\t\r\n]\s*\S/.test(text)) return undefined; // a URL is read as if they were not there: 1\n2 as 12
+  if (/[\t\r\n]\s*\S/.test(text)) return undefined; // URL parsers drop these: 1\n2 becomes 12
   const [, scheme, user = "", list = "", rest = ""] = SENTINEL.exec(text) ?? [];
   if (scheme === undefined) return PLAIN.test(text) ? splitPlain(text) : undefined;
   const url = parse(`redis://${user}hosts${rest}`);
@@ -148,17 +148,17 @@ function splitPlain(text: string): Parts | undefined {
   return { scheme: url.protocol.slice(0, -1), hosts: [url], url, database: path.groups?.database };
 }
 
-/** Whether there is nothing behind the path but parameters of these names, each once. */
+/** Whether the path is followed by nothing but query parameters with these names, each at most once. */
 function hasOnly({ hash, searchParams }: URL, names: readonly string[]): boolean {
   const keys = [...searchParams.keys()];
   return hash === "" && keys.every((key, index) => names.includes(key) && keys.indexOf(key) === index);
 }
 
-/** A URL with a host, and a port that is not 0, whose user and password can be read. A plus in its query is a plus. */
+/** Parse a URL with a host, no port 0, and a decodable user and password. A plus in its query stays a plus. */
 function parse(text: string): URL | undefined {
   if (!URL.canParse(text)) return undefined;
   const url = new URL(text);
-  url.search = url.search.replaceAll("+", "%2B"); // it would stand for a blank
+  url.search = url.search.replaceAll("+", "%2B"); // it would mean a space
   const isReadable = decode(url.username) !== undefined && decode(url.password) !== undefined;
   return url.hostname !== "" && url.port !== "0" && isReadable ? url : undefined;
 }

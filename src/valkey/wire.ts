@@ -1,10 +1,10 @@
 /**
- * How commands and replies look on the wire to Valkey: the worker's replacement for ioredis's own writer and reader, which
- * cost a third of all that BullMQ does for a job (bench/RESULTS.md). Import it before the first connection; from then
- * on every connection of the process speaks RESP2, and replies are texts, never bytes.
+ * Encodes commands and decodes replies for the worker, in place of ioredis's own code, which takes a third of BullMQ's time
+ * per job (bench/RESULTS.md). Import it before the first connection; from then on every connection of the process uses
+ * RESP2, and replies are strings, never buffers.
  *
- * ioredis 6 writes each argument of a command that holds bytes into a buffer of its own, and reads through private fields
- * that were compiled to WeakMaps. This file knows three of its insides (version pinned in package.json).
+ * ioredis 6 writes each argument of a command with binary data into its own buffer, and reads through private fields that
+ * were compiled to WeakMaps. This file depends on three of its internals (version pinned in package.json).
  *
  * @see RESP: https://valkey.io/topics/protocol/
  */
@@ -14,7 +14,7 @@ import { ByteText, takesByteText } from "./joined-writes.ts";
 
 const require = createRequire(import.meta.url);
 
-/** Whoever takes replies, as ioredis gives it to its decoder. */
+/** The callbacks that ioredis passes to its decoder. */
 interface Replies {
   readonly onReply: (reply: unknown) => void;
   readonly onErrorReply: (error: Error) => void;
@@ -30,7 +30,7 @@ type ParserClass = new (options: {
   returnFatalError: (error: Error) => void;
 }) => Parser;
 
-const RedisParser: ParserClass = require("redis-parser"); // what ioredis used until version 5
+const RedisParser: ParserClass = require("redis-parser"); // used by ioredis up to version 5
 const decoding: { Decoder: unknown } = require("ioredis/built/resp/decoder");
 
 decoding.Decoder = class {
@@ -58,51 +58,51 @@ const lengthOf = (text: string): string => LENGTHS[text.length] ?? `$${text.leng
 const isAscii = (arg: Argument | undefined): boolean =>
   typeof arg === "string" && Buffer.byteLength(arg) === arg.length;
 
-/** The arguments with which every call of a script has begun so far, and how they are written. */
-interface Beginning {
+/** The leading arguments that all calls of a script have shared so far, and their encoding. */
+interface Prefix {
   readonly args: readonly Argument[];
   readonly text: string;
 }
 
-const beginnings = new Map<Argument, Beginning>(); // by the script's digest, the first argument
+const prefixes = new Map<Argument, Prefix>(); // by the script's digest, the first argument
 
-/** Most keys of a script are the queue's, the same each time: they are written once. */
-function beginningOf(args: readonly Argument[]): Beginning {
+/** Most keys of a script are the queue's and the same in each call, so they are encoded only once. */
+function prefixOf(args: readonly Argument[]): Prefix {
   const digest = args[0] as Argument;
-  const known = beginnings.get(digest);
+  const known = prefixes.get(digest);
   let length = 0;
   if (known === undefined) while (isAscii(args[length])) length += 1;
   else while (length < known.args.length && known.args[length] === args[length]) length += 1;
   if (length === known?.args.length) return known;
   const same = args.slice(0, length);
-  const beginning = { args: same, text: same.flatMap((arg) => [lengthOf(arg as string), arg]).join("\r\n") };
-  beginnings.set(digest, beginning);
-  return beginning;
+  const prefix = { args: same, text: same.flatMap((arg) => [lengthOf(arg as string), arg]).join("\r\n") };
+  prefixes.set(digest, prefix);
+  return prefix;
 }
 
-const NOTHING: Beginning = { args: [], text: "" };
+const NO_PREFIX: Prefix = { args: [], text: "" };
 
-/** What of ioredis's commands is read here. */
+/** The part of ioredis's commands used here. */
 interface Writable {
   readonly name: string;
   readonly args: readonly Argument[];
-  /** Its place in a pipeline, which joins its commands itself, and takes no {@link ByteText}. */
+  /** Index in a pipeline, which joins its commands itself and does not accept {@link ByteText}. */
   readonly pipelineIndex?: number;
 }
 
-/** A command's bytes: as a text while they are ASCII, so that many can be joined at little cost. */
+/** Encode a command: as a string while it is ASCII, which is cheap to join. */
 function toWritable(this: Writable, stream: object): string | Buffer | ByteText {
   const { name, args, pipelineIndex } = this;
   const parts = [`*${args.length + 1}`, lengthOf(name), name];
-  const begin = name === "evalsha" ? beginningOf(args) : NOTHING;
-  if (begin.text !== "") parts.push(begin.text);
+  const prefix = name === "evalsha" ? prefixOf(args) : NO_PREFIX;
+  if (prefix.text !== "") parts.push(prefix.text);
   let isText = true;
-  for (let i = begin.args.length; i < args.length; i++) {
+  for (let i = prefix.args.length; i < args.length; i++) {
     const arg = args[i] as Argument;
     if (isAscii(arg)) {
       parts.push(lengthOf(arg as string), arg as string);
     } else {
-      const bytes = (typeof arg === "string" ? Buffer.from(arg) : arg).toString("latin1"); // a character a byte
+      const bytes = (typeof arg === "string" ? Buffer.from(arg) : arg).toString("latin1"); // one character per byte
       parts.push(lengthOf(bytes), bytes);
       isText = false;
     }
