@@ -1,13 +1,13 @@
 /**
- * `/healthz`, `/readyz` and `/metrics`, the same on every process.
+ * `/healthz`, `/readyz` and `/metrics`, the same in every process.
  */
 import { Hono } from "hono";
 import type { Registry } from "prom-client";
 
-/** Why a process is not ready, a sentence each; empty when it is. Never rejects, never hangs. */
+/** Returns why a process is not ready, one sentence per reason; empty when it is. Never rejects, never hangs. */
 export type Readiness = () => Promise<string[]>;
 
-/** `/healthz`: the process runs. `/readyz`: 200, or 503 with the reasons. No password on either. */
+/** Create `/healthz`, which always says 200, and `/readyz`: 200, or 503 with the reasons. Neither needs a password. */
 export function createHealthRoutes(readiness: Readiness): Hono {
   const app = new Hono();
   app.get("/healthz", (c) => c.json({ status: "ok" }));
@@ -18,7 +18,7 @@ export function createHealthRoutes(readiness: Readiness): Hono {
   return app;
 }
 
-/** `/metrics`, in Prometheus' text format. */
+/** Create `/metrics`, in the Prometheus text format. */
 export function createMetricsRoutes(registry: Registry): Hono {
   const app = new Hono();
   app.get("/metrics", async (c) => c.text(await registry.metrics(), 200, { "content-type": registry.contentType }));

@@ -1,5 +1,5 @@
 /**
- * What Prometheus sees. Labels are event types, outcomes and ranges of addresses: never a URL, never a user.
+ * Prometheus metrics. Labels are event types, outcomes and address kinds, never URLs or users.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { errorCode, type Outcome } from "../delivery/outcome.ts";
@@ -15,19 +15,19 @@ export interface Metrics {
   readonly registry: Registry;
   /** Count one finished attempt. */
   attempted(event: string, outcome: Outcome): void;
-  /** Count an attempt that happened but could not be written to its user's log. */
+  /** Count an attempt that could not be written to its user's log. */
   unlogged(): void;
-  /** Count an event that was given up because too many wait. */
+  /** Count an event that was given up because too many were waiting. */
   backlogFull(): void;
   /** Count a job that broke the contract. */
   rejected(): void;
-  /** Count a job that failed because processes die or hang of it. */
+  /** Count a job that failed because it crashes or hangs the process. */
   poisoned(): void;
-  /** Count a job that may not go yet. */
+  /** Count a job that was parked. */
   parked(reason: string): void;
 }
 
-/** The metrics of a worker process. */
+/** Create the metrics of a worker process. */
 export function createMetrics({
   inFlight,
   openCircuits,
@@ -36,9 +36,49 @@ export function createMetrics({
   openCircuits: () => number;
 }): Metrics {
   const registry = new Registry();
-  const registers = [registry];
   collectDefaultMetrics({ register: registry });
-  // prom-client makes a text of the labels each time it counts; ours are counted here, and told when asked.
+  const registers = [registry];
+  const counter = (name: string, help: string): (() => void) => {
+    const counted = new Counter({ name, help, registers });
+    return () => counted.inc();
+  };
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  const parked = new Counter({
+    name: "fluxhook_parked_jobs_total",
+    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
+    labelNames: ["reason"],
+    registers,
+  });
+  gauge(
+    "fluxhook_open_circuits",
+    "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
+    openCircuits,
+  );
+  gauge("fluxhook_attempts_in_flight", "Attempts in flight in this process", inFlight);
+  return {
+    registry,
+    attempted: createAttemptMetrics(registers),
+    unlogged: counter("fluxhook_unlogged_attempts_total", "Attempts that could not be written to their user's log"),
+    backlogFull: counter(
+      "fluxhook_backlog_full_total",
+      "Events given up because too many were waiting for their endpoint or their user",
+    ),
+    rejected: counter("fluxhook_rejected_jobs_total", "Jobs that broke the contract"),
+    poisoned: counter("fluxhook_poisoned_jobs_total", "Jobs that failed because they crash or hang the process"),
+    parked: (reason) => parked.labels(reason).inc(),
+  };
+}
+
+function createAttemptMetrics(registers: Registry[]): Metrics["attempted"] {
+  // Counted here and passed on at each scrape: prom-client serializes the labels whenever it counts.
   const attempts = new Map<string, Map<string, number>>(); // by event type, then outcome
   new Counter({
     name: "fluxhook_attempts_total",
@@ -64,73 +104,23 @@ export function createMetrics({
     labelNames: ["range"],
     registers,
   });
-  const unlogged = new Counter({
-    name: "fluxhook_unlogged_attempts_total",
-    help: "Attempts that could not be written to their user's log",
-    registers,
-  });
-  const backlogFull = new Counter({
-    name: "fluxhook_backlog_full_total",
-    help: "Events given up because more wait for their endpoint, or of their user, than may",
-    registers,
-  });
-  const rejected = new Counter({
-    name: "fluxhook_rejected_jobs_total",
-    help: "Jobs that broke the contract",
-    registers,
-  });
-  const poisoned = new Counter({
-    name: "fluxhook_poisoned_jobs_total",
-    help: "Jobs that failed because processes die or hang of them",
-    registers,
-  });
-  const parked = new Counter({
-    name: "fluxhook_parked_jobs_total",
-    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
-    labelNames: ["reason"],
-    registers,
-  });
-  new Gauge({
-    name: "fluxhook_open_circuits",
-    help: "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
-    registers,
-    collect() {
-      this.set(openCircuits());
-    },
-  });
-  new Gauge({
-    name: "fluxhook_attempts_in_flight",
-    help: "Attempts under way in this process",
-    registers,
-    collect() {
-      this.set(inFlight());
-    },
-  });
-  return {
-    registry,
-    attempted(event, outcome) {
-      const counts = attempts.get(event) ?? new Map<string, number>();
-      const label = outcomeLabel(outcome);
-      counts.set(label, (counts.get(label) ?? 0) + 1);
-      attempts.set(event, counts);
-      duration.observe(outcome.durationMs / 1000);
-      if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
-    },
-    unlogged: () => unlogged.inc(),
-    backlogFull: () => backlogFull.inc(),
-    rejected: () => rejected.inc(),
-    poisoned: () => poisoned.inc(),
-    parked: (reason) => parked.labels(reason).inc(),
+  return (event, outcome) => {
+    const counts = attempts.get(event) ?? new Map<string, number>();
+    const label = outcomeLabel(outcome);
+    counts.set(label, (counts.get(label) ?? 0) + 1);
+    attempts.set(event, counts);
+    duration.observe(outcome.durationMs / 1000);
+    if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
   };
 }
 
-/** Statuses by their class: a receiver chooses its status, and must not choose how many series there are. */
+/** Groups statuses by class: receivers choose their statuses, and must not control the number of time series. */
 function outcomeLabel(outcome: Outcome): string {
   if (outcome.kind === "response") return `http_${Math.floor(outcome.status / 100)}xx`;
   return errorCode(outcome) as string;
 }
 
-/** The metrics of a board process: the queue's gauges. */
+/** Create the metrics of a board process: the queue's gauges. */
 export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -139,8 +129,8 @@ export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
 }
 
 /**
- * Add the queue's gauges to a registry. Each scrape asks Valkey once; while it does not answer, `fluxhook_valkey_up` is 0
- * and the other gauges are absent, so that no old figure passes for a new one.
+ * Add the queue's gauges to a registry. Each scrape asks Valkey once. While it does not answer, `fluxhook_valkey_up` is 0 and the
+ * other gauges are absent, so that no stale value looks current.
  */
 export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now: () => number = Date.now): void {
   const registers = [registry];
@@ -170,7 +160,7 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
       for (const state of JOB_STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
     },
   });
-  /** A gauge of what was asked; absent while that is not known. */
+  /** Add a gauge that is absent while its value is unknown. */
   const gauge = (name: string, help: string, of: (figures: QueueFigures) => number | undefined) =>
     new Gauge({
       name,
@@ -190,7 +180,7 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
   );
   gauge(
     "fluxhook_stray_jobs",
-    "Jobs in none of the queue's lists, as counted about once a minute: nobody delivers them",
+    "Jobs in none of the queue's lists, counted about once a minute: no worker will take them",
     ({ strays }) => strays,
   );
   gauge("fluxhook_valkey_memory_bytes", "Memory that Valkey uses", ({ facts }) => facts?.usedMemoryBytes);
@@ -213,7 +203,7 @@ async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Pro
     queue.getJobCounts(...JOB_STATES),
     queue.getJobs(["waiting"], 0, 0, true),
     readStrayCount(queue.name, valkey),
-    readFacts(valkey).catch(() => undefined), // not every hosted Valkey tells
+    readFacts(valkey).catch(() => undefined), // some hosted Valkeys do not allow INFO
   ]);
   return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays, facts };
 }

@@ -1,5 +1,5 @@
 /**
- * Whether a process can do its work: readiness that is true, so that a balancer or an operator can trust it.
+ * Whether a process can do its work, checked thoroughly enough that load balancers and operators can rely on it.
  */
 
 import type { DeliveryWorker, Queue } from "../queue/worker.ts";
@@ -17,42 +17,42 @@ import {
 import { UNTOLD } from "../valkey/facts.ts";
 import { describeRefusal, findLacks, type Program } from "./rights.ts";
 
-const PROBE_MS = 2 * 1000; // 2 s: probes give up after a few seconds, and must get the reason before
-const TRIED_MS = 10 * 1000; // 10 s between two trials in full of what is refused anyway
+const PROBE_MS = 2 * 1000; // 2 s: health checks time out after a few seconds, and must get the reason before that
+const RETRY_FULL_MS = 10 * 1000; // 10 s between two full checks while rights are missing
 const STUCK_MS = 15 * 1000; // 15 s: a worker with free slots picks up a waiting job within milliseconds
 
 export interface ValkeyCheckOptions {
-  /** Asked. */
+  /** The connection to check with. */
   readonly valkey: Valkey;
-  /** The connection that does the work, when that is another: what is refused there counts too. */
+  /** The connection that does the work, if different: commands refused there count too. */
   readonly working?: Valkey;
   /** The queue's name. */
   readonly queue: string;
   readonly program: Program;
 }
 
-/** What keeps Valkey from being good for a queue, a sentence each. */
+/** What is wrong with a Valkey, one sentence per problem. */
 export interface ValkeyProblems {
-  /** What keeps the process from working. */
+  /** Problems that keep the process from working. */
   readonly obstacles: readonly string[];
-  /** What may lose events all the same. */
+  /** Problems that may lose events. */
   readonly risks: readonly string[];
 }
 
 /**
- * Make the question whether Valkey is good for a queue. It is answered within 2 s. Rights are tried in full until all are there,
- * and again once something was refused.
+ * Create the function that checks whether Valkey is suitable for a queue. It resolves within 2 s. Rights are checked in full until
+ * none is missing, and again once a command has been refused.
  */
 export function createValkeyCheck(options: ValkeyCheckOptions): () => Promise<ValkeyProblems> {
   const { valkey, working = valkey } = options;
-  const findRefused = createTrial(options);
+  const findMissingRights = createRightsCheck(options);
   let asked: Promise<ValkeyProblems> | undefined;
   const ask = async (): Promise<ValkeyProblems> => {
     const refused = refusedOf(working);
-    const [facts, lacks] = await Promise.all([readFacts(valkey), findRefused(refused === undefined)]);
+    const [facts, lacks] = await Promise.all([readFacts(valkey), findMissingRights(refused === undefined)]);
     const refusals = lacks.length > 0 || refused === undefined ? lacks : [describeRefusal(refused)];
     return {
-      // A replica takes no writes, and says so by its role.
+      // A replica refuses all writes; its role is reported instead.
       obstacles: [
         ...roleProblems(facts),
         ...refusals.filter((text) => facts.isPrimary || !text.includes(" READONLY ")),
@@ -76,7 +76,7 @@ export function createValkeyCheck(options: ValkeyCheckOptions): () => Promise<Va
 const NO_ANSWER = "Valkey does not answer";
 const failed = (obstacle: string): ValkeyProblems => ({ obstacles: [obstacle], risks: [] });
 
-/** Why there was no answer in time: it may have changed meanwhile, and commands that were refused for now wait. */
+/** Why there was no answer in time. Valkey may have become unavailable since, and refused commands may be waiting for a retry. */
 function silenceOf(valkey: Valkey): string {
   const trouble = troubleOf(valkey);
   if (trouble instanceof LoadingError) return trouble.message;
@@ -85,11 +85,15 @@ function silenceOf(valkey: Valkey): string {
 }
 
 /**
- * Make the question what is lacking. It is tried in full unless nothing was lacking last time, and nothing was refused since; what
- * was lacking a moment ago still is while the least is.
+ * Create the function that finds missing rights. A quick check is enough if it agrees with the last full check: nothing is missing,
+ * or something still is and the full check is recent. A refused command forces a full check.
  */
-function createTrial({ valkey, queue, program }: ValkeyCheckOptions): (isAccepting: boolean) => Promise<string[]> {
-  let last: { readonly lacks: string[]; readonly until: number } | undefined;
+function createRightsCheck({
+  valkey,
+  queue,
+  program,
+}: ValkeyCheckOptions): (isAccepting: boolean) => Promise<string[]> {
+  let last: { readonly lacks: string[]; readonly until: number } | undefined; // the last full check
   return async (isAccepting) => {
     if (last !== undefined && isAccepting) {
       const lacks = await findLacks(valkey, queue, program, true);
@@ -97,18 +101,18 @@ function createTrial({ valkey, queue, program }: ValkeyCheckOptions): (isAccepti
       if (isSame) return last.lacks;
     }
     const lacks = await findLacks(valkey, queue, program);
-    last = { lacks, until: performance.now() + TRIED_MS };
+    last = { lacks, until: performance.now() + RETRY_FULL_MS };
     return lacks;
   };
 }
 
 const FIRST_PAUSE_MS = 100;
-const MAX_PAUSE_MS = 2 * 1000; // 2 s: how long after Valkey's recovery a process that starts may not know of it
+const MAX_PAUSE_MS = 2 * 1000; // 2 s: how late a starting process may notice that Valkey has recovered
 
 /**
- * Wait until Valkey accepts what a process needs, asking ever less often. A risk is no reason to wait.
+ * Wait until Valkey accepts what a process needs, checking with exponential backoff. Does not wait for risks to go away.
  *
- * @param tell  called with what is in the way, once unless it changes
+ * @param tell  called with the obstacles, first and whenever they change
  */
 export async function untilAccepted(
   check: () => Promise<ValkeyProblems>,
@@ -124,7 +128,7 @@ export async function untilAccepted(
   }
 }
 
-/** What in a Valkey's facts keeps it from being good for a queue; empty when nothing does. */
+/** The problems that follow from a Valkey's facts; empty when there are none. */
 export const valkeyProblems = (facts: ValkeyFacts): string[] => [...roleProblems(facts), ...evictionProblems(facts)];
 
 function roleProblems({ isPrimary }: ValkeyFacts): string[] {
@@ -137,7 +141,7 @@ function evictionProblems({ evictionPolicy }: ValkeyFacts): string[] {
 }
 
 /**
- * Whether a worker's loop has died behind its back: jobs wait, slots are free, and none was picked up for 15 s.
+ * Detect a stuck worker: jobs are waiting and slots are free, but no job has been picked up for 15 s.
  *
  * @param nowMs  epoch ms
  */

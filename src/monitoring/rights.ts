@@ -3,6 +3,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { keysOf, queueKey } from "../queue/layout.ts";
+import { backlogPrefix, caughtKey, circuitsKey, logKey, straysKey } from "../queue/own-keys.ts";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
@@ -123,15 +124,15 @@ const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
 
 /** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
-  { pattern: "webhooks:log:*", call: ["ZCARD", "webhooks:log:"] },
-  { pattern: `webhooks:circuits:${queue}`, call: ["ZCARD", `webhooks:circuits:${queue}`] },
-  { pattern: `webhooks:strays:${queue}`, call: ["GET", `webhooks:strays:${queue}`] },
-  { pattern: `webhooks:paused:${queue}`, call: ["LLEN", `webhooks:paused:${queue}`] },
+  { pattern: logKey("*"), call: ["ZCARD", logKey("")] },
+  { pattern: circuitsKey(queue), call: ["ZCARD", circuitsKey(queue)] },
+  { pattern: straysKey(queue), call: ["GET", straysKey(queue)] },
+  { pattern: caughtKey(queue), call: ["LLEN", caughtKey(queue)] },
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
-  { pattern: "webhooks:log:*", call: ["ZADD", "webhooks:log:", "XX", "0", "a"] },
-  { pattern: `webhooks:backlog:${queue}:*`, call: ["ZADD", `webhooks:backlog:${queue}:`, "XX", "0", "a"] },
+  { pattern: logKey("*"), call: ["ZADD", logKey(""), "XX", "0", "a"] },
+  { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
 ];
 
 /** The data types of a queue's keys. */

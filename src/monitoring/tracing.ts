@@ -1,8 +1,8 @@
 /**
- * Traces: from the backend's span, which BullMQ carries in the job, over the worker's to the POST and its `traceparent`.
+ * Tracing: continues the producer's trace, which BullMQ stores in the job, through the worker to the POST and its `traceparent`.
  *
- * Imported only when tracing is on: without it no part of OpenTelemetry is loaded. Where spans go is read by its exporter
- * from the standard `OTEL_…` variables.
+ * Imported only when tracing is on, so that OpenTelemetry is not loaded otherwise. Its exporter is configured by the standard
+ * `OTEL_…` variables.
  */
 import {
   type Attributes,
@@ -34,23 +34,23 @@ import type { Sender } from "../http/sender.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 
-const LAST_SPANS_MS = 2 * 1000; // 2 s for the last spans: a collector that is away must not hold up a shutdown
-const NAME = "fluxhook"; // the service's, unless OTEL_SERVICE_NAME says otherwise
+const LAST_SPANS_MS = 2 * 1000; // 2 s for the last spans: an unreachable collector must not delay shutdown
+const NAME = "fluxhook"; // default service name; OTEL_SERVICE_NAME overrides it
 const RECORDED_HEADERS = new Set(["X-Fluxdrop-Event", "X-Fluxdrop-Delivery", "webhook-id"]);
 
 export interface Tracing {
-  /** For BullMQ's worker: a span for each time that a job is processed. */
+  /** For BullMQ's worker: creates a span each time a job is processed. */
   readonly telemetry: Telemetry;
-  /** The same sender, with a span for each request, and with its `traceparent` among the headers. */
+  /** Wrap a sender so that each request gets a span and a `traceparent` header. */
   trace(sender: Pick<Sender, "send">): Pick<Sender, "send">;
-  /** Send what is left, within 2 s. */
+  /** Export the remaining spans, within 2 s. */
   close(): Promise<void>;
 }
 
 /**
- * Start tracing, once in a process.
+ * Start tracing. Call it once per process.
  *
- * @param share  in (0, 1]: of the deliveries whose backend does not trace; where it does, its decision holds
+ * @param share  in (0, 1]: sampling ratio for deliveries without a trace of their producer; otherwise the producer's decision holds
  */
 export function startTracing(share: number, logger: Pick<Logger, "info" | "warn">): Tracing {
   const provider = new TracerProvider({
@@ -59,7 +59,7 @@ export function startTracing(share: number, logger: Pick<Logger, "info" | "warn"
     spanProcessors: [new BatchSpanProcessor({ exporter: createExporter(logger) })],
   });
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-  propagation.setGlobalPropagator(new W3CTraceContextPropagator()); // no baggage: it is not for customers
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator()); // without baggage, which is not meant for customers
   trace.setGlobalTracerProvider(provider);
   return {
     telemetry: createTelemetry(),
@@ -75,7 +75,7 @@ export function startTracing(share: number, logger: Pick<Logger, "info" | "warn"
   };
 }
 
-/** BullMQ also makes spans for its housekeeping, which belongs to no delivery: fetching, polling, looking for stalled jobs. */
+/** Drops BullMQ's spans for housekeeping such as fetching, polling and stall checks, which belong to no delivery. */
 function createSampler(share: number): Sampler {
   const byParent = new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(share) });
   return {
@@ -89,7 +89,7 @@ function createSampler(share: number): Sampler {
   };
 }
 
-/** An exporter that says once when spans begin to get lost, and once when they arrive again. */
+/** An exporter that logs once when exports start to fail, and once when they succeed again. */
 function createExporter(logger: Pick<Logger, "info" | "warn">): SpanExporter {
   const exporter = new OTLPTraceExporter();
   let isFailing = false;
@@ -107,7 +107,7 @@ function createExporter(logger: Pick<Logger, "info" | "warn">): SpanExporter {
   };
 }
 
-/** BullMQ's adapter, but for contexts that nobody can read: they throw in it, and the job would stay active for ever. */
+/** BullMQ's adapter, made tolerant of unreadable trace contexts: it throws on them, and the job would stay active forever. */
 function createTelemetry(): Telemetry {
   const { tracer, contextManager } = new BullMQOtel({ tracerName: NAME });
   return {
@@ -134,7 +134,7 @@ async function traced(request: WebhookRequest, send: (request: WebhookRequest) =
   const carrier: { traceparent?: string } = {};
   propagation.inject(trace.setSpan(context.active(), span), carrier);
   try {
-    // Not the `tracestate` that comes with it: what the backend's vendors note there is not for customers.
+    // Without `tracestate`: vendor data from the producer's tracing is not meant for customers.
     const line = carrier.traceparent === undefined ? "" : `traceparent: ${carrier.traceparent}\r\n`;
     const outcome = await send({ ...request, head: request.head + line });
     const error = errorCode(outcome);
@@ -146,7 +146,7 @@ async function traced(request: WebhookRequest, send: (request: WebhookRequest) =
   }
 }
 
-/** By OpenTelemetry's names for HTTP clients. The URL goes without its query, which may carry a token. */
+/** Attributes by OpenTelemetry's conventions for HTTP clients. The URL omits its query, which may contain a token. */
 function describeRequest({ url, head }: WebhookRequest): Attributes {
   const attributes: Attributes = {
     "http.request.method": "POST",

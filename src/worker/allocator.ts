@@ -1,24 +1,24 @@
 /**
- * Bun's allocator, told to keep what was freed. By itself it gives memory back to the system after 10 ms, to ask for the
- * same again with the next events, which is a quarter of what a busy worker costs (bench/RESULTS.md).
+ * Makes Bun's allocator keep freed memory longer. By default it returns memory to the system after 10 ms, and requests it again
+ * for the next events, which accounts for a quarter of a busy worker's CPU time (bench/RESULTS.md).
  */
 
-/** Its own settings, which it reads before any program runs. */
+/** Settings of mimalloc, which reads them when the process starts. */
 const SETTINGS = {
-  MIMALLOC_PURGE_DELAY: "1000", // 1 s, in ms: longer than from one collection to the next, and memory still goes back
-  MIMALLOC_PURGE_HOLES: "0", // nor while it collects garbage
+  MIMALLOC_PURGE_DELAY: "1000", // 1 s, in ms: longer than the time between two garbage collections
+  MIMALLOC_PURGE_HOLES: "0", // do not purge during garbage collection
 };
 
 /**
- * Begin anew with the settings, unless they are there: the process replaces itself by the same program. Its id, files and
- * arguments stay, nothing else does: call it before anything else.
+ * Restart the process with the settings, unless they are already set. The process is replaced by the same program (execve): only
+ * its id, open files and arguments survive, so call this before anything else.
  *
- * @param env  what is set there already counts
+ * @param env  values already set here win
  */
 export function keepFreedMemory(env: NodeJS.ProcessEnv): void {
   if (process.platform === "win32" || Object.keys(SETTINGS).every((name) => env[name] !== undefined)) return;
   const { execPath, execArgv, argv } = process;
   try {
     process.execve?.(execPath, [execPath, ...execArgv, ...argv.slice(1)], { ...SETTINGS, ...env });
-  } catch {} // a slower worker is better than none
+  } catch {} // run anyway, only slower
 }

@@ -1,5 +1,5 @@
 /**
- * Stopping: quiet, wait, hand back, close. Four separate ideas, each bounded, so that no process outlives its order to go.
+ * Graceful shutdown in four steps, each bounded in time: quiet, wait, hand back, close.
  */
 
 import type { Sender } from "../http/sender.ts";
@@ -7,17 +7,17 @@ import type { DeliveryWorker } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
-const HAND_BACK_MS = 2 * 1000; // 2 s: a script or two per job, all at once
-const LAST_WORD_MS = 500; // for Valkey to say that it has heard all the rest
+const HAND_BACK_MS = 2 * 1000; // 2 s: one or two scripts per job, in parallel
+const CONFIRM_MS = 500; // for Valkey to confirm that it has received everything
 
 /**
  * Stop a worker without losing or repeating anything.
  *
- * 1. quiet: no new jobs. 2. wait, at most `timeoutMs` or until `hurried`, for the requests in flight. 3. hand back: what
- * is left is aborted, and its job goes to the head of the queue, uncharged. 4. close.
+ * 1. Quiet: take no new jobs. 2. Wait for the requests in flight, for at most `timeoutMs` or until `hurried`. 3. Hand back: abort
+ * the remaining requests and move their jobs to the head of the queue, without using an attempt. 4. Close.
  *
- * @returns true when every job was acknowledged or handed back; false when Valkey was away: its jobs then run again
- *          elsewhere once their locks expire
+ * @returns true when every job was acknowledged or handed back; false when Valkey was unreachable: its jobs then run on another
+ *          worker once their locks expire
  */
 export async function drain(
   worker: DeliveryWorker,
@@ -31,10 +31,10 @@ export async function drain(
   sender.cancelAll("shutdown");
   const isClosed = await within(HAND_BACK_MS, closed, false);
   sender.close();
-  return isClosed && (await within(LAST_WORD_MS, valkey.ping(), undefined)) !== undefined;
+  return isClosed && (await within(CONFIRM_MS, valkey.ping(), undefined)) !== undefined;
 }
 
-/** The requests alone: what is left then is up to Valkey, which may be away. */
+/** Resolves when no request is in flight. Unlike `worker.close()`, does not wait for Valkey, which may be unreachable. */
 async function settled(sender: Sender): Promise<void> {
   while (sender.inFlight > 0) await Bun.sleep(20);
 }

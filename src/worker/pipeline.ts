@@ -1,5 +1,5 @@
 /**
- * The parts of a worker put together: from a queue to deliveries. A process adds settings, signals and health.
+ * Wires the parts of a worker together, from the queue to deliveries. The process adds settings, signals and health checks.
  */
 import { type Completed, createCompletion } from "../../jobs/completion.ts";
 import { createDeliver } from "../../jobs/deliver.ts";
@@ -23,9 +23,9 @@ import type { Config } from "../settings/config.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { createSuspects, withSuspects } from "./suspects.ts";
 
-const MAX_AHEAD = 64; // jobs in hand beyond the slots: they are on their way from Valkey, or back to it
+const MAX_AHEAD = 64; // jobs held beyond the slots: being fetched from Valkey, or being acknowledged
 
-/** The settings a pipeline reads. */
+/** The settings that a pipeline reads. */
 export type PipelineConfig = Pick<
   Config,
   | "queue"
@@ -50,12 +50,12 @@ export type PipelineConfig = Pick<
 export interface PipelineOptions {
   readonly config: PipelineConfig;
   readonly logger: Logger;
-  /** For the queue and the log: one connection, so that a log line takes effect before the acknowledgement sent after it. */
+  /** For both queue and log: on a shared connection, a log entry takes effect before the acknowledgement sent after it. */
   readonly valkey: Valkey;
   /** The program that runs suspects, see suspects.ts. Without it, they run like all others. */
   readonly suspectsProgram?: string | undefined;
   readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
-  /** What tests put in the place of a part. */
+  /** Replacements for parts, in tests. */
   readonly parts?: {
     readonly resolve?: Resolve;
     readonly gate?: Gate;
@@ -68,33 +68,27 @@ export interface PipelineOptions {
 }
 
 export interface Pipeline {
-  /** Takes no jobs before `run()`. */
+  /** Takes no jobs until `run()` is called. */
   readonly worker: DeliveryWorker;
   readonly sender: Sender;
   readonly gate: Gate;
   readonly metrics: Metrics;
 }
 
+/** Create all parts of a worker, connected to each other. */
 export function createPipeline(options: PipelineOptions): Pipeline {
   const { config, logger, valkey, tracing, parts = {} } = options;
   const { random = Math.random } = parts;
   const prefix = queueKey(config.queue);
   const lockMs = lockMsFor(config.timeoutMs);
   const ownSender = createSender({ ...config, lockMs, resolve: parts.resolve });
-  /** Each of these holds jobs that need no slot. */
-  const excused = { silent: 0, suspects: 0 };
-  function excuse(who: keyof typeof excused): (jobs: number) => void {
-    return (jobs) => {
-      excused[who] = jobs;
-      worker.excuse(excused.silent + excused.suspects);
-    };
-  }
+  const excuse = createExcuses((jobs) => worker.excuse(jobs));
   const gate =
     parts.gate ??
     createGate({
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
-      onExcused: excuse("silent"),
+      onExcused: excuse("gate"),
       onPromote: createPromotion({ valkey, prefix, logger }),
     });
   const metrics: Metrics =
@@ -144,15 +138,28 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     watch: fairQueue,
     suspects,
   });
+  handleEvents(worker, sender, logger);
+  return { worker, sender, gate, metrics };
+}
+
+/** Adds up the jobs that occupy no slot, which several parts hold, and reports the total whenever one of them changes. */
+function createExcuses(report: (jobs: number) => void): (holder: "gate" | "suspects") => (jobs: number) => void {
+  const held = { gate: 0, suspects: 0 };
+  return (holder) => (jobs) => {
+    held[holder] = jobs;
+    report(held.gate + held.suspects);
+  };
+}
+
+function handleEvents(worker: DeliveryWorker, sender: Sender, logger: Logger): void {
   worker.on("error", (error) => logger.debug({ reason: error.message }, "worker.error"));
   worker.on("stalled", (job) => logger.warn({ job }, "job.stalled"));
   worker.on("lockRenewalFailed", (jobs) => {
     for (const job of jobs) sender.cancel(job, "lock_lost");
   });
-  return { worker, sender, gate, metrics };
 }
 
-/** What a worker is made of, but for its parts. */
+/** The worker's options, apart from the other parts. */
 function describeWorker({ config, logger, valkey, tracing, parts }: PipelineOptions) {
   const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes } = config;
   return {

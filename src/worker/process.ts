@@ -1,5 +1,5 @@
 /**
- * The worker, wired: what `bun src/worker.ts` runs.
+ * The worker process, which `bun src/worker.ts` runs.
  */
 import "../valkey/wire.ts";
 import { publishCircuits } from "../isolation/open-circuits.ts";
@@ -31,7 +31,7 @@ const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 exitWithoutDatabase(valkey);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger, { isProbe: true });
 
-// Loaded only when it is on: off, it costs nothing.
+// Loaded only when tracing is on.
 const tracing =
   config.tracingShare > 0
     ? (await import("../monitoring/tracing.ts")).startTracing(config.tracingShare, logger)
@@ -72,7 +72,7 @@ onSignals(async (signal) => {
 const { origin: url } = server.url;
 logger.info({ url }, "worker.listening");
 await untilAccepted(check, (problems) => {
-  // A connection that has trouble has said so itself.
+  // Trouble with the connection has been logged already.
   if (troubleOf(probeValkey) === undefined) logger.warn({ problems }, "worker.unready");
 });
 worker.run().catch(async (error: Error) => {
