@@ -49,6 +49,7 @@ const PURE = [
   "dns/resolv-conf",
   "package/options",
   "queue/layout",
+  "queue/own-keys",
   "queue/wake-up",
   "runtime/invariant",
   "runtime/printable",

@@ -8,7 +8,9 @@
  */
 
 import { createHash } from "node:crypto";
-import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
+import { queueKeys } from "../queue/layout.ts";
+import { backlogPrefix } from "../queue/own-keys.ts";
+import { PROMOTION } from "../queue/wake-up.ts";
 import { MIN_LOCK_SLACK_MS, within } from "../runtime/deadline.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
@@ -26,7 +28,7 @@ invariant(PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "a job to outlive the question wh
  * as long as an event may wait.
  */
 const lineKey = (queue: string, kind: "e" | "u", name: string) =>
-  `webhooks:backlog:${queue}:${kind}${createHash("sha1").update(name).digest("base64url")}`;
+  `${backlogPrefix(queue)}${kind}${createHash("sha1").update(name).digest("base64url")}`;
 
 /** The keys of the two lines that list an event: its endpoint's (`endpoint` is an `endpointKey`) and its user's. */
 export const backlogLines = (queue: string, endpoint: string, user: string): [endpoint: string, user: string] => [
@@ -43,18 +45,19 @@ export const backlogLines = (queue: string, endpoint: string, user: string): [en
  * removed from its lines; then for each of its lines 1 if that is full, else 0.
  */
 const JOIN = `
+local delayed, marker = KEYS[1], KEYS[2]
 local prefix, bound, expiry, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local added, states, promoted = {}, {}, 0
+local added, states = {}, {}
+${PROMOTION}
 for i = 3, #KEYS do
   local job = 5 + 2 * math.floor((i - 3) / 2)
   redis.call("ZADD", KEYS[i], ARGV[job + 1], ARGV[job])
   added[KEYS[i]] = (added[KEYS[i]] or 0) + 1
 end
-local function promote(line, most)
+local function promoteOldest(line, most)
   for _, id in ipairs(redis.call("ZRANGE", line, 0, most - 1)) do
-    if redis.call("ZSCORE", KEYS[1], id) then
-      redis.call("ZADD", KEYS[1], now * ${DELAYED_SCORE_PER_MS} + promoted, id)
-      promoted = promoted + 1
+    if redis.call("ZSCORE", delayed, id) then
+      promote(id)
     elseif redis.call("EXISTS", prefix .. id) == 0 or redis.call("HEXISTS", prefix .. id, "finishedOn") == 1 then
       redis.call("ZREM", line, id) -- its worker died, or it was removed by hand
     end
@@ -77,10 +80,10 @@ for i = 3, #KEYS, 2 do
 end
 for line, count in pairs(added) do
   local excess = redis.call("ZCARD", line) - bound
-  if excess > 0 then promote(line, math.min(excess, 2 * count, ${MAX_PROMOTED})) end
+  if excess > 0 then promoteOldest(line, math.min(excess, 2 * count, ${MAX_PROMOTED})) end
   redis.call("PEXPIRE", line, expiry)
 end
-if promoted > 0 then redis.call("ZADD", KEYS[2], now, "${DELAYED_MARKER}") end
+wakePromoted()
 return states`;
 
 /** An event that has to wait. */

@@ -2,6 +2,7 @@
  * Shows the board which circuits are open: each worker publishes its own to Valkey, since the board is another process.
  */
 
+import { circuitsKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Gate } from "./gate.ts";
 
@@ -13,7 +14,7 @@ const MAX_HOSTS = 200; // per publication, and per listing
  * Key: `webhooks:circuits:<queue>`, a sorted set; member: a host, with its port, as in `hooks.example.com`; score: epoch ms
  * until which it counts as open. Never a path or a query. Expires 6 s after the last publication.
  */
-const key = (queue: string) => `webhooks:circuits:${queue}`;
+const key = circuitsKey;
 
 /** Where a worker publishes its open circuits, and how often. */
 export interface CircuitOptions {

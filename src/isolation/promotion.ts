@@ -2,7 +2,8 @@
  * Promotes parked jobs: makes them due now, because the gate sees that their endpoints can take them.
  */
 
-import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
+import { DELAYED_SCORE_PER_MS, queueKeys } from "../queue/layout.ts";
+import { PROMOTION } from "../queue/wake-up.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { ParkedJob } from "./port.ts";
@@ -12,16 +13,13 @@ import type { ParkedJob } from "./port.ts";
  * for something else, such as a retry, and is left alone. Returns how many jobs it promoted.
  */
 const PROMOTE = `
-local now, promoted = tonumber(ARGV[1]), 0
+local delayed, marker, now = KEYS[1], KEYS[2], tonumber(ARGV[1])
+${PROMOTION}
 for i = 2, #ARGV, 2 do
-  local score = redis.call("ZSCORE", KEYS[1], ARGV[i])
-  if score and math.floor(score / ${DELAYED_SCORE_PER_MS}) == tonumber(ARGV[i + 1]) then
-    redis.call("ZADD", KEYS[1], now * ${DELAYED_SCORE_PER_MS} + promoted, ARGV[i])
-    promoted = promoted + 1
-  end
+  local score = redis.call("ZSCORE", delayed, ARGV[i])
+  if score and math.floor(score / ${DELAYED_SCORE_PER_MS}) == tonumber(ARGV[i + 1]) then promote(ARGV[i]) end
 end
-if promoted > 0 then redis.call("ZADD", KEYS[2], now, "${DELAYED_MARKER}") end
-return promoted`;
+return wakePromoted()`;
 
 export interface PromotionOptions {
   readonly valkey: Valkey;

@@ -1,6 +1,7 @@
 /**
  * The log: each user's last attempts, in Valkey.
  */
+import { logKey } from "../queue/own-keys.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
@@ -42,9 +43,7 @@ const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
  * The time is Valkey's, and no line comes before one that is there already: clocks are wrong, and are set back, and a line
  * from the future would push out all that is written until then.
  */
-const key = (userId: string) => `webhooks:log:${userId}`;
-
-export { key as logKey };
+const key = logKey;
 
 /**
  * KEYS: one an attempt. ARGV: members to keep, how long in ms; then each attempt's member. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others

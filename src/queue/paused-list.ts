@@ -9,6 +9,7 @@
 import type { Logger } from "../runtime/logger.ts";
 import { connectValkey, type Valkey } from "../valkey/connection.ts";
 import { keysOf } from "./layout.ts";
+import { caughtKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
@@ -57,12 +58,6 @@ end
 if merged > 0 then ${WAKE_WORKERS} end
 return merged`;
 
-/**
- * Key: `webhooks:paused:<queue>`, a list of job ids: one is moved here by the command that waits for `paused` to appear, in
- * the same moment in which it appears. It is merged into `wait` with the rest, a round trip later.
- */
-const caughtKey = (queue: string) => `webhooks:paused:${queue}`;
-
 export interface PausedListOptions {
   /** As `VALKEY_URL`: the watch blocks a connection of its own. */
   readonly valkeyUrl: string;
@@ -88,6 +83,8 @@ export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions)
 
 async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "warn">): Promise<void> {
   const { wait, meta, marker, paused, jobs: prefix } = keysOf({ name: queue });
+  // A list of job ids: one is moved here by the command that waits for `paused` to appear, in the same moment in which it appears.
+  // It is merged into `wait` with the rest, a round trip later.
   const caught = caughtKey(queue);
   const keys = [wait, meta, marker, caught, paused];
   const merge = () => valkey.eval(MERGE, keys.length, ...keys, prefix) as Promise<number>;

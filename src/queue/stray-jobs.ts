@@ -7,6 +7,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Valkey } from "../valkey/connection.ts";
 import { JOB_LISTS, JOB_SETS, keysOf, PRIORITY_SCORE } from "./layout.ts";
+import { straysKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
 import type { Queue } from "./worker.ts";
 
@@ -122,7 +123,7 @@ const REST_SHARE = 100; // and a hundred times as long as one took
 const KEPT_MS = 60 * 60 * 1000; // 1 h: how long a count stands when no worker makes another
 
 /** Key: `webhooks:strays:<queue>`, how many strays the last census found; expires after an hour. */
-const countKey = (queue: string) => `webhooks:strays:${queue}`;
+const countKey = straysKey;
 
 /** Key: `webhooks:strays:<queue>:next`, a lock of the process that counts; its expiry is when the next census is due. */
 const lockKey = (queue: string) => `${countKey(queue)}:next`;
