@@ -41,7 +41,7 @@ test("--check finds a proxy well that allows both ports, and names it without it
   const proxy = await proxying(status(503, 504));
   const { out, all, code } = await check({ WEBHOOK_PROXY: `http://user:s3cret@127.0.0.1:${proxy.port}` });
   expect(out).toBe(
-    `Proxy at http://127.0.0.1:${proxy.port}\n  CONNECT 192.0.2.1:443  allowed: 503\n  CONNECT 192.0.2.1:80  allowed: 504\n\nAll is well.\n`,
+    `Proxy at http://127.0.0.1:${proxy.port}\n  CONNECT 192.0.2.1:443  allowed: 503\n  CONNECT 192.0.2.1:80  allowed: 504\n\nNo problems found.\n`,
   );
   expect(code).toBe(0);
   expect(all).not.toContain("s3cret");

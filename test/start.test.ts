@@ -255,7 +255,7 @@ describe("npm start", () => {
 
   test("refuses options and settings that it does not understand", async () => {
     const option = await start(["--onec"]).end();
-    expect(option).toMatchObject({ code: 2, text: expect.stringContaining("does not know --onec") });
+    expect(option).toMatchObject({ code: 2, text: expect.stringContaining("unknown option --onec") });
     const setting = await start(["--once"], { WEBHOOK_TIMEOUT: "ten" }).end();
     expect(setting).toMatchObject({ code: 1, text: expect.stringContaining("expected WEBHOOK_TIMEOUT to be") });
   });
@@ -341,7 +341,7 @@ describe("the report", () => {
     expect(formatAttempt({ ...failed, isVerified: undefined }, createPaint(false))).toBe(
       "  file.created           none         7        1  not ours   timeout, retry in 5.0 s",
     );
-    expect(formatAttempt({ ...failed, verdict: "give_up" }, createPaint(false))).toEndWith("timeout, given up");
+    expect(formatAttempt({ ...failed, verdict: "give_up" }, createPaint(false))).toEndWith("timeout, failed for good");
   });
 
   test("puts names, values and remarks in columns", () => {

@@ -1,5 +1,5 @@
 /**
- * The settings under which the demo's worker and board run, and the queue that they share.
+ * Settings and queue of the demo's worker and board.
  */
 import { Queue } from "bullmq";
 import { within } from "../runtime/deadline.ts";
@@ -8,12 +8,12 @@ import { reachValkey } from "../valkey/connection.ts";
 import { addressOf, placeOf } from "../valkey/url.ts";
 import { freePort } from "./processes.ts";
 
-/** Something the user can do something about: shown without a stack trace. */
+/** An error that the user can fix: shown without a stack trace. */
 export class DemoError extends Error {
   override readonly name = "DemoError";
 }
 
-/** The settings, for child processes and for us; and the queue, opened by a plain BullMQ client. */
+/** The settings, raw for child processes and parsed for us, and the queue, opened by a plain BullMQ client. */
 export interface Environment {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly config: Config;
@@ -25,10 +25,10 @@ type Env = Readonly<Record<string, string | undefined>>;
 const VALKEY_ANSWERS_MS = 3 * 1000; // 3 s
 
 /**
- * Complete the user's settings with what a demo needs: loopback may be reached, the first retry comes after 1 s, and taken
- * ports are no obstacle. What the user set stays.
+ * Complete the user's settings for the demo: allow loopback, retry after 1 s, replace ports that are taken. Settings of the
+ * user are kept.
  *
- * @param own  the Valkey is the user's: others may use it too
+ * @param own  the Valkey is the user's, so others may use it too
  * @throws  DemoError when a setting is wrong, or Valkey does not answer
  */
 export async function prepareEnvironment(base: Env, valkeyUrl: string, own: boolean): Promise<Environment> {
@@ -62,15 +62,15 @@ function load(env: Env): { env: Env; config: Config } {
 
 function openQueue(name: string, url: string): Queue {
   const queue = new Queue(name, { connection: addressOf(url) });
-  return queue.on("error", () => {}); // it keeps trying; who waits for it has a deadline
+  return queue.on("error", () => {}); // it keeps reconnecting; callers have a deadline
 }
 
 /**
- * The queue asked for, unless somebody uses it: the demo's worker would deliver their events, with loopback allowed, and
- * their worker would take the demo's. Then one of its own.
+ * The configured queue, or a separate one if it is in use: otherwise the demo's worker would deliver real events, with
+ * loopback allowed, and real workers would take the demo's.
  */
 async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue> {
-  // BullMQ would go on in database 0, where the events of another environment may be.
+  // BullMQ would continue in database 0, which may have another environment's events.
   const reached = await reachValkey(valkeyUrl, "fluxhook:start");
   if (reached.ok) reached.valkey.disconnect();
   else if (reached.isWrongSetting) throw new DemoError(reached.reason);
@@ -82,7 +82,7 @@ async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue
   const counts = await within(VALKEY_ANSWERS_MS, use, undefined);
   if (counts === undefined) {
     throw new DemoError(
-      `No Valkey answers at ${placeOf(valkeyUrl)}, where VALKEY_URL points. Start it, or unset VALKEY_URL: npm start then brings its own.`,
+      `No Valkey answers at ${placeOf(valkeyUrl)} (VALKEY_URL). Start it, or unset VALKEY_URL: npm start then runs its own.`,
     );
   }
   if (counts[0] === 0 && counts[1] === 0) return queue;

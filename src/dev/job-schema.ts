@@ -4,7 +4,7 @@
 import { z } from "zod";
 import { EVENT_TYPES, jobData } from "../delivery/contract.ts";
 
-/** The contract, as far as JSON Schema can say it: what a URL or a `whsec_` secret must be beyond its text is left to the worker. */
+/** The contract as JSON Schema, without the rules for URLs and secrets that JSON Schema cannot express. */
 export function buildJobSchema(): object {
   const { $schema, ...data } = z.toJSONSchema(jobData, {
     io: "input",

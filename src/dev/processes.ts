@@ -1,5 +1,5 @@
 /**
- * Child processes that log one JSON object a line: started, listened to, and ended without leaving anything behind.
+ * Child processes that log one JSON object per line, and never outlive this process.
  */
 import { createServer } from "node:net";
 
@@ -12,24 +12,24 @@ export interface ChildOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Called for each line of JSON on its stdout. */
   readonly onLine: (line: LogLine) => void;
-  /** Called when it ends without having been asked to, with what to tell the user. */
+  /** Called when it ends unexpectedly, with a message for the user. */
   readonly onDeath: (message: string) => void;
 }
 
 export interface Child {
   readonly pid: number;
-  /** The address in its `<name>.ready` line. Stays pending when it dies before: `onDeath` tells. */
+  /** The URL in its `<name>.ready` line. Never settles if the child dies first; `onDeath` reports that. */
   readonly url: Promise<string>;
   /** SIGTERM, then SIGKILL `graceMs` later. Resolves when it is gone. */
   stop(graceMs: number): Promise<void>;
 }
 
-const KEPT_LINES = 15; // of its output, to show when it dies
+const KEPT_LINES = 15; // of output, shown when the child dies
 
 /**
  * Start a child.
  *
- * Out of reach of the terminal's Ctrl-C, which would come on top of our SIGTERM and mean "hurry" to it. It does not
+ * Detached from the terminal, whose Ctrl-C would add to our SIGTERM and make it skip its graceful shutdown. It does not
  * outlive this process, however that ends.
  */
 export function startChild({ name, command, env, onLine, onDeath }: ChildOptions): Child {
@@ -60,7 +60,7 @@ export function startChild({ name, command, env, onLine, onDeath }: ChildOptions
     watchdog.kill("SIGKILL"); // before the pid can become someone else's
     process.off("exit", killAtExit);
     if (isStopping) return;
-    await Promise.race([Promise.all(outputs), Bun.sleep(500)]); // its last words may still be in the pipe
+    await Promise.race([Promise.all(outputs), Bun.sleep(500)]); // its last output may still be in the pipe
     const how = child.signalCode ?? `exit code ${code}`;
     onDeath(`The ${name} ended unexpectedly (${how}). Its last output:\n${indent(lastLines)}`);
   });
@@ -78,7 +78,7 @@ export function startChild({ name, command, env, onLine, onDeath }: ChildOptions
   };
 }
 
-/** A shell that waits for the end of its stdin, which comes with our death, and then ends the child. */
+/** A shell that kills the child when its stdin closes, which happens when this process dies. */
 function startWatchdog(pid: number): Bun.Subprocess {
   const watchdog = Bun.spawn(["sh", "-c", 'read -r _; kill -9 "$1"', "sh", String(pid)], {
     stdio: ["pipe", "ignore", "ignore"],
@@ -88,7 +88,7 @@ function startWatchdog(pid: number): Bun.Subprocess {
   return watchdog;
 }
 
-/** Call `take` with each line that is not empty. Never rejects: a stream that breaks has ended. */
+/** Call `take` with each non-empty line. Never rejects: a broken stream counts as ended. */
 async function eachLine(stream: ReadableStream<Uint8Array>, take: (line: string) => void): Promise<void> {
   const decoder = new TextDecoder();
   let rest = "";
@@ -100,7 +100,7 @@ async function eachLine(stream: ReadableStream<Uint8Array>, take: (line: string)
       takeAll(lines);
     }
   } catch {
-    // the pipe broke: what came before it counts
+    // the pipe broke: keep what was read
   }
   takeAll([rest]);
 }
@@ -110,7 +110,7 @@ function parseLine(line: string): LogLine | undefined {
     const entry: unknown = JSON.parse(line);
     return typeof entry === "object" && entry !== null ? (entry as LogLine) : undefined;
   } catch {
-    return undefined; // a warning in plain words
+    return undefined; // plain text, such as a warning
   }
 }
 
@@ -118,7 +118,7 @@ function indent(lines: readonly string[]): string {
   return lines.length === 0 ? "  (none)" : lines.map((line) => `  ${line}`).join("\n");
 }
 
-/** `port` if it is free on this host, else 0, which takes any. */
+/** `port` if it is free on this host, otherwise 0 for any. */
 export function freePort(port: number, host: string): Promise<number> {
   return new Promise((resolve) => {
     const probe = createServer();

@@ -1,5 +1,5 @@
 /**
- * A scripted HTTP receiver on loopback: a customer's endpoint that does what a test, a demo or a benchmark tells it to.
+ * A scripted HTTP receiver on loopback: a customer's endpoint for tests, demos and benchmarks.
  */
 import http from "node:http";
 import https from "node:https";
@@ -7,32 +7,32 @@ import type { AddressInfo, Socket } from "node:net";
 
 /** One request, complete. */
 export interface ReceivedRequest {
-  /** 0-based, in the order in which requests were complete. */
+  /** 0-based, in the order of completion. */
   readonly index: number;
   readonly method: string;
   /** With the query. */
   readonly path: string;
-  /** Name, value, name, value, …: in the order and case in which they came. */
+  /** Name, value, name, value, …: in their original order and case. */
   readonly rawHeaders: readonly string[];
-  /** Lower-case names, as `verify()` takes them. */
+  /** Lowercase names, as `verify()` takes them. */
   readonly headers: Readonly<Record<string, string | undefined>>;
   /** The bytes as received. */
   readonly body: Buffer;
   /** The body, parsed when it is first read. Throws SyntaxError when it is not JSON. */
   readonly json: unknown;
-  /** Epoch ms at which its head arrived. */
+  /** When its headers arrived, epoch ms. */
   readonly receivedAt: number;
-  /** Resolves when the exchange is over: the answer is out, or the connection went away before that. Never rejects. */
+  /** Resolves when the response was sent, or the connection closed before that. Never rejects. */
   readonly ended: Promise<"answered" | "aborted">;
 }
 
 /**
- * What to do with a request. Without anything: 200 and an empty body, at once.
+ * How to respond. By default: 200 with an empty body, immediately.
  *
- * - an object   an HTTP answer, `delayMs` later
- * - `raw`       these bytes instead of an HTTP answer; then the connection is closed, or kept open with `hang`
- * - `hang`      no answer; the connection stays open until the client or stop() closes it
- * - `close`     the connection is closed without an answer
+ * - an object   an HTTP response, after `delayMs`
+ * - `raw`       these bytes instead of an HTTP response; then the connection is closed, or kept open with `hang`
+ * - `hang`      no response; the connection stays open until the client or stop() closes it
+ * - `close`     the connection is closed without a response
  * - `reset`     the same, with a TCP reset
  */
 export type Answer =
@@ -47,7 +47,7 @@ export type Answer =
   | "close"
   | "reset";
 
-/** Chooses the answer. A promise holds the answer back until it resolves; `undefined` is the 200. */
+/** Chooses the response, sent once a returned promise resolves; `undefined` is the default 200. */
 export type Script = (request: ReceivedRequest, index: number) => Answer | undefined | Promise<Answer | undefined>;
 
 export interface ReceiverOptions {
@@ -59,29 +59,29 @@ export interface Receiver {
   readonly port: number;
   /** Its address on 127.0.0.1, with this path. */
   url(path?: string): string;
-  /** What to answer from now on; one answer for all, or a script. A script that throws answers 500 with its message. */
+  /** Set the response to all requests from now on, or a script. If a script throws, the response is 500 with its message. */
   answer(script: Script | Answer): void;
   /** Every request so far. */
   readonly requests: readonly ReceivedRequest[];
-  /** Accepted TCP connections so far, with or without a request: 0 proves that nobody knocked. */
+  /** Accepted TCP connections so far, with or without a request. */
   readonly connections: number;
   /**
-   * The next request that was not handed out yet.
+   * The next request that was not returned yet.
    *
-   * @throws  when none comes within `timeoutMs`, or the receiver stops
+   * @throws  when none arrives within `timeoutMs`, or the receiver stops
    */
   next(timeoutMs?: number): Promise<ReceivedRequest>;
   /**
-   * The first `count` requests, as soon as there are as many. Hands none of them out.
+   * The first `count` requests, once there are that many. `next` still returns them.
    *
    * @throws  like {@link Receiver.next}
    */
   waitFor(count: number, timeoutMs?: number): Promise<readonly ReceivedRequest[]>;
-  /** Close everything, open connections too. May be called again. */
+  /** Close the server and all connections. May be called again. */
   stop(): Promise<void>;
 }
 
-const WAIT_MS = 10 * 1000; // 10 s: what a caller waits for has gone wrong by then
+const WAIT_MS = 10 * 1000; // 10 s
 
 /** Start a receiver on a free port of 127.0.0.1. */
 export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Receiver> {
@@ -180,7 +180,7 @@ async function choose(script: Script, request: ReceivedRequest): Promise<Answer>
   }
 }
 
-/** @returns undefined when the client went away before its request was complete */
+/** @returns undefined when the client disconnects before its request is complete */
 async function read(
   incoming: http.IncomingMessage,
   response: http.ServerResponse,
@@ -222,7 +222,7 @@ function give(answer: Answer, response: http.ServerResponse): void {
   if ("raw" in answer) return void (answer.hang ? socket.write(answer.raw) : socket.end(answer.raw));
   const { status = 200, headers = {}, body = "", delayMs = 0 } = answer;
   const send = () => response.writeHead(status, headers).end(body);
-  if (delayMs === 0) return void send(); // a timer of 0 ms takes one, and benchmarks would measure it
+  if (delayMs === 0) return void send(); // even a 0 ms timer takes 1 ms, which benchmarks would measure
   const timer = setTimeout(send, delayMs);
   response.once("close", () => clearTimeout(timer));
 }

@@ -1,18 +1,18 @@
 /**
- * What `npm start` prints. Pure: values in, text out.
+ * Formats the output of `npm start`. Pure.
  */
 import type { Attempt } from "../log/attempts.ts";
 
-/** Colours a text, or leaves it as it is. */
-export type Paint = (colour: keyof typeof CODES, text: string) => string;
+/** Colors a text, or returns it unchanged. */
+export type Paint = (color: keyof typeof CODES, text: string) => string;
 
 const CODES = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 } as const;
 
-export function createPaint(hasColours: boolean): Paint {
-  return (colour, text) => (hasColours ? `\x1b[${CODES[colour]}m${text}\x1b[0m` : text);
+export function createPaint(hasColors: boolean): Paint {
+  return (color, text) => (hasColors ? `\x1b[${CODES[color]}m${text}\x1b[0m` : text);
 }
 
-/** One attempt as the worker's `delivery.attempted` line has it, and what the receiver made of it. */
+/** An attempt from the worker's `delivery.attempted` line, with the receiver's verification. */
 export interface AttemptRow {
   readonly event: string;
   readonly status_code: number | null;
@@ -22,13 +22,13 @@ export interface AttemptRow {
   readonly error: string | null;
   readonly verdict: string;
   readonly retry_in_ms?: number;
-  /** Undefined when it went to another receiver than the demo's. */
+  /** Undefined when it went to a receiver other than the demo's. */
   readonly isVerified: boolean | undefined;
 }
 
 const EVENT_WIDTH = 23; // the longest event type and two spaces
 
-/** The heads of the columns of {@link formatAttempt}. */
+/** The heading for rows of {@link formatAttempt}. */
 export function formatAttemptHead(paint: Paint): string {
   return paint("dim", `  ${"event".padEnd(EVENT_WIDTH)}status      ms  attempt  signature`);
 }
@@ -56,10 +56,10 @@ function formatSignature(isVerified: boolean | undefined, paint: Paint): string 
 }
 
 function describeVerdict({ verdict, retry_in_ms = 0, status_code, error }: AttemptRow): string {
-  const why = status_code === null ? `${error}, ` : ""; // the status says it otherwise
+  const why = status_code === null ? `${error}, ` : ""; // otherwise the status says it
   if (verdict === "retry") return `${why}retry in ${(retry_in_ms / 1000).toFixed(1)} s`;
-  if (verdict === "defer") return `${why}put back, no attempt used`;
-  return verdict === "give_up" ? `${why}given up` : "";
+  if (verdict === "defer") return `${why}deferred, no attempt used`;
+  return verdict === "give_up" ? `${why}failed for good` : "";
 }
 
 /** A user's log as the API returns it, newest first. */
@@ -77,7 +77,7 @@ export function formatLog(attempts: readonly Attempt[], paint: Paint): string {
   return [head, ...rows].join("\n");
 }
 
-/** Names, what belongs to them and a remark, in columns. */
+/** Names, values and optional remarks in columns. */
 export function formatPairs(
   pairs: readonly (readonly [name: string, value: string, remark?: string])[],
   paint: Paint,
@@ -86,7 +86,7 @@ export function formatPairs(
   const valueWidth = Math.max(...pairs.map(([, value]) => value.length)) + 2;
   return pairs
     .map(([name, value, remark = ""]) => {
-      const gap = " ".repeat(remark === "" ? 0 : valueWidth - value.length); // outside of the colour: links are underlined
+      const gap = " ".repeat(remark === "" ? 0 : valueWidth - value.length); // uncolored, since terminals underline links
       return `  ${name.padEnd(nameWidth)}${paint("cyan", value)}${gap}${remark === "" ? "" : paint("dim", remark)}`;
     })
     .join("\n");

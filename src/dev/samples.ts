@@ -1,19 +1,19 @@
 /**
- * What the demo enqueues: one event of each type, as Flux Drop's backend would send it.
+ * The demo's events: one of each type, as Flux Drop's backend would send it.
  */
 import type { EventType, JobData } from "../delivery/contract.ts";
 
-/** Whose log the demo's attempts go to. */
+/** The user of the demo's events. */
 export const DEMO_USER = "usr_demo";
 
-/** The secret of the demo's receiver. Known to everybody, so good for nothing else. */
+/** The secret of the demo's receiver. Public, so never use it elsewhere. */
 export const DEMO_SECRET = "whsec_Zmx1eGhvb2stZGVtby1zZWNyZXQh";
 
 const REPORT = { id: "fil_8XkQ2m", name: "Q3 report.pdf", size_bytes: 2_481_152, content_type: "application/pdf" };
 const ORG = { id: "org_77", name: "Nordlicht Studio" };
 const MIRA = { id: "usr_108", email: "mira@nordlicht.example" };
 
-/** One event's own data for each type. */
+/** Sample data for each event type. */
 export const SAMPLES: Readonly<Record<EventType, object>> = {
   "file.created": { file: REPORT, folder: "/Reports/2026", uploaded_by: DEMO_USER },
   "file.deleted": { file: { id: "fil_3ZpL9c", name: "draft (old).docx" }, deleted_by: MIRA.id, permanent: false },
@@ -29,7 +29,7 @@ export const SAMPLES: Readonly<Record<EventType, object>> = {
   "storage.exceeded": { org: ORG.id, used_bytes: 1_101_659_111_424, quota_bytes: 1_099_511_627_776 }, // 1 TiB
 };
 
-/** The data of a job, for a receiver that knows {@link DEMO_SECRET}. */
+/** A sample job's data, signed with {@link DEMO_SECRET}. */
 export function buildSample(type: EventType, url: string): JobData {
   return { userId: DEMO_USER, endpoint: { url, secret: DEMO_SECRET }, data: SAMPLES[type] };
 }

@@ -1,5 +1,5 @@
 /**
- * Enqueue one sample event, the way a backend does: with a plain BullMQ client, which needs nothing of ours.
+ * Enqueue one sample event with a plain BullMQ client, as a backend would.
  *
  *     bun src/dev/send.ts file.created https://example.com/webhooks
  */
@@ -11,13 +11,13 @@ import { reachValkey } from "../valkey/connection.ts";
 import { placeOf } from "../valkey/url.ts";
 import { buildSample } from "./samples.ts";
 
-const ANSWER_MS = 5 * 1000; // 5 s: somebody waits at a terminal
+const ANSWER_MS = 5 * 1000; // 5 s: someone is waiting at a terminal
 
 const [type = "", url = "", ...rest] = process.argv.slice(2);
 if (!isEventType(type) || !URL.canParse(url) || rest.length > 0) {
   console.error(`usage: bun src/dev/send.ts EVENT URL
 
-Enqueues one sample event for the endpoint at URL. VALKEY_URL and WEBHOOK_QUEUE say where.
+Enqueues one sample event for the endpoint at URL, on WEBHOOK_QUEUE at VALKEY_URL.
 EVENT is one of ${EVENT_TYPES.join(", ")}.`);
   process.exit(2);
 }
@@ -26,14 +26,14 @@ const config = loadConfigOrExit(process.env);
 const place = placeOf(config.valkeyUrl);
 const reached = await reachValkey(config.valkeyUrl, "fluxhook:sample");
 if (!reached.ok) {
-  console.error(reached.isWrongSetting ? reached.reason : `Valkey cannot be used at ${place}: ${reached.reason}.`);
+  console.error(reached.isWrongSetting ? reached.reason : `Cannot use Valkey at ${place}: ${reached.reason}.`);
   process.exit(1);
 }
 const queue = new Queue(config.queue, { connection: reached.valkey });
-queue.on("error", () => {}); // the call that fails says so
+queue.on("error", () => {}); // the failing call reports it
 const job = await within(ANSWER_MS, queue.add(type, buildSample(type, url)), undefined);
 if (job === undefined) {
-  console.error(`Valkey at ${place} did not take it. Set VALKEY_URL to the one the worker uses.`);
+  console.error(`Valkey at ${place} did not accept the event. Set VALKEY_URL to the one that the worker uses.`);
   process.exit(1);
 }
 console.log(`Enqueued ${type} on "${config.queue}" as job ${job.id}.`);

@@ -1,5 +1,5 @@
 /**
- * `npm start`: the whole system on this machine, and a tour through it. Wiring only.
+ * `npm start`: the whole system on this machine, with a demo. Wiring only.
  */
 import { join } from "node:path";
 import { within } from "../runtime/deadline.ts";
@@ -18,21 +18,21 @@ const USAGE = `usage: npm start [-- OPTION]
 Starts Fluxhook on this machine, with a throwaway Valkey and a receiver, sends one event of each type and shows what
 happens. Stays up until Ctrl-C.
 
-  --once  end when all events are delivered; exit code 1 if one is not within 30 s
-  --help  this text
+  --once  exit when all events are delivered; exit code 1 if one is not within 30 s
+  --help  print this
 
-With VALKEY_URL it uses your Valkey instead. All other settings of the worker and the board count as well.`;
+With VALKEY_URL it uses your Valkey instead. All other settings of the worker and the board apply as well.`;
 
 const DELIVERED_MS = 30 * 1000; // 30 s for ten events, one of them with a retry after 1 s
-const BEYOND_SHUTDOWN_MS = 5 * 1000; // 5 s more than the worker gives itself, then it is killed
-const ONE_KEYSTROKE_MS = 400; // npm passes on the Ctrl-C that the terminal has sent already: both are one
+const BEYOND_SHUTDOWN_MS = 5 * 1000; // 5 s after the worker's own shutdown timeout it is killed
+const ONE_KEYSTROKE_MS = 400; // npm forwards the Ctrl-C that the terminal has already sent: count them once
 const FLUSH_MS = 1000; // 1 s for a slow reader of our output
 const QUIET = new Set<unknown>(["trace", "debug", "info"]);
 
 const options = process.argv.slice(2);
 const unknown = options.filter((option) => !["--once", "--help", "-h"].includes(option));
 if (unknown.length > 0) {
-  console.error(`npm start does not know ${unknown.join(" ")}\n\n${USAGE}`);
+  console.error(`npm start: unknown option ${unknown.join(" ")}\n\n${USAGE}`);
   process.exit(2);
 }
 if (options.includes("--help") || options.includes("-h")) {
@@ -44,7 +44,7 @@ const paint = createPaint(process.stdout.isTTY === true && !process.env.NO_COLOR
 const say = (text: string) => void process.stdout.write(`${text}\n`);
 const title = (text: string) => say(`\n${paint("bold", text)}`);
 const children: Child[] = [];
-const endings: (() => Promise<unknown>)[] = []; // what was started last ends first
+const endings: (() => Promise<unknown>)[] = []; // run in reverse order
 let shutdownTimeoutMs = 0;
 let isStopping = false;
 
@@ -59,11 +59,11 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
       say("\nStopping.");
       interrupted.resolve(0);
     } else if (performance.now() - interruptedAt > ONE_KEYSTROKE_MS) {
-      process.exit(130); // asked twice: at once; exit handlers end what is left
+      process.exit(130); // second signal: exit handlers end the rest
     }
   });
 }
-process.stdout.on("error", () => interrupted.resolve(1)); // nobody reads any more: `npm start | head`
+process.stdout.on("error", () => interrupted.resolve(1)); // the reader exited, as in `npm start | head`
 
 let code = 1;
 try {
@@ -96,10 +96,10 @@ async function run(once: boolean): Promise<number> {
   say(
     formatPairs(
       [
-        ["Valkey", placeOf(valkeyUrl), ownValkey ? "yours" : "a throwaway one: gone when this ends"],
-        ["Worker", worker, `takes jobs from the queue "${queue.name}"`],
+        ["Valkey", placeOf(valkeyUrl), ownValkey ? "yours" : "temporary, removed on exit"],
+        ["Worker", worker, `processes the queue "${queue.name}"`],
         ["Board", board, login],
-        ["Receiver", endpoint, "plays a customer's endpoint"],
+        ["Receiver", endpoint, "acts as a customer's endpoint"],
       ],
       paint,
     ),
@@ -110,7 +110,7 @@ async function run(once: boolean): Promise<number> {
   await enqueueSamples(queue, endpoint);
   const isComplete = await within(DELIVERED_MS, tour.settled, false);
   if (isComplete) {
-    say(`\n  All ten delivered, every signature verified. The receiver turned ${RETRIED} down once, to show a retry.`);
+    say(`\n  All ten delivered, every signature verified. The receiver rejected ${RETRIED} once, to show a retry.`);
   } else {
     const missing = tour.missing().map((line) => `\n  ${line}`);
     const message = `Not delivered and verified in time (${DELIVERED_MS / 1000} s):${missing.join("")}`;
@@ -140,18 +140,18 @@ async function run(once: boolean): Promise<number> {
   title("Send another event, from a second terminal in this directory");
   const settings = buildSettings(valkeyUrl, queue.name);
   say(`  ${paint("cyan", `${settings}npx bun src/dev/send.ts file.created ${endpoint}`)}`);
-  say(`\n${paint("dim", "Attempts show up here. Ctrl-C ends everything.")}\n`);
+  say(`\n${paint("dim", "Attempts show up here. Press Ctrl-C to stop everything.")}\n`);
   return await interrupted.promise;
 }
 
 async function startThrowaway(): Promise<string> {
   const starting = startValkey();
-  // Last of all, whoever comes first; and noted before it is up, since Ctrl-C may come before that.
+  // Stopped last, and registered before it is up, since Ctrl-C may come before that.
   endings.unshift(() => starting.then((valkey) => valkey.stop()));
   return (await starting).url;
 }
 
-/** Start `src/<name>.ts`, as in production, and show what it complains about. */
+/** Start `src/<name>.ts` as in production, and print its warnings and errors. */
 function startPart(
   name: "worker" | "board",
   env: Readonly<Record<string, string | undefined>>,
@@ -177,7 +177,7 @@ function authorize({ boardUser, boardPassword }: Config): Record<string, string>
   return { authorization: `Basic ${Buffer.from(`${boardUser}:${boardPassword}`).toString("base64")}` };
 }
 
-/** What a command needs in front to reach our queue. A URL with a password is not shown: it is in the user's environment. */
+/** The variables a command needs to reach our queue. A URL with a password is left out: it is in the user's environment. */
 function buildSettings(valkeyUrl: string, queue: string): string {
   const url = maskValkeyUrl(valkeyUrl) === valkeyUrl ? `VALKEY_URL=${valkeyUrl} ` : "";
   return queue === "webhooks" ? url : `${url}WEBHOOK_QUEUE=${queue} `;

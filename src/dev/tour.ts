@@ -1,5 +1,5 @@
 /**
- * The tour: one event of each type on its way through the system, and what its user's log says afterwards.
+ * The demo: delivers one event of each type, then reads the user's log.
  */
 import type { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
@@ -10,44 +10,44 @@ import type { Receiver } from "./receiver.ts";
 import type { AttemptRow } from "./report.ts";
 import { buildSample, DEMO_SECRET } from "./samples.ts";
 
-/** The event whose first attempt the receiver turns down, to show a retry. */
+/** The event whose first attempt the receiver rejects, to show a retry. */
 export const RETRIED: EventType = "share.linked";
 
 const LOG_TRIES = 40;
 const LOG_PAUSE_MS = 50; // 40 times: 2 s
 
 export interface Tour {
-  /** To be called with each line of the worker's log. Shows an attempt as a row. */
+  /** Call with each line of the worker's log. Prints attempts as rows. */
   onWorkerLine(line: LogLine): void;
   /**
-   * True when each event was delivered by a request whose signature was right; false as soon as those that are left
-   * cannot be any more, in time.
+   * True once every event was delivered with a verified signature; false as soon as the rest can no longer be delivered in
+   * time.
    */
   readonly settled: Promise<boolean>;
-  /** What is not delivered or not verified yet, a line each, with the last that is known about it. */
+  /** Events not delivered and verified yet, one line each with their latest result. */
   missing(): string[];
-  /** The UUID of the attempt that ended last; undefined before the first. */
+  /** The UUID of the latest attempt; undefined before the first. */
   lastDelivery(): string | undefined;
 }
 
 /**
- * Make the receiver check signatures, and turn down the first attempt of {@link RETRIED}.
+ * Make the receiver verify signatures, and reject the first attempt of {@link RETRIED}.
  *
- * @param patienceMs  a retry that is further away than this is too late
+ * @param patienceMs  a retry later than this is too late
  */
 export function createTour(receiver: Receiver, patienceMs: number, show: (row: AttemptRow) => void): Tour {
   const verifications = new Map<string, Verification>(); // by the UUID of the attempt
   const missing = new Map<string, State>(EVENT_TYPES.map((type) => [type, { text: "no attempt yet", isFinal: false }]));
   const settled = Promise.withResolvers<boolean>();
-  let isTurnedDown = false;
+  let hasRejected = false;
   let lastDelivery: string | undefined;
 
   receiver.answer(({ body, headers }) => {
     const verification = verify(body, headers, DEMO_SECRET);
     verifications.set(headers["x-fluxdrop-delivery"] ?? "", verification);
     if (!verification.ok) return { status: 401, body: verification.reason };
-    if (headers["x-fluxdrop-event"] !== RETRIED || isTurnedDown) return { status: 200 };
-    isTurnedDown = true;
+    if (headers["x-fluxdrop-event"] !== RETRIED || hasRejected) return { status: 200 };
+    hasRejected = true;
     return { status: 503 };
   });
 
@@ -69,10 +69,10 @@ export function createTour(receiver: Receiver, patienceMs: number, show: (row: A
   };
 }
 
-/** What is known about an event that is missing. */
+/** The latest result of an event that is not delivered yet. */
 interface State {
   readonly text: string;
-  /** It will not be delivered in time. */
+  /** It can no longer be delivered in time. */
   readonly isFinal: boolean;
 }
 
@@ -88,9 +88,9 @@ function describe(row: AttemptRow, verification: Verification | undefined, patie
 }
 
 /**
- * Enqueue one event of each type as a backend does: a plain BullMQ client, a name and data, no options.
+ * Enqueue one event of each type with a plain BullMQ client: a name and data, no options.
  *
- * One after the other, so that they are delivered in the order of the list.
+ * Sequential, so that they are delivered in order.
  */
 export async function enqueueSamples(queue: Queue, url: string): Promise<void> {
   for (const type of EVENT_TYPES) await queue.add(type, buildSample(type, url));
@@ -99,8 +99,8 @@ export async function enqueueSamples(queue: Queue, url: string): Promise<void> {
 /**
  * Read a user's log through the board's API.
  *
- * @param delivery  UUID of an attempt that must be in it; it is written right after the line that tells of it
- * @throws  when the board does not answer with a log, or the attempt is not there within 2 s
+ * @param delivery  UUID of an attempt that must be in it; it is stored shortly after its log line
+ * @throws  when the board does not return a log, or the attempt is not in it within 2 s
  */
 export async function readLog(
   url: string,

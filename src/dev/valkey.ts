@@ -7,36 +7,36 @@ const readyWithinMs = 10_000;
 const pollMs = 20; // Valkey is up after about 50 ms
 const freePortTries = 20;
 
-/** What a throwaway Valkey may be asked for; without options it is set up as production should be. */
+/** Options of a throwaway Valkey; the defaults are those for production. */
 export type ThrowawayValkeyOptions = {
-  /** Keep an append-only file; true unless told otherwise. */
+  /** Keep an append-only file; true by default. */
   appendonly?: boolean;
-  /** When that file is synced; "everysec" unless told otherwise. */
+  /** When that file is synced; "everysec" by default. */
   appendfsync?: "always" | "everysec" | "no";
-  /** The maxmemory-policy; "noeviction" unless told otherwise. */
+  /** The maxmemory-policy; "noeviction" by default. */
   policy?: string;
   password?: string;
-  /** A free loopback port unless told otherwise. */
+  /** A free loopback port by default. */
   port?: number;
   /** Any other setting, by its name in valkey.conf. */
   settings?: Readonly<Record<string, string>>;
 };
 
-/** A Valkey of our own, with the levers that tests of outages need. */
+/** A throwaway Valkey, with controls for outage tests. */
 export type ThrowawayValkey = {
   readonly url: string;
   readonly port: number;
-  /** Of the process that runs now, or ran last: a restart changes it. */
+  /** Of the current or last process; changes on restart. */
   readonly pid: number;
-  /** Where its data is, until stop(). */
+  /** Its data directory, until stop(). */
   readonly directory: string;
-  /** End it and remove its data. May be called again. */
+  /** Stop it and remove its data. May be called again. */
   stop(): Promise<void>;
-  /** SIGKILL, as a crash; the data stays. */
+  /** SIGKILL, like a crash; the data stays. */
   kill(): Promise<void>;
-  /** Start it again on the same port and data, after ending it in good order if it runs. After stop() it is empty. */
+  /** Restart it on the same port and data, shutting it down cleanly if it runs. Empty after stop(). */
   restart(): Promise<void>;
-  /** SIGSTOP: connections stay open and nothing answers. */
+  /** SIGSTOP: connections stay open but get no replies. */
   pause(): void;
   /** SIGCONT. */
   resume(): void;
@@ -45,11 +45,11 @@ export type ThrowawayValkey = {
 /**
  * Start a throwaway Valkey on loopback, for tests, benchmarks and `npm start`.
  *
- * It does not outlive this process, however that ends, and Ctrl-C in the terminal does not reach it: the worker that is
- * being drained still needs it.
+ * It does not outlive this process, however that ends, and is detached from the terminal's Ctrl-C, since a worker that is
+ * draining still needs it.
  *
  * @returns once it answers
- * @throws  when there is no server on PATH, or it does not answer within 10 s: the message has its last output
+ * @throws  when there is no server on PATH, or it does not answer within 10 s; the message has its last output
  */
 export async function startValkey(options: ThrowawayValkeyOptions = {}): Promise<ThrowawayValkey> {
   const server = findServer();
@@ -113,11 +113,11 @@ export async function startValkey(options: ThrowawayValkeyOptions = {}): Promise
   };
 }
 
-/** A server, and what ends it when we die. */
+/** A server, and the watchdog that kills it when this process dies. */
 export type Running = { child: Bun.Subprocess; watchdog: Bun.Subprocess };
 
 export function findServer(): string {
-  const PATH = process.env.PATH ?? ""; // as it is now: Bun.which would look at what it was when the process started
+  const PATH = process.env.PATH ?? ""; // the current value: Bun.which uses the one from process start
   const server = Bun.which("valkey-server", { PATH }) ?? Bun.which("redis-server", { PATH });
   if (server) return server;
   throw new Error(
@@ -127,8 +127,8 @@ export function findServer(): string {
 }
 
 /**
- * Below the range that the kernel takes ports for outgoing connections from (32768 on Linux). A client that keeps
- * dialling a dead Valkey inside that range can end up connected to itself, and hold the port when Valkey comes back.
+ * A port below the kernel's range for outgoing connections (32768 on Linux). In that range, a client that keeps dialing a
+ * dead Valkey can connect to itself and hold the port when Valkey returns.
  */
 export function randomPort(): number {
   return 20_000 + Math.floor(Math.random() * 12_000);
@@ -181,8 +181,8 @@ async function launchServer(
 }
 
 /**
- * Start a shell that waits for the end of its stdin, which comes with our death, and then ends Valkey. Our own exit
- * handler does not run when we are killed.
+ * Start a shell that kills Valkey when its stdin closes, which happens when this process dies. Our exit handler does not run
+ * when we are killed.
  */
 export function startWatchdog(pid: number, directory: string): Bun.Subprocess {
   const watchdog = Bun.spawn(["sh", "-c", 'read -r _; kill -9 "$1"; rm -rf "$2"', "sh", String(pid), directory], {
@@ -193,7 +193,7 @@ export function startWatchdog(pid: number, directory: string): Bun.Subprocess {
   return watchdog;
 }
 
-/** The watchdog first: once Valkey is gone its pid may become someone else's. */
+/** Ends the watchdog first: once Valkey is gone, its pid may be reused. */
 export async function end({ child, watchdog }: Running, signal: "SIGTERM" | "SIGKILL"): Promise<void> {
   watchdog.kill("SIGKILL");
   await watchdog.exited;
@@ -202,7 +202,7 @@ export async function end({ child, watchdog }: Running, signal: "SIGTERM" | "SIG
   await child.exited;
 }
 
-/** Whether the server on the port is up and is ours: another one may hold the port that we tried. Never throws. */
+/** Whether our server is up on the port, which another one may hold. Never throws. */
 function answers(port: number, pid: number, password?: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host: "127.0.0.1", port });

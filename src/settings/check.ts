@@ -1,5 +1,5 @@
 /**
- * `--help` and `--check` of the worker and the board: the settings, told and tried before anything runs.
+ * `--help` and `--check` of the worker and the board.
  */
 
 import { checkProxy } from "../http/proxy-check.ts";
@@ -14,7 +14,7 @@ import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** A program that is started with settings and nothing else. */
+/** A program configured only by settings. */
 export interface Program {
   /** Its file is `src/<name>.ts`. */
   readonly name: RightsProgram;
@@ -31,11 +31,11 @@ const OPTIONS = ["--help", "--check"];
 const NAME_WIDTH = Math.max(...Object.values(SETTINGS).map(({ name }) => name.length)) + 2;
 
 /**
- * What a program does first: answer `--help` or `--check` and end the process, or read the settings.
+ * Load the settings, or handle `--help` or `--check` and exit.
  *
- * Ends the process with 2 on any other argument, and with 78 when a setting is wrong.
+ * Exits with 2 on any other argument, and with 78 when a setting is invalid.
  *
- * @param args  what stands behind the program's name
+ * @param args  arguments after the program's name
  */
 export async function loadConfigOrAnswer(env: Env, args: readonly string[], program: Program) {
   const unknown = args.find((arg) => !OPTIONS.includes(arg) && arg !== "-h");
@@ -56,8 +56,8 @@ export async function loadConfigOrAnswer(env: Env, args: readonly string[], prog
 }
 
 /**
- * End the process with 78 when the first Valkey that lets us in does not have the database that VALKEY_URL names. Later it is
- * an outage like others: the database was there.
+ * Exit with 78 if Valkey does not have VALKEY_URL's database on the first successful login. Later, a missing database is
+ * treated as an outage, since it existed before.
  */
 export function exitWithoutDatabase(valkey: Valkey): void {
   const exit = (error: Error): void => {
@@ -71,7 +71,7 @@ function end(code: number, reason: string): never {
   process.exit(code);
 }
 
-/** The text of `--help`: the program, and every setting from the table. */
+/** The text of `--help`, with every setting in the table. */
 function describeProgram({ name, purpose }: Program): string {
   const settings = Object.values(SETTINGS).map(
     ({ name, default: value, meaning, expected }) =>
@@ -81,9 +81,9 @@ function describeProgram({ name, purpose }: Program): string {
 
 ${purpose}
 
-  --check  print the settings as understood, ask Valkey about itself, try what is needed of it, and end: 0 all
-           is well, 1 Valkey is not fit for a queue or does not allow what is needed, 69 Valkey or the proxy
-           cannot be used, 78 a setting is wrong or misspelt
+  --check  print the parsed settings, check Valkey and the permissions needed, and exit: 0 no problems, 1 Valkey is
+           unsuitable for a queue or lacks permissions, 69 Valkey or the proxy cannot be used, 78 a setting is
+           invalid or misspelled
   --help   print this
 
 Settings are environment variables; Bun also reads them from .env. With their defaults:
@@ -92,7 +92,7 @@ ${settings.join("\n\n")}
 `;
 }
 
-/** The text of `--check`, and the exit code: every problem there is, none of the secrets. */
+/** The text of `--check` and its exit code: every problem found, and no secrets. */
 async function checkSettings(
   env: Env,
   program: RightsProgram,
@@ -135,7 +135,7 @@ async function checkSettings(
     typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
     notes.length > 0 ? `Notes\n${indent(notes)}` : "",
     proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
-    problems.length > 0 ? `Problems\n${indent(problems)}` : "All is well.\n",
+    problems.length > 0 ? `Problems\n${indent(problems)}` : "No problems found.\n",
   ];
   return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
 }
@@ -143,17 +143,17 @@ async function checkSettings(
 const indent = (lines: readonly string[]): string => lines.map((line) => `  ${line}\n`).join("");
 
 interface Answers extends ValkeyFacts {
-  /** What is needed and not allowed, a sentence each. */
+  /** Missing permissions that are required, one sentence each. */
   readonly lacks: readonly string[];
-  /** What is done without. */
+  /** Missing permissions that are optional. */
   readonly missed: readonly string[];
 }
 
-/** Its facts and what it does not allow, or why it does not tell. */
+/** Valkey's facts and missing permissions, or why they cannot be read. */
 async function askFacts(valkey: Valkey, queue: string | undefined, program: RightsProgram): Promise<Answers | string> {
   try {
     const facts = await readFacts(valkey);
-    // A replica takes no writes, and says so by its role.
+    // A replica accepts no writes, which its role already reports.
     const lacks = queue !== undefined && facts.isPrimary ? await findLacks(valkey, queue, program) : [];
     return { ...facts, lacks, missed: await findMissed(valkey, facts) };
   } catch (error) {

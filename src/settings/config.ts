@@ -1,5 +1,5 @@
 /**
- * The configuration: the only reader of the environment.
+ * The configuration, read from environment variables.
  */
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
 
-/** The settings as the program uses them: durations in ms, sizes in bytes, lists as arrays. */
+/** The parsed settings: durations in ms, sizes in bytes, lists as arrays. */
 export type Config = Readonly<
   Omit<Parsed, "caFile"> & {
     /** The certificates in WEBHOOK_CA_FILE, in PEM. */
@@ -18,10 +18,10 @@ export type Config = Readonly<
 >;
 
 /**
- * Read and check all settings. An empty variable counts as unset.
+ * Read and validate all settings. An empty variable counts as unset.
  *
  * @param env  usually `process.env`
- * @returns either the configuration, or every problem there is, one sentence each, no secret in any
+ * @returns the configuration, or every problem found, one sentence each, without secrets
  * @throws  never
  */
 export function loadConfig(
@@ -57,9 +57,9 @@ export function loadConfig(
 }
 
 /**
- * The certificates in a file, in PEM; whatever else stands there, such as comments, is left out.
+ * Read the PEM certificates in a file, ignoring everything else, such as comments.
  *
- * @returns a problem when the file cannot be read, holds no certificate, or one that is damaged
+ * @returns a problem when the file cannot be read, has no certificates, or has a damaged one
  */
 function readCertificates(path: string): { certificates?: string; problem?: string } {
   const shown = JSON.stringify(path);
@@ -67,7 +67,7 @@ function readCertificates(path: string): { certificates?: string; problem?: stri
     const found =
       readFileSync(path, "latin1").match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
     if (found.length === 0) return { problem: `${shown}, which holds no certificate` };
-    for (const certificate of found) new X509Certificate(certificate); // throws when it is none
+    for (const certificate of found) new X509Certificate(certificate); // throws when it is invalid
     return { certificates: found.join("\n") };
   } catch (error) {
     const { syscall, code } = error as NodeJS.ErrnoException;
@@ -76,19 +76,18 @@ function readCertificates(path: string): { certificates?: string; problem?: stri
   }
 }
 
-/** Read `.env` in the directory in which the process was started, where the runtime has not done so, as Bun has. */
+/** Read `.env` in the working directory, unless the runtime has already done so, as Bun does. */
 export function loadConfigFile(process: { versions: { bun?: string }; loadEnvFile?: () => void }): void {
   if (process.versions.bun !== undefined) return;
   try {
-    process.loadEnvFile?.(); // Node 20.12; what is set already stays
+    process.loadEnvFile?.(); // Node 20.12; existing variables win
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
 }
 
 /**
- * Settings whose value in `.env` the runtime has changed: Bun takes what stands behind a `$` for the name of a variable, in
- * quotes too. One sentence for each.
+ * Settings whose value in `.env` was changed by the runtime: Bun expands `$name` even in quotes. One sentence each.
  */
 export function findExpanded(env: Readonly<Record<string, string | undefined>>, text = readEnvFile()): string[] {
   const names = Object.values(SETTINGS).map(({ name }) => name);
@@ -97,9 +96,9 @@ export function findExpanded(env: Readonly<Record<string, string | undefined>>, 
       const before = /^(?:[^$\\]|\\.)*(?=\$)/.exec(written)?.[0];
       const value = env[name];
       if (!names.includes(name) || before === undefined || value === undefined || value === written) return [];
-      // Does it come from there at all? What the environment has goes before the file.
+      // Only if the value comes from the file: the environment takes precedence.
       if (!value.startsWith(before.replaceAll("\\$", "$"))) return [];
-      return [`${name} in .env has a $, and what stands behind it was replaced: write \\$ for a $ that is meant`];
+      return [`${name} in .env has a $ that was expanded as a variable: write \\$ for a literal $`];
     },
   );
 }
@@ -108,11 +107,11 @@ function readEnvFile(): string {
   try {
     return process.versions.bun === undefined ? "" : readFileSync(".env", "utf8");
   } catch {
-    return ""; // there is none
+    return ""; // no such file
   }
 }
 
-/** Variables that look like settings and are none: for a warning. */
+/** Variables that look like misspelled settings, for a warning. */
 export function findMisspelt(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
   return findUnknownSettings(
     env,
@@ -120,7 +119,7 @@ export function findMisspelt(env: Readonly<Record<string, string | undefined>>):
   );
 }
 
-/** Read the settings, or list every problem on stderr and end the process with 78 (EX_CONFIG of sysexits.h). */
+/** Load the settings; on failure, print every problem to stderr and exit with 78 (EX_CONFIG of sysexits.h). */
 export function loadConfigOrExit(env: Readonly<Record<string, string | undefined>>): Config {
   const loaded = loadConfig(env);
   if (loaded.ok) return loaded.config;
@@ -129,7 +128,7 @@ export function loadConfigOrExit(env: Readonly<Record<string, string | undefined
   process.exit(78);
 }
 
-/** Whether a host, as in `BOARD_HOST` or a URL, is this machine alone. */
+/** Whether a host, as in `BOARD_HOST` or a URL, is a loopback address. */
 export function isLoopback(host: string): boolean {
   const literal = literalOf(host);
   return host === "localhost" || (literal !== undefined && isLoopbackAddress(literal));

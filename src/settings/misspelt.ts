@@ -1,22 +1,22 @@
 /**
- * Environment variables that look like settings of ours and are none: most likely misspelt. Pure.
+ * Finds environment variables that look like misspelled settings. Pure.
  */
 
-/** A variable that nobody reads. */
+/** A variable with one of our prefixes that is not a setting. */
 export interface UnknownSetting {
   readonly name: string;
-  /** What to tell whoever set it: "WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?" */
+  /** The message, as in "WEBHOOK_TIMOUT is not a setting; did you mean WEBHOOK_TIMEOUT?" */
   readonly hint: string;
 }
 
 const OURS = /^(WEBHOOK|BOARD|WORKER)_/;
-/** What Kubernetes sets in every pod for a service called `board` or `worker`. */
+/** Variables that Kubernetes sets in every pod for a service named `board` or `worker`. */
 const SERVICE_LINK = /_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$/;
-const MAX_DISTANCE = 3; // edits: with more, it is another word
+const MAX_DISTANCE = 3; // edits: beyond it, it is another word
 
 /**
- * The variables with one of our prefixes that are no settings, in the order of the environment. Other software may use
- * such names too, so this is a reason to warn, not to stop. Empty variables count as unset here too.
+ * The variables with one of our prefixes that are not settings, in the order of the environment. Other software may use such
+ * names too, so they are worth a warning but not an error. Empty variables count as unset.
  *
  * @param known  the names of all settings
  */
@@ -33,7 +33,7 @@ export function findUnknownSettings(
     });
 }
 
-/** The known word that takes the fewest edits, if it takes few enough for its length. */
+/** The known word with the smallest edit distance, if that is small enough for its length. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: { readonly word: string; readonly distance: number } | undefined;
   for (const candidate of known) {
@@ -46,12 +46,12 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   return best?.word;
 }
 
-/** Without its prefix, which all settings share and which says nothing about likeness. */
+/** The name without its prefix, which says nothing about similarity. */
 function rest(name: string): string {
   return name.replace(OURS, "");
 }
 
-/** Letters put in, left out, replaced, or swapped with their neighbour (Damerau–Levenshtein, optimal string alignment). */
+/** Damerau–Levenshtein distance (optimal string alignment). */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -1,5 +1,5 @@
 /**
- * The table of settings: names, defaults, what may stand there. Docs and `.env.example` are checked against it. Pure.
+ * The table of settings: names, defaults, allowed values. Tests compare docs and `.env.example` with it. Pure.
  */
 
 import { z } from "zod";
@@ -23,10 +23,10 @@ import {
   valkeyUrl,
 } from "./values.ts";
 
-/** One setting: what it is called, what may stand there, and what it is for. */
+/** One setting: its name, allowed values and meaning. */
 export interface Setting<T> {
   readonly name: string;
-  /** The default as one would write it; empty when there is none. */
+  /** The default as written in the environment; empty for none. */
   readonly default: string;
   /** Completes "expected NAME to be …". */
   readonly expected: string;
@@ -41,7 +41,7 @@ export interface Setting<T> {
 const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
-const MIN_PASSWORD = 8; // characters: fewer are guessed, however slowly
+const MIN_PASSWORD = 8; // characters: shorter ones can be guessed even at the login's rate limit
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 
 function setting<T>(
@@ -55,7 +55,7 @@ function setting<T>(
   return { name, default: fallback, schema, expected, meaning, isSecret, derive };
 }
 
-/** Every setting there is, in the order of the docs. */
+/** All settings, in the order of the docs. */
 export const SETTINGS = {
   valkeyUrl: setting(
     "VALKEY_URL",
@@ -77,14 +77,14 @@ export const SETTINGS = {
     "256",
     integer(1, 10_000),
     "a whole number from 1 to 10000",
-    "slots per process: attempts in their first tenth of a second; older ones are eight times as many at most",
+    "slots per process: attempts in their first tenth of a second; at most eight times as many older ones",
   ),
   endpointConcurrency: setting(
     "WEBHOOK_ENDPOINT_CONCURRENCY",
     "",
     integer(1, 10_000),
     "a whole number from 1 to 10000",
-    "attempts in flight to one endpoint, at most; a quarter of `WEBHOOK_CONCURRENCY` when unset",
+    "maximum attempts in flight to one endpoint; a quarter of `WEBHOOK_CONCURRENCY` when unset",
     { derive: (read) => `${Math.max(1, Math.floor(read("concurrency") / 4))}` },
   ),
   timeoutMs: setting(
@@ -99,64 +99,64 @@ export const SETTINGS = {
     "5s,1m,5m,30m,2h,5h,10h",
     list(durationMs(1, DAY_MS), 50),
     "up to 50 durations of 1ms to 24h, as in 5s,1m,2h",
-    "one delay per retry, each ±20 %; attempts are one more",
+    "one delay per retry, each ±20 %; the first attempt has none",
   ),
   maxAgeMs: setting(
     "WEBHOOK_MAX_AGE",
     "3d",
     durationMs(MINUTE_MS, 30 * DAY_MS),
     "a duration of 1m to 30d",
-    "how long an event may wait for its endpoint or for us before it fails as `expired`",
+    "how long an event may wait for its endpoint or for workers before it fails as `expired`",
   ),
   maxBacklog: setting(
     "WEBHOOK_MAX_BACKLOG",
     "1000000",
     integer(100, 1_000_000_000),
     "a whole number from 100 to 1000000000",
-    "events that may wait for one endpoint, and of one user; beyond it the oldest fail as `backlog_full`",
+    "maximum events waiting per endpoint, and per user; beyond it the oldest fail as `backlog_full`",
   ),
   maxBodyBytes: setting(
     "WEBHOOK_MAX_BODY",
     "256kb",
     size(1024, MAX_BODY_BYTES),
     "a size of 1kb to 16mb",
-    "largest body; an event with more fails at once",
+    "largest body; a larger event fails immediately",
   ),
   allowNetworks: setting(
     "WEBHOOK_ALLOW_NETWORKS",
     "",
     list(network, 100),
     "CIDRs, as in 10.0.0.0/8,fd00::/8",
-    "ranges that may be reached although they are not public",
+    "non-public ranges to allow",
   ),
   denyNetworks: setting(
     "WEBHOOK_DENY_NETWORKS",
     "",
     list(network, 100),
     "CIDRs, as in 198.51.100.0/24,2001:db8::/32",
-    "ranges that may never be reached, such as your own public addresses; wins over `WEBHOOK_ALLOW_NETWORKS`",
+    "ranges to block, such as your own public addresses; overrides `WEBHOOK_ALLOW_NETWORKS`",
   ),
   allowPorts: setting(
     "WEBHOOK_ALLOW_PORTS",
     "",
     list(portRange, 100),
     "ports and ranges of ports, as in 443,8000-8999",
-    "the only ports that may be reached; all when unset",
+    "ports to allow; all when unset",
   ),
-  requireHttps: setting("WEBHOOK_REQUIRE_HTTPS", "0", flag, "0 or 1", "1 delivers to `https://` URLs only"),
+  requireHttps: setting("WEBHOOK_REQUIRE_HTTPS", "0", flag, "0 or 1", "1 allows only `https://` URLs"),
   caFile: setting(
     "WEBHOOK_CA_FILE",
     "",
     text.optional() as z.ZodType<string | undefined, string>,
     "a readable file of certificates in PEM",
-    "certificate authorities to trust besides the public ones",
+    "additional certificate authorities to trust",
   ),
   proxy: setting(
     "WEBHOOK_PROXY",
     "",
     parsedBy(parseProxyUrl).optional() as z.ZodType<URL | undefined, string>,
     PROXY_URL_FORM,
-    "the proxy through which every request goes (CONNECT)",
+    "proxy for all requests (CONNECT)",
     { isSecret: true },
   ),
   proxyResolves: setting(
@@ -164,38 +164,44 @@ export const SETTINGS = {
     "0",
     flag,
     "0 or 1",
-    "1 leaves looking up hosts, and judging their addresses, to the proxy",
+    "1 leaves DNS lookups and address checks to the proxy",
   ),
   dnsServers: setting(
     "WEBHOOK_DNS_SERVERS",
     "",
     list(nameServer, 10),
     "addresses of name servers, as in 10.0.0.2,10.0.0.3:5353,[fd00::2]:53",
-    "name servers to ask for endpoints' hosts; those of `/etc/resolv.conf` when unset",
+    "name servers for endpoints' hosts; those in `/etc/resolv.conf` when unset",
   ),
   secretKeys: setting(
     "WEBHOOK_SECRET_KEYS",
     "",
     list(key, 10),
     "keys of 32 bytes in base64, comma-separated",
-    "current first: open sealed secrets",
+    "keys that open sealed secrets, current first",
     { isSecret: true },
   ),
-  workerHost: setting("WORKER_HOST", "127.0.0.1", host, "a host name or address", "where the worker's health listens"),
+  workerHost: setting(
+    "WORKER_HOST",
+    "127.0.0.1",
+    host,
+    "a host name or address",
+    "address for the worker's health endpoints",
+  ),
   workerPort: setting(
     "WORKER_PORT",
     "9464",
     integer(0, 65_535),
     "a port from 0 to 65535",
-    "the worker's `/healthz`, `/readyz`, `/metrics`; 0 takes a free port",
+    "port for the worker's `/healthz`, `/readyz`, `/metrics`; 0 for any free port",
   ),
-  boardHost: setting("BOARD_HOST", "127.0.0.1", host, "a host name or address", "where the board listens"),
+  boardHost: setting("BOARD_HOST", "127.0.0.1", host, "a host name or address", "address for the board"),
   boardPort: setting(
     "BOARD_PORT",
     "3000",
     integer(0, 65_535),
     "a port from 0 to 65535",
-    "the board's pages and API; 0 takes a free port",
+    "port for the board's pages and API; 0 for any free port",
   ),
   boardUser: setting(
     "BOARD_USER",
@@ -209,7 +215,7 @@ export const SETTINGS = {
     "",
     z.string().min(MIN_PASSWORD).optional() as z.ZodType<string | undefined, string>,
     `a password of at least ${MIN_PASSWORD} characters`,
-    "required when `BOARD_HOST` is not loopback; no password, no login",
+    "required when `BOARD_HOST` is not loopback; without it there is no login",
     { isSecret: true },
   ),
   boardEnvironment: setting(
@@ -224,14 +230,14 @@ export const SETTINGS = {
     "0",
     flag,
     "0 or 1",
-    "1 turns off every action, on the pages and in Bull Board",
+    "1 disables all actions, on the pages and in Bull Board",
   ),
   boardTrustProxy: setting(
     "BOARD_TRUST_PROXY",
     "",
     list(network, 20),
     "addresses or CIDRs, as in 127.0.0.1,10.0.0.0/8",
-    "proxies that are believed who asks: `X-Forwarded-User` and `X-Forwarded-For`; none when unset",
+    "proxies whose `X-Forwarded-User` and `X-Forwarded-For` are trusted; none when unset",
   ),
   tracingShare: setting(
     "WEBHOOK_TRACING",
@@ -241,22 +247,16 @@ export const SETTINGS = {
       .regex(/^(0|1|0?\.\d{1,9})$/)
       .transform(Number),
     "a share from 0 to 1, as in 0.01",
-    "share of deliveries to trace with OpenTelemetry; where the backend traces, it decides; 0 loads none of it",
+    "share of deliveries to trace with OpenTelemetry; the backend's sampling decision wins; 0 loads no tracing code",
   ),
   shutdownTimeoutMs: setting(
     "SHUTDOWN_TIMEOUT",
     "20s",
     durationMs(0, 10 * MINUTE_MS),
     "a duration of 0s to 10m",
-    "how long SIGTERM waits for what is in flight",
+    "how long SIGTERM waits for attempts in flight",
   ),
-  logLevel: setting(
-    "LOG_LEVEL",
-    "info",
-    z.enum(LOG_LEVELS),
-    `one of ${LOG_LEVELS.join(", ")}`,
-    "the least that is logged",
-  ),
+  logLevel: setting("LOG_LEVEL", "info", z.enum(LOG_LEVELS), `one of ${LOG_LEVELS.join(", ")}`, "minimum log level"),
 } satisfies Record<string, Setting<unknown>>;
 
 /** A setting's default in an environment, as one would write it; empty when there is none. */

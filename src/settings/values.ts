@@ -1,5 +1,5 @@
 /**
- * What may stand in a setting: the forms of values, and how each is read. Pure.
+ * Parsers for the values of settings. Pure.
  */
 import { z } from "zod";
 import { type Network, parseNetwork } from "../dns/address.ts";
@@ -11,7 +11,7 @@ const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: DAY_MS };
 
-/** Anything but nothing. */
+/** Any non-empty text. */
 export const text = z.string().min(1);
 /** A host name or an address, IPv6 with brackets or without. */
 export const host = z.string().regex(/^(?:[\w.-]{1,253}|\[?[\da-f:.]{2,45}(?:%[\w.-]{1,20})?\]?)$/i);
@@ -38,14 +38,14 @@ export const size = (minBytes: number, maxBytes: number) =>
     .transform((value) => parseSize(value) ?? Number.NaN)
     .pipe(z.number().min(minBytes).max(maxBytes));
 
-/** What stands between commas, blanks around it aside; nothing is an empty list. */
+/** A comma-separated list, with spaces around items ignored; an empty text is an empty list. */
 export const list = <T>(item: z.ZodType<T, string>, max: number) =>
   z
     .string()
     .transform((value) => (value === "" ? [] : value.split(",").map((part) => part.trim())))
     .pipe(z.array(item).max(max));
 
-/** What a function makes of the text, unless that is undefined. */
+/** The result of a parse function; invalid when that is undefined. */
 export const parsedBy = <T>(parse: (value: string) => T | undefined): z.ZodType<T, string> =>
   z.string().transform((value, context) => {
     const parsed = parse(value);
@@ -76,8 +76,8 @@ export const key = z
 export const valkeyUrl = z.string().refine(isValkeyUrl);
 
 /**
- * Read a proxy's URL; undefined when it has anything behind the port, since a proxy has no use for it, or a user or password with
- * a `%` that begins no encoded byte.
+ * Parse a proxy's URL; undefined when anything follows the port, since a proxy has no use for it, or when the user or
+ * password has an invalid `%` escape.
  */
 export function parseProxyUrl(value: string): URL | undefined {
   const url = URL.parse(value);
