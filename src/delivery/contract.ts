@@ -1,5 +1,5 @@
 /**
- * The contract with the backend: what a job on the queue must be.
+ * The contract with the backend: what a job on the queue must look like.
  */
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../events.ts";
@@ -11,11 +11,11 @@ import { MAX_SEALED, plainSecretProblem, secretProblem } from "./secret.ts";
 
 export { EVENT_TYPES, type EventType };
 
-/** Of any version and variant: SQL Server and .NET write variants of their own, and nil is one as well. */
+/** Any version and variant, including nil: SQL Server and .NET use variants of their own. */
 const UUID = /^[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}$/; // no flags: JSON Schema has none
 const MAX_SECRETS = 10;
-const MAX_LEVELS = 2_000; // of nesting: from some 30,000 on, writing a body takes more than a second in which nothing else goes
-const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the last moment a Date can hold (ECMA-262)
+const MAX_LEVELS = 2_000; // of nesting; from about 30,000, serializing a body blocks the process for more than a second
+const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the latest time a Date can hold (ECMA-262)
 
 const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.join(", ")}` });
 const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
@@ -23,7 +23,7 @@ const secret = z
   .string({ error: "expected a string" })
   .refine((text) => secretProblem(text) === undefined, { error: ({ input }) => secretProblem(input) });
 
-/** The data of a job, as the backend puts it: {@link parseEvent} checks it again before the first attempt. */
+/** The schema of a job's data. {@link parseEvent} applies it at every attempt. */
 export const jobData = z.object(
   {
     userId: z.string({ error: "expected a string" }).regex(USER_ID, { error: `expected ${USER_ID_FORM}` }),
@@ -42,14 +42,14 @@ export const jobData = z.object(
       },
       { error: "expected an object with url and secret" },
     ),
-    // Passed through untouched: copying it key by key would lose a `__proto__` and cost time on every attempt.
+    // Passed through as is: copying it key by key would lose a `__proto__` key, and cost time on every attempt.
     data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
     id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
   },
   { error: "expected an object with userId, endpoint and data" },
 );
 
-/** What a backend puts into a job, see {@link jobData}. */
+/** The data that a backend puts into a job; see {@link jobData}. */
 export type JobData = z.input<typeof jobData>;
 
 /** The parts of a BullMQ job that make an event. */
@@ -62,19 +62,19 @@ export interface StoredJob {
   readonly queueName: string;
 }
 
-/** One breach of the contract. */
+/** One violation of the contract. */
 export interface ContractIssue {
-  /** Where: `data.endpoint.secret.1` in a job, `endpoint.secret.1` in an event of the package; empty for all of it. */
+  /** The field: `data.endpoint.secret.1` in a job, `endpoint.secret.1` in an event of the package; empty for the whole. */
   readonly path: string;
-  /** What was expected there; never a value. */
+  /** What was expected; never the value itself. */
   readonly message: string;
 }
 
-/** A job broke the contract. The message names every bad field and what was expected there, never a value. */
+/** A job violates the contract. The message names every invalid field and what was expected there, never its value. */
 export class ContractError extends Error {
   override readonly name = "ContractError";
   readonly code = "INVALID_EVENT";
-  /** @param message  of the issues, where they cannot speak for themselves */
+  /** @param message  composed from the issues by default */
   constructor(
     readonly issues: readonly ContractIssue[],
     message = issues.map(describeIssue).join("; "),
@@ -91,10 +91,10 @@ function describeIssue({ path, message }: ContractIssue): string {
 const broken = (path: string, message: string) => new ContractError([{ path, message }]);
 
 /**
- * Hold a job's name, data and time against the contract.
+ * Check a job's name, data and timestamp against the contract.
  *
  * @param timestampMs  epoch ms
- * @throws  ContractError, with every breach in it
+ * @throws  ContractError, listing every violation
  */
 export function checkEvent(name: unknown, data: unknown, timestampMs: number): { type: EventType; data: JobData } {
   const type = eventType.safeParse(name);
@@ -108,12 +108,12 @@ export function checkEvent(name: unknown, data: unknown, timestampMs: number): {
   ]);
 }
 
-const ESCAPED = 6; // characters that JSON may write for one: \u0041
+const ESCAPED = 6; // characters that JSON may use for a single one: \u0041
 const MAX_AROUND = 128 + 2_048 + MAX_SECRETS * (MAX_SEALED + 100) + 1_000; // user, URL, secrets of which each may be sealed, names and id
 
 /**
- * The longest text of a job's data, in characters, that is looked at: every character of the largest body may be escaped. What is
- * longer is refused before it is parsed, which could take more memory than a worker has.
+ * The maximum length of a job's data, in characters of JSON: room for the largest body with every character escaped. Longer data is
+ * rejected without parsing it, which could exhaust the worker's memory.
  */
 export function maxDataLength(maxBodyBytes: number): number {
   return ESCAPED * (maxBodyBytes + MAX_AROUND);
@@ -123,7 +123,7 @@ function describeUnread({ length, maxLength }: UnreadData): ContractIssue {
   return { path: "data", message: `expected at most ${maxLength} characters of JSON, got ${length}` };
 }
 
-/** What {@link parseEvent} needs to know of the settings. */
+/** The settings that {@link parseEvent} needs. */
 export interface ContractOptions {
   /** Largest body, in bytes. */
   readonly maxBodyBytes: number;
@@ -132,9 +132,9 @@ export interface ContractOptions {
 }
 
 /**
- * Turn a job into an event.
+ * Parse a job into an event.
  *
- * @throws  ContractError, for whatever is not an event
+ * @throws  ContractError when it violates the contract
  */
 export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
@@ -153,7 +153,7 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
   };
 }
 
-/** @param field  where it stands in the job */
+/** @param field  its path in the job */
 function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
   if (!isSealed(text)) return text;
   if (keys.length === 0) throw broken(field, "sealed, but WEBHOOK_SECRET_KEYS is not set");
@@ -166,7 +166,7 @@ function openSecret(text: string, keys: readonly Uint8Array[], userId: string, f
   throw broken(field, `once opened, ${problem}`);
 }
 
-/** Write an event's body, and hold its depth and size against the contract. */
+/** Serialize an event's body, and check its depth and size against the contract. */
 export function writeBody(id: string, type: string, timestampMs: number, data: object, maxBytes: number): Buffer {
   if (isDeeper(data, MAX_LEVELS)) throw broken("data.data", `expected at most ${MAX_LEVELS} levels of nesting`);
   const body = buildBody(id, type, timestampMs, data);
@@ -182,7 +182,7 @@ function isDeeper(value: unknown, levels: number): boolean {
 function listIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined): ContractIssue[] {
   return (error?.issues ?? []).flatMap((issue) => {
     const path = [root, ...issue.path].join(".");
-    // Of what may be a text or an array, the one that was meant: the array, when something inside it is wrong.
+    // For a union of string and array, report the issues of the array if they are about its items.
     const meant = issue.code === "invalid_union" && issue.errors.find((issues) => issues.some(isInside));
     return meant ? listIssues(path, { issues: meant }) : [{ path, message: issue.message }];
   });
@@ -192,10 +192,10 @@ function isInside({ path }: z.core.$ZodIssue): boolean {
   return path.length > 0;
 }
 
-const MAX_URLS = 10_000; // remembered; some 300 bytes each
+const MAX_URLS = 10_000; // cached; about 300 bytes each
 const urls = new Map<string, URL>(); // oldest first
 
-/** Parsed once: most events go to the same few thousand endpoints, and whoever sees the URL keeps notes on it. */
+/** Parse a URL, with a cache: most events go to a few thousand endpoints, and others cache what they derive by URL object. */
 function parseUrl(text: string): URL | undefined {
   const known = urls.get(text);
   if (known !== undefined || !URL.canParse(text)) return known;

@@ -1,6 +1,6 @@
 /**
- * JSON whose numbers stay as they were written. JavaScript has doubles: it would make 9007199254740992 of
- * 9007199254740993, null of 1e400 and 1.1 of 1.10. Such a number is kept as its text.
+ * Parses JSON without changing its numbers. JavaScript's doubles would turn 9007199254740993 into 9007199254740992, 1e400 into
+ * null and 1.10 into 1.1. Such a number is kept as its source text.
  */
 
 /** A number as its producer wrote it. `JSON.stringify` writes `rawJSON` without quotes; it has no other properties. */
@@ -17,21 +17,21 @@ const { rawJSON, isRawJSON } = JSON as {
 const NOT_KEPT =
   "expected numbers as JavaScript writes them, since this runtime has no JSON.rawJSON (Node 22 has it); a string holds any";
 
-/** Whether this runtime has a value for a number that is no double. */
+/** Whether this runtime can represent numbers that are not exact doubles. */
 export const keepsExactNumbers = rawJSON !== undefined;
 
 /**
- * Behind what a value stands behind: a number of 16 characters or more, with an exponent, a zero at the end of its fraction,
- * six at the beginning, or -0. All others JavaScript writes as they are: up to 15 digits survive a double, and 1e-6 is the
- * smallest that it writes without an exponent.
+ * A number that JavaScript may write differently, in a position where a value can start: 16 or more characters, an exponent, a
+ * trailing zero in the fraction, six leading ones, or -0. All other numbers round-trip: doubles hold 15 digits, and 1e-6 is the
+ * smallest number written without an exponent.
  */
 const SUSPECT = /(?:^|[[,:])\s*(?:-0(?!\.)|-?\d(?:[\d.]{15}|[\d.]*[eE]|\d*\.\d*0\s*(?:[,\]}]|$)|\.0{6}))/;
 const NUMBERS = /(?:^|"\s*:|[[,])\s*(-?\d[\d.eE+-]*)(?=\s*(?:[,\]}]|$))/g;
 const NUMBER = /-?\d[\d.eE+-]*/y;
 
 /**
- * Whether a JSON text holds a number that JavaScript would write differently: asked of every job, and quick where there is
- * none, about 1 ns a character. May say so of a text within a string that looks like one.
+ * Whether a JSON text contains a number that JavaScript would write differently. Called for every job; takes about 1 ns per
+ * character when there is none. May return true for text inside a string that looks like such a number.
  */
 export function holdsInexactNumbers(text: string): boolean {
   if (!SUSPECT.test(text)) return false;
@@ -40,17 +40,17 @@ export function holdsInexactNumbers(text: string): boolean {
 }
 
 /**
- * The same as `JSON.parse`, but for numbers that JavaScript would write differently: those are {@link ExactNumber}s. However
- * deep the text is nested.
+ * Like `JSON.parse`, except that numbers that JavaScript would write differently become {@link ExactNumber}s. Handles any depth of
+ * nesting.
  *
- * @throws  SyntaxError like `JSON.parse`; RangeError for such a number where the runtime cannot keep it
+ * @throws  SyntaxError like `JSON.parse`; RangeError for such a number if the runtime cannot represent it
  */
 export function parseExact(text: string): unknown {
   const value: unknown = JSON.parse(text);
   return holdsInexactNumbers(text) ? read(text) : value;
 }
 
-/** Whether a value of {@link parseExact} is a number that JavaScript cannot hold, and no object. */
+/** Whether a value returned by {@link parseExact} is an {@link ExactNumber}. */
 export function isExactNumber(value: unknown): value is ExactNumber {
   return isRawJSON?.(value) === true;
 }
@@ -61,12 +61,12 @@ function isExact(number: string): boolean {
 
 type Container = unknown[] | Record<string, unknown>;
 
-/** Read a text that is known to be JSON. Not recursive: `JSON.parse` with a reviver is, and ends below 10,000 levels. */
+/** Parse valid JSON. Not recursive, unlike `JSON.parse` with a reviver, which overflows the stack below 10,000 levels. */
 function read(text: string): unknown {
   const root: unknown[] = [];
   const around: Container[] = [];
   let into: Container = root;
-  let key: string | undefined; // of an object's next value, once it was read
+  let key: string | undefined; // of the object's next value
   for (let at = 0; at < text.length; ) {
     const start = at;
     let value: unknown;
@@ -121,7 +121,7 @@ function read(text: string): unknown {
   return root[0];
 }
 
-/** Behind the quote that closes: the first that has an even number of backslashes before it. */
+/** The index after the closing quote, which is the first one preceded by an even number of backslashes. */
 function endOfString(text: string, start: number): number {
   for (let at = text.indexOf('"', start + 1); ; at = text.indexOf('"', at + 1)) {
     let from = at;
@@ -142,5 +142,5 @@ function readNumber(token: string): number | ExactNumber {
 
 function put(into: Record<string, unknown>, key: string, value: unknown): void {
   if (key !== "__proto__") into[key] = value;
-  else Object.defineProperty(into, key, { value, enumerable: true, configurable: true, writable: true }); // no prototype
+  else Object.defineProperty(into, key, { value, enumerable: true, configurable: true, writable: true }); // assignment would set the prototype
 }

@@ -1,8 +1,8 @@
 /**
- * What happened in one attempt, as a value. Pure: no clock, no network, no text that came from a receiver.
+ * The outcome of one attempt, as a value. Pure: no clock, no network, no text from a receiver.
  */
 
-/** Why no response came although the request was ours to make: the receiver's or the network's doing. */
+/** Why there was no usable response: a failure of the receiver or the network. */
 export type FailureCode =
   | "timeout"
   | "dns"
@@ -17,34 +17,34 @@ export type FailureCode =
 /**
  * Why there was no TLS connection.
  *
- * - `expired`, `not_yet_valid`  the certificate, or one of its chain, by our clock
+ * - `expired`, `not_yet_valid`  the certificate or one in its chain, by our clock
  * - `wrong_host`  the server has no certificate for the URL's host name
- * - `untrusted`   no chain of good certificates leads to an authority that we trust
- * - `handshake`   there was no certificate to judge, or none of ours that the server asked for: no TLS at that port, no version or
- *                 cipher in common
+ * - `untrusted`   no valid certificate chain leads to a trusted authority
+ * - `handshake`   failed before there was a certificate to verify: no TLS on that port, no common version or cipher, or the server
+ *                 requires a client certificate
  */
 export type TlsCause = "expired" | "not_yet_valid" | "wrong_host" | "untrusted" | "handshake";
 
-/** Why we could not even try, or had to stop: never charged to the endpoint, never an attempt. */
+/** Why we could not try, or had to stop: our own fault, which uses no attempt. */
 export type FaultCode = "resolver" | "resources" | "proxy" | "shutdown" | "lock_lost";
 
-/** Which rule of the operator's forbids the URL, where it is not its address. */
+/** Which of the operator's rules blocks the URL, other than those about addresses. */
 export type BlockedCode = "blocked_port" | "https_required";
 
 /**
  * The outcome of an attempt.
  *
  * - `response`  a status line arrived; whatever happened to the body afterwards does not matter
- * - `failure`   no usable status line. `cause` says more: of `tls` a {@link TlsCause}, for everybody; of `dns` the kind of address
- *               that the name led to (`loopback`, `private`, …), for operators only
- * - `blocked`   the URL is not one we may call. Without a `code` because of its address, and `range` names the kind of address
- *               (`loopback`, `private`, …)
- * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock; with a `cause`,
- *               where there is more to say, for operators only
- * - `expired`   not tried any more: the event has waited for its endpoint longer than `WEBHOOK_MAX_AGE`
- * - `backlog_full`  not tried any more: it is among the oldest of more than `WEBHOOK_MAX_BACKLOG` events that wait
+ * - `failure`   no usable status line. `cause` has details: for `tls` a {@link TlsCause}, which customers may see; for `dns` the
+ *               kind of address that the name resolved to (`loopback`, `private`, …), for operators only
+ * - `blocked`   the URL may not be called: because of its address, whose kind is in `range` (`loopback`, `private`, …), or because
+ *               of the rule in `code`
+ * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock. `cause` may have
+ *               details, for operators only
+ * - `expired`   not attempted: the event has waited longer than `WEBHOOK_MAX_AGE`
+ * - `backlog_full`  not attempted: more than `WEBHOOK_MAX_BACKLOG` events are waiting, and this is one of the oldest
  *
- * `durationMs` counts from the first byte of work (DNS included) to the last.
+ * `durationMs` covers the whole attempt, DNS included.
  */
 export type Outcome =
   | {
@@ -63,22 +63,22 @@ export type Outcome =
   | { readonly kind: "fault"; readonly code: FaultCode; readonly cause?: string; readonly durationMs: number }
   | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };
 
-/** Whether the receiver accepted the event: a 2xx, and nothing else. */
+/** Whether the receiver accepted the event, with a 2xx. */
 export function isDelivered(outcome: Outcome): boolean {
   return outcome.kind === "response" && outcome.status >= 200 && outcome.status < 300;
 }
 
 /**
- * Whether the endpoint may count as silent: no HTTP status came from it, or no resolver answered about its name.
+ * Whether the endpoint counts as silent: it returned no HTTP status, or no name server answered for its name.
  *
- * Every failure counts, also of a server that speaks, but no TLS or no HTTP/1.1 that we can use: no event gets through to it.
- * Other faults of ours say nothing about the endpoint, those of an egress proxy least of all, which all endpoints share.
+ * Every failure counts, even that of a server that responds with unusable TLS or HTTP: no event can reach it. Other faults of ours
+ * say nothing about the endpoint, least of all those of the egress proxy, which all endpoints share.
  */
 export function isSilence(outcome: Outcome): boolean {
   return outcome.kind === "failure" || (outcome.kind === "fault" && outcome.code === "resolver");
 }
 
-/** The short code that logs and metrics carry: `null` when delivered, else `http_503`, `timeout`, `blocked_address`, … */
+/** The error code for logs and metrics: `null` when delivered, otherwise `http_503`, `timeout`, `blocked_address`, … */
 export function errorCode(outcome: Outcome): string | null {
   switch (outcome.kind) {
     case "response":
@@ -93,12 +93,12 @@ export function errorCode(outcome: Outcome): string | null {
   }
 }
 
-/** Why there was no TLS connection; undefined of every other outcome. Unlike other causes it may be shown to everybody. */
+/** Why there was no TLS connection; undefined for every other outcome. Unlike other causes, customers may see it. */
 export function tlsCause(outcome: Outcome): TlsCause | undefined {
   return outcome.kind === "failure" && outcome.code === "tls" ? (outcome.cause as TlsCause | undefined) : undefined;
 }
 
-/** An error code with its cause, as people are shown it: `timeout`, `tls (expired)`. */
+/** An error code with its cause, for display: `timeout`, `tls (expired)`. */
 export function nameError(error: string, cause: string | undefined): string {
   return cause === undefined ? error : `${error} (${cause})`;
 }
@@ -108,7 +108,7 @@ export function statusCode(outcome: Outcome): number | null {
   return outcome.kind === "response" ? outcome.status : null;
 }
 
-/** One short phrase for job results and failure reasons: `HTTP 503 in 41 ms`, `tls (expired) after 12 ms`. */
+/** A short phrase for job results and failure reasons: `HTTP 503 in 41 ms`, `tls (expired) after 12 ms`. */
 export function describeOutcome(outcome: Outcome): string {
   switch (outcome.kind) {
     case "response":

@@ -1,11 +1,11 @@
 /**
- * Event in, exact request out. Pure: the same event gives the same body on every attempt, byte for byte.
+ * Builds the request for an event. Pure: the body is the same on every attempt, byte for byte.
  */
 import { signFluxdrop, signStandard } from "./signature.ts";
 
-/** An event that kept the contract: what the backend enqueued, ready to deliver. */
+/** A valid event that the backend enqueued, ready to deliver. */
 export interface WebhookEvent {
-  /** UUID; what a receiver deduplicates by. The same on every attempt. */
+  /** UUID, the same on every attempt. Receivers deduplicate by it. */
   readonly id: string;
   /** The event type, e.g. `file.created`. */
   readonly type: string;
@@ -19,20 +19,21 @@ export interface WebhookEvent {
     /** At least one, current first. */
     readonly secrets: readonly [string, ...string[]];
   };
-  /** What is sent, see {@link buildBody}. */
+  /** See {@link buildBody}. */
   readonly body: Buffer;
 }
 
-/** One POST, complete but for the connection. */
+/** A POST, complete except for the request line and the connection. */
 export interface WebhookRequest {
   readonly url: URL;
-  /** The header's lines, each with its CRLF, in the order and case in which they are sent. */
+  /** The header lines, each with its CRLF, exactly as sent. */
   readonly head: string;
   readonly body: Buffer;
 }
 
 const NAMESPACE = "5b6cf1d6-0c8e-4a53-9d0f-6a1f3c1f7a52"; // Fluxhook's own, for ids derived from jobs (UUID v5)
-/** Stands where a job's data was not read: its text is longer than the contract allows. In characters. */
+
+/** Takes the place of a job's data that was not parsed because its JSON is too long. Lengths in characters. */
 export class UnreadData {
   constructor(
     readonly length: number,
@@ -41,11 +42,11 @@ export class UnreadData {
 }
 
 const USER_AGENT = "Fluxhook/1.0";
-const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header's value; a line break would begin another header
+const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/; // in a header value; a line break would inject another header
 
 /**
- * The id of a job's event: the one that its producer gave, as it stands, else one derived from queue, job id and job
- * timestamp, so that every attempt, a manual retry too, carries the same one without anything being stored.
+ * The id of a job's event: the one given by its producer, or else one derived from queue, job id and job timestamp. So it is the
+ * same on every attempt, manual retries included, without being stored.
  */
 export function eventIdOf(
   job: { readonly queueName: string; readonly id?: string | undefined; readonly timestamp: number },
@@ -73,16 +74,16 @@ export function buildBody(id: string, event: string, timestampMs: number, data: 
  *
  * @param delivery  UUID of this attempt, new for each
  * @param nowMs     epoch ms of this attempt
- * @throws  RangeError when a header would hold what no header may, as a line break
+ * @throws  RangeError when a header would contain an invalid character, such as a line break
  */
 export function buildRequest(event: WebhookEvent, delivery: string, nowMs: number): WebhookRequest {
   const { body } = event;
   const { url, secrets } = event.endpoint;
   const timestamp = Math.floor(nowMs / 1000);
   if (FORBIDDEN.test(`${url.host}\t${event.type}\t${delivery}\t${event.id}`)) {
-    throw new RangeError("a header holds what no header may");
+    throw new RangeError("invalid character in a header");
   }
-  // We read no body worth compressing, and a compressed one could be a bomb: identity.
+  // Response bodies do not matter, and a compressed one could be a decompression bomb: ask for identity.
   const head =
     `Host: ${url.host}\r\n` +
     `User-Agent: ${USER_AGENT}\r\n` +
@@ -101,7 +102,7 @@ export function buildRequest(event: WebhookEvent, delivery: string, nowMs: numbe
 
 const names = new WeakMap<URL, string>();
 
-/** An endpoint as logs and the board name it: without query and fragment, which may carry tokens. */
+/** An endpoint's URL as logs and the board show it: without query and fragment, which may contain tokens. */
 export function endpointName(url: URL): string {
   const known = names.get(url);
   if (known !== undefined) return known;
@@ -112,7 +113,7 @@ export function endpointName(url: URL): string {
 
 const keys = new WeakMap<URL, string>();
 
-/** What endpoints are told apart by: the URL that is asked for, with its query. Never shown. */
+/** An endpoint's identity: the URL with its query, without its fragment. Never shown. */
 export function endpointKey(url: URL): string {
   const known = keys.get(url);
   if (known !== undefined) return known;

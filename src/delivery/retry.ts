@@ -1,28 +1,28 @@
 /**
- * What to do after an attempt. Pure: clock and randomness come in as parameters.
+ * Decides what to do after an attempt. Pure: clock and randomness are parameters.
  */
 import { isDelivered, type Outcome } from "./outcome.ts";
 
-/** How often and when a delivery is tried. */
+/** How often and when a delivery is attempted. */
 export interface RetryPolicy {
-  /** How many attempts there are in all, the first included; 1 or more. */
+  /** The total number of attempts, including the first; 1 or more. */
   readonly attempts: number;
-  /** The pause after the 1st, 2nd, … failed attempt, in ms; the last one repeats. Never empty. */
+  /** The delay after the 1st, 2nd, … failed attempt, in ms; the last one repeats. Never empty. */
   readonly delaysMs: readonly number[];
-  /** How far a delay may stray, as a share of it: 0.2 is ±20 %. */
+  /** Random variation of each delay, as a fraction: 0.2 is ±20 %. */
   readonly jitter: number;
 }
 
-/** Why a delivery ends undelivered: 410, an address we refuse, no attempts left, older than `WEBHOOK_MAX_AGE`, or a full backlog. */
+/** Why a delivery is given up: 410, a blocked URL, no attempts left, older than `WEBHOOK_MAX_AGE`, or a full backlog. */
 export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired" | "backlog_full";
 
 /**
  * What to do after an attempt.
  *
- * - `delivered`  the receiver has it
- * - `retry`      try again in `delayMs` (> 0); one attempt is used
+ * - `delivered`  the receiver accepted it
+ * - `retry`      try again in `delayMs` (> 0); uses an attempt
  * - `give_up`    no further attempt
- * - `defer`      our own fault: try again in `delayMs` (0 is at once, on another worker); no attempt is used
+ * - `defer`      our own fault: try again in `delayMs` (0: at once, on another worker); uses no attempt
  */
 export type Verdict =
   | { readonly kind: "delivered" }
@@ -30,13 +30,13 @@ export type Verdict =
   | { readonly kind: "give_up"; readonly cause: GiveUpCause }
   | { readonly kind: "defer"; readonly delayMs: number };
 
-export const JITTER = 0.2; // ±20 %, so that a recovering receiver is not hit by all its backlog at one moment
-const MAX_DELAY_MS = 24 * 60 * 60 * 1000; // 24 h: what no schedule, backoff or Retry-After may exceed
-/** Of one delivery, whatever its job asks for. */
+export const JITTER = 0.2; // ±20 %, so that a recovering receiver does not get its whole backlog at once
+const MAX_DELAY_MS = 24 * 60 * 60 * 1000; // 24 h, for schedules, backoffs and Retry-After
+/** Upper bound on the attempts that a job can ask for. */
 export const MAX_ATTEMPTS = 100;
-const MIN_FAULT_DELAY_MS = 5 * 1000; // 5 s: how long our own trouble (a resolver that is down) may usually last
-const MAX_FAULT_DELAY_MS = 5 * 60 * 1000; // 5 min: how late we may notice that it is over
-const FAULT_DELAY_SHARE = 1 / 4; // of an event's age: what has lasted for long will last, as a domain whose DNS is broken for good
+const MIN_FAULT_DELAY_MS = 5 * 1000; // 5 s: faults of ours, such as a resolver that is down, are usually short
+const MAX_FAULT_DELAY_MS = 5 * 60 * 1000; // 5 min: how late we may notice that a fault is over
+const FAULT_DELAY_SHARE = 1 / 4; // of the event's age: some faults last, such as a domain with permanently broken DNS
 
 /**
  * Decide what to do after one attempt.
@@ -44,10 +44,10 @@ const FAULT_DELAY_SHARE = 1 / 4; // of an event's age: what has lasted for long 
  * 2xx is delivered; 410 and a blocked address give up; everything else retries on the schedule. `Retry-After` on 429 and
  * 5xx may lengthen a delay, never shorten it, so that a receiver cannot be used to hammer itself, and never beyond 24 h.
  *
- * @param attempt  1-based; 1 is the first try. Beyond `policy.attempts` after a manual retry: one attempt, then give up
+ * @param attempt  1-based. May exceed `policy.attempts` after a manual retry, which gets one attempt
  * @param random   in [0, 1); injected so that tests pin the jitter
- * @param nowMs    epoch ms; what an HTTP date in `Retry-After` is compared with
- * @param ageMs    how long the event has been due, in ms; the older it is, the longer it waits after a fault of ours
+ * @param nowMs    epoch ms; an HTTP date in `Retry-After` is relative to it
+ * @param ageMs    how long the event has been due, in ms; the older it is, the longer the delay after a fault of ours
  * @throws  never
  * @see     Retry-After: RFC 9110 section 10.2.3
  */
@@ -76,20 +76,20 @@ export function judge(
 }
 
 /**
- * Let a verdict stand, unless it would put the event off beyond its lifetime.
+ * Turn a verdict into `expired` if it would delay the event beyond its lifetime.
  *
- * @param leftMs  what is left of the lifetime; negative when it is over
+ * @param leftMs  the rest of the lifetime; negative when it is over
  */
 export function withinLifetime(verdict: Verdict, leftMs: number): Verdict {
-  const isPutOff = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
-  return isPutOff && verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
+  const isDelayed = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
+  return isDelayed && verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
 }
 
 function faultDelayMs(ageMs: number): number {
   return Math.min(Math.max(ageMs * FAULT_DELAY_SHARE, MIN_FAULT_DELAY_MS), MAX_FAULT_DELAY_MS);
 }
 
-/** At least 1 ms, since BullMQ reads a delay of 0 as "skip the delayed set". */
+/** At least 1 ms, since BullMQ takes a delay of 0 to mean "skip the delayed set". */
 function jittered(delayMs: number, jitter: number, random: () => number): number {
   return Math.max(1, Math.round(delayMs * (1 - jitter + 2 * jitter * random())));
 }
@@ -97,7 +97,7 @@ function jittered(delayMs: number, jitter: number, random: () => number): number
 /**
  * How long a receiver asked us to wait.
  *
- * @returns ms from `nowMs`, in [0, 24 h]; 0 when the header is absent, unreadable, past, or on another status
+ * @returns ms from `nowMs`, in [0, 24 h]; 0 when the header is missing, invalid, in the past, or on a status other than 429 and 5xx
  */
 export function retryAfterMs(status: number, header: string | undefined, nowMs: number): number {
   if (header === undefined || (status !== 429 && (status < 500 || status > 599))) return 0;
@@ -108,7 +108,7 @@ export function retryAfterMs(status: number, header: string | undefined, nowMs: 
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** The three forms that a recipient must accept. Date.parse takes far more, and not all of these. */
+/** The three formats that a recipient must accept. Date.parse accepts many others, but not all of these. */
 const DATE_FORMS = [
   /^[A-Z][a-z]+, ?(?<day>\d\d?) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) GMT$/, // IMF-fixdate
   /^[A-Z][a-z]+, ?(?<day>\d\d?)-(?<month>[A-Z][a-z]{2})-(?<year>(?:\d\d){1,2}) (?<time>\d\d:\d\d:\d\d) GMT$/, // RFC 850
@@ -118,8 +118,8 @@ const DATE_FORMS = [
 /**
  * Read an HTTP date.
  *
- * @param text  with single blanks
- * @returns epoch ms; NaN for what is no date
+ * @param text  with runs of whitespace collapsed to single spaces
+ * @returns epoch ms; NaN if invalid
  * @see RFC 9110 section 5.6.7
  */
 function parseHttpDate(text: string, nowMs: number): number {
@@ -132,7 +132,7 @@ function parseHttpDate(text: string, nowMs: number): number {
   const dayMs = (fullYear: number) => Date.UTC(fullYear, MONTHS.indexOf(month), Number(day));
   let fullYear = Number(year);
   if (year.length === 2) {
-    // More than 50 years ahead, it is the last year in the past with these digits.
+    // A date more than 50 years ahead means the most recent year in the past with these digits.
     const last = new Date(nowMs).getUTCFullYear() + 50;
     fullYear = last - ((last - fullYear) % 100);
     if (dayMs(fullYear) + timeMs > new Date(nowMs).setUTCFullYear(last)) fullYear -= 100;
@@ -142,13 +142,13 @@ function parseHttpDate(text: string, nowMs: number): number {
 }
 
 /**
- * The policy of one job: what its producer set wins, part by part, over the worker's.
+ * The policy of one job: `attempts` and `backoff` set by its producer each override the worker's policy.
  *
- * Understands BullMQ's `attempts` and its built-in backoffs (a number, `fixed`, `exponential`, each with `jitter`).
- * Anything else (`attempts: 0` and `backoff: null` of clients that set nothing, a strategy we do not have, nonsense)
- * falls back to the worker's policy, since a job must never be lost to an option.
+ * Supports BullMQ's `attempts` and its built-in backoffs (a number, `fixed`, `exponential`, each with `jitter`). Anything else
+ * (`attempts: 0` and `backoff: null` from clients that set nothing, an unknown strategy, invalid values) falls back to the worker's
+ * policy: an option must never cause a job to be lost.
  *
- * @param options  a job's options as stored; not trusted
+ * @param options  the job's options as stored; not trusted
  * @throws  never
  */
 export function policyOf(options: { attempts?: unknown; backoff?: unknown }, fallback: RetryPolicy): RetryPolicy {
@@ -163,7 +163,7 @@ function parseBackoff(backoff: unknown, attempts: number): Omit<RetryPolicy, "at
   if (typeof backoff !== "object" || backoff === null) return undefined;
   const { type, delay, jitter } = backoff as { type?: unknown; delay?: unknown; jitter?: unknown };
   if (!isDelay(delay)) return undefined;
-  // BullMQ's jitter only shortens, by up to that share of the delay: the same span, seen from its middle.
+  // BullMQ's jitter only shortens a delay, by up to that share. Convert it to our form: the middle of that range, ± the jitter.
   const share = typeof jitter === "number" && jitter >= 0 && jitter <= 1 ? jitter : 0;
   const spread = { middle: 1 - share / 2, jitter: share / (2 - share) };
   if (type === "fixed") return { delaysMs: [delay * spread.middle], jitter: spread.jitter };

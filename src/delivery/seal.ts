@@ -1,8 +1,8 @@
 /**
- * Sealed secrets: a producer puts ciphertext where a secret stands, and only the worker can read it.
+ * Sealed secrets: a producer puts an encrypted secret into the job, which only the worker can decrypt.
  *
- * Form: `sealed:v1:` + base64url of nonce (12 bytes), ciphertext, tag (16 bytes); AES-256-GCM. The user's id is part of
- * what is authenticated, so that a sealed secret copied into another user's job does not open.
+ * Format: `sealed:v1:` + base64url of nonce (12 bytes), ciphertext, tag (16 bytes); AES-256-GCM. The user's id is authenticated
+ * (AAD), so that a sealed secret copied into another user's job does not open.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { invariant } from "../runtime/invariant.ts";
@@ -18,7 +18,7 @@ const LARGEST_BYTES = NONCE_BYTES + 3 * MAX_SECRET + TAG_BYTES; // of UTF-8, thr
 
 invariant(PREFIX.length + (LARGEST_BYTES * 4) / 3 <= MAX_SEALED, "the longest secret to fit, sealed");
 
-/** A new random key, base64: what `WEBHOOK_SECRET_KEYS` takes. */
+/** Create a random key in base64, for `WEBHOOK_SECRET_KEYS`. */
 export function createKey(): string {
   return randomBytes(KEY_BYTES).toString("base64");
 }
@@ -26,9 +26,9 @@ export function createKey(): string {
 /**
  * Seal a secret for one user.
  *
- * @param key  32 bytes, or the same in base64: the first of `WEBHOOK_SECRET_KEYS`
- * @returns a text that differs each time
- * @throws  UsageError when the key is not 32 bytes, or the secret is one that the worker would refuse, with its reason
+ * @param key  32 bytes, raw or in base64: the first of `WEBHOOK_SECRET_KEYS`
+ * @returns a string that differs each time
+ * @throws  UsageError when the key is not 32 bytes, or when the worker would refuse the secret, with the reason
  */
 export function seal(secret: string, key: string | Uint8Array, userId: string): string {
   const problem = plainSecretProblem(secret);
@@ -44,9 +44,9 @@ export function seal(secret: string, key: string | Uint8Array, userId: string): 
 }
 
 /**
- * Open a sealed secret with the first key that fits, current first.
+ * Open a sealed secret with the first key that fits.
  *
- * @returns undefined when none does: another key, another user, tampered with, or cut off
+ * @returns undefined when none does: sealed with another key or for another user, tampered with, or truncated
  * @throws  UsageError when a key is not 32 bytes
  */
 export function openSealed(sealed: string, keys: readonly (string | Uint8Array)[], userId: string): string | undefined {
@@ -59,7 +59,7 @@ export function openSealed(sealed: string, keys: readonly (string | Uint8Array)[
     try {
       return decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES), undefined, "utf8") + decipher.final("utf8");
     } catch {
-      // Not this key: authentication failed, which is all that can fail here.
+      // Authentication failed, the only possible error here: try the next key.
     }
   }
   return undefined;

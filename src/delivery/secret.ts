@@ -1,40 +1,40 @@
 /**
- * What may stand where a secret stands, plain or sealed, and what is wrong with what may not.
+ * Validates secrets, plain or sealed, and explains what is wrong with an invalid one.
  *
- * An event is signed with exactly the text that was given. A blank, a quote or another spelling of a prefix therefore
- * never fails by itself: it makes a signature that no customer can verify. So whatever looks like such a slip is refused,
- * and what looks sealed but cannot be opened is never taken for a key.
+ * An event is signed with exactly the string that was given. A stray space, a quote or a misspelled prefix therefore causes no
+ * error, but a signature that no customer can verify. So anything that looks like such a mistake is rejected, and a string that
+ * looks sealed but cannot be opened is never used as a key.
  */
 import { isSecret } from "./signature.ts";
 
-/** What a sealed secret begins with. */
+/** The prefix of a sealed secret. */
 export const SEALED_PREFIX = "sealed:v1:";
 
-/** The longest plain secret, in characters. */
+/** The maximum length of a plain secret, in characters. */
 export const MAX_SECRET = 1024;
-/** The longest sealed one, in characters: see seal.ts. */
+/** The maximum length of a sealed secret, in characters; seal.ts asserts that it is enough. */
 export const MAX_SEALED = 4_200;
-const SEALED = /^sealed:v1:[\w+/-]{38,}={0,2}$/; // 38 digits: nonce and tag, around nothing
+const SEALED = /^sealed:v1:[\w+/-]{38,}={0,2}$/; // 38 digits: nonce and tag of an empty secret
 
-type Rule = readonly [slip: RegExp, reason: string];
+type Rule = readonly [mistake: RegExp, reason: string];
 
 const WHSEC = "expected whsec_ at its beginning and nowhere else, in just this spelling";
 
-/** Every text that a rule below could fit, and some more: the contract is checked on each attempt, and most secrets end here. */
+/** A fast first check that matches whatever a rule below could match: secrets are checked on each attempt, and most are fine. */
 const SUSPECT = /[^ -~]|^[^a-z\d]|[ "'`]$|^v\d|^wh|^[bru]{1,2}["'`]|whsec|sealed/i;
 
-/** Slips in the text as it stands. The first that fits is told, here and below. */
+/** Mistakes in the characters of the secret. Here and below, the first matching rule is reported. */
 const CHARACTERS: readonly Rule[] = [
   [/^[^\S\ufeff]|[^\S\ufeff]$/, "expected no blank or line break at its ends: trim it"],
   [
-    // Between other characters, U+200C and U+200D join and part letters, and emoji.
+    // U+200C and U+200D are allowed between other characters: they control how letters and emoji join.
     /[\p{Cc}\p{Zl}\p{Zp}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]|^[\u200c\u200d]|[\u200c\u200d]$/u,
     "expected no control or invisible character, a byte order mark for example: take it out",
   ],
   [/[\p{Cs}\ufffd]/u, "expected valid Unicode: it was decoded from bytes that are no text, or cut inside a character"],
 ];
 
-/** Slips behind a prefix that is right. */
+/** Mistakes after a correct prefix. */
 const PREFIXED: readonly Rule[] = [
   [/^whsec_.*whsec_/i, WHSEC],
   [/^whsec_(?=.*[-_])[\w-]+={0,2}$/, "expected base64 after whsec_, got base64url: write + for -, and / for _"],
@@ -44,7 +44,7 @@ const PREFIXED: readonly Rule[] = [
   [/^sealed:v1:/, "expected base64url after sealed:v1:, and nothing behind it"],
 ];
 
-/** What is nearly a prefix, or stands around it. Full-width letters count as the plain ones. */
+/** Mistakes in or around the prefix. Full-width letters count as plain ones. */
 const NEARLY: readonly Rule[] = [
   [/^(?:\\+|[bru]{1,2})?["'`“”„‘’‚«»‹›].*["'`“”„‘’‚«»‹›]$/i, "expected no quotes around it: leave them out"],
   [/^[\W_]*v\d+a?[\W_]+wh[\W_]*sec/i, "expected whsec_ at its beginning: take away the v1, before it"],
@@ -55,16 +55,16 @@ const NEARLY: readonly Rule[] = [
   ],
 ];
 
-/** Whether a text is a sealed secret, in the one form that is known. Whether it opens, the key decides. */
+/** Whether a string has the format of a sealed secret. It may still not open. */
 export function isSealed(text: string): boolean {
   return SEALED.test(text);
 }
 
 /**
- * What is wrong with a secret, plain or sealed.
+ * Explain what is wrong with a secret, plain or sealed.
  *
- * @returns the first thing, and what to do about it: "expected no quotes around it: leave them out". Never shows the
- *          secret. Undefined when it may be used
+ * @returns the first problem and how to fix it: "expected no quotes around it: leave them out". Never includes the secret.
+ *          Undefined when it is valid
  * @throws  never
  */
 export function secretProblem(text: unknown): string | undefined {
@@ -74,30 +74,30 @@ export function secretProblem(text: unknown): string | undefined {
   if (isSealed(text))
     return text.length <= MAX_SEALED ? undefined : `expected at most ${MAX_SEALED} characters, sealed`;
   if (text.length > MAX_SEALED) return tooLong;
-  return findSlip(text) ?? (text.length <= MAX_SECRET ? undefined : tooLong);
+  return findMistake(text) ?? (text.length <= MAX_SECRET ? undefined : tooLong);
 }
 
-/** The same for one that is to be sealed, or was opened: sealed twice is a slip as well. */
+/** The same for a secret before sealing, or after opening: it must not be sealed itself. */
 export function plainSecretProblem(text: unknown): string | undefined {
   if (typeof text === "string" && isSealed(text)) return "expected a plain secret: this one is sealed already";
   return secretProblem(text);
 }
 
-function findSlip(text: string): string | undefined {
+function findMistake(text: string): string | undefined {
   if (!SUSPECT.test(text) || (text.startsWith("whsec_") && isSecret(text))) return undefined;
   const plain = /^[ -~]*$/.test(text) ? text : text.normalize("NFKC");
   return firstOf(CHARACTERS, text) ?? firstOf(PREFIXED, text) ?? firstOf(NEARLY, plain);
 }
 
 function firstOf(rules: readonly Rule[], text: string): string | undefined {
-  return rules.find(([slip]) => slip.test(text))?.[1];
+  return rules.find(([mistake]) => mistake.test(text))?.[1];
 }
 
 const AROUND = String.raw`(?:[\s\p{Cc}\u00ad\u200b-\u200f\u2060\ufeff"'\x60“”„‘’«»]|v1,)+`;
 const LEADING = new RegExp(`^${AROUND}`, "u");
 const TRAILING = new RegExp(`${AROUND}$`, "u");
 
-/** A text without what slips in around a secret: blanks, invisible characters, quotes, `v1,`. To find out whether that was it. */
+/** Strip what is pasted along with a secret by mistake: whitespace, invisible characters, quotes, `v1,`. For diagnosis only. */
 export function bareSecret(text: string): string {
   return text.replace(LEADING, "").replace(TRAILING, "");
 }

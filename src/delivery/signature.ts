@@ -1,15 +1,15 @@
 /**
- * Both signature schemes of Fluxhook, to make and to check. Strings and bytes in, strings out; imports nothing of ours.
+ * Signs and verifies with both of Fluxhook's signature schemes. Strings and bytes in, strings out; imports none of our files.
  */
-import { Buffer } from "node:buffer"; // not a global everywhere that verifies
+import { Buffer } from "node:buffer"; // not a global in every runtime that verifies
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 const WHSEC = "whsec_";
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
- * Sign a body the way of `X-Fluxdrop-Signature`: HMAC-SHA256 of the raw body, keyed with the secret's UTF-8 bytes (a
- * `whsec_` prefix is part of the secret here).
+ * Sign a body for `X-Fluxdrop-Signature`: HMAC-SHA256 of the raw body, keyed with the secret's UTF-8 bytes, including any
+ * `whsec_` prefix.
  *
  * @returns 64 lowercase hex digits, no prefix
  */
@@ -18,9 +18,9 @@ export function signFluxdrop(body: string | Uint8Array, secret: string): string 
 }
 
 /**
- * Sign a body the way of Standard Webhooks: one `v1,<base64>` per secret over `id.timestamp.body`, separated by spaces.
+ * Sign a body for Standard Webhooks: one `v1,<base64>` per secret over `id.timestamp.body`, separated by spaces.
  *
- * Every active secret signs, so that a customer can rotate without losing a delivery.
+ * There is a signature for every active secret, so that a customer can rotate secrets without losing a delivery.
  *
  * @param timestamp  Unix time in whole seconds
  * @throws  RangeError when a `whsec_` secret is not base64 (see {@link isSecret})
@@ -50,21 +50,21 @@ interface Hmac {
   digest(encoding: "hex" | "base64"): string;
 }
 
-/** Node's is a stream; Bun's own is not, and costs two thirds. */
+/** Bun's native hasher, where available: it takes two thirds of the time of Node's, which is a stream. */
 function hmac(key: string | Buffer): Hmac {
   return typeof Bun === "undefined" ? createHmac("sha256", key) : (new Bun.CryptoHasher("sha256", key) as Hmac);
 }
 
-/** Whether a text can be a secret: not empty, and real base64 after the prefix if it starts with `whsec_`. */
+/** Whether a string can be a secret: not empty, and valid base64 after the prefix if it starts with `whsec_`. */
 export function isSecret(secret: string): boolean {
   if (!secret.startsWith(WHSEC)) return secret.length > 0;
   return secret.length > WHSEC.length && BASE64.test(secret.slice(WHSEC.length));
 }
 
-/** The headers {@link verify} reads: any record with lower-case names, as Node, Bun and Express hand them over. */
+/** The headers that {@link verify} reads: any record with lower-case names, as provided by Node, Bun and Express. */
 export type SignedHeaders = Readonly<Record<string, string | readonly string[] | undefined>>;
 
-/** What {@link verify} found; `reason` names the first check that failed. */
+/** The result of {@link verify}; `reason` is the first check that failed. */
 export type Verification =
   | { readonly ok: true }
   | {
@@ -75,12 +75,12 @@ export type Verification =
 /**
  * Check a received request against the secret, or against each of several while rotating.
  *
- * Prefers the Standard Webhooks headers, whose signature covers id and time; falls back to `X-Fluxdrop-Signature`, which
- * covers the body alone, so that its timestamp proves nothing. Compares in constant time.
+ * Prefers the Standard Webhooks headers, whose signature covers id and timestamp. Falls back to `X-Fluxdrop-Signature`, which covers
+ * only the body, so its timestamp proves nothing. Compares in constant time.
  *
  * @param rawBody           the bytes as received, before any JSON parser
  * @param nowSeconds        Unix time of the receiver's clock
- * @param toleranceSeconds  how far the timestamp may lie from `nowSeconds`, either way
+ * @param toleranceSeconds  how far the timestamp may differ from `nowSeconds`, in either direction
  * @throws  never
  */
 export function verify(
