@@ -228,6 +228,16 @@ test("every dependency has its reason in CHANGELOG.md, and its version is exact"
   expect(Object.values<string>(all).filter((version) => !/^(npm:\w+@)?\d+\.\d+\.\d+$/.test(version))).toEqual([]);
 });
 
+test("the names of keys are spelled in two files: BullMQ's in queue/layout, ours in queue/own-keys", () => {
+  const NAMES =
+    /\bbull:|webhooks:\w+:|[`"']:(lock|logs|wait|active|delayed|failed|completed|prioritized|marker|meta|paused)\b|queue\.toKey\(/g;
+  const spelled = findings(({ file, code }) =>
+    wingOf(file) === STAND_INS || /^src\/queue\/(layout|own-keys)\.ts$/.test(file) ? [] : (code.match(NAMES) ?? []),
+  );
+  expect(spelled).toEqual([]);
+  expect(sources.find(({ file }) => file === "src/queue/layout.ts")?.code).toMatch(NAMES);
+});
+
 test("imports of ours name the file with its ending", () => {
   expect(findings(({ imports }) => imports.filter((path) => isOurs(path) && !/\.(tsx?|json)$/.test(path)))).toEqual([]);
 });
