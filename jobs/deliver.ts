@@ -4,7 +4,7 @@
 
 import { ContractError, type ContractOptions, parseEvent } from "../src/delivery/contract.ts";
 import { describeOutcome, type Outcome } from "../src/delivery/outcome.ts";
-import { buildRequest, endpointKey, type WebhookEvent } from "../src/delivery/request.ts";
+import { buildRequest, endpointKey, type WebhookEvent, type WebhookRequest } from "../src/delivery/request.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/delivery/retry.ts";
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
@@ -27,7 +27,7 @@ export interface DeliverOptions extends ContractOptions {
   readonly parked: (decision: ParkDecision, userId: string) => void;
   /** How long past its due time an event may still be delivered, in ms. */
   readonly maxAgeMs: number;
-  /** Tells when a job came that is older than that already. */
+  /** Looks up when a job arrived that was already too old by then. */
   readonly arrivedAt: ArrivedAt;
   /** Epoch ms. */
   readonly now?: () => number;
@@ -45,18 +45,7 @@ const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Create the processor. {@link Process} describes its contract with the queue. */
 export function createDeliver(options: DeliverOptions): Process {
-  const {
-    gate,
-    backlog,
-    sender,
-    completed,
-    held,
-    parked,
-    maxAgeMs,
-    arrivedAt,
-    now = Date.now,
-    random = Math.random,
-  } = options;
+  const { backlog, completed, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
 
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a job that breaks the contract is never retried
@@ -64,8 +53,8 @@ export function createDeliver(options: DeliverOptions): Process {
     const traffic = describeTraffic(event, job);
     const hasWaited = job.attemptsStarted > 1;
     const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
-    const decision = isOverBacklog ? BACKLOG_FULL : await admit();
-    if (decision.kind === "park" && (await mayPark(decision))) {
+    const decision = isOverBacklog ? BACKLOG_FULL : await admit(traffic, options);
+    if (decision.kind === "park" && (await mayPark(job, decision, dueAt, now(), options))) {
       backlog.join(traffic);
       parked(decision, event.userId);
       throw new Parked(decision.retryAt); // frees the slot and uses no attempt
@@ -74,47 +63,18 @@ export function createDeliver(options: DeliverOptions): Process {
     const attempt = job.attemptsMade + 1;
     const delivery = crypto.randomUUID();
     const startedAt = now();
-    const outcome = decision.kind === "go" ? await send(decision) : decision.kind === "park" ? EXPIRED : decision;
+    const build = () => buildRequest(event, delivery, startedAt);
+    let outcome: Outcome;
+    if (decision.kind === "go") outcome = await send(decision, build, job, options);
+    else outcome = decision.kind === "park" ? EXPIRED : decision;
 
     const ageMs = now() - dueAt;
     let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
     if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = GIVE_UP_FULL;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
-    await completed({
-      event,
-      job: job.id as string,
-      delivery,
-      attempt,
-      startedAt,
-      outcome,
-      verdict,
-      isTest: isTestJob(job),
-    });
+    const details = { job: job.id as string, delivery, attempt, startedAt, isTest: isTestJob(job) };
+    await completed({ event, ...details, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
-
-    async function admit(): Promise<Decision> {
-      const answer = gate.admit(traffic);
-      if (answer.kind === "wait" && !answer.isProven) held(event.userId);
-      return answer.kind === "wait" ? await answer.decision : answer; // resolves within 250 ms
-    }
-
-    /** An event may be put off for `maxAgeMs` from when it was due. One that came late, and was not tried since, from when it came. */
-    async function mayPark({ reason }: ParkDecision): Promise<boolean> {
-      const nowMs = now();
-      if (nowMs < dueAt + maxAgeMs) return true;
-      if (reason === "circuit" || wasTried(job)) return false;
-      return nowMs < (await arrivedAt(job, nowMs)) + maxAgeMs;
-    }
-
-    async function send(permit: Permit): Promise<Outcome> {
-      let result = UNSENT;
-      try {
-        result = await sender.send(buildRequest(event, delivery, startedAt), job.id as string);
-        return result;
-      } finally {
-        gate.release(permit, result); // even if sending throws: otherwise the slot leaks
-      }
-    }
   };
 }
 
@@ -144,9 +104,46 @@ function describeTraffic(
   };
 }
 
-/** Whether an attempt failed since the event was enqueued or retried by hand. BullMQ drops the failure reason of a job that is retried. */
+async function admit(traffic: Candidate, { gate, held }: DeliverOptions): Promise<Decision> {
+  const answer = gate.admit(traffic);
+  if (answer.kind === "wait" && !answer.isProven) held(traffic.user);
+  return answer.kind === "wait" ? await answer.decision : answer; // resolves within 250 ms
+}
+
+/**
+ * Whether a job is young enough to be parked: it may be delayed by `maxAgeMs` from when it was due. If it was older than that when
+ * it arrived, and has not been attempted since, the time counts from its arrival.
+ */
+async function mayPark(
+  job: Job,
+  { reason }: ParkDecision,
+  dueAt: number,
+  nowMs: number,
+  { maxAgeMs, arrivedAt }: DeliverOptions,
+): Promise<boolean> {
+  if (nowMs < dueAt + maxAgeMs) return true;
+  if (reason === "circuit" || wasTried(job)) return false;
+  return nowMs < (await arrivedAt(job, nowMs)) + maxAgeMs;
+}
+
+/** Whether an attempt has failed since the job was enqueued or retried by hand; BullMQ then clears the failure reason. */
 function wasTried(job: Job): boolean {
   return job.attemptsMade > 0 && job.failedReason !== undefined;
+}
+
+async function send(
+  permit: Permit,
+  build: () => WebhookRequest,
+  job: Job,
+  { gate, sender }: DeliverOptions,
+): Promise<Outcome> {
+  let result = UNSENT;
+  try {
+    result = await sender.send(build(), job.id as string);
+    return result;
+  } finally {
+    gate.release(permit, result); // even if sending throws: otherwise the slot leaks
+  }
 }
 
 const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
