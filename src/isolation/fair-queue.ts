@@ -12,7 +12,7 @@ import { queueKeys } from "../queue/layout.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { MIN_WAITING, SCAN, WORTHWHILE_SHARE } from "./fair-queue-script.ts";
+import { MAX_NEWEST, MIN_WAITING, NEWEST_SHARE, SCAN, WORTHWHILE_SHARE } from "./fair-queue-script.ts";
 
 const FIRST_PIECE = 128; // jobs scanned by the first script; few, since workers wait for the result
 const MAX_PIECE = 1024; // and by any script: it blocks Valkey for about 4 ms
@@ -28,6 +28,7 @@ const MAX_TROUBLED = 500; // users passed to the script
 const GIVE_BACK_SHARE = 1 / 16; // of the jobs taken come from `prioritized`, however long `wait` is
 
 invariant(FIRST_PIECE >= MIN_WAITING && FIRST_PIECE <= MAX_PIECE, "a first piece to be worth its script");
+invariant(MAX_NEWEST * NEWEST_SHARE <= MAX_PIECE, "the largest piece to hold as many of the newest jobs as it may");
 invariant(SCAN_AGAIN_AFTER < SCAN_AFTER, "to scan again sooner after a scan that moved many jobs");
 
 /** The key of the hash of start tags, described at `SCAN`, for a queue with this key prefix. */

@@ -6,8 +6,9 @@
  * was in `wait`: the jobs stay in Valkey, in no list, and nobody delivers them. While `paused` does not exist, there is
  * nothing to rename, and the older clients' resume only clears the flag.
  */
+import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
-import { connectValkey, type Valkey } from "../valkey/connection.ts";
+import { connectValkey, SILENCE_MS, type Valkey } from "../valkey/connection.ts";
 import { keysOf } from "./layout.ts";
 import { caughtKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
@@ -16,6 +17,8 @@ const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connect
 const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
 const PAUSE_MS = 1000; // 1 s before the next try after one that Valkey refused; then twice as long each time
 const MAX_PAUSE_MS = 16 * 1000; // 16 s
+
+invariant(WATCH_SECONDS * 1000 < SILENCE_MS, "a watch to end before its connection counts as dead");
 
 /**
  * Merge lists of waiting jobs into `wait`, the older of two in front, and wake a worker. The shorter list is moved, since a

@@ -142,7 +142,8 @@ class DatabaseConnection extends Redis {
 
 const MAX_RECONNECT_DELAY_MS = 2 * 1000; // 2 s: how long after Valkey's return we may notice
 const MAX_REFUSED_DELAY_MS = 5 * 1000; // 5 s after a refused login
-const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
+/** How long a connection may be silent before it is closed, in ms. */
+export const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than BullMQ's longest wait for jobs, which is 10 s
 
 /**
  * Open a connection that never gives up: while Valkey is away or refuses commands temporarily, they wait and are resent
