@@ -14,7 +14,7 @@ export { isSealed };
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
-const LARGEST_BYTES = NONCE_BYTES + 3 * MAX_SECRET + TAG_BYTES; // of UTF-8, three bytes a character at the most
+const LARGEST_BYTES = NONCE_BYTES + 3 * MAX_SECRET + TAG_BYTES; // a UTF-16 code unit takes at most three bytes in UTF-8
 
 invariant(PREFIX.length + (LARGEST_BYTES * 4) / 3 <= MAX_SEALED, "the longest secret to fit, sealed");
 

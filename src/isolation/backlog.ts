@@ -20,7 +20,7 @@ import type { Valkey } from "../valkey/connection.ts";
 const MAX_PROMOTED = 100; // per line and script
 const MAX_FULL = 10_000; // full lines to remember
 const PATIENCE_MS = 1000; // 1 s to wait for Valkey's answer about a full line, well below the life of the job's lock
-invariant(PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "a job to outlive the question whether it may wait");
+invariant(PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "the job's lock to outlast the wait for Valkey's answer");
 
 /**
  * Key: `webhooks:backlog:<queue>:<line>`, a sorted set; member: a job's id; score: epoch ms at which its event was enqueued.

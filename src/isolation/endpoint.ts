@@ -5,7 +5,7 @@ import { isSilence, type Outcome } from "../delivery/outcome.ts";
 import { Circuit, type Trial } from "./circuit.ts";
 import { Limiter } from "./limiter.ts";
 import { Schedule } from "./pacing.ts";
-import { WaitingLine } from "./waiting-line.ts";
+import { RoundRobinQueue } from "./round-robin-queue.ts";
 
 const SMOOTHING = 0.2; // weight of the newest duration in the average
 const ASSUMED_MS = 20; // duration assumed before the first answer
@@ -66,7 +66,7 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   readonly circuit: Circuit;
   readonly limiter: Limiter;
   /** Jobs that wait in the process. */
-  readonly waiting = new WaitingLine<W>();
+  readonly waiting = new RoundRobinQueue<W>();
   /** Return times of parked jobs. */
   readonly schedule = new Schedule();
   #averageMs = 0; // moving average of the time to answer; 0 before the first answer

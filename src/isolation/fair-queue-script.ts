@@ -44,9 +44,8 @@ const MAX_SKIPPED = 10_000; // jobs scanned before, still ahead of the next piec
 const MAX_UNPACKED = 1_000; // arguments per command; Lua's stack limits them to a few thousand
 
 /**
- * The field of a flow's start tag: of a user, or of an endpoint by its URL as it stands in its jobs. The script spells the same. It
- * does not parse URLs, so two spellings of one endpoint, which the rest of the program takes for one (`endpointKey`), are two flows
- * of half the share each.
+ * The field of a flow's start tag: a user's, or an endpoint's by the URL in its jobs. The script builds the same strings. It does
+ * not parse URLs, so two spellings of one endpoint, which `endpointKey` treats as one, are two flows here.
  */
 export const flowField = (kind: "u" | "e", name: string): Buffer =>
   Buffer.concat([Buffer.from(`${kind}:`), Buffer.from(name).subarray(0, MAX_NAME_BYTES)]);

@@ -27,8 +27,11 @@ const WINDOW_MS = 1000; // 1 s
 const MAX_TROUBLED = 500; // users passed to the script
 const GIVE_BACK_SHARE = 1 / 16; // of the jobs taken come from `prioritized`, however long `wait` is
 
-invariant(FIRST_PIECE >= MIN_WAITING && FIRST_PIECE <= MAX_PIECE, "a first piece to be worth its script");
-invariant(MAX_NEWEST * NEWEST_SHARE <= MAX_PIECE, "the largest piece to hold as many of the newest jobs as it may");
+invariant(
+  FIRST_PIECE >= MIN_WAITING && FIRST_PIECE <= MAX_PIECE,
+  "the first piece to be large enough for the script to act on it, and not above the maximum",
+);
+invariant(MAX_NEWEST * NEWEST_SHARE <= MAX_PIECE, "the largest piece to have room for the maximum of newest jobs");
 invariant(SCAN_AGAIN_AFTER < SCAN_AFTER, "to scan again sooner after a scan that moved many jobs");
 
 /** The key of the hash of start tags, described at `SCAN`, for a queue with this key prefix. */

@@ -26,8 +26,8 @@ const MIN_TICK_MS = 10; // between two timer runs
 const CAPACITY = 50_000; // endpoints, about 1 KB each
 const MAX_BYTES = 64 * 1024 * 1024; // 64 MiB; a worker was measured to stay below 700 MiB then, copies and garbage included
 
-invariant(MIN_TICK_MS < YOUNG_MS && YOUNG_MS < MAX_WAIT_MS, "timers to be finer than what they time");
-invariant(MAX_WAIT_MS < MIN_LOCK_SLACK_MS / 2, "a job that waits here to keep its lock through its attempt");
+invariant(MIN_TICK_MS < YOUNG_MS && YOUNG_MS < MAX_WAIT_MS, "timers to be finer than the intervals they measure");
+invariant(MAX_WAIT_MS < MIN_LOCK_SLACK_MS / 2, "a job that waited to keep its lock for its whole attempt");
 
 interface Attempt extends Permit, Load, Trial {
   readonly isSuspect: boolean;
@@ -154,7 +154,7 @@ export class AdmissionGate implements Gate {
     const { endpoint } = load;
     const decision = new Promise<Decision>((resolve) => {
       const waiter: Waiter = { ...load, since: nowMs, resolve };
-      endpoint.waiting.enter(waiter);
+      endpoint.waiting.add(waiter);
       this.#waiters.add(waiter);
       this.#waitingBytes += waiter.bytes;
     });
@@ -201,7 +201,7 @@ export class AdmissionGate implements Gate {
 
   #settle(waiter: Waiter, reason: ParkReason | undefined, nowMs: number): void {
     const endpoint = waiter.endpoint as Endpoint<Waiter>;
-    endpoint.waiting.leave(waiter, reason === undefined);
+    endpoint.waiting.remove(waiter, reason === undefined);
     this.#waiters.delete(waiter);
     this.#waitingBytes -= waiter.bytes;
     if (endpoint.waiting.size === 0) this.#awaited.delete(endpoint);

@@ -24,8 +24,8 @@ const MAX_LOOKED = 5_000; // endpoints checked per promotion
 const NEAR_MS = 2_500; // jobs due sooner are left alone: with 2 s to check all endpoints, still below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, about 100 bytes each
 
-const PROMISED_MS = 5 * 1000; // 5 s: how long a job waits at the most once its endpoint can take it
-const ROUND_MS = (MAX_REMEMBERED / MAX_LOOKED) * PROMOTE_MS; // until all endpoints were checked, each with one job
+const PROMISED_MS = 5 * 1000; // 5 s, the longest a job waits once its endpoint can take it
+const ROUND_MS = (MAX_REMEMBERED / MAX_LOOKED) * PROMOTE_MS; // to check all endpoints, if each has one remembered job
 invariant(REVISIT_MS * (1 + JITTER) < PROMISED_MS, "jobs that are not remembered to return in time");
 invariant(NEAR_MS + ROUND_MS < PROMISED_MS, "jobs that are left alone, or not promoted yet, to return in time");
 invariant(REVISIT_MS < HORIZON_MS && MIN_SPREAD_MS < MAX_SPREAD_MS && PROMOTE_MORE_MS < PROMOTE_MS, "bounds in order");

@@ -112,18 +112,18 @@ const MAX_PAUSE_MS = 2 * 1000; // 2 s: how late a starting process may notice th
 /**
  * Wait until Valkey accepts what a process needs, checking with exponential backoff. Does not wait for risks to go away.
  *
- * @param tell  called with the obstacles, first and whenever they change
+ * @param report  called with the obstacles, first and whenever they change
  */
 export async function untilAccepted(
   check: () => Promise<ValkeyProblems>,
-  tell: (problems: readonly string[]) => void,
+  report: (problems: readonly string[]) => void,
 ): Promise<void> {
-  let told = "";
+  let reported = "";
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs)) {
     const { obstacles } = await check();
     if (obstacles.length === 0) return;
-    if (told !== obstacles.join()) tell(obstacles);
-    told = obstacles.join();
+    if (reported !== obstacles.join()) report(obstacles);
+    reported = obstacles.join();
     await Bun.sleep(pauseMs);
   }
 }

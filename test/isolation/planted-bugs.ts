@@ -9,7 +9,7 @@ import { Limiter } from "../../src/isolation/limiter.ts";
 import { Memory } from "../../src/isolation/memory.ts";
 import { Revisits } from "../../src/isolation/pacing.ts";
 import { Parking } from "../../src/isolation/parking.ts";
-import { WaitingLine } from "../../src/isolation/waiting-line.ts";
+import { RoundRobinQueue } from "../../src/isolation/round-robin-queue.ts";
 import type { RunOptions } from "./random-run.ts";
 
 export interface PlantedBug {
@@ -156,10 +156,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: "users that share an endpoint take no turns",
     plant: () =>
       replace(
-        WaitingLine.prototype,
-        "leave",
+        RoundRobinQueue.prototype,
+        "remove",
         (was) =>
-          function (this: WaitingLine<{ user: string }>, waiter) {
+          function (this: RoundRobinQueue<{ user: string }>, waiter) {
             was.call(this, waiter, false);
           },
       ),
@@ -182,7 +182,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "who waits is not let go by an answer",
-    plant: () => replace(WaitingLine.prototype, "heads", () => () => []),
+    plant: () => replace(RoundRobinQueue.prototype, "heads", () => () => []),
   },
   {
     name: "what answers is forgotten, and what is in flight with it",
