@@ -169,7 +169,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     plant: () => replace(Parking.prototype, "promoteAt", () => (() => undefined) as unknown as undefined),
   },
   {
-    name: "a great many parked jobs come back ever later",
+    name: "parked jobs return later and later",
     plant: () =>
       replace(
         Revisits.prototype,
@@ -181,11 +181,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       ),
   },
   {
-    name: "who waits is not let go by an answer",
+    name: "an answer does not admit waiting jobs",
     plant: () => replace(RoundRobinQueue.prototype, "heads", () => () => []),
   },
   {
-    name: "what answers is forgotten, and what is in flight with it",
+    name: "endpoints in use are evicted",
     plant: () => replace(Endpoint.prototype, "isIdle", () => (() => true) as unknown as boolean),
     options: { capacity: 3 },
   },
