@@ -1,5 +1,5 @@
 /**
- * The log: each user's last attempts, in Valkey.
+ * The log of each user's last attempts, in Valkey.
  */
 import { logKey } from "../queue/own-keys.ts";
 import { perTurn } from "../runtime/per-tick.ts";
@@ -13,7 +13,7 @@ export interface Attempt {
   readonly delivery: string;
   /** 1-based. */
   readonly attempt: number;
-  /** When it began, ISO 8601 with milliseconds. */
+  /** When it started, ISO 8601 with milliseconds. */
   readonly timestamp: string;
   /** The endpoint's URL without its query, which may carry a token. */
   readonly endpoint: string;
@@ -25,9 +25,9 @@ export interface Attempt {
   readonly success: boolean;
   /** `null` when delivered, else a short code: `timeout`, `dns`, `http_503`, … */
   readonly error: string | null;
-  /** What was wrong with TLS, when `error` is `tls`: `expired`, `wrong_host`, … Absent where it is not known, and otherwise. */
+  /** The cause when `error` is `tls`: `expired`, `wrong_host`, … Absent when unknown, and for other errors. */
   readonly cause?: string;
-  /** The job's id: where an operator finds the event, and has it delivered again, while it is kept. */
+  /** The job's id, for finding and redelivering the event while its job is kept. */
   readonly job: string;
   /** On an attempt of a test event, absent otherwise. */
   readonly test?: true;
@@ -40,27 +40,26 @@ const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
  * Key: `webhooks:log:<userId>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON.
  * At most 10 members; expires 7 days after the last write.
  *
- * The time is Valkey's, and no line comes before one that is there already: clocks are wrong, and are set back, and a line
- * from the future would push out all that is written until then.
+ * Times are Valkey's, and a new entry never sorts before an existing one: clocks can be wrong or set back, and an entry from
+ * the future would push out everything written until then.
  */
 const key = logKey;
 
 /**
- * KEYS: one an attempt. ARGV: members to keep, how long in ms; then each attempt's member. Returns the errors, as `<position>:<error>`: a key that holds something else is no reason for the others
- * to be lost.
+ * KEYS: one per attempt. ARGV: members to keep, retention in ms, then each attempt's member. Returns errors as
+ * `<position>:<error>`, since a key of the wrong type must not lose the others' entries.
  *
- * A set holds a member once, and a member names its delivery, so running this twice (a resend after a cut connection)
- * changes nothing.
+ * Idempotent, as for a resend after a lost connection: a set holds a member once, and a member includes its attempt's UUID.
  */
 const RECORD = `
 local errors, time = {}, redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, key in ipairs(KEYS) do
-  -- Trimming first: Valkey refuses what adds to a full memory, unless the script has written before. So the line is written
-  -- when the acknowledgement behind it is, whose script begins by removing the lock.
+  -- Trim first: when memory is full, Valkey refuses commands that add, unless the script has already written. So the entry is
+  -- written whenever the acknowledgement after it is, whose script starts by removing the lock.
   local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. now - ARGV[2])
   if type(trimmed) == "table" and trimmed.err then
-    -- One user's key may hold something else. All else (READONLY, NOREPLICAS) is everybody's: the connection must see it.
+    -- A key of the wrong type affects one user. Other errors (READONLY, NOREPLICAS) affect everyone: the connection must see them.
     if not string.find(trimmed.err, "^%-?WRONGTYPE") then return trimmed end
     table.insert(errors, i .. ":" .. trimmed.err)
   else
@@ -72,7 +71,7 @@ for i, key in ipairs(KEYS) do
 end
 return errors`;
 
-/** An attempt on its way to the log. */
+/** An attempt to be written. */
 interface Entry {
   readonly userId: string;
   readonly member: string;
@@ -84,21 +83,21 @@ interface Entry {
 /** The log of all users. */
 export interface AttemptLog {
   /**
-   * Add an attempt: one script for all that end in the same turn of the event loop, idempotent by delivery.
+   * Add an attempt, idempotently. One script writes all attempts that end in the same event-loop turn.
    *
-   * @param onSent  called when it is on its way: whatever is sent over the same connection from then on takes effect after
-   *                it, since Valkey takes a connection's commands in order, also when they are sent again
-   * @throws  when Valkey answers with an error (the key holds something else, memory is full); waits while it is away
+   * @param onSent  called once it is sent: anything sent over the same connection afterwards takes effect after it, since
+   *                commands keep their order even when resent
+   * @throws  when Valkey answers with an error (wrong type of key, memory is full); waits while it is away
    */
   record(userId: string, attempt: Attempt, onSent?: () => void): Promise<void>;
-  /** A user's attempts of the last 7 days, newest first, 10 at the most. */
+  /** A user's attempts of the last 7 days, newest first, at most 10. */
   list(userId: string, nowMs: number): Promise<Attempt[]>;
 }
 
 export function createAttemptLog(valkey: Valkey): AttemptLog {
   const pending = perTurn(async (entries: Entry[]) => {
     try {
-      // Not EVALSHA: where it finds no script it is sent again, behind what was to take effect after it.
+      // Not EVALSHA: if the script is missing it is resent, after commands that were to take effect after it.
       const written = valkey.eval(
         RECORD,
         entries.length,
@@ -112,7 +111,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
         const [position, ...words] = error.split(":");
         entries[Number(position) - 1]?.reject(new Error(words.join(":")));
       }
-      for (const { resolve } of entries) resolve(); // those that were rejected stay so
+      for (const { resolve } of entries) resolve(); // no effect on those already rejected
     } catch (error) {
       for (const { reject } of entries) reject(error as Error);
     }
@@ -132,7 +131,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
   };
 }
 
-/** A member that is no attempt is left out: it must not hide the others. */
+/** Parse a member; invalid ones are skipped. */
 function readMember(member: string): Attempt[] {
   try {
     const attempt: unknown = JSON.parse(member);

@@ -1,5 +1,5 @@
 /**
- * A user's log as the page shows it: the attempts of one event together, with what has become of its job.
+ * A user's log as the page shows it: attempts grouped by event, with the state of its job.
  */
 
 import { eventIdOf } from "../delivery/request.ts";
@@ -12,7 +12,7 @@ import type { Attempt, AttemptLog } from "./attempts.ts";
 /** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
 export type JobState = ShownState | "gone";
 
-/** One event's attempts, and its job. */
+/** An event's attempts and its job. */
 export interface Delivery {
   /** The event's id. */
   readonly id: string;
@@ -20,7 +20,7 @@ export interface Delivery {
   readonly event: string;
   /** A URL without its query. */
   readonly endpoint: string;
-  /** The job's id; undefined in lines of a log that an older version wrote. */
+  /** The job's id; undefined in log entries of older versions. */
   readonly job: string | undefined;
   readonly state: JobState;
   /** When its next attempt is due, epoch ms; undefined unless it is delayed. */
@@ -71,11 +71,11 @@ export async function readDeliveries(
 }
 
 /**
- * A job of this user, while it is kept: a queue that was emptied starts again with the same numbers, another queue has them
- * too, and a number from the log must not lead to another event.
+ * Find a user's job while it is kept. Job ids repeat after a queue is emptied and across queues, so an id from the log must
+ * not lead to another event.
  *
- * @param eventId  the event's id; any of the user's when absent
- * @returns undefined also for a job whose data cannot be read
+ * @param eventId  the event's id; any event of the user when absent
+ * @returns also undefined for a job whose data cannot be read
  */
 export async function findUsersJob(
   queue: Queue,

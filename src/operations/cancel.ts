@@ -1,5 +1,5 @@
 /**
- * Ending events that wait: what the command `cancel` does.
+ * Cancels pending events, for the command `cancel`.
  */
 
 import { endpointKey } from "../delivery/request.ts";
@@ -10,38 +10,38 @@ import type { Valkey } from "../valkey/connection.ts";
 import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
 import { endJobs, type Fate, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
 
-/** What the failure reason of a canceled event says. */
+/** The failure reason of canceled events. */
 export const CANCELED = "canceled by an operator";
 
-/** Lists whose jobs wait, in the order in which jobs go through them. */
+/** States of pending jobs, in the order in which jobs go through them. */
 export const WAITING = ["delayed", "prioritized", "wait", "paused"] as const satisfies readonly JobPlace[];
 
-const MOST_PENDING = 200; // jobs ended together: taking them out of a long list costs little more than taking out one
-const WIDEST = 4_000; // places of the list in which they are looked for then
-const MAX_PASSES = 5; // over all lists, until one finds nothing
+const MOST_PENDING = 200; // jobs ended together: removing them from a long list costs little more than removing one
+const WIDEST = 4_000; // list positions searched for them
+const MAX_PASSES = 5; // over all lists, until a pass finds nothing
 
-/** Where to look. */
+/** The queue to work on. */
 export interface Held {
   readonly queue: Queue;
   readonly valkey: Valkey;
 }
 
-/** What a look at jobs found. */
+/** The result of counting jobs. */
 export interface Census {
-  /** Jobs that are meant, by list. */
+  /** Matching jobs, by list. */
   readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   readonly total: number;
-  /** Jobs whose data is no JSON object: nobody knows whose they are. */
+  /** Jobs whose data is not a JSON object, so that their user is unknown. */
   readonly unreadable: number;
-  /** The first of those that are meant. */
+  /** The first matching jobs. */
   readonly some: readonly (StoredJob & { readonly list: JobPlace })[];
 }
 
 /**
- * Count jobs that a filter means, and change nothing. While the queue moves, a job may be counted twice or not at all.
+ * Count the jobs that match a filter, without changing anything. While jobs move, one may be counted twice or missed.
  *
- * @param most    how many to return
- * @param onSeen  told how many jobs were looked at
+ * @param most    maximum number of jobs to return
+ * @param onSeen  called with the number of jobs checked
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function countJobs(
@@ -68,7 +68,7 @@ export async function countJobs(
   return { lists: counts, total, unreadable, some };
 }
 
-/** How many jobs there are to look at. */
+/** How many jobs there are to check. */
 export async function countAll({ queue, valkey }: Held, lists: readonly JobPlace[]): Promise<number> {
   const sizes = lists.map((list) =>
     isJobList(list) ? valkey.llen(keysOf(queue)[list]) : valkey.zcard(keysOf(queue)[list]),
@@ -76,7 +76,7 @@ export async function countAll({ queue, valkey }: Held, lists: readonly JobPlace
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-/** How many jobs that a filter means are active: their attempts run. */
+/** How many matching jobs are active. */
 export async function countActive({ queue, valkey }: Held, filter: JobFilter): Promise<number> {
   let active = 0;
   await visitJobs(queue, valkey, "active", async ({ jobs }) => {
@@ -86,40 +86,40 @@ export async function countActive({ queue, valkey }: Held, filter: JobFilter): P
   return active;
 }
 
-/** How many more failed jobs are kept: one beyond them would push out the oldest. */
+/** How many more failed jobs can be kept before the oldest are removed. */
 export async function readFailedRoom({ queue, valkey }: Held): Promise<number> {
   return Math.max(0, (FAILED.count as number) - (await valkey.zcard(keysOf(queue).failed)));
 }
 
-/** What came of ending jobs. */
+/** The result of ending jobs. */
 export interface Ended {
-  /** Those that were ended, by list. */
+  /** Jobs that were ended, by list. */
   readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   readonly total: number;
-  /** Those that are left as they are, by why. */
+  /** Jobs that were not ended, by reason. */
   readonly left: Readonly<Record<"scheduled" | "flow" | "full", number>>;
   readonly unreadable: number;
-  /** Whether the last pass found none: otherwise more of them keep coming. */
+  /** Whether the last pass found none; otherwise more keep arriving. */
   readonly isDone: boolean;
 }
 
 export interface EndOptions {
   readonly filter: JobFilter;
   readonly lists: readonly JobPlace[];
-  /** The failure reason with which they are kept; undefined removes them. */
+  /** The reason to store with the failed jobs; undefined removes them. */
   readonly reason?: string | undefined;
-  /** Told how many jobs the first pass has looked at. */
+  /** Called with the number of jobs that the first pass has checked. */
   readonly onSeen?: ((jobs: number) => void) | undefined;
-  /** Ends those that a script leaves alone, where something can; resolves to their fates. */
+  /** Handles jobs that the script could not end; resolves to their final fate. */
   readonly endOther?: ((job: StoredJob, fate: Fate) => Promise<Fate>) | undefined;
-  /** Told of each that was ended. */
+  /** Called with the jobs that were ended. */
   readonly onEnded?: ((jobs: readonly StoredJob[]) => Promise<unknown>) | undefined;
 }
 
 /**
- * End all jobs of some lists that a filter means, in as many passes as it takes until one finds none.
+ * End all matching jobs in some lists, in passes until one finds none.
  *
- * @throws  like {@link countJobs}; what came before is done
+ * @throws  like {@link countJobs}; earlier jobs stay ended
  */
 export async function endMeant({ queue, valkey }: Held, options: EndOptions): Promise<Ended> {
   const { filter, lists, reason, onSeen = () => {}, endOther = async (_, fate) => fate, onEnded } = options;
@@ -127,7 +127,7 @@ export async function endMeant({ queue, valkey }: Held, options: EndOptions): Pr
   let [total, unreadable] = [0, 0];
   for (let pass = 1; ; pass++) {
     const left = { scheduled: 0, flow: 0, full: 0 };
-    let found = 0; // that call for another pass
+    let found = 0; // jobs that require another pass
     let [from, pending] = [0, [] as StoredJob[]];
     const endPending = async (list: JobPlace, to: number): Promise<number> => {
       const jobs = pending;
@@ -166,18 +166,18 @@ export async function endMeant({ queue, valkey }: Held, options: EndOptions): Pr
   }
 }
 
-/** What is kept of a job until it is ended, with others: without the event's own data, which may be large. */
+/** A job without the event's own data, which may be large, to hold until it is ended. */
 function withoutBody(job: StoredJob): StoredJob {
   const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown } | null };
   return { ...job, data: { userId, endpoint: { url: endpoint?.url } } };
 }
 
-/** Take jobs that have ended out of the lines of those that wait: they would be in others' way there. */
+/** Remove ended jobs from the backlogs, where they would count against other events. */
 export async function leaveBacklog({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
   const pipeline = valkey.pipeline();
   for (const job of jobs) {
     const [url, user] = [urlOf(job), userOf(job)];
-    if (url === undefined || user === undefined) continue; // no such job is let wait
+    if (url === undefined || user === undefined) continue; // such jobs are never in a backlog
     for (const line of backlogLines(queue.name, endpointKey(url), user)) pipeline.zrem(line, job.id);
   }
   await pipeline.exec();

@@ -1,5 +1,5 @@
 /**
- * Erasing what is kept of a user: what the command `forget` does.
+ * Erases a user's data, for the command `forget`.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { backlogLines } from "../isolation/backlog.ts";
@@ -15,40 +15,40 @@ import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
 export const ERASED = [...WAITING, "waiting-children", "completed", "failed"] as const satisfies readonly JobPlace[];
 
 const MAX_SWEEPS = 3; // over all keys, until one finds nothing
-const LOOK_MS = 200; // between two looks at what is active
+const POLL_MS = 200; // while waiting for active jobs
 const PIECE = 200; // schedulers, or entries of the event stream, read at once
 
-/** What is kept of a user, counted. */
+/** Counts of what is stored for a user. */
 export interface Holdings {
   readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
-  /** Jobs in none of the queue's lists; of those that were erased also such as were moved between lists meanwhile. */
+  /** Jobs in none of the queue's lists; when erasing, also jobs that moved between lists meanwhile. */
   readonly other: number;
-  /** Job schedulers, which make jobs of this user. */
+  /** Job schedulers that create jobs for this user. */
   readonly schedulers: number;
   /** Attempts in the log. */
   readonly attempts: number;
-  /** Entries of the line of those that wait. */
+  /** Entries in the user's backlog. */
   readonly backlog: number;
-  /** The user's place in the order between users: 1 or 0. */
+  /** The user's entry in the order between users: 1 or 0. */
   readonly tags: number;
-  /** Entries of BullMQ's event stream with the user's id in them: where job ids contain it. */
+  /** Entries in BullMQ's event stream that contain the user's id, as part of job ids. */
   readonly events: number;
-  /** Jobs whose attempt is under way. */
+  /** Jobs whose attempt is in progress. */
   readonly active: number;
-  /** Jobs of anybody whose data is no JSON object. */
+  /** Jobs of any user whose data is not a JSON object. */
   readonly unreadable: number;
 }
 
-/** What was erased, and what could not be. */
+/** Counts of what was erased, and of what could not be. */
 export interface Erasure extends Holdings {
-  /** Whether nothing is left, and no more came meanwhile. */
+  /** Whether nothing is left and no more arrived meanwhile. */
   readonly isDone: boolean;
 }
 
 /**
- * Count what is kept of a user, and change nothing.
+ * Count what is stored for a user, without changing anything.
  *
- * @param onSeen  told how many jobs were looked at
+ * @param onSeen  called with the number of jobs checked
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function countHoldings(held: Held, userId: string, onSeen?: (jobs: number) => void): Promise<Holdings> {
@@ -67,12 +67,12 @@ export async function countHoldings(held: Held, userId: string, onSeen?: (jobs: 
 }
 
 /**
- * Erase what is kept of a user: jobs in every state, job schedulers, the log of attempts, and what the queue's order and
- * bounds keep. Events that are enqueued later are not held back.
+ * Erase a user's data: jobs in every state, job schedulers, the log of attempts, and entries in the backlog and the order
+ * between users. Events enqueued later are delivered as usual.
  *
- * @param patienceMs  how long to wait for attempts that are under way: their jobs cannot be removed
- * @param onSeen      told how many jobs the first pass has looked at
- * @throws  like {@link countHoldings}; what came before is done
+ * @param patienceMs  how long to wait for attempts in progress, whose jobs cannot be removed
+ * @param onSeen      called with the number of jobs that the first pass has checked
+ * @throws  like {@link countHoldings}; what was erased before stays erased
  */
 export async function eraseUser(
   held: Held,
@@ -101,17 +101,17 @@ export async function eraseUser(
     isDone = found.removed + found.left + active === 0;
     if (found.left > 0 && performance.now() >= until) break;
   }
-  const records = await handleRecords(held, userId, true); // last: attempts that ended meanwhile are in the log
+  const records = await handleRecords(held, userId, true); // last, to include attempts that ended meanwhile
   const { lists, unreadable } = ended;
   return { lists, other, schedulers: schedulers.length, ...records, active, unreadable, isDone };
 }
 
-/** BullMQ's own way: it looks for the job in every list, takes a parent's child off it, and leaves children where they are. */
+/** Remove a job through BullMQ, which searches every list and detaches the job from its parent; children stay. */
 async function isRemoved({ queue }: Held, { id }: StoredJob): Promise<boolean> {
   return (await queue.remove(id, { removeChildren: false })) === 1;
 }
 
-/** What no list led to: strays, jobs whose attempt has ended since, and what was moved in the wrong moment. */
+/** Remove jobs that the lists did not lead to: strays, jobs whose attempt has ended since, and jobs that moved meanwhile. */
 async function sweepUser(held: Held, filter: JobFilter) {
   let [removed, left] = [0, 0];
   for await (const job of scanJobs(held.queue, held.valkey)) {
@@ -124,16 +124,16 @@ async function sweepUser(held: Held, filter: JobFilter) {
   return { removed, left };
 }
 
-/** Wait until none is active. Resolves to how many still are when the time is over. */
+/** Wait until no matching job is active. Resolves to how many still are at the deadline. */
 async function waitForActive(held: Held, filter: JobFilter, until: number): Promise<number> {
   for (;;) {
     const active = await countActive(held, filter);
     if (active === 0 || performance.now() >= until) return active;
-    await sleep(LOOK_MS);
+    await sleep(POLL_MS);
   }
 }
 
-/** Ids of the job schedulers whose jobs are of this user. BullMQ removes a scheduler's next job with it, and never alone. */
+/** Ids of the job schedulers for this user. BullMQ removes a scheduler's next job only together with the scheduler. */
 async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promise<string[]> {
   const key = keysOf(queue).repeat;
   const found: string[] = [];
@@ -147,7 +147,7 @@ async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promi
   }
 }
 
-/** Places of the jobs' endpoints in the order between flows: their URLs may be the user's alone. */
+/** Remove the jobs' endpoints from the order between flows, since their URLs may identify the user. */
 async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
   const urls = jobs.flatMap(({ data }) => {
     const { url } = (data?.endpoint ?? {}) as { url?: unknown };
@@ -156,7 +156,7 @@ async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Pr
   if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue.name)), ...urls);
 }
 
-/** Count what is kept of a user beside jobs, and remove it if that is wanted. */
+/** Count, and optionally remove, what is stored for a user besides jobs. */
 async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving: boolean) {
   const tags = flowTagsKey(queueKey(queue.name));
   const [, line] = backlogLines(queue.name, "", userId);
@@ -173,8 +173,8 @@ async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving
 }
 
 /**
- * BullMQ's event stream has ids of jobs, and what became of them: nothing of a user, unless a backend makes ids of jobs out of
- * those of users. Such entries go. There are some 10,000 in all.
+ * Count, and optionally remove, entries of BullMQ's event stream that contain the user's id. The stream (about 10,000 entries)
+ * has only job ids and states, so this matters only where a backend builds job ids from user ids.
  */
 async function handleEvents({ queue, valkey }: Held, userId: string, isRemoving: boolean): Promise<number> {
   const key = keysOf(queue).events;
@@ -190,7 +190,7 @@ async function handleEvents({ queue, valkey }: Held, userId: string, isRemoving:
   }
 }
 
-/** Whether a text has an id in it, and not as a part of another one: `usr_4` is not in `usr_42`. */
+/** Whether a text contains an id as a whole: `usr_42` does not contain `usr_4`. */
 function createMention(userId: string): (text: string) => boolean {
   const literal = userId.replaceAll(/[^A-Za-z0-9]/g, "\\$&"); // RegExp.escape, which Node 20 does not have
   const pattern = new RegExp(`(?<![A-Za-z0-9])${literal}(?![A-Za-z0-9])`);

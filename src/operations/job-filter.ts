@@ -1,41 +1,41 @@
 /**
- * Which jobs an operator means: by their own `userId`, `endpoint.url` and name.
+ * Filters jobs by `userId`, `endpoint.url` and name.
  */
 import { endpointKey, endpointName } from "../delivery/request.ts";
 
-/** A host, and a port where it is not the scheme's own. */
+/** A host, and a port unless it is the scheme's default. */
 export interface HostFilter {
-  /** As `URL` writes it: lower case, without a port. */
+  /** As in `URL.hostname`: lowercase, without a port. */
   readonly hostname: string;
-  /** Undefined: the scheme's own, 80 or 443. */
+  /** Undefined for the scheme's default, 80 or 443. */
   readonly port: string | undefined;
 }
 
-/** A job must match all that is given. */
+/** A job must match every given field. */
 export interface JobFilter {
   readonly userId?: string | undefined;
   readonly host?: HostFilter | undefined;
-  /** With a query: this URL. Without one: this URL, whatever its query. */
+  /** Matches the exact URL if it has a query; otherwise ignores queries. */
   readonly endpoint?: URL | undefined;
   /** The event type. */
   readonly event?: string | undefined;
 }
 
-/** What a job holds, as far as a filter needs it. */
+/** The part of a job that filters need. */
 export interface FilteredJob {
   readonly name: string;
-  /** A JSON object; undefined when its data is none. */
+  /** Undefined when the data is not a JSON object. */
   readonly data: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** Read `host` or `host:port`, as `fluxhook status` names hosts; undefined when it is neither. */
+/** Parse `host` or `host:port`, as shown by `fluxhook status`; undefined when invalid. */
 export function parseHost(text: string): HostFilter | undefined {
   if (/[/?#@\\\s]/.test(text) || !URL.canParse(`http://${text}`)) return undefined;
   const { hostname } = new URL(`http://${text}`);
   return { hostname, port: /:(\d+)$/.exec(text)?.[1]?.replace(/^0+(?=\d)/, "") };
 }
 
-/** A job's data as an object; undefined for what is no JSON object. Never throws. */
+/** Parse a job's data; undefined when it is not a JSON object. Never throws. */
 export function parseObject(text: string | null): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(text ?? "");
@@ -47,19 +47,19 @@ export function parseObject(text: string | null): Readonly<Record<string, unknow
   }
 }
 
-/** A job's user, as its data has it. */
+/** The user in a job's data. */
 export function userOf({ data }: FilteredJob): string | undefined {
   return typeof data?.userId === "string" ? data.userId : undefined;
 }
 
-/** A job's URL; undefined when it is none. */
+/** The endpoint's URL in a job's data; undefined when invalid. */
 export function urlOf({ data }: FilteredJob): URL | undefined {
   const { url } = (data?.endpoint ?? {}) as { url?: unknown };
   return typeof url === "string" && URL.canParse(url) ? new URL(url) : undefined;
 }
 
 /**
- * Whether a job is meant. Data that cannot be read matches nothing, not even by the job's name.
+ * Whether a job matches a filter. Jobs with unreadable data match nothing, not even by name.
  *
  * @throws  never
  */

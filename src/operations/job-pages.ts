@@ -1,5 +1,5 @@
 /**
- * The jobs of a queue, page by page, within bounded memory, and how to end some of them while workers take others.
+ * Reads the jobs of a queue page by page in bounded memory, and ends jobs while workers process others.
  */
 
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
@@ -9,39 +9,39 @@ import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
 
 const PAGE = 100; // ids read at once
-const SCANNED = 1_000; // keys looked at by one SCAN, a millisecond of Valkey at the most
-const PAGE_BYTES = 1024 * 1024; // of data read by one script, about a millisecond of Valkey; a single job may be larger
-const MAX_DATA_BYTES = 4 * MAX_BODY_BYTES; // of a job's data, 64 MiB; what is larger is not read
-const BATCH = 200; // jobs ended by one script: about two milliseconds of Valkey, and four more in the middle of a million
-const SLACK = 500; // places that a waiting job may have moved in the list since its page was read
+const SCANNED = 1_000; // keys per SCAN: at most 1 ms of Valkey
+const PAGE_BYTES = 1024 * 1024; // data per script: about 1 ms of Valkey; a single job may be larger
+const MAX_DATA_BYTES = 4 * MAX_BODY_BYTES; // 64 MiB; larger data is not read
+const BATCH = 200; // jobs ended per script: about 2 ms of Valkey, plus 4 ms in the middle of a million jobs
+const SLACK = 500; // positions that a waiting job may have moved since its page was read
 
-/** How many failed jobs BullMQ keeps beside each other before one script removes the rest, however many. */
+/** Keep at most this many failed jobs: beyond it, BullMQ would remove the rest in a single script. */
 const MAX_FAILED = FAILED.count as number;
 
 /** A job as it is stored. */
 export interface StoredJob extends FilteredJob {
   readonly id: string;
-  /** As it stands in Valkey: with the id, it tells a job from a later one with the same id. */
+  /** As stored. Together with the id, it distinguishes a job from a later one with the same id. */
   readonly timestamp: string;
 }
 
-/** A piece of a list. */
+/** A range of a list. */
 export interface Piece {
   readonly list: JobPlace;
-  /** Where its first job is in the list, from the end at which jobs are added. */
+  /** Position of its first job, counted from the end at which jobs are added. */
   readonly from: number;
-  /** Behind its last job. */
+  /** Position after its last job. */
   readonly to: number;
 }
 
-/** Jobs of one list, next to each other in it. */
+/** Adjacent jobs of a list. */
 export interface JobPage extends Piece {
   readonly jobs: readonly StoredJob[];
 }
 
 /**
- * ARGV: prefix of job keys, bytes to read at most, bytes of the largest data, job ids. Returns name, timestamp and data of the
- * first so many; false for what is no job.
+ * ARGV: prefix of job keys, maximum bytes to read, maximum size of a job's data, job ids. Returns name, timestamp and data of as
+ * many jobs as fit; false for keys that are not jobs.
  */
 const READ = `
 local prefix, budget, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -63,7 +63,7 @@ return jobs`;
 
 type Fields = readonly [name: string | null, timestamp: string | null, data?: string | null] | null;
 
-/** Look at so many ids, or at the first of them. Returns what is kept of each, undefined for those without a job. */
+/** Read the jobs with these ids, or as many as fit in a page. Undefined for ids without a job. */
 async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<(StoredJob | undefined)[]> {
   const args = [keysOf(queue).jobs, PAGE_BYTES, MAX_DATA_BYTES, ...ids];
   const stored = (await valkey.eval(READ, 0, ...args)) as Fields[];
@@ -74,7 +74,7 @@ async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promi
   });
 }
 
-/** Read jobs by their ids; those that are gone are left out. */
+/** Read jobs by their ids, skipping those that no longer exist. */
 export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly string[]): AsyncGenerator<StoredJob> {
   for (let start = 0; start < ids.length; ) {
     const jobs = await read(queue, valkey, ids.slice(start, start + PAGE));
@@ -84,10 +84,10 @@ export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly stri
 }
 
 /**
- * Visit all jobs of a list, the newest first: what workers take meanwhile, from the other end, moves none of those that are
- * still to be visited. A job that is moved to this list behind the visitor is missed; one may be visited twice.
+ * Visit all jobs of a list, newest first: workers take jobs from the other end, which does not shift those still to be
+ * visited. Jobs added to the list meanwhile may be missed, and a job may be visited twice.
  *
- * @param visit  resolves to how many jobs it has taken out of the list, of this page and those before
+ * @param visit  resolves to how many jobs of this and earlier pages it removed from the list
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function visitJobs(
@@ -111,8 +111,8 @@ export async function visitJobs(
 }
 
 /**
- * Visit all jobs that are kept, in whatever list or in none, in no order: whatever is there from beginning to end is visited, some
- * twice. Reads the names of all keys in the database.
+ * Visit all stored jobs, in any list or in none, in no particular order. Every job that exists throughout is visited, some
+ * twice. Scans the names of all keys in the database.
  *
  * @throws  like {@link visitJobs}
  */
@@ -131,31 +131,31 @@ export async function* scanJobs(queue: Queue, valkey: Valkey): AsyncGenerator<St
 }
 
 /**
- * What came of ending a job.
+ * The result of ending a job.
  *
- * - `ended`      it is no longer in the list
- * - `taken`      a worker has it: its attempt goes on
+ * - `ended`      it was removed from the list
+ * - `taken`      a worker holds it, and its attempt continues
  * - `moved`      it is in another list by now, or gone
- * - `scheduled`  a job scheduler would go on without it: end the scheduler
+ * - `scheduled`  it belongs to a job scheduler, which has to be removed instead
  * - `flow`       it has a parent or children
- * - `full`       it was to be kept as failed, and no more of those are kept
+ * - `full`       it should be kept as failed, but no more failed jobs can be kept
  */
 export type Fate = "ended" | "taken" | "moved" | "scheduled" | "flow" | "full";
 
 /**
- * KEYS: the list, failed, events, meta, schedulers. ARGV: prefix of job keys; the list's name; the reason with which the jobs are
- * kept as failed, or an empty text to remove them; now, epoch ms; where in the list to look, and how far, or -1 for a sorted set;
- * then each job's id and timestamp. Returns their fates.
+ * KEYS: the list, failed, events, meta, schedulers. ARGV: prefix of job keys; the list's name; the failure reason, or an empty
+ * text to remove the jobs; now, epoch ms; the range of the list to search (start, length), or -1 for a sorted set; then each
+ * job's id and timestamp. Returns their fates.
  *
- * Taking a job out of a list by LREM looks through the list once for each. Here their places are overwritten, which is cheap in a
- * quicklist, and one LREM from the nearer end takes all of them out.
+ * LREM scans the list once per job. Instead, the jobs' positions are overwritten, which is cheap in a quicklist, and one LREM
+ * from the nearer end removes them all.
  */
 const END = `
 local list, failed, events, meta, schedulers = unpack(KEYS)
 local prefix, name, reason, now, from, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local isKept, TAKEN_OUT = reason ~= "", ""
 local fates, wanted = {}, {}
--- Valkey refuses what adds to a full memory, unless the script has written before: a full Valkey is when events are canceled.
+-- When memory is full, Valkey refuses commands that add unless the script has already written, and that is when people cancel.
 redis.call("ZREM", failed, TAKEN_OUT)
 local room = ${MAX_FAILED} - redis.call("ZCARD", failed)
 
@@ -213,13 +213,12 @@ for n, fate in ipairs(fates) do if fate == "ended" then finish(ARGV[2 * n + 5]) 
 return fates`;
 
 /**
- * End jobs of a piece that no worker has: remove them, or keep them as failed with a reason, so that they can be redelivered.
+ * End jobs that no worker holds: remove them, or keep them as failed with a reason, so that they can be redelivered. Each job is
+ * ended atomically or left unchanged.
  *
- * What a worker does meanwhile is never undone: a job is ended as a whole, or left as it is.
- *
- * @param reason  why, as the board shows it; undefined removes them
+ * @param reason  the failure reason, as the board shows it; undefined removes the jobs
  * @returns the fate of each
- * @throws  like {@link visitJobs}; what came before is done
+ * @throws  like {@link visitJobs}; earlier jobs stay ended
  */
 export async function endJobs(
   queue: Queue,

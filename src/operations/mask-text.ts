@@ -1,19 +1,18 @@
 /**
- * Secrets in the middle of a text: what is assigned to the word `secret`, user name and password of URLs, and their queries.
- * Everything here takes time that grows with the length of the text, whatever is in it: the text is anybody's. So there is no
- * pattern that may look through the rest of a text from each place of it. Pure.
+ * Masks secrets inside text: values assigned to the word `secret`, and credentials and queries of URLs. The text is untrusted,
+ * so everything here runs in linear time: no pattern may scan the rest of the text from each position. Pure.
  */
 
-/** What stands in place of a secret. */
+/** The replacement for secrets. */
 export const MASK = "***";
 
 const SECRET = /\bsecrets?/gi;
 const SIGN = /\\*["']?\s*[:=]\s*/y; // between the word and its value
 const SLASHES = /\\*/y;
-const BARE = /[^\s"'[\\,;&]+/y; // a value without quotes
+const BARE = /[^\s"'[\\,;&]+/y; // an unquoted value
 
 /**
- * Mask `secret: "…"`, `"secret":["…"]`, `\"secret\":\"…\"` and `secret=…`, cut off or not. Prose such as
+ * Mask `secret: "…"`, `"secret":["…"]`, `\"secret\":\"…\"` and `secret=…`, even if truncated. Prose such as
  * `data.endpoint.secret: expected a string` stays.
  */
 export function maskAssignments(text: string): string {
@@ -32,13 +31,13 @@ export function maskAssignments(text: string): string {
   return masked + text.slice(copied);
 }
 
-/** Behind what a pattern matches at a place; undefined where it does not match. */
+/** The end of a pattern's match at a position; undefined if it does not match there. */
 function endOf(pattern: RegExp, text: string, at: number): number | undefined {
   pattern.lastIndex = at;
   return pattern.test(text) ? pattern.lastIndex : undefined;
 }
 
-/** Behind a value; undefined where none begins. What is not closed reaches to the end. */
+/** The end of the value at a position; undefined if there is none. Unclosed values extend to the end of the text. */
 function endOfValue(text: string, at: number): number | undefined {
   const first = text[at];
   if (first === '"' || first === "'") return endOfQuoted(text, at + 1, first);
@@ -66,7 +65,7 @@ function endOfList(text: string, from: number): number {
   return text.length;
 }
 
-/** Of a string within a string: behind the next quote that has as many backslashes before it. */
+/** The end of a string within a string: after the next quote preceded by the same number of backslashes. */
 function endOfEscaped(text: string, from: number, slashes: number): number {
   for (let quote = text.indexOf('"', from); quote >= 0; quote = text.indexOf('"', quote + 1)) {
     let begin = quote;
@@ -83,11 +82,11 @@ const AUTHORITY = /[^\s"'\\/?#]*/y;
 const BEFORE_QUERY = /[^\s"<>`?#]*/y;
 const URL_REST = /[^\s"<>`]*/y;
 
-/** Mask user name, password, query and fragment of each URL in the middle of a text. */
+/** Mask the user name, password, query and fragment of each URL in a text. */
 export function maskUrls(text: string): string {
   let masked = "";
   let copied = 0;
-  let plainUntil = 0; // no query begins before it: known from a URL in front, not to be looked for again
+  let plainUntil = 0; // no query starts before this position, as found for an earlier URL
   SCHEME_END.lastIndex = 0;
   for (let sign = SCHEME_END.exec(text); sign !== null; sign = SCHEME_END.exec(text)) {
     if (!hasScheme(text, sign.index, copied)) continue;
@@ -109,7 +108,7 @@ export function maskUrls(text: string): string {
   return masked + text.slice(copied);
 }
 
-/** Whether a letter stands among the characters of a scheme before its colon. */
+/** Whether the scheme characters before the colon contain a letter. */
 function hasScheme(text: string, colon: number, from: number): boolean {
   for (let at = colon - 1; at >= from && SCHEME_CHARACTER.test(text[at] as string); at--) {
     if (LETTER.test(text[at] as string)) return true;
@@ -117,16 +116,16 @@ function hasScheme(text: string, colon: number, from: number): boolean {
   return false;
 }
 
-/** Backslashes before a quote are its own: the text is JSON within a string. */
+/** The end of a URL, without backslashes that escape a following quote, as in JSON within a string. */
 function endOfUrl(text: string, from: number): number {
   let end = endOf(URL_REST, text, from) as number;
   if (text[end] === '"') while (end > from && text[end - 1] === "\\") end -= 1;
   return end;
 }
 
-/** What is secret in the value of something that is named a URL, whether it is one or not. */
+/** The secret parts of the value of a property named like a URL, whether valid or not. */
 export interface UrlSecrets {
-  /** What stands before the host: in a URL up to the first slash, in what is no URL as far as it may reach. */
+  /** The part before the host; in an invalid URL, up to the last `@`. */
   readonly userinfo: string | undefined;
   /** Without the `?` or `#` before it. */
   readonly query: string | undefined;
@@ -134,11 +133,11 @@ export interface UrlSecrets {
   readonly masked: string;
 }
 
-/** Take the secrets out of the value of something that is named a URL. */
+/** Split off the secret parts of the value of a property named like a URL. */
 export function splitUrl(url: string): UrlSecrets {
   const isUrl = URL.canParse(url);
-  let start = 0; // of what may be the userinfo
-  let at = -1; // where it ends
+  let start = 0; // of the userinfo
+  let at = -1; // its end
   for (const from of [endOfScheme(url), 0]) {
     const rest = url.slice(from);
     const length = isUrl ? rest.search(/[\\/?#]|$/) : rest.length;
@@ -158,7 +157,7 @@ export function splitUrl(url: string): UrlSecrets {
   };
 }
 
-/** Behind the scheme, its colon and what slashes and blanks follow; 0 without a scheme. */
+/** The position after the scheme, its colon and any slashes and spaces; 0 without a scheme. */
 function endOfScheme(url: string): number {
   const colon = url.search(/[:@\\/?#]/);
   return url[colon] === ":" ? (endOf(/[\\/\s]*/y, url, colon + 1) as number) : 0;

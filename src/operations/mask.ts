@@ -1,36 +1,36 @@
 /**
- * Masking: takes secrets out of whatever Bull Board answers. Two lines of defence, since job data comes from anyone:
- * everything that is *named* a secret, and every other place where the *text* of one of those turns up.
+ * Removes secrets from Bull Board's responses. Two lines of defense, since job data is untrusted: values *named* as secrets, and
+ * every other occurrence of those values' *text*.
  */
 import { type ExactNumber, isExactNumber, parseExact } from "../delivery/exact-json.ts";
 import { withoutBidi } from "../runtime/printable.ts";
 import { MASK, maskAssignments, maskUrls, splitUrl } from "./mask-text.ts";
 
 const WITHHELD = `${MASK} (withheld: too much for one page)`;
-const MAX_DEPTH = 100; // levels shown; JSON.stringify itself gives up at some ten thousand
+const MAX_DEPTH = 100; // levels shown; JSON.stringify itself fails at around ten thousand
 const MAX_NESTED_TEXTS = 4; // JSON in a string in JSON in a string …
-const MIN_SEARCHED = 4; // characters: a shorter text is found everywhere, and is no secret
-const MAX_SEARCHED = 2_000; // texts: beyond, free text is not searched but withheld
-const MIN_PARAMETER = 8; // characters of a value in a URL's query: a shorter one is a page number or a flag, and no token
+const MIN_SEARCHED = 4; // characters: shorter texts occur everywhere, and are not secrets
+const MAX_SEARCHED = 2_000; // secrets: with more, free text is withheld instead of searched
+const MIN_PARAMETER = 8; // characters of a query parameter: shorter ones are page numbers or flags, not tokens
 
 /**
- * What one answer may cost, so that no job can hold up the board: it answers probes too. Measured as the characters of a text
- * that take as long, 1 µs for 100. Beyond it, nothing leaves unmasked: it is withheld.
+ * Cost limits for one response, so that no job can block the board, which also answers health probes. In units of characters of
+ * text, 100 per µs. Beyond the limit, values are withheld, never shown unmasked.
  */
-const VALUE_COST = 32; // one value, however small
-const SEARCH_COST = 1 / 100; // a text searched for in one character
-const MAX_READ = 32 * 1024 * 1024; // looking for secrets: a million values
-const MAX_SHOWN = 16 * 1024 * 1024; // masking: half a million values, or 64 events as large as may be
+const VALUE_COST = 32; // per value
+const SEARCH_COST = 1 / 100; // per character and secret searched for
+const MAX_READ = 32 * 1024 * 1024; // collecting secrets: a million values
+const MAX_SHOWN = 16 * 1024 * 1024; // masking: half a million values, or 64 events of the largest size
 
 const SECRET_KEY = /^\s*secrets?\s*$/i;
 const URL_KEY = /url$/i;
 
-/** Parts of a job that others fill in: there, keys are searched too, and no key is Bull Board's own. */
+/** Parts of a job that others fill in: their keys are searched too, and none is Bull Board's own. */
 const FREE_KEYS = new Set(["data", "returnValue", "progress", "opts", "template"]);
 
 /**
- * Values that Bull Board needs to work, outside of those parts. They are not searched: whoever chooses "failed" as a
- * secret must not break the page.
+ * Properties outside those parts that Bull Board needs to work. They are not searched, so that a secret such as "failed" does
+ * not break the page.
  */
 const STRUCTURE_KEYS = new Set([
   "id",
@@ -44,21 +44,21 @@ const STRUCTURE_KEYS = new Set([
   "key",
 ]);
 
-/** What else to know about an answer. */
+/** Context for masking a response. */
 export interface MaskOptions {
-  /** Something else whose secrets may be in the answer, such as the data of the job whose logs it has. */
+  /** Other values whose secrets may occur in the response, such as the data of the job whose logs it shows. */
   readonly about?: unknown;
-  /** Names that stay, whatever secret they may contain: the queue's. */
+  /** Names to keep even if they contain a secret: the queue's. */
   readonly names?: ReadonlySet<string>;
 }
 
 /**
  * Copy a JSON value without its secrets.
  *
- * Replaced are: the value of every property named `secret` or `secrets`, at any depth, also of JSON in a string; user
- * name, password, query and fragment of URLs; and the text of all these, and of `secrets`, wherever else it occurs. What is
- * nested deeper than 100 levels is replaced as a whole, and so is what would take too long: more than some 16 MB. An exact
- * number becomes a text: whoever reads the answer would round it. Characters that reorder a line are written as escapes.
+ * Replaces the value of every property named `secret` or `secrets` at any depth, also inside JSON strings; user name, password,
+ * query and fragment of URLs; and any other occurrence of their text. Values nested deeper than 100 levels and those beyond
+ * about 16 MB are replaced as a whole. Exact numbers become strings, since browsers would round them. Bidirectional controls
+ * are escaped.
  *
  * @throws  never, for what JSON.parse and parseExact return
  */
@@ -68,14 +68,13 @@ export function maskSecrets(value: unknown, { about, names = new Set() }: MaskOp
 }
 
 /**
- * Every text in a JSON value that is named a secret, and the passwords and queries of its URLs. Undefined when the value is too
- * large to be looked through.
+ * All secrets in a JSON value, including the passwords and queries of its URLs. Undefined when the value is too large to search.
  */
 function collectSecrets(value: unknown): Set<string> | undefined {
   const found = new Set<string>();
   let left = MAX_READ;
   const pending = [{ value, key: "", isSecret: false, nestedTexts: 0 }];
-  // Iterative: unlike the copy, this has to reach the bottom.
+  // Iterative, since unlike the copy it has to reach every depth.
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     const { key, isSecret, nestedTexts } = next;
     left -= VALUE_COST + (typeof next.value === "string" ? next.value.length : 0);
@@ -103,7 +102,7 @@ function collectSecrets(value: unknown): Set<string> | undefined {
   return found;
 }
 
-/** The password of a URL, or all before its host that has no colon: a token. Its query, and what in it may be a token. */
+/** A URL's password (or its whole userinfo without a colon: a token), its query, and query parameters that may be tokens. */
 function urlSecrets(url: string): string[] {
   const { userinfo, query = "" } = splitUrl(url);
   const parameters = query.split("&").map((parameter) => parameter.slice(parameter.indexOf("=") + 1));
@@ -114,8 +113,7 @@ function urlSecrets(url: string): string[] {
 }
 
 /**
- * Which texts to search for: secrets, also where they were escaped for JSON or a URL, or lost their `whsec_`. Undefined when
- * they are too many.
+ * The texts to search for: secrets as they are, escaped for JSON or URLs, and without `whsec_`. Undefined when there are too many.
  */
 function listSearched(secrets: ReadonlySet<string>): string[] | undefined {
   const texts = new Set<string>();
@@ -125,13 +123,13 @@ function listSearched(secrets: ReadonlySet<string>): string[] | undefined {
     }
     if (texts.size > MAX_SEARCHED) return undefined;
   }
-  // Longest first: a secret that contains another one must not leave its rest behind.
+  // Longest first, so that a secret containing another is replaced as a whole.
   return [...texts].filter((text) => text.length >= MIN_SEARCHED).sort((a, b) => b.length - a.length);
 }
 
-/** One copy of one answer. Recursive, at most {@link MAX_DEPTH} deep. */
+/** A masked copy of one response. Recursive, at most {@link MAX_DEPTH} deep. */
 class Copy {
-  /** How often something was replaced. */
+  /** Number of replacements. */
   #masked = 0;
   #left = MAX_SHOWN;
   readonly #keys = new Map<string, string>();
@@ -168,7 +166,7 @@ class Copy {
     return shown;
   }
 
-  /** Without known secrets. */
+  /** Text without known secrets. */
   #search(text: string): string {
     if (this.searched === undefined) return MASK;
     this.#left -= this.searched.length * (VALUE_COST + text.length) * SEARCH_COST;
@@ -176,21 +174,21 @@ class Copy {
     return this.searched.reduce((rest, secret) => rest.replaceAll(secret, MASK), text);
   }
 
-  /** A name without secrets: mostly the same ones again. */
+  /** A property name without secrets, cached since names repeat. */
   #key(name: string): string {
     const known = this.#keys.get(name) ?? this.#free(name);
     this.#keys.set(name, known);
     return known;
   }
 
-  /** Without secrets, known or not. */
+  /** Text without secrets, known or recognizable. */
   #free(text: string): string {
     this.#left -= text.length;
     if (this.#left < 0) return WITHHELD;
     return withoutBidi(this.#search(maskUrls(maskAssignments(text))));
   }
 
-  /** Within a text that is JSON it can stay a number. */
+  /** Inside a JSON string it can stay a number. */
   #number(number: ExactNumber, nestedTexts: number): unknown {
     const shown = this.#search(number.rawJSON);
     if (shown !== number.rawJSON) this.#masked++;
@@ -211,7 +209,7 @@ class Copy {
   }
 }
 
-/** The value of a text that is JSON and not merely a number or a word; undefined for any other text. */
+/** Parse a text that is a JSON object, array or string; undefined for any other text. */
 function parseNested(text: string): unknown {
   if (!/^\s*[[{"]/.test(text)) return undefined;
   try {

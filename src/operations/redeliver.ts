@@ -1,15 +1,15 @@
 /**
- * Redelivery by hand: what the board's page and the command do when an operator says "again".
+ * Manual redelivery, for the board and the command.
  */
 import { markRedelivered } from "../queue/marks.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 
 /**
- * What came of asking for a redelivery.
+ * The result of a redelivery.
  *
- * - `queued`   it goes now: a finished job with its whole schedule again, a delayed one ahead of its time
- * - `pending`  it waits or is under way already
- * - `gone`     its job is not kept any more
+ * - `queued`   it is delivered now: a finished job with its full retry schedule, a delayed one early
+ * - `pending`  it is already waiting or active
+ * - `gone`     its job is no longer kept
  */
 export type Redelivery = "queued" | "pending" | "gone";
 
@@ -19,7 +19,7 @@ const REDELIVERABLE = ["completed", "failed", "delayed"] as const;
 export const isRedeliverable = (state: string): state is (typeof REDELIVERABLE)[number] =>
   (REDELIVERABLE as readonly string[]).includes(state);
 
-/** Which failed jobs to look for; what is left out matches all. */
+/** Which failed jobs to find; omitted fields match all. */
 export interface FailedFilter {
   /** Failed at or after, epoch ms. */
   readonly sinceMs?: number | undefined;
@@ -28,11 +28,11 @@ export interface FailedFilter {
   readonly event?: string | undefined;
 }
 
-const IN_FLIGHT = 16; // redeliveries asked for at once: enough to hide the way to Valkey, too few to hold up its workers
-const PAGE = 200; // jobs read at once, with their data: up to some 50 MB when all are as large as may be
+const IN_FLIGHT = 16; // parallel redeliveries: enough to hide the latency of Valkey, too few to slow its workers
+const PAGE = 200; // jobs read at once, with their data: up to about 50 MB at the largest body size
 
 /**
- * Deliver an event again: the same `id` and the same body, since both come from the job.
+ * Redeliver an event with the same `id` and body, since both come from the job.
  *
  * Attempts count from 1 again. An event older than `WEBHOOK_MAX_AGE` gets one attempt.
  *
@@ -51,7 +51,7 @@ export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery
     }
     return "queued";
   } catch (error) {
-    // Somebody else was faster: a worker, another operator, or the end of its time.
+    // Lost a race with a worker, another operator or the job's removal.
     const now = await job.getState();
     if (now === state) throw error;
     return now === "unknown" ? "gone" : "pending";
@@ -59,10 +59,10 @@ export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery
 }
 
 /**
- * Deliver many events again, some at a time, in the given order.
+ * Redeliver many events in the given order, a few in parallel.
  *
- * @param onDone  called after each, in the order in which they are done
- * @throws  like {@link redeliver}, for the first that fails; those before it are done, and none after it is begun
+ * @param onDone  called after each, in the order of completion
+ * @throws  like {@link redeliver}, for the first that fails; no further ones are started
  */
 export async function redeliverAll(
   queue: Queue,
@@ -88,15 +88,15 @@ export async function redeliverAll(
 }
 
 /**
- * The failed jobs that match, newest first. Read page by page: collect what is to be changed before changing it, since a
- * job that leaves the set moves all behind it.
+ * The failed jobs that match, newest first. Read page by page: collect jobs before changing them, since a job that leaves the
+ * set shifts all after it.
  */
 export async function* findFailed(queue: Queue, { sinceMs = 0, userId, event }: FailedFilter): AsyncGenerator<Job> {
   for (let start = 0; ; start += PAGE) {
     const jobs = await queue.getJobs(["failed"], start, start + PAGE - 1);
     for (const job of jobs) {
-      if (job == null) continue; // gone since the set was read
-      if ((job.finishedOn ?? 0) < sinceMs) return; // the set is in order of failure
+      if (job == null) continue; // removed since the set was read
+      if ((job.finishedOn ?? 0) < sinceMs) return; // the set is ordered by time of failure
       const isTheirs = userId === undefined || (job.data as { userId?: unknown } | null)?.userId === userId;
       if (isTheirs && (event === undefined || job.name === event)) yield job;
     }

@@ -1,5 +1,5 @@
 /**
- * The queue at a glance: what waits, what was delivered and what failed in the last minutes, which hosts do not answer.
+ * A summary of the queue: counts by state, recent deliveries and failures, hosts that do not respond.
  */
 import { jobData } from "../delivery/contract.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
@@ -15,21 +15,21 @@ export const MINUTES = 30;
 export const RECENT_MINUTES = 5;
 const MINUTE_MS = 60 * 1000;
 const FAILURES = 6;
-const SHOWN = 500; // characters of a name or a reason: Bull Board has all of it
+const SHOWN = 500; // characters of a name or reason; Bull Board shows all
 
-/** How many jobs finished in a span. A queue keeps the newest only: `isLeast` when there may have been more. */
+/** How many jobs finished in a time span. `isLeast` if there may have been more, since the queue keeps only the newest. */
 export interface Tally {
   readonly count: number;
   readonly isLeast: boolean;
 }
 
-/** A job that was given up. */
+/** A failed job. */
 export interface Failure {
   readonly job: string;
   readonly event: string;
-  /** Undefined when the job names no user. */
+  /** Undefined when the job has no valid user. */
   readonly userId: string | undefined;
-  /** Why, as BullMQ keeps it, without secrets: its first 500 characters. */
+  /** BullMQ's failure reason without secrets; its first 500 characters. */
   readonly reason: string;
   /** Epoch ms. */
   readonly failedAt: number;
@@ -39,26 +39,26 @@ export interface Summary {
   /** Jobs by where they are; `waiting` holds the prioritized ones, too. */
   readonly counts: Readonly<Record<ShownState, number>>;
   readonly isPaused: boolean;
-  /** Connected workers; undefined when Valkey does not tell. */
+  /** Connected workers; undefined when Valkey does not report them. */
   readonly workers: number | undefined;
-  /** Jobs in none of the queue's lists, as last counted; undefined when nobody has counted lately. */
+  /** Jobs in none of the queue's lists, as last counted; undefined without a recent count. */
   readonly strays: number | undefined;
-  /** How long the next job has waited for a worker, ms; undefined when none waits. */
+  /** How long the next job has been waiting for a worker, ms; undefined when none is waiting. */
   readonly oldestWaitingMs: number | undefined;
   /** In the last 5 minutes. */
   readonly delivered: Tally;
-  /** Given up in the last 5 minutes, as far as they are still failed: a redelivered job is not. */
+  /** Failed in the last 5 minutes, without those redelivered since. */
   readonly failed: Tally;
-  /** The last 30, oldest first. */
+  /** The last 30 minutes, oldest first. */
   readonly minutes: readonly { readonly delivered: Tally; readonly failed: Tally }[];
-  /** Hosts that a worker has given up trying for now. */
+  /** Hosts with an open circuit in at least one worker. */
   readonly circuits: readonly string[];
   /** The latest, newest first. */
   readonly failures: readonly Failure[];
 }
 
 /**
- * Read all of it: a handful of round trips, and nothing that grows with the queue.
+ * Read the summary in a few round trips, at a cost that does not grow with the queue.
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
@@ -66,7 +66,7 @@ export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): 
   const [counts, isPaused, workers, oldest, delivered, failed, circuits, failures, strays] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
     queue.isPaused(),
-    queue.getWorkersCount().catch(() => undefined), // not every hosted Valkey lets us list its clients
+    queue.getWorkersCount().catch(() => undefined), // some hosted Valkeys do not allow CLIENT LIST
     queue.getJobs(["waiting"], 0, 0, true).catch(() => []),
     readFinished(valkey, keysOf(queue).completed, COMPLETED.count ?? 0, nowMs),
     readFinished(valkey, keysOf(queue).failed, FAILED.count ?? 0, nowMs),
@@ -97,9 +97,9 @@ export async function readSummary(queue: Queue, valkey: Valkey, nowMs: number): 
 }
 
 /**
- * Finished jobs per minute, oldest first, from a set that BullMQ scores by when they finished (epoch ms).
+ * Finished jobs per minute, oldest first, from a set scored by finish time (epoch ms).
  *
- * @param kept  how many the set holds at most: a full one says nothing about what came before its oldest
+ * @param kept  maximum size of the set: a full one says nothing about the time before its oldest job
  */
 async function readFinished(valkey: Valkey, key: string, kept: number, nowMs: number): Promise<Tally[]> {
   const starts = Array.from({ length: MINUTES }, (_, index) => nowMs - (MINUTES - index) * MINUTE_MS);
@@ -124,7 +124,7 @@ function total(tallies: readonly Tally[]): Tally {
 
 function describeFailure(job: Job): Failure {
   const masked = maskSecrets([job.name, job.failedReason ?? ""], { about: job.data }) as unknown[];
-  const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN)); // masked first: half a secret is not recognized
+  const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN)); // mask before cutting: half a secret would not be recognized
   const userId = jobData.shape.userId.safeParse((job.data as { userId?: unknown } | null)?.userId);
   return {
     job: String(job.id),

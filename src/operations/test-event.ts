@@ -1,23 +1,23 @@
 /**
- * Test events: what an operator sends by hand to see whether an endpoint takes it.
+ * Test events, which an operator sends from the board to check an endpoint.
  */
 import { checkEvent, type EventType } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { TEST_MARK } from "../queue/marks.ts";
 import type { Queue } from "../queue/worker.ts";
 
-/** The type that a test event has. */
+/** The type of test events. */
 export const TEST_EVENT: EventType = "file.created";
 
-/** What a test event carries: nobody should take it for a real one. */
+/** The data of test events, clearly marked as a test. */
 export const TEST_DATA = { test: true, message: "A test event, sent by hand from Fluxhook's board" } as const;
 
 /**
- * Enqueue a test event for the endpoint of a user's kept job, signed with that job's secret. One attempt: it is to show
- * whether the endpoint answers now, not to come again at night.
+ * Enqueue a test event for the endpoint of one of the user's kept jobs, signed with that job's secret. One attempt, since it
+ * shows whether the endpoint responds now.
  *
- * @returns the test's job id; undefined when the job is not kept any more, or is not this user's
- * @throws  ContractError when the job breaks the contract; what Valkey answers with an error
+ * @returns the test's job id; undefined when the job is no longer kept, or is another user's
+ * @throws  ContractError when the job violates the contract; errors from Valkey
  */
 export async function sendTestEvent(
   queue: Queue,

@@ -1,5 +1,5 @@
 /**
- * Putting events on the queue, each under its id, and saying what was found under it.
+ * Enqueues events under their ids, and reports what was found under each id.
  */
 import { Job, type JobsOptions, type RedisQueueBackend } from "bullmq";
 import type { Valkey } from "../valkey/connection.ts";
@@ -7,11 +7,11 @@ import { FLOW_SUFFIXES, JOB_LISTS, JOB_SETS, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } 
 import type { Queue } from "./worker.ts";
 
 /**
- * What came of enqueueing an event.
+ * The result of enqueueing an event.
  *
- * - `new`     it was queued: there was no event with its id
- * - `known`   nothing was queued: an event with its id waits, is under way, or was delivered and is still kept
- * - `failed`  it was queued in place of an event with its id that had failed
+ * - `new`     queued: there was no event with its id
+ * - `known`   not queued: an event with its id is waiting, active, delayed, or completed and still kept
+ * - `failed`  queued, replacing a failed event with its id
  */
 export type EnqueueStatus = "new" | "known" | "failed";
 
@@ -29,14 +29,13 @@ const OWN_KEYS = ["", LOCK_SUFFIX, LOGS_SUFFIX, ...FLOW_SUFFIXES];
 const FIRST_SET = JOB_LISTS.length + 3; // in KEYS, 1-based, behind the job, the lists and failed
 
 /**
- * Makes room for a job under its id, in the transaction that adds it.
+ * Frees a job's id, in the transaction that adds the job.
  *
  * KEYS: the job, the lists, failed, then the other sorted sets in which a job may be. ARGV: the id, and the timestamp of the
  * job that is added if it may have been added by an earlier try, else an empty text. Returns an {@link EnqueueStatus}.
  *
- * What is left of a job whose data is gone (its id in a list, a hash without a timestamp), and a job that is in no list, would
- * keep their id from ever being delivered: they are removed. Lists longer than 10,000 are not searched for them, since that
- * would hold up everybody.
+ * Remains of a job without data (its id in a list, a hash without a timestamp), and jobs that are in no list, would block
+ * their id forever, so they are removed. Lists longer than 10,000 are not searched, since that would block Valkey.
  */
 const CLAIM = `
 local job, id, ${JOB_LISTS.join(", ")}, failed = KEYS[1], ARGV[1], unpack(KEYS, 2)
@@ -57,7 +56,7 @@ if not timestamp then
 end
 if timestamp == ARGV[2] then return "new" end
 if redis.call("ZSCORE", failed, id) then
-  redis.call("HSET", job, "timestamp", timestamp) -- refused while memory is full, as the job would be: the failed one stays
+  redis.call("HSET", job, "timestamp", timestamp) -- fails while memory is full, as adding the job would: then the failed one stays
   redis.call("ZREM", failed, id)
   forget()
   return "failed"
@@ -70,10 +69,10 @@ return "new"`;
 type Claim = (job: string, failed: string, ...rest: string[]) => unknown;
 
 /**
- * Add jobs, each unless an event with its id is there: one transaction, so that it is decided and added in one moment.
+ * Add jobs, except those with the id of an existing event. One transaction checks and adds atomically.
  *
- * @param isAgain  an earlier try may have come through: a job that it added counts as `new`
- * @returns what came of each, in order
+ * @param isAgain  an earlier try may have been executed: a job that it added counts as `new`
+ * @returns the status of each, in order
  * @throws  when Valkey refuses; then none was added
  */
 export async function addJobs(
@@ -100,7 +99,7 @@ export async function addJobs(
   });
 }
 
-/** A transaction of which a command was refused is discarded: what matters is why that was. */
+/** A transaction is discarded when one of its commands is refused: report that refusal. */
 function throwCause(error: Error & { readonly previousErrors?: readonly Error[] }): never {
   throw error.previousErrors?.[0] ?? error;
 }

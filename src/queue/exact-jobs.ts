@@ -1,6 +1,6 @@
 /**
- * BullMQ's jobs with the numbers of their data as their producers wrote them: see {@link parseExact}. BullMQ writes such
- * data back as it was, where it copies a job.
+ * BullMQ jobs whose data keeps numbers exactly as their producers wrote them: see {@link parseExact}. Where BullMQ copies a
+ * job, it writes them back unchanged.
  */
 
 import { Job, type JobJson, type JobProgress, Queue } from "bullmq";
@@ -8,7 +8,7 @@ import { holdsInexactNumbers, keepsExactNumbers, parseExact } from "../delivery/
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
-/** BullMQ's job, with exact numbers in its data. Where the runtime has none, as Node 20, it is what JSON.parse makes of it. */
+/** A BullMQ job with exact numbers in its data. Runtimes without JSON.rawJSON, such as Node 20, use JSON.parse. */
 export class ExactJob<D, R, N extends string, P extends JobProgress> extends Job<D, R, N, P> {
   static override fromJSON<T, R, N extends string>(
     queue: Parameters<typeof Job.fromJSON>[0],
@@ -23,27 +23,27 @@ export class ExactJob<D, R, N extends string, P extends JobProgress> extends Job
 
 const MAX_LISTED = MAX_BODY_BYTES; // characters of data: what is longer is in no setting's bounds
 
-/** What stands for data that is not shown, or not kept. */
+/** The placeholder for data that is not shown or not kept. */
 export const describeLength = (length: number): string => `${length} characters of data, more than an event can have`;
 
-/** Whether a job's data is so long that no setting lets it be delivered: a list of such jobs would fill the memory. */
+/** Whether a job's data is too long to be delivered under any setting. Listing such jobs could exhaust memory. */
 export const isTooLong = (data: string | undefined): data is string => data !== undefined && data.length > MAX_LISTED;
 
-/** Fields of a job's hash, as BullMQ names them: all that a list shows of it, but for its data. */
+/** Fields of a job's hash that a list shows, except its data. */
 const FIELDS = [
   ...["name", "opts", "timestamp", "delay", "priority", "atm", "ats", "stc"],
   ...["finishedOn", "processedOn", "failedReason", "returnvalue", "stacktrace", "rjk"],
 ];
 
 class ExactQueue extends Queue {
-  /** A job whose data is so long that a page of such would fill the memory comes without it. */
+  /** Jobs whose data is too long are returned without it, since a page of them could exhaust memory. */
   override async getJob(jobId: string): Promise<Job | undefined> {
     const valkey = this.opts.connection as Valkey;
     const length = await valkey.hstrlen(this.toKey(jobId), "data");
     if (length <= MAX_LISTED) return await super.getJob(jobId);
     const values = await valkey.hmget(this.toKey(jobId), ...FIELDS);
     const stored = Object.fromEntries(FIELDS.map((field, index) => [field, values[index] ?? undefined]));
-    if (stored.name === undefined) return undefined; // gone meanwhile
+    if (stored.name === undefined) return undefined; // removed meanwhile
     const count = (field: string) => Number(stored[field] ?? 0);
     const json = {
       ...{ id: jobId, name: stored.name, data: JSON.stringify(describeLength(length)), progress: 0 },
@@ -61,7 +61,7 @@ class ExactQueue extends Queue {
     return ExactJob;
   }
 
-  /** With exact numbers in the data of their templates. */
+  /** Job schedulers with exact numbers in their templates' data. */
   override async getJobSchedulers(...range: Parameters<Queue["getJobSchedulers"]>) {
     const schedulers = await super.getJobSchedulers(...range);
     for (const { key, template } of schedulers) {

@@ -1,6 +1,6 @@
 /**
- * Who holds a job's lock: a process that others of its place can find to be dead, so that its jobs run again at once and not
- * when their locks end.
+ * Recovers jobs of dead processes. Lock tokens name the process that holds them, so that others on the same host can tell when
+ * it is dead, and run its jobs again immediately instead of when the locks expire.
  */
 import { createHash } from "node:crypto";
 import { readFileSync, readlinkSync } from "node:fs";
@@ -9,22 +9,22 @@ import type { RedisQueueBackend } from "bullmq";
 import type { Valkey } from "../valkey/connection.ts";
 import { LOCK_SUFFIX, queueKeys } from "./layout.ts";
 
-const PAGE = 500; // active jobs that one script looks at: about half a millisecond of Valkey
-const KEPT_MS = 24 * 60 * 60 * 1000; // 1 day: what is known of a place where no worker runs any more
+const PAGE = 500; // active jobs per script: about 0.5 ms of Valkey
+const KEPT_MS = 24 * 60 * 60 * 1000; // 1 day: expiry of the key of a host where no worker runs any longer
 
-/** A process, as `<pid>.<start>`: a pid alone is given away again. */
+/** A process, as `<pid>.<start>`, since pids are reused. */
 type Name = string;
 
 /**
- * Where a process runs: two processes of one place see the same processes by the same pids. Host name, boot id and the
- * namespaces of pids and of clocks, from which a process's start is told.
+ * A process and where it runs. Processes in one place see the same processes under the same pids: it is a hash of the host
+ * name, the boot id, and the namespaces of pids and clocks (start times depend on the latter).
  */
 interface Identity {
   readonly place: string;
   readonly name: Name;
 }
 
-/** This process, or undefined where that cannot be known, as without Linux's /proc. */
+/** This process; undefined where that cannot be determined, as without Linux's /proc. */
 function identify(): Identity | undefined {
   try {
     if (readlinkSync("/proc/self") !== String(process.pid)) return undefined; // another namespace's /proc
@@ -46,17 +46,17 @@ function readClocks(): string {
   try {
     return readlinkSync("/proc/self/ns/time");
   } catch {
-    return ""; // Linux before 5.6 has one for all
+    return ""; // Linux before 5.6 has no clock namespaces
   }
 }
 
-/** What proc(5) says of a process, `start` in clock ticks since boot; undefined when it says nothing. */
+/** A process's entry in proc(5), `start` in clock ticks since boot; undefined when there is none. */
 function readStat(
   pid: number,
 ): { readonly state: string; readonly threads: number; readonly start: string } | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" "); // a program's name may hold anything
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" "); // a program's name may contain anything
     return { state: fields[0] as string, threads: Number(fields[17]), start: fields[19] as string };
   } catch {
     return undefined;
@@ -64,8 +64,8 @@ function readStat(
 }
 
 /**
- * Whether a process is dead for certain. Not where /proc hides it, nor when it is stopped, nor while one of its threads still
- * runs. A zombie is dead: only its parent has not heard of it.
+ * Whether a process is certainly dead. False if /proc hides it, if it is stopped, or while one of its threads still runs. A
+ * zombie without running threads is dead.
  */
 export function isDead(name: Name): boolean {
   const [pid, start, ...rest] = name.split(".");
@@ -73,16 +73,16 @@ export function isDead(name: Name): boolean {
   try {
     process.kill(Number(pid), 0);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ESRCH") return true; // EPERM: it is somebody else's
+    if ((error as NodeJS.ErrnoException).code === "ESRCH") return true; // EPERM: it exists but is another user's
   }
   const found = readStat(Number(pid));
   return found !== undefined && (found.start !== start || (found.state === "Z" && found.threads <= 1));
 }
 
 /**
- * KEYS: active, stalled. ARGV: what job keys begin with, first and last index, then what the tokens of the dead begin with.
- * Takes their locks, by exactly these tokens, and marks their jobs as BullMQ marks a job before it finds it stalled. Returns how many jobs it saw, and
- * of how many it took the lock.
+ * Deletes the locks of dead processes, and marks their jobs for BullMQ's check for stalled jobs. KEYS: active, stalled. ARGV:
+ * the prefix of job keys, first and last index, then the token prefixes of the dead. Returns how many jobs it looked at, and
+ * how many locks it deleted.
  */
 const TAKE_LOCKS = `
 local ids, taken = redis.call("LRANGE", KEYS[1], ARGV[2], ARGV[3]), 0
@@ -100,28 +100,28 @@ for _, id in ipairs(ids) do
 end
 return { #ids, taken }`;
 
-/** The processes that hold jobs of a queue, at this process's place. */
+/** The processes on this host that hold a queue's jobs. */
 export interface Holders {
-  /** What the tokens of this process's locks begin with; empty where processes cannot be known. */
+  /** Prefix of this process's lock tokens; empty where processes cannot be identified. */
   readonly prefix: string;
-  /** A process works on jobs of this one's: as long as it lives, they stay where they are. Resolves when all may know. */
+  /** Register a process that works on this one's jobs: while it lives, they are not taken. Resolves once that is stored. */
   adopt(pid: number): Promise<void>;
-  /** It is gone. */
+  /** Undo {@link adopt}: the process is gone. */
   release(pid: number): void;
   /**
-   * Take the locks of processes that are dead.
+   * Delete the locks of dead processes.
    *
-   * Costs a look at the few processes of this place; at the active jobs, a page at a time, only when one of them is dead.
+   * Checks the few processes of this host; pages through the active jobs only if one of them is dead.
    *
-   * @returns whether there were any, whose jobs wait for BullMQ's check for stalled ones
+   * @returns whether there were any; their jobs then wait for BullMQ's check for stalled jobs
    * @throws  when Valkey answers with an error; waits while it is away
    */
   takeLocksOfDead(): Promise<boolean>;
 }
 
 /**
- * Key: `bull:<queue>:holders:<place>`, a hash: the processes that hold jobs, and to each those that it adopted, parted by
- * blanks. Expires after a day.
+ * Key: `bull:<queue>:holders:<place>`, a hash from processes that hold jobs to those that each adopted, separated by spaces.
+ * Expires after a day.
  *
  * @param prefix  of the queue's keys
  */
@@ -136,7 +136,7 @@ export function createHolders(valkey: Valkey, prefix: string): Holders {
   const tokenPrefix = (holder: Name) => `${place}:${holder}:`;
   const adopted = new Map<number, Name>();
 
-  /** That this process is one of them; awaited before anything is done in its name. */
+  /** Store this process and those it adopted. Awaited before anything relies on it. */
   async function register(): Promise<void> {
     await valkey.hset(key, name, [...adopted.values()].join(" "));
     await valkey.pexpire(key, KEPT_MS);
@@ -146,12 +146,12 @@ export function createHolders(valkey: Valkey, prefix: string): Holders {
     prefix: tokenPrefix(name),
     async adopt(pid) {
       const start = readStat(pid)?.start;
-      if (start === undefined) return; // it is gone, and will do nothing
+      if (start === undefined) return; // it is already gone
       adopted.set(pid, `${pid}.${start}`);
       await register();
     },
     release(pid) {
-      if (adopted.delete(pid)) register().catch(() => {}); // the next look says it again
+      if (adopted.delete(pid)) register().catch(() => {}); // the next check repeats it
     },
     async takeLocksOfDead() {
       await register();
@@ -166,7 +166,7 @@ export function createHolders(valkey: Valkey, prefix: string): Holders {
         seen = count;
         taken += of;
       }
-      // Not before a look finds nothing of theirs: their last commands may reach Valkey after they died.
+      // Only once nothing of theirs is found: their last commands may reach Valkey after they died.
       if (taken === 0) await valkey.hdel(key, ...dead.map(([holder]) => holder));
       return taken > 0;
     },
@@ -174,8 +174,7 @@ export function createHolders(valkey: Valkey, prefix: string): Holders {
 }
 
 /**
- * BullMQ's connection to a queue, that with each check for stalled jobs gives back what dead processes held. BullMQ counts
- * these as stalled.
+ * Make a backend recover the jobs of dead processes at each check for stalled jobs. BullMQ counts them as stalled.
  */
 export function givesBack(
   backend: RedisQueueBackend,
@@ -185,8 +184,8 @@ export function givesBack(
 ): RedisQueueBackend {
   const check = backend.moveStalledJobsToWait.bind(backend);
   backend.moveStalledJobsToWait = async () => {
-    const areTaken = await holders.takeLocksOfDead().catch(() => false); // their locks end by themselves
-    if (areTaken) await valkey.del(queueKeys(prefix)["stalled-check"]); // BullMQ makes one in 5 s for all workers: now
+    const areTaken = await holders.takeLocksOfDead().catch(() => false); // their locks expire by themselves
+    if (areTaken) await valkey.del(queueKeys(prefix)["stalled-check"]); // allow the check now: BullMQ runs one per 5 s for all workers
     return await check();
   };
   return backend;

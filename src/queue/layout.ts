@@ -1,92 +1,92 @@
 /**
- * How BullMQ lays out a queue in Valkey (version pinned in package.json): all that our own scripts and commands know of it.
- * `test/queue-layout.test.ts` compares it with what BullMQ itself writes.
+ * How BullMQ stores a queue in Valkey (version pinned in package.json), as far as our scripts and commands depend on it.
+ * `test/queue-layout.test.ts` compares it with what BullMQ writes.
  */
 
 /** Completes "expected the queue to be …". */
 export const QUEUE_NAME_FORM = "1 to 100 letters, digits or . _ - { }";
 
-/** Whether a text may name a queue: a colon would part it, a blank is most likely a slip. */
+/** Whether a text is a valid queue name. A colon would split the key, and a space is most likely a typo. */
 export const isQueueName = (text: string): boolean => /^[\w.{}-]{1,100}$/.test(text);
 
 /** The prefix of a queue's keys. */
 export const queueKey = (name: string): string => `bull:${name}`;
 
-/** Lists of job ids. `paused` is what clients before BullMQ 6 write. */
+/** Lists of job ids. Only clients before BullMQ 6 write `paused`. */
 export const JOB_LISTS = ["wait", "paused", "active"] as const;
 
 /** Sorted sets of job ids. */
 export const JOB_SETS = ["delayed", "prioritized", "waiting-children", "completed", "failed"] as const;
 
-/** Where a job may be: the name of the key that holds its id. */
+/** Where a job can be: the name of the key that holds its id. */
 export type JobPlace = (typeof JOB_LISTS)[number] | (typeof JOB_SETS)[number];
 
-/** Whether a place is a list, and not a sorted set. */
+/** Whether a place is a list rather than a sorted set. */
 export const isJobList = (place: JobPlace): place is (typeof JOB_LISTS)[number] =>
   (JOB_LISTS as readonly JobPlace[]).includes(place);
 
-/** The states by which BullMQ counts jobs, but for those of flows. */
+/** The states by which BullMQ counts jobs, except those of flows. */
 export const JOB_STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed"] as const;
 
-/** The states that people see: to them a prioritized job is a waiting one. */
+/** The states that operators see, where prioritized jobs count as waiting. */
 export type ShownState = Exclude<(typeof JOB_STATES)[number], "prioritized">;
 
-/** The keys of the queue with this prefix that our scripts and commands touch. */
+/** The keys that our scripts and commands use, of the queue with this prefix. */
 export const queueKeys = (prefix: string) => ({
   /** List of job ids, next job last. Workers take these first. */
   wait: `${prefix}:wait`,
-  /** List of job ids that clients before BullMQ 6 make while the queue is paused. */
+  /** List of job ids that clients before BullMQ 6 use while the queue is paused. */
   paused: `${prefix}:paused`,
   /** Sorted set of job ids, lowest score next. Workers take these when `wait` is empty. */
   prioritized: `${prefix}:prioritized`,
   /** Sorted set of job ids by {@link delayedScore}. */
   delayed: `${prefix}:delayed`,
-  /** Sorted set of the ids of jobs whose children are not done. */
+  /** Sorted set of the ids of jobs with unfinished children. */
   "waiting-children": `${prefix}:waiting-children`,
-  /** Sorted set of job ids, by when they completed, epoch ms. */
+  /** Sorted set of job ids by completion time, epoch ms. */
   completed: `${prefix}:completed`,
-  /** Sorted set of job ids, by when they failed, epoch ms. */
+  /** Sorted set of job ids by failure time, epoch ms. */
   failed: `${prefix}:failed`,
   /** Sorted set whose members wake waiting workers: {@link MARKER}, or one for the next delayed job. */
   marker: `${prefix}:marker`,
-  /** List of the ids of jobs that workers hold. Each has a lock, a string with its worker's token, at its key and {@link LOCK_SUFFIX}. */
+  /** List of the ids of jobs that workers hold. Each has a lock, a string with its worker's token, at its key plus {@link LOCK_SUFFIX}. */
   active: `${prefix}:active`,
-  /** Set of job ids: those of them that are active without a lock when BullMQ next checks have stalled. */
+  /** Set of job ids. Those still active without a lock at BullMQ's next check have stalled. */
   stalled: `${prefix}:stalled`,
   /** While it exists, BullMQ does not check for stalled jobs. */
   "stalled-check": `${prefix}:stalled-check`,
-  /** Hash; the field `paused` is there while the queue is paused. */
+  /** Hash; has the field `paused` while the queue is paused. */
   meta: `${prefix}:meta`,
-  /** Stream of what becomes of jobs. */
+  /** Stream of job events. */
   events: `${prefix}:events`,
-  /** Counter that orders jobs of one priority. */
+  /** Counter that orders jobs of equal priority. */
   pc: `${prefix}:pc`,
-  /** Sorted set of the ids of job schedulers. Each is a hash, at this key, a colon, and its id. */
+  /** Sorted set of the ids of job schedulers. Each is a hash at this key, a colon and its id. */
   repeat: `${prefix}:repeat`,
-  /** What a job's key begins with; its id follows. A job is a hash, its data the field `data`, as JSON. */
+  /** Prefix of a job's key, followed by its id. A job is a hash, with its data as JSON in the field `data`. */
   jobs: `${prefix}:`,
 });
 
 /** The keys of a queue, see {@link queueKeys}. */
 export const keysOf = (queue: { readonly name: string }) => queueKeys(queueKey(queue.name));
 
-/** What the key of a job's lock ends with, behind the job's own. */
+/** Suffix of the key of a job's lock, after the job's own key. */
 export const LOCK_SUFFIX = ":lock";
 
-/** The same of its logs. */
+/** Suffix of the key of a job's logs. */
 export const LOGS_SUFFIX = ":logs";
 
-/** The same of what a job with children has. */
+/** Suffixes of the keys of a job with children. */
 export const FLOW_SUFFIXES = [":dependencies", ":processed", ":failed", ":unsuccessful"] as const;
 
-/** Member and score of the marker that says: jobs wait. */
+/** Member and score of the marker for waiting jobs. */
 export const MARKER = { member: "0", score: 0 } as const;
 
-/** Member of the marker that says: a delayed job is due at its score, epoch ms. */
+/** Member of the marker for a delayed job, which is due at its score, epoch ms. */
 export const DELAYED_MARKER = "1";
 
-/** A job's score is this times its priority, and a counter. A producer's priority is 1 or more, so scores below this come first. */
+/** A job's score is this times its priority, plus a counter. Producers' priorities start at 1, so scores below this come first. */
 export const PRIORITY_SCORE = 2 ** 32;
 
-/** Scores of `delayed` per ms: jobs of one millisecond keep their order. */
+/** Scores per ms in `delayed`, so that jobs due in the same millisecond keep their order. */
 export const DELAYED_SCORE_PER_MS = 4096;

@@ -1,10 +1,10 @@
 /**
- * BullMQ's `paused` list, which only clients before BullMQ 6 use: kept empty, so that they lose nothing of ours.
+ * Keeps BullMQ's `paused` list empty. Only clients before BullMQ 6 use it, and they could lose our jobs.
  *
- * A BullMQ 4 or 5 client pauses a queue by renaming `wait` to `paused`, and puts new jobs there until it renames `paused` back
- * over `wait`. BullMQ 6 leaves jobs in `wait` and only sets a flag. Where both share a queue, the rename destroys whatever
- * was in `wait`: the jobs stay in Valkey, in no list, and nobody delivers them. While `paused` does not exist, there is
- * nothing to rename, and the older clients' resume only clears the flag.
+ * A BullMQ 4 or 5 client pauses a queue by renaming `wait` to `paused`, and adds new jobs there until it renames `paused` back
+ * over `wait`. BullMQ 6 leaves jobs in `wait` and only sets a flag. Where both share a queue, the rename destroys the contents
+ * of `wait`: the jobs stay in Valkey but in no list, and are never delivered. While `paused` does not exist, there is nothing
+ * to rename, and an older client's resume only clears the flag.
  */
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
@@ -13,16 +13,16 @@ import { keysOf } from "./layout.ts";
 import { caughtKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
 
-const WATCH_SECONDS = 10; // as long as BullMQ waits for a job; a silent connection is given up after 15 s
-const WATCHES = 4; // sent one behind the other, so that the next is in place before its predecessor has been answered
-const PAUSE_MS = 1000; // 1 s before the next try after one that Valkey refused; then twice as long each time
+const WATCH_SECONDS = 10; // as long as BullMQ blocks for a job; silent connections are closed after 15 s
+const WATCHES = 4; // pipelined, so that the next is in place before the previous one is answered
+const PAUSE_MS = 1000; // 1 s before the next try after a refusal; doubled each time
 const MAX_PAUSE_MS = 16 * 1000; // 16 s
 
 invariant(WATCH_SECONDS * 1000 < SILENCE_MS, "a watch to end before its connection counts as dead");
 
 /**
- * Merge lists of waiting jobs into `wait`, the older of two in front, and wake a worker. The shorter list is moved, since a
- * paused backlog may hold a million jobs.
+ * Merge lists of waiting jobs into `wait`, older list first, and wake a worker. The shorter list is moved, since a paused
+ * backlog may hold a million jobs.
  *
  * KEYS: wait, meta, marker, then the lists to merge. ARGV: the prefix of job keys. Returns how many jobs were merged.
  */
@@ -62,7 +62,7 @@ if merged > 0 then ${WAKE_WORKERS} end
 return merged`;
 
 export interface PausedListOptions {
-  /** As `VALKEY_URL`: the watch blocks a connection of its own. */
+  /** Like `VALKEY_URL`: the watch blocks its own connection. */
   readonly valkeyUrl: string;
   /** The queue's name. */
   readonly queue: string;
@@ -72,14 +72,14 @@ export interface PausedListOptions {
 /**
  * Move jobs from `paused` to `wait` whenever there are any.
  *
- * Valkey serves a blocked BLMOVE right after the command or script that made the list, and runs the merge that was sent
- * behind it before it reads from anybody else. So an older client's resume finds no `paused`, unless it stood in one
- * packet with whatever made the list.
+ * Valkey serves a blocked BLMOVE right after the command or script that created the list, and runs the merge pipelined after
+ * it before it reads from other clients. So an older client's resume finds no `paused` list, unless it came in the same packet
+ * as the command that created it.
  *
- * @returns a function that ends it
+ * @returns a function that stops watching
  */
 export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions): () => void {
-  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the process's others report it
+  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the process's other connections report outages
   keepEmpty(valkey, queue, logger);
   return () => valkey.disconnect();
 }
@@ -91,7 +91,7 @@ async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "wa
   const caught = caughtKey(queue);
   const keys = [wait, meta, marker, caught, paused];
   const merge = () => valkey.eval(MERGE, keys.length, ...keys, prefix) as Promise<number>;
-  let isTold = false;
+  let hasWarned = false;
   const watch = async (): Promise<void> => {
     let pauseMs = PAUSE_MS;
     while (valkey.status !== "end") {
@@ -99,8 +99,8 @@ async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "wa
         const caughtOne = valkey.blmove(paused, caught, "RIGHT", "LEFT", WATCH_SECONDS);
         const [jobs] = await Promise.all([merge(), caughtOne]);
         pauseMs = PAUSE_MS;
-        if (jobs === 0 || isTold) continue;
-        isTold = true; // once: an old backend may do so with every event
+        if (jobs === 0 || hasWarned) continue;
+        hasWarned = true; // only once: an old backend may do this with every event
         logger.warn({ jobs, hint: "a client of BullMQ 5 or older paused the queue" }, "queue.old_client");
       } catch {
         await Bun.sleep(pauseMs);
@@ -108,6 +108,6 @@ async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "wa
       }
     }
   };
-  await merge().catch(() => {}); // what appeared while nobody watched; the watch has it a moment later if this fails
+  await merge().catch(() => {}); // anything added before; if this fails, the watch merges it a moment later
   await Promise.all(Array.from({ length: WATCHES }, watch));
 }

@@ -1,8 +1,8 @@
 /**
- * Stray jobs: kept in Valkey and in none of the queue's lists, so that nobody delivers them.
+ * Stray jobs: stored in Valkey but in none of the queue's lists, so that they are never delivered.
  *
- * BullMQ moves jobs from list to list in scripts, and makes none by itself. They come from outside: a BullMQ 4 or 5 client's
- * pause or resume that destroyed a list (see paused-list.ts), a list that was deleted or restored by hand.
+ * BullMQ itself moves jobs between lists atomically and leaves none behind. Strays come from a BullMQ 4 or 5 client's pause or
+ * resume that destroyed a list (see paused-list.ts), or from a list that was deleted or restored by hand.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Valkey } from "../valkey/connection.ts";
@@ -12,12 +12,12 @@ import { WAKE_WORKERS } from "./wake-up.ts";
 import type { Queue } from "./worker.ts";
 
 const PAGE = 1_000; // keys or ids read at once
-const BATCH = 250; // jobs looked up by one script: about a millisecond of Valkey
-const PAUSE_MS = 5; // between two pages, for everybody else
+const BATCH = 250; // jobs per script: about 1 ms of Valkey
+const PAUSE_MS = 5; // between pages, for Valkey's other clients
 
 /**
- * KEYS: the lists, then the sets. ARGV: the prefix of job keys, how many KEYS are lists, then job ids. `isStray` is true for
- * a job's hash, which unlike those of schedulers has a timestamp, that is in none of them.
+ * KEYS: the lists, then the sets. ARGV: the prefix of job keys, how many KEYS are lists, then job ids. `isStray` is true for a
+ * job that is in none of them. Only jobs' hashes have a timestamp, unlike those of schedulers.
  */
 const IS_STRAY = `
 local prefix, lists = ARGV[1], tonumber(ARGV[2])
@@ -29,15 +29,15 @@ local function isStray(id)
 end
 `;
 
-/** Returns those of the ids that are strays. */
+/** Returns the ids that are strays. */
 const FIND = `${IS_STRAY}
 local strays = {}
 for i = 3, #ARGV do if isStray(ARGV[i]) then strays[#strays + 1] = ARGV[i] end end
 return strays`;
 
 /**
- * Puts strays back, ahead of what waits: finished ones to the finished, the others to those that wait. Returns how many.
- * After the sets, KEYS has: the priority counter, meta, marker.
+ * Puts strays back: finished ones into `completed` or `failed`, the others in front of the waiting jobs. Returns how many. KEYS
+ * continues after the sets with: the priority counter, meta, marker.
  */
 const PUT_BACK = `${IS_STRAY}
 local marker, meta, counter = table.remove(KEYS), table.remove(KEYS), table.remove(KEYS)
@@ -62,14 +62,14 @@ if back > 0 then ${WAKE_WORKERS} end
 return back`;
 
 /**
- * Find the ids of all stray jobs. Reads the names of all keys in the database, a page at a time, so it takes about a second
- * for every 100,000 jobs; meanwhile the queue goes on, and a job that is moved meanwhile is not taken for a stray.
+ * Find the ids of all stray jobs. Scans the names of all keys in the database page by page, so it takes about a second per
+ * 100,000 jobs. The queue keeps running, and jobs moved during the scan are not mistaken for strays.
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<string> {
   const { jobs: prefix } = keysOf(queue);
-  const known = await readLists(queue, valkey); // waiting jobs may be many, and LPOS looks through them one by one
+  const known = await readLists(queue, valkey); // there may be many waiting jobs, and LPOS is linear
   let cursor = "0";
   do {
     const [next, keys] = await valkey.scan(cursor, "MATCH", `${prefix}*`, "COUNT", PAGE, "TYPE", "hash");
@@ -77,7 +77,7 @@ export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<
     const ids = [...new Set(keys.map((key) => key.slice(prefix.length)))].filter((id) => !known.has(id));
     for (let i = 0; i < ids.length; i += BATCH) {
       for (const id of await run<string[]>(queue, valkey, FIND, [], ids.slice(i, i + BATCH))) {
-        known.add(id); // SCAN may name a key twice
+        known.add(id); // SCAN may return a key twice
         yield id;
       }
     }
@@ -86,9 +86,9 @@ export async function* findStrays(queue: Queue, valkey: Valkey): AsyncGenerator<
 }
 
 /**
- * Put stray jobs back where they belong: those that were never finished are delivered next.
+ * Put stray jobs back where they belong; unfinished ones are delivered next.
  *
- * @returns how many; an id that is no stray is left alone
+ * @returns how many; ids that are not strays are skipped
  * @throws  like {@link findStrays}
  */
 export async function putBackStrays(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<number> {
@@ -118,9 +118,9 @@ async function readLists(queue: Queue, valkey: Valkey): Promise<Set<string>> {
   return known;
 }
 
-const CENSUS_MS = 60 * 1000; // 1 min between two counts
-const REST_SHARE = 100; // and a hundred times as long as one took
-const KEPT_MS = 60 * 60 * 1000; // 1 h: how long a count stands when no worker makes another
+const CENSUS_MS = 60 * 1000; // 1 min between counts
+const REST_SHARE = 100; // and at least a hundred times as long as a count took
+const KEPT_MS = 60 * 60 * 1000; // 1 h: how long a count is valid without a newer one
 
 /** Key: `webhooks:strays:<queue>`, how many strays the last census found; expires after an hour. */
 const countKey = straysKey;
@@ -129,9 +129,9 @@ const countKey = straysKey;
 const lockKey = (queue: string) => `${countKey(queue)}:next`;
 
 /**
- * Count strays about once a minute, one process for all of a queue, and publish how many there are.
+ * Count strays about once a minute, in one process per queue, and store the count.
  *
- * @returns a function that ends it
+ * @returns a function that stops counting
  */
 export function watchStrays(queue: Queue, valkey: Valkey, periodMs = CENSUS_MS): () => void {
   let isCounting = false;
@@ -153,13 +153,13 @@ export function watchStrays(queue: Queue, valkey: Valkey, periodMs = CENSUS_MS):
   return () => clearInterval(timer);
 }
 
-/** How many strays the last census found; undefined when there was none lately. Throws like {@link findStrays}. */
+/** The last stored number of strays; undefined if there is no recent one. Throws like {@link findStrays}. */
 export async function readStrayCount(queue: string, valkey: Pick<Valkey, "get">): Promise<number | undefined> {
   const count = await valkey.get(countKey(queue));
   return count === null ? undefined : Number(count);
 }
 
-/** How many strays there are now. Takes as long as {@link findStrays}. */
+/** Count strays now. Takes as long as {@link findStrays}. */
 export async function countStrays(queue: Queue, valkey: Valkey): Promise<number> {
   let count = 0;
   for await (const _ of findStrays(queue, valkey)) count += 1;

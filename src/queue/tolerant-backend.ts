@@ -1,13 +1,13 @@
 /**
- * BullMQ's connection to a queue, that no stored job can stop.
+ * Protects BullMQ's connection to a queue from malformed stored jobs.
  */
 import type { RedisClient, RedisQueueBackend } from "bullmq";
 
-const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // the scripts that may answer with a job
+const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // scripts that may return a job
 
 /**
- * BullMQ parses parts of a job's hash before anybody can look at it, and a throw there, or later in its scripts, would
- * leave the job active, stalling for ever. What is unreadable is taken out first, here and in Valkey.
+ * BullMQ parses parts of a job's hash before our code sees the job; an error there, or later in its scripts, would leave the
+ * job active, stalling forever. This removes unreadable fields first, both here and in Valkey.
  */
 export function tolerant(backend: RedisQueueBackend): RedisQueueBackend {
   const execute = backend.execCommand.bind(backend);

@@ -1,17 +1,17 @@
 /**
- * How our scripts tell workers that jobs wait, as BullMQ's own do.
+ * Lua for our scripts to wake workers the way BullMQ's scripts do.
  */
 import { DELAYED_MARKER, DELAYED_SCORE_PER_MS, MARKER } from "./layout.ts";
 
 /**
- * Statement in Lua, for scripts that have added to `wait` or `prioritized`. Expects `meta` and `marker`, keys. Workers of a queue
- * that is paused are not woken.
+ * Lua statement for scripts that have added to `wait` or `prioritized`. Expects the keys `meta` and `marker`. Does not wake
+ * workers while the queue is paused.
  */
 export const WAKE_WORKERS = `if redis.call("HEXISTS", meta, "paused") == 0 then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end`;
 
 /**
- * Functions in Lua, for scripts that make delayed jobs due now: `promote(id)` for each, in order, and `wakePromoted()` once at the
- * end, which returns how many there were. Expects `delayed` and `marker`, keys, and `now`, epoch ms.
+ * Lua functions for scripts that make delayed jobs due now: `promote(id)` for each, in order, then `wakePromoted()` once, which
+ * returns how many there were. Expects the keys `delayed` and `marker`, and `now`, epoch ms.
  */
 export const PROMOTION = `
 local promoted = 0

@@ -1,24 +1,24 @@
 /**
- * The main loop of our worker, over BullMQ's public `getNextJob` and `processJob`.
+ * The main loop of our worker, on top of BullMQ's public `getNextJob` and `processJob`.
  *
- * BullMQ's own loop fetches jobs one after the other, and starts none before it holds as many as it may or all there are:
- * where hundreds wait, the first would wait for as many round trips. This one starts each job as it comes, and while the
- * queue has more it fetches in parallel.
+ * BullMQ's own loop fetches jobs one after the other and starts none before its slots are full or the queue is empty: with
+ * hundreds of jobs waiting, the first would wait for as many round trips. This loop starts each job as soon as it is fetched,
+ * and fetches in parallel while the queue has more.
  */
 import { type Job, type JobJson, type RedisQueueBackend, Worker, withDetachedContext } from "bullmq";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { keysOf, MARKER } from "./layout.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
-const HELD_BACK_SHARE = 1 / 8; // of its slots, for a worker that is held back
-const MAX_PARALLEL_FETCHES = 64; // asked for by one call of `take`: more could not start soon, and other workers could
-const ERROR_PAUSE_MS = 1000; // 1 s until the next fetch after one that failed
-const MIN_REFUSED_PAUSE_MS = 500; // after something was refused; then twice as long each time
-const MAX_REFUSED_PAUSE_MS = 5 * 1000; // 5 s: how long after Valkey's recovery it may be unknown to us
-const LARGE = 4 * 1024 * 1024; // characters of a job's data: many such jobs on their way at once could fill the memory
+const HELD_BACK_SHARE = 1 / 8; // share of slots that a held-back worker uses
+const MAX_PARALLEL_FETCHES = 64; // per call of `take`: more could not start soon, while other workers could take them
+const ERROR_PAUSE_MS = 1000; // 1 s after a failed fetch
+const MIN_REFUSED_PAUSE_MS = 500; // after a refusal; doubled each time
+const MAX_REFUSED_PAUSE_MS = 5 * 1000; // 5 s: how long after Valkey's recovery we may notice
+const LARGE = 4 * 1024 * 1024; // characters of a job's data: fetching many such jobs in parallel could exhaust memory
 const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
 
-/** What wants to know how the queue is doing. */
+/** Observes whether the queue has jobs. */
 export interface QueueWatch {
   /** A job was taken. */
   taken(): void;
@@ -27,32 +27,32 @@ export interface QueueWatch {
 }
 
 /**
- * A BullMQ worker with a loop of its own. It holds as many jobs as it has slots (BullMQ's `concurrency`), and one more for
- * each that is excused. Jobs that are being asked for count as held.
+ * A BullMQ worker with its own main loop. It holds one job per slot (BullMQ's `concurrency`), plus one for each excused job.
+ * Pending fetches count as held.
  */
 export class LoopWorker extends Worker<unknown, string, string, RedisQueueBackend> {
-  /** Epoch ms at which this worker last took a job, or was made. */
+  /** When this worker last took a job, or was created, epoch ms. */
   lastPickUpAt = Date.now();
   /** Set by a subclass's constructor. */
   protected watch: QueueWatch | undefined;
-  /** What the tokens of its locks begin with. A subclass may say more. */
+  /** Prefix of its lock tokens. A subclass may extend it. */
   protected tokenPrefix = `${this.id}:`;
 
   #isLooping = false;
   #isHeldBack = false;
   #held = 0;
   #excused = 0;
-  #allowed = 0; // jobs that may be taken though it is held back
+  #allowed = 0; // jobs that may be taken although it is held back
   #fetchedInRow = 0;
   #tokens = 0;
-  #isEmpty = true; // as the last fetch found the queue
-  #isDrained = false; // as BullMQ has it: its next `getNextJob` waits for a job
-  #hasWaited = false; // the current `getNextJob` did wait
+  #isEmpty = true; // according to the last fetch
+  #isDrained = false; // as in BullMQ: the next `getNextJob` blocks until there is a job
+  #hasWaited = false; // whether the current `getNextJob` blocked
   #wakeLoop = () => {};
   #endPause = () => {};
-  #refusals = 0; // errors that Valkey has answered with
+  #refusals = 0; // number of error replies from Valkey
   #refusedPauseMs = 0; // 0 while Valkey accepts
-  #refusedUntil = 0; // as of performance.now()
+  #refusedUntil = 0; // in terms of performance.now()
 
   #noteError = (error: Error): void => {
     if (isAnswer(error)) this.#slowDown();
@@ -64,8 +64,8 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   }
 
   /**
-   * Fetch one job after the other, and only for some of the slots: what waits at the head of the queue is about to be moved
-   * away, and who moves it should not have to wait for this process. {@link take} is not held back.
+   * Fetch sequentially and only for some of the slots: the jobs at the head of the queue are about to be moved away, and
+   * moving them should not have to wait for this process. {@link take} is not held back.
    */
   get isHeldBack(): boolean {
     return this.#isHeldBack;
@@ -77,9 +77,9 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     this.#wakeLoop();
   }
 
-  /** How many jobs it fetches for by itself. */
+  /** How many jobs the loop may hold by fetching by itself. */
   get #limit(): number {
-    if (this.#refusedPauseMs > 0) return 1; // or each job that cannot be acknowledged would be sent again and again
+    if (this.#refusedPauseMs > 0) return 1; // otherwise jobs that cannot be acknowledged would be delivered again and again
     return this.#isHeldBack ? this.#excused + Math.ceil(this.concurrency * HELD_BACK_SHARE) : this.capacity;
   }
 
@@ -120,7 +120,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     await closed;
   }
 
-  /** So many of the jobs in hand need no slot: as many more may be taken. */
+  /** This many of the held jobs need no slot, so as many more may be taken. */
   excuse(jobs: number): void {
     const more = jobs - this.#excused;
     this.#excused = jobs;
@@ -129,18 +129,18 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     if (!this.#isEmpty && !this.isHeldBack) this.take(more);
   }
 
-  /** So many jobs at the head of the queue stay there: they may be taken at once, also while it is held back. */
+  /** This many jobs stay at the head of the queue: they may be taken now, even while held back. */
   allow(jobs: number): void {
     const now = Math.min(jobs, Math.max(0, MAX_PARALLEL_FETCHES - this.#held + this.#excused));
     this.#allowed += jobs - now;
     this.take(now);
   }
 
-  /** Fetch so many jobs in parallel, as far as there are slots. */
+  /** Fetch this many jobs in parallel, limited by free slots. */
   take(jobs: number): void {
     if (!this.#mayTake || this.#refusedPauseMs > 0) return;
     const free = Math.min(jobs, MAX_PARALLEL_FETCHES, this.capacity - this.#held);
-    // Whoever calls this may be at another job, and that job's trace must not go on in these.
+    // The caller may be processing another job, whose trace must not continue in these.
     withDetachedContext(this.opts.telemetry, () => {
       for (let asked = 0; asked < free; asked++) this.#work(this.#nextToken());
     });
@@ -157,7 +157,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     this.#isLooping = false;
   }
 
-  /** Wait for the next job, which may be long in coming, and start it. */
+  /** Wait for the next job, however long, and start it. */
   async #takeNext(): Promise<void> {
     const token = this.#nextToken();
     const wasDrained = this.#isDrained;
@@ -166,7 +166,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     let job: Job | undefined;
     try {
       job = await this.getNextJob(token);
-      // BullMQ waits for the next job of a drained queue, unless a rate limit holds: then it answers at once.
+      // On a drained queue BullMQ blocks until the next job, but returns immediately during a rate limit.
       if (job === undefined && wasDrained && !this.#hasWaited) await this.#waitForRateLimit();
     } catch (error) {
       await this.#pauseAfter(error as Error);
@@ -175,7 +175,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     if (job !== undefined) this.#work(token, job);
   }
 
-  /** Process a job, and those that come after it, one with each acknowledgement. */
+  /** Process a job, and then each job that is fetched with the previous one's acknowledgement. */
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
     const mayFetchNext = () => {
@@ -200,8 +200,8 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   }
 
   /**
-   * BullMQ fetches the job whose marker woke it, even if it was told to stop meanwhile. The marker goes back, to wake another
-   * worker instead.
+   * BullMQ fetches the job whose marker woke it even if the worker was stopped meanwhile. Put the marker back instead, to wake
+   * another worker.
    */
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     if (this.closing || this.paused) {
@@ -215,7 +215,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     return job;
   }
 
-  /** BullMQ drops a job whose schedule cannot go on, and leaves it active, stalling for ever: it goes without one. */
+  /** BullMQ drops a job whose schedule cannot continue, leaving it active and stalling forever: retry without the schedule. */
   protected override async nextJobFromJobData(stored?: JobJson, jobId?: string, token?: string): Promise<Job> {
     this.#isDrained = !stored;
     if (stored) {
@@ -252,7 +252,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     if (!isAnswer(error)) await this.#pauseFor(ERROR_PAUSE_MS);
   }
 
-  /** Something was refused: take nothing for a while, longer each time, and then one job at a time until one is acknowledged. */
+  /** After a refusal, take nothing for a while, longer each time, then one job at a time until one is acknowledged. */
   #slowDown(): void {
     this.#refusals += 1;
     const nowMs = performance.now();
@@ -261,7 +261,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     this.#refusedUntil = nowMs + this.#refusedPauseMs;
   }
 
-  /** Ends sooner when the worker is paused or closed. */
+  /** Ends early when the worker is paused or closed. */
   #pauseFor(ms: number): Promise<void> {
     if (!this.#mayTake) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -273,7 +273,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     return promise;
   }
 
-  /** Until a job ends, or more may be taken. */
+  /** Wait until a job ends, or more may be taken. */
   #change(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wakeLoop = resolve;

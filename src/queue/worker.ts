@@ -1,5 +1,5 @@
 /**
- * Everything about BullMQ that is a constant, and the worker that applies the retry policy to jobs of any client.
+ * Retention and timing constants for BullMQ, and the worker that applies the retry policy to jobs of any client.
  */
 
 import {
@@ -34,12 +34,12 @@ export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; /
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 invariant(2 * STALL_CHECK_MS < MIN_LOCK_MS, "jobs of a dead worker to be found within a lock after its lock is gone");
 const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while Valkey is away (BullMQ: 15 s)
-const UNFORESEEN_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an error that nobody foresaw
-const SUSPECT_STALLS = 3; // crashes or hangs of workers that had a job in hand: from then on it may be their cause
+const UNEXPECTED_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an unexpected error
+const SUSPECT_STALLS = 3; // after this many crashes or hangs of workers that held a job, it may be the cause
 const STRATEGY = "fluxhook";
 
 /**
- * A failed attempt, for BullMQ: it reads the message as the job's failure reason and asks {@link backoff} for the delay.
+ * A failed attempt. BullMQ stores the message as the job's failure reason and calls {@link backoff} for the delay.
  */
 export class AttemptFailed extends Error {
   override readonly name = "AttemptFailed";
@@ -52,7 +52,7 @@ export class AttemptFailed extends Error {
   }
 }
 
-/** An attempt that did not come to be: the job may not go yet. It goes back as it was, until `retryAt` (epoch ms). */
+/** The job may not be attempted yet: it is delayed unchanged until `retryAt` (epoch ms), without using an attempt. */
 export class Parked extends Error {
   override readonly name = "Parked";
   constructor(readonly retryAt: number) {
@@ -61,14 +61,14 @@ export class Parked extends Error {
 }
 
 /**
- * -1 ends the job. An error that nobody foresaw, ours or Valkey's, is no reason to lose the event: it is tried again while
- * it has attempts. Never throws: BullMQ would leave the job active until it counts as stalled.
+ * The delay until a job's next attempt, ms; -1 fails the job. Unexpected errors, ours or Valkey's, must not lose the event, so
+ * they are retried while attempts remain. Never throws: BullMQ would leave the job active until it stalls.
  */
 function backoff(_attempt: number, _type?: string, error?: Error): number {
-  return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : UNFORESEEN_DELAY_MS;
+  return error instanceof AttemptFailed ? (error.retryInMs ?? -1) : UNEXPECTED_DELAY_MS;
 }
 
-/** Do one attempt of a job. Returns its result, or throws {@link AttemptFailed}, {@link Parked} or {@link DelayedError}. */
+/** Make one attempt of a job. Returns its result, or throws {@link AttemptFailed}, {@link Parked} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
 export interface DeliveryWorkerOptions {
@@ -78,13 +78,13 @@ export interface DeliveryWorkerOptions {
   /** Deadline of one attempt, in ms; the job lock outlasts it, so that an attempt never outlives its lock. */
   readonly timeoutMs: number;
   readonly policy: RetryPolicy;
-  /** Told of each job that is taken, and when none was waiting. */
+  /** Notified of each job taken, and when none was waiting. */
   readonly watch?: QueueWatch | undefined;
-  /** The longest text of a job's data that is parsed, in characters. Unless given, there is no limit. */
+  /** Maximum length of a job's data to parse, in characters. No limit by default. */
   readonly maxDataLength?: number | undefined;
-  /** Makes the attempts of jobs that workers died or hung with. Without it, they are jobs like others. */
+  /** Makes the attempts of jobs that workers died or hung with. Without it, they are processed like others. */
   readonly suspects?: { attempt(job: Job, token: string): Promise<string> } | undefined;
-  /** Told of a repeated job of BullMQ 4 or 5: this is its last run, since BullMQ 6 makes no more. */
+  /** Called for a repeatable job of BullMQ 4 or 5: this is its last run, since BullMQ 6 does not repeat it. */
   readonly unrepeated?: ((job: Job) => void) | undefined;
   /** Tracing, when it is on. */
   readonly telemetry?: WorkerOptions["telemetry"] | undefined;
@@ -93,8 +93,8 @@ export interface DeliveryWorkerOptions {
 /**
  * A BullMQ worker that gives every job a retry policy.
  *
- * Clients of other languages store `attempts: 0` and `backoff: null`, plain ones nothing; what a producer did set stays.
- * Nothing of it is stored, so a new `WEBHOOK_RETRY_DELAYS` counts for waiting jobs too.
+ * Clients in other languages store `attempts: 0` and `backoff: null`, plain ones nothing. A producer's own options win. The
+ * policy is not stored, so a new `WEBHOOK_RETRY_DELAYS` applies to waiting jobs too.
  */
 export class DeliveryWorker extends LoopWorker {
   /** How many jobs are being processed. */
@@ -112,7 +112,7 @@ export class DeliveryWorker extends LoopWorker {
       autorun: false,
       lockDuration: lockMs,
       stalledInterval: STALL_CHECK_MS,
-      // Whose fault the crashes were, only a process that runs nothing else can say: see suspects.ts.
+      // Only a process that runs nothing else can tell whether a job causes crashes: see suspects.ts.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
       runRetryDelay: RECONNECT_PAUSE_MS,
       removeOnComplete: COMPLETED,
@@ -120,7 +120,7 @@ export class DeliveryWorker extends LoopWorker {
       settings: { backoffStrategy: backoff },
       telemetry,
     };
-    // Two parameters, on purpose: BullMQ makes an AbortController for every job of a processor with three.
+    // Two parameters on purpose: with three, BullMQ creates an AbortController for every job.
     const processJob = async (job: Job, token?: string): Promise<string> => {
       this.active += 1;
       try {
@@ -155,7 +155,7 @@ export class DeliveryWorker extends LoopWorker {
     const [job] = given;
     const { opts, repeatJobKey } = job;
     if (repeatJobKey !== undefined) this.#tellUnrepeated(job, repeatJobKey);
-    // null, as some clients store, and nonsense would make BullMQ's script fail halfway, after the request was sent.
+    // null, which some clients store, and invalid values would make BullMQ's script fail after the request was sent.
     if (!isRetention(opts.removeOnComplete)) delete opts.removeOnComplete;
     if (!isRetention(opts.removeOnFail)) delete opts.removeOnFail;
     return (await super.processJob(...given)) as Job | undefined;
@@ -167,7 +167,7 @@ export class DeliveryWorker extends LoopWorker {
     await schedulers.getScheduler(key).catch(() => this.#options.unrepeated?.(job));
   }
 
-  /** BullMQ puts a job off in one script and asks for the next in another: this does both in one, and notes that it is parked. */
+  /** Delay a parked job, mark it as parked, and fetch the next in one script, for which BullMQ needs two. */
   protected override async handleFailed(...given: Parameters<Worker["handleFailed"]>): Promise<Job> {
     const [error, job, token, mayTakeNext] = given;
     if (!(error instanceof Parked)) return await super.handleFailed(...given);
@@ -181,12 +181,12 @@ export class DeliveryWorker extends LoopWorker {
     return await this.nextJobFromJobData(stored, id, token);
   }
 
-  /** Data that is not JSON breaks the contract like any other: it becomes a text, in Valkey too, or the board could not list it. */
+  /** Data that is not JSON violates the contract. It is stored as a JSON string, so that the board can list it. */
   protected override createJob(stored: JobJson, jobId: string): Job<unknown, string> {
     const { maxDataLength = Number.POSITIVE_INFINITY, suspects } = this.#options;
     if (stored.data?.length > maxDataLength) return this.#createTooLong(stored, jobId, maxDataLength);
     if (suspects !== undefined && stored.stalledCounter >= SUSPECT_STALLS) {
-      return super.createJob({ ...stored, data: "null" }, jobId); // parsed in the other process
+      return super.createJob({ ...stored, data: "null" }, jobId); // parsed in a separate process
     }
     try {
       return super.createJob(stored, jobId);
@@ -197,18 +197,18 @@ export class DeliveryWorker extends LoopWorker {
     }
   }
 
-  /** Refused before it is parsed. */
+  /** A job that is too long to be parsed, and will be rejected. */
   #createTooLong(stored: JobJson, jobId: string, maxLength: number): Job<unknown, string> {
     const { length } = stored.data;
     const job = super.createJob({ ...stored, data: "null" }, jobId);
-    // Thousands of these, kept as failed, would fill Valkey; and no setting lets them be delivered.
+    // Thousands of these, kept as failed, would fill Valkey, and no setting allows delivering them.
     if (isTooLong(stored.data)) job.updateData(`${describeLength(length)}: not kept`).catch(() => {});
     job.data = new UnreadData(length, maxLength);
     return job;
   }
 
   /**
-   * One attempt of a job that another process holds by this token, and acknowledges.
+   * Make one attempt of a job that another process holds by this token and will acknowledge.
    *
    * @throws  like {@link Process}
    */
@@ -220,14 +220,14 @@ export class DeliveryWorker extends LoopWorker {
   }
 }
 
-/** A job too long to be parsed ends nothing. */
+/** A job that is too long is never parsed, so it cannot crash a worker. */
 function isSuspect({ stalledCounter, data }: Job): boolean {
   return stalledCounter >= SUSPECT_STALLS && !(data instanceof UnreadData);
 }
 
 /**
- * The policy of a job, which BullMQ is made to follow. Not before the job is processed: at pick-up BullMQ copies the options
- * of a job scheduler's job to the next one, and these must stay as their producer wrote them.
+ * Set a job's policy in its options, for BullMQ. Only when the job is processed: when BullMQ fetches a job scheduler's job, it
+ * copies the options to the next one, and those must stay as the producer wrote them.
  */
 function impose(fallback: RetryPolicy, { opts }: Job): RetryPolicy {
   const policy = policyOf(opts, fallback);
@@ -235,7 +235,7 @@ function impose(fallback: RetryPolicy, { opts }: Job): RetryPolicy {
   return policy;
 }
 
-/** How many finished jobs to keep: a boolean, a count, or counts. */
+/** Whether a value is a valid `removeOnComplete`: a boolean, a count, or an object. */
 function isRetention(value: unknown): boolean {
   const isCount = (count: unknown) => Number.isSafeInteger(count) && (count as number) >= 0;
   if (typeof value !== "object" || value === null) return typeof value === "boolean" || isCount(value);
