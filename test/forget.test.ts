@@ -4,8 +4,6 @@ import { FlowProducer, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { eraseUser } from "../src/operations/erase.ts";
-import { openQueue } from "../src/queue/worker.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
 import { startWorkerProcess } from "./support/process.ts";
@@ -209,43 +207,3 @@ test.each([
   expect(err).toMatch(expected);
   expect([out, code]).toEqual(["", 2]);
 });
-
-test("under a worker with 20,000 mixed jobs nothing of the user is left, and every other event arrives", async () => {
-  const receiver = await startReceiver();
-  receiver.answer(({ path }) => (path === "/down" ? { status: 503 } : { status: 204 }));
-  const jobs = Array.from({ length: 20_000 }, (_, index) => ({
-    name: "file.created",
-    data: jobData(receiver.url(index % 40 === 4 ? "/down" : "/in"), {
-      userId: index % 4 === 0 ? USER : `usr_4${index % 50}`,
-      data: { index },
-    }),
-    opts: index % 7 === 0 ? { delay: 1_000 + (index % 500) } : index % 11 === 0 ? { priority: 3 } : {},
-  }));
-  for (let start = 0; start < jobs.length; start += 2_000) await queue.addBulk(jobs.slice(start, start + 2_000));
-  const worker = startWorkerProcess({ ...env, LOG_LEVEL: "error" });
-  const held = { queue: openQueue("forget", client), valkey: client };
-  try {
-    await eventually(
-      () => receiver.requests.length,
-      (count) => count > 1_000,
-      BUSY_MS,
-    );
-    const erasure = await eraseUser(held, USER, 10_000);
-    expect(erasure.isDone).toBe(true);
-    expect(await mentionsOf(USER)).toEqual([]);
-    const healthy = () => {
-      const bodies = receiver.requests.map(({ body }) => JSON.parse(body.toString()).data.index as number);
-      return new Set(bodies.filter((index) => index % 4 !== 0));
-    };
-    await eventually(
-      () => healthy().size,
-      (size) => size === 15_000,
-      BUSY_MS,
-      100,
-    );
-    expect(await mentionsOf(USER)).toEqual([]);
-  } finally {
-    await worker.stop();
-    await receiver.stop();
-  }
-}, 240_000);
