@@ -148,13 +148,13 @@ describe("--check ends with", () => {
     },
   );
 
-  test("0 when the user may not ask Valkey about itself, with a note of what is not known then", async () => {
+  test("0 when the user may not ask Valkey about itself, with a note of what is unknown then", async () => {
     await admin.acl("SETUSER", "limited", "reset", "on", ">pass", "~*", "&*", "+@all", "-@dangerous");
     const { out, code } = await run("worker", ["--check"], { VALKEY_URL: valkey.url.replace("//", "//limited:pass@") });
     expect(out).toContain("  eviction                      unknown\n");
     expect(out).toContain("  role                          primary\n");
     expect(out).toContain(
-      "Notes\n  The Valkey user may not run INFO, so eviction, persistence and memory are not known: grant +info\n",
+      "Notes\n  The Valkey user may not run INFO, so eviction, persistence and memory are unknown: grant +info\n",
     );
     expect([code, out.endsWith("No problems found.\n")]).toEqual([0, true]);
   });
@@ -164,7 +164,7 @@ describe("--check ends with", () => {
     const { out, code } = await run("worker", ["--check"]);
     await admin.del("bull:webhooks:wait");
     expect(out).toEndWith(
-      "Problems\n  The key bull:webhooks:wait is a string, where the queue has a list: rename or delete it\n",
+      "Problems\n  The key bull:webhooks:wait is a string, but the queue needs a list there: rename or delete it\n",
     );
     expect(code).toBe(1);
   });

@@ -146,11 +146,11 @@ function evictionProblems({ evictionPolicy }: ValkeyFacts): string[] {
  * @param nowMs  epoch ms
  */
 export async function checkWorker(worker: DeliveryWorker, queue: Queue, nowMs: number): Promise<string[]> {
-  if (!worker.isRunning()) return ["the worker does not run"];
+  if (!worker.isRunning()) return ["the worker is not running"];
   const idleMs = nowMs - worker.lastPickUpAt;
   if (idleMs < STUCK_MS || worker.active >= worker.capacity) return [];
   const isHeld = Promise.all([queue.isPaused(), queue.isMaxed(), queue.getJobCountByTypes("waiting", "prioritized")]);
   const [isPaused, isMaxed, waiting] = await within(PROBE_MS, isHeld, [true, true, 0]);
   if (isPaused || isMaxed || waiting === 0) return [];
-  return [`the worker is stuck: ${waiting} jobs wait, none was picked up for ${Math.round(idleMs / 1000)} s`];
+  return [`the worker is stuck: ${waiting} jobs are waiting, none picked up for ${Math.round(idleMs / 1000)} s`];
 }

@@ -231,7 +231,7 @@ const mayNotUse = (pattern: string): string => `The Valkey user may not use the 
 
 function describeType(key: string, type = "none", expected = "none"): string[] {
   if (type === "none" || type === expected) return [];
-  return [`The key ${key} is a ${type}, where the queue has a ${expected}: rename or delete it`];
+  return [`The key ${key} is a ${type}, but the queue needs a ${expected} there: rename or delete it`];
 }
 
 const TRANSACTION = "MULTI, EXEC";
@@ -259,10 +259,10 @@ export async function findMissed(valkey: Valkey, { evictionPolicy }: ValkeyFacts
   const clients = await answerOf(valkey.client("LIST") as Promise<unknown>);
   return [
     ...(evictionPolicy === UNTOLD
-      ? ["The Valkey user may not run INFO, so eviction, persistence and memory are not known: grant +info"]
+      ? ["The Valkey user may not run INFO, so eviction, persistence and memory are unknown: grant +info"]
       : []),
     ...(clients instanceof Error
-      ? ["The Valkey user may not run CLIENT LIST, so nobody knows how many workers there are: grant +client|list"]
+      ? ["The Valkey user may not run CLIENT LIST, so the number of workers is unknown: grant +client|list"]
       : []),
   ];
 }
