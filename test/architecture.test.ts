@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
+import ts from "typescript5"; // 7 has no API for this
 
 const root = join(import.meta.dir, "..");
 
@@ -257,6 +258,26 @@ test("no file is longer than 300 lines", () => {
   const lengths = findings(({ text }) => {
     const lines = text.trimEnd().split("\n").length;
     return lines > LIMIT ? [`${lines} lines`] : [];
+  });
+  expect(lengths).toEqual([]);
+});
+
+test("no function is longer than 70 lines", () => {
+  const LIMIT = 70; // pages are exempt: most of their lines are markup
+  const lengths = findings(({ file, text }) => {
+    if (file.endsWith(".tsx")) return [];
+    const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest);
+    const lineAt = (position: number) => source.getLineAndCharacterOfPosition(position).line + 1;
+    const found: string[] = [];
+    const visit = (node: ts.Node): void => {
+      if (ts.isFunctionLike(node)) {
+        const [from, to] = [lineAt(node.getStart(source)), lineAt(node.end)];
+        if (to - from + 1 > LIMIT) found.push(`${to - from + 1} lines from line ${from}`);
+      }
+      ts.forEachChild(node, visit);
+    };
+    visit(source);
+    return found;
   });
   expect(lengths).toEqual([]);
 });

@@ -78,23 +78,63 @@ interface Lane {
 const createLane = (size: number): Lane => ({ size, waiting: new Map(), round: undefined });
 
 export function createSuspects(options: SuspectsOptions): Suspects {
-  const { program, hungMs, valkey, prefix, holders, metrics, logger, onHeld } = options;
-  const together = createLane(Math.min(TOGETHER, options.endpointSlots));
-  const alone = createLane(1);
-  const lanes = [together, alone];
-  let stopped: FaultCode | undefined;
+  return new SuspectLanes(options);
+}
 
-  const inFlight = () => lanes.reduce((sum, { round, waiting }) => sum + waiting.size + (round?.suspects.size ?? 0), 0);
-  const { jobs } = queueKeys(prefix);
-  const key = ({ id }: Job) => `${jobs}${id}`;
+class SuspectLanes implements Suspects {
+  readonly #together: Lane;
+  readonly #alone = createLane(1);
+  readonly #lanes: readonly Lane[];
+  #stopped: FaultCode | undefined;
 
-  function start(lane: Lane): void {
+  constructor(private readonly options: SuspectsOptions) {
+    this.#together = createLane(Math.min(TOGETHER, options.endpointSlots));
+    this.#lanes = [this.#together, this.#alone];
+  }
+
+  get inFlight(): number {
+    return this.#lanes.reduce((sum, { round, waiting }) => sum + waiting.size + (round?.suspects.size ?? 0), 0);
+  }
+
+  async attempt(job: Job, token: string): Promise<string> {
+    const isApart = (await this.options.valkey.hget(this.#key(job), DEATHS)) !== null;
+    const lane = isApart ? this.#alone : this.#together;
+    if (lane.waiting.size >= MAX_WAITING || this.#stopped !== undefined) {
+      throw new Parked(Date.now() + pauseMs(LATER_MS));
+    }
+    const settled = Promise.withResolvers<string>();
+    lane.waiting.set(job.id as string, { job, token, settled });
+    this.#reportHeld();
+    if (lane.round === undefined) this.#start(lane);
+    return await settled.promise;
+  }
+
+  cancel(id: string, code: FaultCode): void {
+    for (const { round, waiting } of this.#lanes) {
+      if (round?.suspects.has(id)) round.child.send({ kind: "cancel", job: id, code });
+      waiting.get(id)?.settled.reject(new DelayedError());
+      waiting.delete(id);
+    }
+    this.#reportHeld();
+  }
+
+  cancelAll(code: FaultCode): void {
+    this.#stopped = code;
+    for (const lane of this.#lanes) {
+      parkAll(lane, 0);
+      if (lane.round?.isBegun) lane.round.child.send({ kind: "cancelAll", code });
+      else lane.round?.child.kill();
+    }
+  }
+
+  #start(lane: Lane): void {
+    const { program, hungMs, metrics, logger } = this.options;
     try {
       const child = startChild(program, hungMs, {
-        ready: () => begin(lane, round),
+        ready: () => this.#begin(lane, round),
         counted: (name, args) => (metrics[name] as (...given: unknown[]) => void)(...args),
-        settled: (id, settlement) => settle(round, id, settlement),
-        ended: (cause) => end(lane, round, cause),
+        settled: (id, settlement) => this.#settle(round, id, settlement),
+        ended: (cause) => this.#end(lane, round, cause),
       });
       const round: Round = { child, suspects: new Map(), isBegun: false };
       lane.round = round;
@@ -104,9 +144,9 @@ export function createSuspects(options: SuspectsOptions): Suspects {
     }
   }
 
-  async function begin(lane: Lane, round: Round): Promise<void> {
+  async #begin(lane: Lane, round: Round): Promise<void> {
     try {
-      await holders().adopt(round.child.pid); // or its jobs would go to others if we died now
+      await this.options.holders().adopt(round.child.pid); // otherwise others would take its jobs if we died now
     } catch {
       return round.child.kill(); // Valkey refused: later
     }
@@ -120,48 +160,46 @@ export function createSuspects(options: SuspectsOptions): Suspects {
     if (round.suspects.size === 0) round.child.kill(); // their locks are lost
   }
 
-  function settle(round: Round, id: string, settlement: Settlement): void {
+  #settle(round: Round, id: string, settlement: Settlement): void {
     const suspect = round.suspects.get(id);
     if (suspect === undefined) return;
     round.suspects.delete(id);
-    onHeld(inFlight());
-    // Ahead of the acknowledgement. One that could not be attempted is as suspect as before.
+    this.#reportHeld();
+    // Ahead of the acknowledgement. A job that could not be attempted remains a suspect.
     if (settlement.kind === "done" || settlement.kind === "failed") {
-      valkey.hdel(key(suspect.job), DEATHS, "stc").catch(() => {});
+      this.options.valkey.hdel(this.#key(suspect.job), DEATHS, "stc").catch(() => {});
     }
     if (settlement.kind === "done") suspect.settled.resolve(settlement.phrase);
     else suspect.settled.reject(errorOf(settlement));
     if (round.suspects.size === 0) round.child.kill();
   }
 
-  function end(lane: Lane, round: Round, cause: string | undefined): void {
+  #end(lane: Lane, round: Round, cause: string | undefined): void {
+    const { holders, logger } = this.options;
     lane.round = undefined;
     holders().release(round.child.pid);
     const left = [...round.suspects.values()];
     if (cause !== undefined) {
       const ids = left.map(({ job }) => job.id);
-      logger.warn({ jobs: ids, cause, alone: lane === alone }, "suspects.died");
+      logger.warn({ jobs: ids, cause, alone: lane === this.#alone }, "suspects.died");
     }
-    const isDeath = cause !== undefined && stopped === undefined;
-    for (const suspect of left) isDeath ? judge(lane, suspect, cause) : park(suspect, 0);
-    if (!round.isBegun) parkAll(lane, LATER_MS); // no fault of theirs
-    if (lane.waiting.size > 0) start(lane);
-    onHeld(inFlight());
+    const isDeath = cause !== undefined && this.#stopped === undefined;
+    for (const suspect of left) isDeath ? this.#judge(lane, suspect, cause) : park(suspect, 0);
+    if (!round.isBegun) parkAll(lane, LATER_MS); // not their fault
+    if (lane.waiting.size > 0) this.#start(lane);
+    this.#reportHeld();
   }
 
-  function parkAll(lane: Lane, ms: number): void {
-    for (const suspect of lane.waiting.values()) park(suspect, ms);
-    lane.waiting.clear();
-  }
-
-  /** A process has died of this job, or of one that ran beside it. */
-  async function judge(lane: Lane, suspect: Suspect, cause: string): Promise<void> {
+  /** Its process has died, because of this job or one that ran beside it. */
+  async #judge(lane: Lane, suspect: Suspect, cause: string): Promise<void> {
+    const { valkey, metrics, logger } = this.options;
     const { job, settled } = suspect;
+    const key = this.#key(job);
     try {
-      const deaths = (await valkey.eval(COUNT, 1, key(job), lane === alone ? 1 : 0)) as number;
+      const deaths = (await valkey.eval(COUNT, 1, key, lane === this.#alone ? 1 : 0)) as number;
       if (deaths === 0) return park(suspect, APART_PAUSE_MS);
       if (deaths < DEADLY) return park(suspect, deaths * DEATH_PAUSE_MS);
-      await valkey.hset(key(job), DEATHS, 0); // redelivered, it is tried as often again, and alone
+      await valkey.hset(key, DEATHS, 0); // if redelivered, it gets as many tries again, and alone
       const reason = describePoison(job, deaths, cause);
       metrics.poisoned();
       logger.warn({ job: job.id, reason }, "job.poisoned");
@@ -171,36 +209,18 @@ export function createSuspects(options: SuspectsOptions): Suspects {
     }
   }
 
-  return {
-    get inFlight() {
-      return inFlight();
-    },
-    async attempt(job, token) {
-      const lane = (await valkey.hget(key(job), DEATHS)) === null ? together : alone;
-      if (lane.waiting.size >= MAX_WAITING || stopped !== undefined) throw new Parked(Date.now() + pauseMs(LATER_MS));
-      const settled = Promise.withResolvers<string>();
-      lane.waiting.set(job.id as string, { job, token, settled });
-      onHeld(inFlight());
-      if (lane.round === undefined) start(lane);
-      return await settled.promise;
-    },
-    cancel(id, code) {
-      for (const { round, waiting } of lanes) {
-        if (round?.suspects.has(id)) round.child.send({ kind: "cancel", job: id, code });
-        waiting.get(id)?.settled.reject(new DelayedError());
-        waiting.delete(id);
-      }
-      onHeld(inFlight());
-    },
-    cancelAll(code) {
-      stopped = code;
-      for (const lane of lanes) {
-        parkAll(lane, 0);
-        if (lane.round?.isBegun) lane.round.child.send({ kind: "cancelAll", code });
-        else lane.round?.child.kill();
-      }
-    },
-  };
+  #key({ id }: Job): string {
+    return `${queueKeys(this.options.prefix).jobs}${id}`;
+  }
+
+  #reportHeld(): void {
+    this.options.onHeld(this.inFlight);
+  }
+}
+
+function parkAll(lane: Lane, ms: number): void {
+  for (const suspect of lane.waiting.values()) park(suspect, ms);
+  lane.waiting.clear();
 }
 
 /** What a processor throws for a settlement. */
