@@ -105,13 +105,13 @@ class DatabaseConnection extends Redis {
       if (codeOf(error) !== "NOPERM") throw error;
       return (this.call("hello") as Promise<unknown[]>).catch(() => []).then(buildInfo);
     });
-    const told = asked.then((info) => {
+    const answered = asked.then((info) => {
       if (isLoading(info)) this.silentEmit("error", new LoadingError());
       callback?.(null, info);
       return info;
     });
-    if (callback !== undefined) told.catch(callback);
-    return told;
+    if (callback !== undefined) answered.catch(callback);
+    return answered;
   }
 
   /** ioredis calls this with each error reply and its command. */

@@ -104,9 +104,9 @@ describe("the pages", () => {
     await search(page, "usr_tested");
     await page.getByText("Send a test event").click();
     expect(await page.locator(".test pre").textContent()).toContain('"test": true');
-    await page.getByLabel("To the endpoint").selectOption({ label: site.receiver.url("/fine") });
+    await page.getByLabel("Endpoint").selectOption({ label: site.receiver.url("/fine") });
     await page.getByRole("button", { name: "Send", exact: true }).click();
-    await page.getByRole("status").getByText("The test event is on its way").waitFor();
+    await page.getByRole("status").getByText("Test event queued").waitFor();
     await page.locator(".delivery").nth(3).waitFor(); // it shows up by itself
     expect(await page.locator(".delivery").count()).toBe(4);
     expect(site.receiver.requests.at(-1)?.json).toMatchObject({ event: "file.created", data: { test: true } });
