@@ -182,7 +182,7 @@ test("jobs that nobody can read are told, and left", async () => {
   const [id] = await add(1, USER);
   await client.hset(key(id as string), "data", '{"userId":"usr_4"');
   const { out, code } = await fluxhook(["forget", USER, "--yes"]);
-  expect(out).toContain("1 jobs cannot be read, so their user is unknown. Check them in Bull Board.");
+  expect(out).toContain("1 cannot be read, so their user is unknown. Check them in Bull Board.");
   expect(code).toBe(0);
   expect(await client.exists(key(id as string))).toBe(1);
 });

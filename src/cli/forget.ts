@@ -139,5 +139,5 @@ async function erase(terminal: Terminal, session: Session, user: string): Promis
 
 function tellUnreadable(terminal: Terminal, unreadable: number): void {
   if (unreadable > 0)
-    terminal.print(`${unreadable} jobs cannot be read, so their user is unknown. Check them in Bull Board.`);
+    terminal.print(`${unreadable} cannot be read, so their user is unknown. Check them in Bull Board.`);
 }
