@@ -64,7 +64,7 @@ for i, key in ipairs(KEYS) do
     table.insert(errors, i .. ":" .. trimmed.err)
   else
     local newest = tonumber(redis.call("ZREVRANGE", key, 0, 0, "WITHSCORES")[2] or 0)
-    redis.call("ZADD", key, "NX", math.max(now, newest + 0.001), ARGV[i + 2])
+    redis.call("ZADD", key, "NX", math.max(now, newest + 1), ARGV[i + 2])
     redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
     redis.call("PEXPIRE", key, ARGV[2])
   end

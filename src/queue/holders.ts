@@ -10,6 +10,7 @@ import type { Valkey } from "../valkey/connection.ts";
 import { LOCK_SUFFIX, queueKeys } from "./layout.ts";
 
 const PAGE = 500; // active jobs per script: about 0.5 ms of Valkey
+const PLACE_LENGTH = 12; // characters, 72 bits. With more, tokens exceed the 44 bytes that Valkey embeds: 5 µs a delivery
 const KEPT_MS = 24 * 60 * 60 * 1000; // 1 day: expiry of the key of a host where no worker runs any longer
 
 /** A process, as `<pid>.<start>`, since pids are reused. */
@@ -35,7 +36,7 @@ function identify(): Identity | undefined {
     const place = createHash("sha256")
       .update(JSON.stringify([...parts, ...spaces]))
       .digest("base64url")
-      .slice(0, 22);
+      .slice(0, PLACE_LENGTH);
     return { place, name: `${process.pid}.${start}` };
   } catch {
     return undefined;

@@ -141,7 +141,8 @@ export class DeliveryWorker extends LoopWorker {
       givesBack(tolerant(createRedisBackend(...given)), holders, valkey, prefix),
     );
     this.holders = holders;
-    this.tokenPrefix = holders.prefix + this.tokenPrefix;
+    // Short, for Valkey; the process is named already, and runs few workers.
+    if (holders.prefix !== "") this.tokenPrefix = `${holders.prefix}${this.id.slice(0, 6)}:`;
     this.watch = watch;
     this.#process = process;
     this.#options = options;
