@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { Address } from "../src/dns/address.ts";
 import type { Attempt } from "../src/log/attempts.ts";
+import { endAll, open, stack } from "./support/deliveries.ts";
 import { type Exchange, http, type ListenerOptions, listen } from "./support/listener.ts";
-import { eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+import { eventually, jobData } from "./support/stack.ts";
 
 const TIMEOUT_MS = 1500; // of an attempt
 const LATE_MS = 1000; // by how much a busy loop may make a deadline late
@@ -15,16 +16,7 @@ const ATTEMPTS = 2;
 const MIB = 1024 * 1024;
 const ENDLESS = 100_000; // pieces: nobody takes as many
 
-const open: { stop(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const { stop } of open.splice(0).reverse()) await stop();
-});
-
-async function stack(options: StackOptions): Promise<Stack> {
-  const started = await startStack(options);
-  open.push(started);
-  return started;
-}
+afterEach(endAll);
 
 const pem = (name: string) => readFileSync(join(import.meta.dir, "support", `${name}.pem`), "utf8");
 const loopback: Address[] = [{ address: "127.0.0.1", family: 4 }];

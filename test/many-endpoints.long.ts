@@ -3,21 +3,12 @@ import { afterEach, expect, test } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { errorCode } from "../src/delivery/outcome.ts";
 import type { Address } from "../src/dns/address.ts";
+import { endAll, open, stack } from "./support/deliveries.ts";
 import { http } from "./support/listener.ts";
-import { bounded, eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+import { bounded, eventually, jobData } from "./support/stack.ts";
 
 const MIB = 1024 * 1024;
-const open: { stop(): Promise<void> }[] = [];
-
-afterEach(async () => {
-  for (const { stop } of open.splice(0).reverse()) await stop();
-});
-
-async function stack(options: StackOptions): Promise<Stack> {
-  const started = await startStack(options);
-  open.push(started);
-  return started;
-}
+afterEach(endAll);
 
 const loopback: Address[] = [{ address: "127.0.0.1", family: 4 }];
 

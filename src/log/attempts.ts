@@ -42,10 +42,7 @@ const RETENTION_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
  *
  * Times are Valkey's, and a new entry never sorts before an existing one: clocks can be wrong or set back, and an entry from
  * the future would push out everything written until then.
- */
-const key = logKey;
-
-/**
+ *
  * KEYS: one per attempt. ARGV: members to keep, retention in ms, then each attempt's member. Returns errors as
  * `<position>:<error>`, since a key of the wrong type must not lose the others' entries.
  *
@@ -104,7 +101,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
       const written = valkey.eval(
         RECORD,
         entries.length,
-        ...entries.map(({ userId }) => key(userId)),
+        ...entries.map(({ userId }) => logKey(userId)),
         KEPT,
         RETENTION_MS,
         ...entries.map(({ member }) => member),
@@ -128,7 +125,7 @@ export function createAttemptLog(valkey: Valkey): AttemptLog {
       });
     },
     async list(userId, nowMs) {
-      const members = await valkey.zrevrangebyscore(key(userId), "+inf", nowMs - RETENTION_MS, "LIMIT", 0, KEPT);
+      const members = await valkey.zrevrangebyscore(logKey(userId), "+inf", nowMs - RETENTION_MS, "LIMIT", 0, KEPT);
       return members.flatMap(readMember);
     },
   };
