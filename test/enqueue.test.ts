@@ -135,3 +135,38 @@ test("a failed event is not lost when its replacement is refused because memory 
   await backend.close();
   await valkey.stop();
 });
+
+describe("Valkey does not have the scripts, and an event is still enqueued", () => {
+  async function open() {
+    const valkey = await startValkey();
+    const backend = createFluxhook({ valkeyUrl: valkey.url });
+    const { Redis } = await import("ioredis");
+    const admin = new Redis(valkey.url);
+    const stop = async (): Promise<void> => {
+      admin.disconnect();
+      await backend.close();
+      await valkey.stop();
+    };
+    return { backend, admin, [Symbol.asyncDispose]: stop };
+  }
+
+  test("after it forgot them, by many callers at once", async () => {
+    await using own = await open();
+    await own.backend.enqueue(eventOf("/before").event);
+    await own.admin.script("FLUSH");
+    const events = Array.from({ length: 20 }, () => eventOf("/after").event);
+    const results = await Promise.all(events.map((event) => own.backend.enqueue(event)));
+    expect(results.map(({ status }) => status)).toEqual(Array(20).fill("new"));
+    expect(await own.admin.llen("bull:webhooks:wait")).toBe(21);
+  });
+
+  test("after it refused to run them, until the backend's user was given the permission", async () => {
+    await using own = await open();
+    await own.admin.acl("SETUSER", "default", "-eval");
+    const refused = await own.backend.enqueue(eventOf("/refused").event).catch((error: Error) => error);
+    expect(String(refused)).toContain("NOPERM");
+    await own.admin.acl("SETUSER", "default", "+eval");
+    expect((await own.backend.enqueue(eventOf("/accepted").event)).status).toBe("new");
+    expect(await own.admin.llen("bull:webhooks:wait")).toBe(1);
+  });
+});

@@ -10,7 +10,7 @@ import {
   openValkey,
   type Valkey,
 } from "../valkey/connection.ts";
-import { refusalOf } from "../valkey/refusals.ts";
+import { codeOf, refusalOf } from "../valkey/refusals.ts";
 import { placeOf } from "../valkey/url.ts";
 
 const RECONNECT_MS = 200; // a backend's caller waits meanwhile
@@ -93,7 +93,7 @@ export function connectPromptly(url: string, name: string, timeoutMs: number): P
         }
         if ("value" in result) return result.value;
         const { error } = result;
-        const isRefusal = isAnswer(error);
+        const isRefusal = isAnswer(error) && codeOf(error) !== "NOSCRIPT"; // which `work` sends in full when it is tried again
         if (isRefusal && refusalOf(error) !== "later") throw new ValkeyRefusedError(place, error);
         if (isRefusal) isSent = isAgain; // nothing of it was executed
         health.trouble = error;

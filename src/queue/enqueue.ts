@@ -3,6 +3,7 @@
  */
 import { Job, type JobsOptions, type RedisQueueBackend } from "bullmq";
 import type { Valkey } from "../valkey/connection.ts";
+import { codeOf } from "../valkey/refusals.ts";
 import { FLOW_SUFFIXES, JOB_LISTS, JOB_SETS, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "./layout.ts";
 import type { Queue } from "./worker.ts";
 
@@ -73,7 +74,8 @@ type Claim = (job: string, failed: string, ...rest: string[]) => unknown;
  *
  * @param isAgain  an earlier try may have been executed: a job that it added counts as `new`
  * @returns the status of each, in order
- * @throws  when Valkey refuses; then none was added
+ * @throws  when Valkey refuses. With `NOSCRIPT` some may have been added, and the connection is replaced: try again. With any
+ *          other error none was added
  */
 export async function addJobs(
   queue: Queue,
@@ -92,8 +94,12 @@ export async function addJobs(
     transaction.claimEventId(`${keys.jobs}${jobId}`, ...places, jobId, isAgain ? String(timestamp) : "");
     new Job(queue, name, data, opts, jobId).addJob(transaction); // returns at once: it is sent with the transaction
   }
+  const { stream } = valkey;
   const replies = (await transaction.exec().catch(throwCause)) ?? [];
   return replies.flatMap(([error, reply], index) => {
+    // ioredis sends a script in full once per connection, even if Valkey refuses or later forgets it, and cannot send it again
+    // within a transaction. The next connection begins anew.
+    if (error && codeOf(error) === "NOSCRIPT") stream.destroy();
     if (error) throw error;
     return index % 2 === 0 ? [reply as EnqueueStatus] : [];
   });
