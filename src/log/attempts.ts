@@ -5,6 +5,18 @@ import { logKey } from "../queue/own-keys.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
+/** What is kept of the response to a failed attempt. Secrets and signatures that the receiver echoed are masked. */
+export interface KeptResponse {
+  /** As in `HTTP/1.1 503 Service Unavailable`. */
+  readonly status_line: string;
+  /** The few that help to find a fault, by their name in lowercase. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** The beginning of the body as text; a receiver chose it, so it may hold markup and control characters. */
+  readonly body: string;
+  /** Present when the body was longer than what is kept, or was not received to its end. */
+  readonly is_truncated?: true;
+}
+
 /** One attempt as it is stored and as the API returns it. */
 export interface Attempt {
   /** The event's id: the same on every attempt. */
@@ -31,6 +43,8 @@ export interface Attempt {
   readonly job: string;
   /** On an attempt of a test event, absent otherwise. */
   readonly test?: true;
+  /** For operators: what a failed attempt's response said, when it is kept and was asked for. */
+  readonly response?: KeptResponse;
 }
 
 const KEPT = 10;
