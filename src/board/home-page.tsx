@@ -7,8 +7,9 @@ import { formatSpan } from "../operations/moments.ts";
 import { judgeQueue } from "../operations/queue-problems.ts";
 import { type Failure, RECENT_MINUTES, type Summary, type Tally } from "../operations/summary.ts";
 import { printable } from "../runtime/printable.ts";
-import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, Search, type Site, userPath } from "./layout.tsx";
+import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
+import { Search } from "./search.tsx";
 
 export interface HomePageProps {
   readonly site: Site;

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Child, FC } from "hono/jsx";
 import { formatAgo, formatExact } from "../operations/moments.ts";
+import { Search } from "./search.tsx";
 
 /** Settings of the board that every page needs. */
 export interface Site {
@@ -109,27 +110,6 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
       </main>
     </body>
   </html>
-);
-
-/** The form that looks up a user. */
-export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarge = false }) => (
-  <search>
-    <form class={isLarge ? "find large" : "find"} action="/users" method="get">
-      <label for="find">{isLarge ? "Look up a user" : "User"}</label>
-      <input
-        id="find"
-        name="id"
-        value={value}
-        placeholder={isLarge ? "usr_42" : "User ID"}
-        maxlength={128}
-        required
-        autocomplete="off"
-        autocapitalize="off"
-        spellcheck={false}
-      />
-      <button type="submit">Show</button>
-    </form>
-  </search>
 );
 
 /** The auto-refresh switch, shown by the script; without JavaScript, a reload link. */

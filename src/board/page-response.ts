@@ -1,0 +1,29 @@
+/**
+ * What the routes of all pages share.
+ */
+import type { Context } from "hono";
+import type { AttemptLog } from "../log/attempts.ts";
+import type { Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import type { Site } from "./layout.tsx";
+import type { BoardLog } from "./log.ts";
+
+export interface PageOptions {
+  readonly site: Site;
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+  readonly log: Pick<AttemptLog, "list">;
+  readonly boardLog: Pick<BoardLog, "action" | "refused">;
+  /** Epoch ms. */
+  readonly now: () => number;
+}
+
+/** Respond with a page. It shows customers' data, so it is not stored anywhere. */
+export function sendPage(
+  c: Context,
+  content: unknown,
+  status: 200 | 303 | 400 | 404 | 409 = 200,
+): Response | Promise<Response> {
+  c.header("cache-control", "no-store");
+  return c.html(`<!DOCTYPE html>${content}`, status);
+}
