@@ -147,7 +147,7 @@ test("a dry run says of each job what it is", async () => {
   expect(jobs[1]).toMatchObject({ ended_at: ISO, failed_at: null, reason: null });
 });
 
-test("only those of a user, a type and a time go", async () => {
+test("only those of a user, a host, a type and a time go", async () => {
   await fail(1, { userId: "usr_1" });
   const [theirs] = await fail(1, { userId: "usr_2" });
   const [other] = await fail(1, { userId: "usr_2", event: "file.deleted" });
@@ -157,6 +157,8 @@ test("only those of a user, a type and a time go", async () => {
   };
   expect(await listed("--user", "usr_2")).toEqual([other, theirs]); // newest first
   expect(await listed("--user", "usr_2", "--event", "file.deleted")).toEqual([other]);
+  expect(await listed("--host", `127.0.0.1:${receiver.port}`)).toHaveLength(3);
+  expect(await listed("--host", "127.0.0.1")).toEqual([]); // another port
   expect(await listed("--since", "1h")).toHaveLength(3);
   expect(await listed("--since", new Date(Date.now() + 1000).toISOString())).toEqual([]);
   const job = await queue.getJob(other as string);

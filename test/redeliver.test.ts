@@ -1,8 +1,10 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { readDeliveries } from "../src/log/deliveries.ts";
-import { findFailed, redeliver, redeliverAll } from "../src/operations/redeliver.ts";
-import { eventually, jobData, startStack } from "./support/stack.ts";
+import { groupByEvent } from "../src/log/deliveries.ts";
+import { countBy, createFailedEvents } from "../src/operations/failed-events.ts";
+import { redeliver, redeliverAll } from "../src/operations/redeliver.ts";
+import { openQueue, type Queue } from "../src/queue/worker.ts";
+import { eventOf, eventually, jobData, startStack } from "./support/stack.ts";
 
 const stack = await startStack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
 const receiver = await startReceiver();
@@ -10,12 +12,6 @@ afterAll(async () => {
   await receiver.stop();
   await stack.stop();
 });
-
-async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
-  const all: T[] = [];
-  for await (const item of items) all.push(item);
-  return all;
-}
 
 async function failed(event = "file.created") {
   receiver.answer({ status: 500 });
@@ -55,8 +51,7 @@ describe("redelivery", () => {
 
   test("of a failed event is written on its job, and outlives the attempts that follow", async () => {
     const job = await failed();
-    const sources = { queue: stack.queue, valkey: stack.valkey, log: { list: () => stack.attempts(job.data.userId) } };
-    const read = async () => (await readDeliveries(sources, job.data.userId, Date.now()))[0]?.redeliveredAt;
+    const read = async () => (await groupByEvent(stack, await stack.attempts(job.data.userId)))[0]?.redeliveredAt;
     expect(await read()).toBeUndefined();
     const startedAt = Date.now();
     const settled = stack.settled(job);
@@ -127,17 +122,83 @@ describe("many redeliveries", () => {
   });
 });
 
-describe("failed events are found", () => {
-  test("by user, by type and by when they failed, newest first", async () => {
+describe("failed events", () => {
+  test("are listed by user, type, host, cause and time of failure, newest first, without secrets", async () => {
     const first = await failed("file.deleted");
     const between = Date.now() + 1;
-    await Bun.sleep(5);
+    await eventually(
+      () => Date.now(),
+      (now) => now > between,
+    );
     const second = await failed("file.deleted");
-    const ids = async (filter: Parameters<typeof findFailed>[1]) =>
-      (await collect(findFailed(stack.queue, filter))).map(({ id }) => id);
-    expect(await ids({ event: "file.deleted" })).toEqual([second.id, first.id]);
-    expect(await ids({ event: "file.deleted", sinceMs: between })).toEqual([second.id]);
-    expect(await ids({ userId: first.data.userId })).toEqual([first.id]);
-    expect(await ids({ userId: "nobody" })).toEqual([]);
+    const events = createFailedEvents(stack.queue as Queue, stack.valkey);
+    expect(await events.refresh()).toBe(0);
+    const ids = (filter: Parameters<typeof events.list>[0]) => events.list(filter).map(({ job }) => job);
+    expect(ids({ event: "file.deleted" })).toEqual([second.id as string, first.id as string]);
+    expect(ids({ event: "file.deleted", sinceMs: between })).toEqual([second.id as string]);
+    expect(ids({ event: "file.deleted", untilMs: between })).toEqual([first.id as string]);
+    expect(ids({ userId: first.data.userId })).toEqual([first.id as string]);
+    expect(ids({ userId: "nobody" })).toEqual([]);
+    const host = `127.0.0.1:${receiver.port}`;
+    expect(ids({ event: "file.deleted", host })).toHaveLength(2);
+    expect(ids({ event: "file.deleted", host: "127.0.0.1" })).toEqual([]);
+    expect(ids({ event: "file.deleted", cause: "HTTP 500, no attempts left" })).toHaveLength(2);
+    expect(ids({ cause: "timeout" })).toEqual([]);
+    expect(events.list({ event: "file.deleted" })[0]).toMatchObject({
+      ...{ job: second.id, userId: second.data.userId, host, endpoint: receiver.url() },
+      ...{ id: eventOf(stack.queue, second).id, cause: "HTTP 500, no attempts left" },
+    });
+    expect(JSON.stringify(events.list())).not.toContain("s3cret-of-the-test");
+  });
+
+  test("are read once: those that left are dropped, those that failed again are read again", async () => {
+    const [first, second] = [await failed("org.updated"), await failed("org.updated")];
+    const events = createFailedEvents(stack.queue as Queue, stack.valkey);
+    await events.refresh();
+    const before = events.list({ event: "org.updated" });
+    await first.remove();
+    receiver.answer({ status: 410 });
+    const settled = stack.settled(second);
+    await redeliver(stack.queue as Queue, second.id as string);
+    await settled;
+    await events.refresh();
+    const after = events.list({ event: "org.updated" });
+    expect(before.map(({ job }) => job)).toEqual([second.id as string, first.id as string]);
+    expect(after.map(({ job, cause }) => [job, cause])).toEqual([[second.id as string, "HTTP 410"]]);
+  });
+
+  test("that cannot be read in time are read by the next calls", async () => {
+    const queue = openQueue(`failed-${crypto.randomUUID()}`, stack.valkey);
+    const jobs = await queue.addBulk(
+      Array.from({ length: 250 }, () => ({ name: "file.created", data: jobData("https://a.example/") })),
+    );
+    for (const [n, { id }] of jobs.entries()) await stack.valkey.zadd(queue.toKey("failed"), 1_000 + n, id as string);
+    const events = createFailedEvents(queue, stack.valkey, clock(1));
+    expect(await events.refresh(1)).toBe(150);
+    expect(events.list().map(({ failedAt }) => failedAt)).toEqual(Array.from({ length: 100 }, (_, n) => 1_249 - n));
+    expect(await events.refresh(1)).toBe(50);
+    expect(await events.refresh(1)).toBe(0);
+    expect(events.list({ host: "A.example" })).toHaveLength(250);
+    expect(countBy(events.list(), ({ host }) => host)).toEqual([{ value: "a.example", count: 250 }]);
+    await queue.close();
+  });
+
+  test("are left alone by a redelivery of failed ones once they are delivered", async () => {
+    const job = await failed();
+    receiver.answer({ status: 200 });
+    const settled = stack.settled(job);
+    expect(await redeliver(stack.queue as Queue, job.id as string, true)).toBe("queued");
+    await settled;
+    expect(await redeliver(stack.queue as Queue, job.id as string, true)).toBe("pending");
+    expect(await stack.queue.getJobState(job.id as string)).toBe("completed");
   });
 });
+
+/** A clock that is a step further each time it is read. */
+function clock(stepMs: number): () => number {
+  let now = 0;
+  return () => {
+    now += stepMs;
+    return now;
+  };
+}

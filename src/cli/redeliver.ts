@@ -4,10 +4,13 @@
 import type { Command } from "commander";
 import { EVENT_TYPES } from "../delivery/contract.ts";
 import { endpointName } from "../delivery/request.ts";
+import { createFailedEvents, type FailedFilter } from "../operations/failed-events.ts";
+import { parseHost } from "../operations/job-filter.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import { formatAgo } from "../operations/moments.ts";
-import { findFailed, isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
+import { isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
 import type { Job, Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readMoment, readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -22,6 +25,7 @@ interface RedeliverOptions extends JsonOption, Confirmation {
   readonly failed?: boolean;
   readonly since?: string;
   readonly user?: string;
+  readonly host?: string;
   readonly event?: string;
 }
 
@@ -48,6 +52,7 @@ export function addRedeliver(program: Command, context: Context): void {
     .option("--failed", "all failed jobs that are kept: the last 10,000 of the last 7 days")
     .option("--since <when>", "with --failed: failed since a duration ago (2h) or an ISO 8601 time")
     .option("--user <id>", "with --failed: only of this user")
+    .option("--host <host[:port]>", "with --failed: only to this host")
     .option("--event <type>", "with --failed: only of this type")
     .option("--dry-run", "list what would be redelivered, change nothing")
     .option("--yes", "skip confirmation; required with --failed without a terminal")
@@ -64,22 +69,26 @@ Examples:
       act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
         const filter = readFilter(options, jobs);
         if ((filter.sinceMs ?? 0) > Date.now()) terminal.warn("--since is in the future: nothing has failed since");
-        return await withValkey(readConfig(context.env, terminal), async ({ queue }) => {
-          const found = options.failed ? await collect(findFailed(queue, filter)) : await lookUp(queue, jobs);
+        return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
+          const found = options.failed ? await findFailed(queue, valkey, filter) : await lookUp(queue, jobs);
           if (options.dryRun) return showCandidates(terminal, found);
           const question = `Redeliver ${found.length} failed ${found.length === 1 ? "event" : "events"}?`;
           const isAsked = options.failed && found.length > 0;
           if (isAsked && !(await isWanted(terminal, options, question))) return EXIT.failed;
-          return await redeliverShown(terminal, queue, found);
+          return await redeliverShown(terminal, queue, found, options.failed);
         });
       }),
     );
 }
 
-function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOptions, jobs: readonly string[]) {
+function readFilter(options: RedeliverOptions, jobs: readonly string[]): FailedFilter {
+  const { failed, since, user, host, event, yes, dryRun } = options;
   if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either job ids or --failed");
-  if (!failed && (since ?? user ?? event) !== undefined) {
-    throw new CommandError("usage", "--since, --user and --event require --failed");
+  if (!failed && (since ?? user ?? host ?? event) !== undefined) {
+    throw new CommandError("usage", "--since, --user, --host and --event require --failed");
+  }
+  if (host !== undefined && parseHost(host) === undefined) {
+    throw new CommandError("usage", `expected --host to be a host, as in example.com or 127.0.0.1:8080, got "${host}"`);
   }
   if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
     throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
@@ -88,6 +97,7 @@ function readFilter({ failed, since, user, event, yes, dryRun }: RedeliverOption
   return {
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
     userId: user === undefined ? undefined : readUser(user),
+    host,
     event,
   };
 }
@@ -109,11 +119,13 @@ export async function isWanted(terminal: Terminal, { yes }: Confirmation, questi
   return false;
 }
 
-/** Keeps only what is shown: with their data, 10,000 jobs may take 2 GB. */
-async function collect(jobs: AsyncIterable<Job>): Promise<Candidate[]> {
-  const found: Candidate[] = [];
-  for await (const job of jobs) found.push(describeJob(job, "failed"));
-  return found;
+async function findFailed(queue: Queue, valkey: Valkey, filter: FailedFilter): Promise<Candidate[]> {
+  const failed = createFailedEvents(queue, valkey);
+  await failed.refresh(undefined, filter.sinceMs);
+  return failed.list(filter).map(({ job, event, userId = null, endpoint = null, failedAt, reason }) => {
+    const at = new Date(failedAt).toISOString();
+    return { job, event, user: userId, endpoint, state: "failed", ended_at: at, failed_at: at, reason: reason || null };
+  });
 }
 
 /** Sequential, since a command line has only a few ids. */
@@ -174,7 +186,7 @@ function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
   return EXIT.ok;
 }
 
-async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly Candidate[]) {
+async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly Candidate[], isFailedOnly = false) {
   const counts: Record<Redelivery, number> = { queued: 0, pending: 0, gone: 0 };
   const jobs: { job: string; redelivery: Redelivery }[] = [];
   const bar = terminal.progress(found.length);
@@ -187,6 +199,7 @@ async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly 
         jobs.push({ job, redelivery });
         bar.step();
       },
+      { isFailedOnly },
     );
   } catch (error) {
     bar.done();

@@ -73,7 +73,8 @@ export function isMeant(job: FilteredJob, { userId, host, endpoint, event }: Job
   return (host === undefined || isAt(url, host)) && (endpoint === undefined || isEndpoint(url, endpoint));
 }
 
-function isAt({ hostname, port, protocol }: URL, wanted: HostFilter): boolean {
+/** Whether a URL is at a host. */
+export function isAt({ hostname, port, protocol }: URL, wanted: HostFilter): boolean {
   if (hostname !== wanted.hostname) return false;
   return wanted.port === undefined ? port === "" : wanted.port === (port || (protocol === "https:" ? "443" : "80"));
 }

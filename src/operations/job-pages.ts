@@ -23,6 +23,8 @@ export interface StoredJob extends FilteredJob {
   readonly id: string;
   /** As stored. Together with the id, it distinguishes a job from a later one with the same id. */
   readonly timestamp: string;
+  /** Why its last attempt failed; undefined when none has. */
+  readonly failedReason: string | undefined;
 }
 
 /** A range of a list. */
@@ -40,7 +42,7 @@ export interface JobPage extends Piece {
 }
 
 /**
- * ARGV: prefix of job keys, maximum bytes to read, maximum size of a job's data, job ids. Returns name, timestamp and data of as
+ * ARGV: prefix of job keys, maximum bytes to read, maximum size of a job's data, job ids. Returns the fields of as
  * many jobs as fit; false for keys that are not jobs.
  */
 const READ = `
@@ -52,25 +54,27 @@ for i = 4, #ARGV do
   if type(size) ~= "number" then
     jobs[#jobs + 1] = false
   elseif size > largest then
-    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp")
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason")
   else
     bytes = bytes + size
     if bytes > budget and i > 4 then break end
-    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "data")
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason", "data")
   end
 end
 return jobs`;
 
-type Fields = readonly [name: string | null, timestamp: string | null, data?: string | null] | null;
+type Text = string | null;
+type Fields = readonly [name: Text, timestamp: Text, failedReason: Text, data?: Text] | null;
 
 /** Read the jobs with these ids, or as many as fit in a page. Undefined for ids without a job. */
 async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<(StoredJob | undefined)[]> {
   const args = [keysOf(queue).jobs, PAGE_BYTES, MAX_DATA_BYTES, ...ids];
   const stored = (await valkey.eval(READ, 0, ...args)) as Fields[];
   return stored.map((fields, index) => {
-    const [name, timestamp, data] = fields ?? [null, null];
+    const [name, timestamp, failedReason, data = null] = fields ?? [null, null, null];
     if (timestamp === null) return undefined;
-    return { id: ids[index] as string, name: name ?? "", timestamp, data: parseObject(data ?? null) };
+    const id = ids[index] as string;
+    return { id, name: name ?? "", timestamp, failedReason: failedReason ?? undefined, data: parseObject(data) };
   });
 }
 
@@ -81,6 +85,19 @@ export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly stri
     for (const job of jobs) if (job !== undefined) yield job;
     start += jobs.length;
   }
+}
+
+/** At most `count` job ids of a list, newest first, after the first `from`. */
+export async function readIds(
+  queue: Queue,
+  valkey: Valkey,
+  list: JobPlace,
+  from: number,
+  count: number,
+): Promise<string[]> {
+  const key = keysOf(queue)[list];
+  const to = from + count - 1;
+  return isJobList(list) ? await valkey.lrange(key, from, to) : await valkey.zrevrange(key, from, to);
 }
 
 /**
@@ -96,10 +113,8 @@ export async function visitJobs(
   list: JobPlace,
   visit: (page: JobPage) => Promise<number>,
 ): Promise<void> {
-  const key = keysOf(queue)[list];
   for (let from = 0; ; ) {
-    const to = from + PAGE - 1;
-    const ids = isJobList(list) ? await valkey.lrange(key, from, to) : await valkey.zrevrange(key, from, to);
+    const ids = await readIds(queue, valkey, list, from, PAGE);
     for (let start = 0; start < ids.length; ) {
       const jobs = await read(queue, valkey, ids.slice(start));
       const taken = await visit({ list, from, to: from + jobs.length, jobs: jobs.filter((job) => job !== undefined) });

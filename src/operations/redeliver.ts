@@ -2,13 +2,13 @@
  * Manual redelivery, for the board and the command.
  */
 import { markRedelivered } from "../queue/marks.ts";
-import type { Job, Queue } from "../queue/worker.ts";
+import type { Queue } from "../queue/worker.ts";
 
 /**
  * The result of a redelivery.
  *
  * - `queued`   it is delivered now: a finished job with its full retry schedule, a delayed one early
- * - `pending`  it is already waiting or active
+ * - `pending`  it is already waiting or active; of failed events, it is no longer failed
  * - `gone`     its job is no longer kept
  */
 export type Redelivery = "queued" | "pending" | "gone";
@@ -19,30 +19,21 @@ const REDELIVERABLE = ["completed", "failed", "delayed"] as const;
 export const isRedeliverable = (state: string): state is (typeof REDELIVERABLE)[number] =>
   (REDELIVERABLE as readonly string[]).includes(state);
 
-/** Which failed jobs to find; omitted fields match all. */
-export interface FailedFilter {
-  /** Failed at or after, epoch ms. */
-  readonly sinceMs?: number | undefined;
-  readonly userId?: string | undefined;
-  /** The event type. */
-  readonly event?: string | undefined;
-}
-
 const IN_FLIGHT = 16; // parallel redeliveries: enough to hide the latency of Valkey, too few to slow its workers
-const PAGE = 200; // jobs read at once, with their data: up to about 50 MB at the largest body size
 
 /**
  * Redeliver an event with the same `id` and body, since both come from the job.
  *
  * Attempts count from 1 again. An event older than `WEBHOOK_MAX_AGE` gets one attempt.
  *
+ * @param isFailedOnly  leave it alone unless it is failed
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery> {
+export async function redeliver(queue: Queue, jobId: string, isFailedOnly = false): Promise<Redelivery> {
   const job = await queue.getJob(jobId);
   const state = await job?.getState();
   if (job === undefined || state === undefined || state === "unknown") return "gone";
-  if (!isRedeliverable(state)) return "pending";
+  if (!isRedeliverable(state) || (isFailedOnly && state !== "failed")) return "pending";
   try {
     if (state === "delayed") await job.promote();
     else {
@@ -58,6 +49,14 @@ export async function redeliver(queue: Queue, jobId: string): Promise<Redelivery
   }
 }
 
+/** How to redeliver many events. */
+export interface BulkOptions {
+  /** Leave alone what is no longer failed: it was delivered, or redelivered by somebody else, since it was listed. */
+  readonly isFailedOnly?: boolean;
+  /** Start no further ones once it is aborted. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Redeliver many events in the given order, a few in parallel.
  *
@@ -68,14 +67,15 @@ export async function redeliverAll(
   queue: Queue,
   jobIds: readonly string[],
   onDone: (jobId: string, redelivery: Redelivery) => void,
+  { isFailedOnly = false, signal }: BulkOptions = {},
 ): Promise<void> {
   const rest = jobIds[Symbol.iterator](); // one, shared by all lanes
   let hasFailed = false;
   const lane = async (): Promise<void> => {
     for (const jobId of rest) {
-      if (hasFailed) return;
+      if (hasFailed || signal?.aborted) return;
       try {
-        onDone(jobId, await redeliver(queue, jobId));
+        onDone(jobId, await redeliver(queue, jobId, isFailedOnly));
       } catch (error) {
         hasFailed = true;
         throw error;
@@ -85,21 +85,4 @@ export async function redeliverAll(
   const lanes = await Promise.allSettled(Array.from({ length: IN_FLIGHT }, lane));
   const failure = lanes.find((result) => result.status === "rejected");
   if (failure !== undefined) throw failure.reason;
-}
-
-/**
- * The failed jobs that match, newest first. Read page by page: collect jobs before changing them, since a job that leaves the
- * set shifts all after it.
- */
-export async function* findFailed(queue: Queue, { sinceMs = 0, userId, event }: FailedFilter): AsyncGenerator<Job> {
-  for (let start = 0; ; start += PAGE) {
-    const jobs = await queue.getJobs(["failed"], start, start + PAGE - 1);
-    for (const job of jobs) {
-      if (job == null) continue; // removed since the set was read
-      if ((job.finishedOn ?? 0) < sinceMs) return; // the set is ordered by time of failure
-      const isTheirs = userId === undefined || (job.data as { userId?: unknown } | null)?.userId === userId;
-      if (isTheirs && (event === undefined || job.name === event)) yield job;
-    }
-    if (jobs.length < PAGE) return;
-  }
 }
