@@ -10,7 +10,7 @@ import { createLogger } from "./runtime/logger.ts";
 import { serve } from "./runtime/serve.ts";
 import { onSignals } from "./runtime/signals.ts";
 import { exitWithoutDatabase, loadConfigOrAnswer } from "./settings/check.ts";
-import { findMisspelt } from "./settings/config.ts";
+import { findMisspelled } from "./settings/config.ts";
 import { connectValkey } from "./valkey/connection.ts";
 
 const LAST_RESPONSES_MS = 1000; // 1 s for requests in progress; idle keep-alive connections would never end
@@ -20,7 +20,7 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   purpose: "The board: Bull Board, users' attempts, health and metrics. One process is enough.",
 });
 const { logger, flush } = createLogger(config.logLevel);
-for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
+for (const { name, hint } of findMisspelled(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
 exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);

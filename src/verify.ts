@@ -122,7 +122,7 @@ function readBody(rawBody: unknown): string | Uint8Array {
   );
 }
 
-/** A misspelt option would leave a request open to replay, or refuse all of them, and say nothing. */
+/** A misspelled option would leave a request open to replay, or refuse all of them, and say nothing. */
 function checkOptions(options: VerifyOptions | null): VerifyOptions {
   const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
   for (const [name, value] of given) {

@@ -55,7 +55,7 @@ const PURE = [
   "runtime/invariant",
   "runtime/printable",
   "runtime/usage-error",
-  "settings/misspelt",
+  "settings/misspelled",
   "valkey/refusals",
   "valkey/url",
 ];
@@ -191,7 +191,7 @@ test("the environment is read by doors and processes alone, to hand it on", () =
     const isEntry = isDoor(file) || /^src\/worker\/([a-z]+-)?process\.ts$/.test(file);
     const rest = isEntry
       ? code.replaceAll(
-          /\b(loadConfig\w*|findMisspelt|runCommand|keepFreedMemory)\((process\.argv\.slice\(2\), )?process\.env\b(?!\.)/g,
+          /\b(loadConfig\w*|findMisspelled|runCommand|keepFreedMemory)\((process\.argv\.slice\(2\), )?process\.env\b(?!\.)/g,
           "",
         )
       : code;

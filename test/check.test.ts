@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { startValkey } from "../src/dev/valkey.ts";
-import { findUnknownSettings } from "../src/settings/misspelt.ts";
+import { findUnknownSettings } from "../src/settings/misspelled.ts";
 import { SETTINGS } from "../src/settings/table.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { testValkeyUrl } from "./support/valkey.ts";

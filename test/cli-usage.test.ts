@@ -23,7 +23,7 @@ describe("settings", () => {
     expect(code).toBe(78);
   });
 
-  test("that are misspelt are a warning", async () => {
+  test("that are misspelled are a warning", async () => {
     const { err, code } = await fluxhook(["attempts", "nobody"], { env: { WEBHOOK_QUEU: "other" } });
     expect(err).toBe("fluxhook: WEBHOOK_QUEU is not a setting; did you mean WEBHOOK_QUEUE?\n");
     expect(code).toBe(0);

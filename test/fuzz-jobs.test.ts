@@ -81,7 +81,7 @@ function slip(text: string, { pick, between }: Chance): string {
   ])();
 }
 
-/** A copy with one thing changed somewhere inside: taken away, replaced, misspelt, put a level deeper, or something added. */
+/** A copy with one thing changed somewhere inside: taken away, replaced, misspelled, put a level deeper, or something added. */
 function mutate(value: unknown, chance: Chance): unknown {
   const { pick } = chance;
   if (Array.isArray(value)) return pick([[...value, ...value], value[0], [value], [...value, pick(VALUES)]]);

@@ -3,7 +3,7 @@
  */
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import type { Queue } from "../queue/worker.ts";
-import { type Config, findMisspelt, loadConfig } from "../settings/config.ts";
+import { type Config, findMisspelled, loadConfig } from "../settings/config.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { placeOf } from "../valkey/url.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
@@ -61,7 +61,7 @@ export interface Session {
 export function readConfig(env: Env, terminal: Terminal): Config {
   const loaded = loadConfig(env);
   if (!loaded.ok) throw new CommandError("settings", loaded.problems.join("\n"));
-  for (const { hint } of findMisspelt(env)) terminal.warn(hint);
+  for (const { hint } of findMisspelled(env)) terminal.warn(hint);
   return loaded.config;
 }
 

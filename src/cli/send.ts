@@ -9,7 +9,7 @@ import { isSealed } from "../delivery/seal.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { formatDuration } from "../operations/moments.ts";
 import type { Job } from "../queue/worker.ts";
-import { nearest } from "../settings/misspelt.ts";
+import { nearest } from "../settings/misspelled.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import {
   act,

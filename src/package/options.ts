@@ -7,7 +7,7 @@ import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { MAX_ATTEMPTS } from "../delivery/retry.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { UsageError } from "../runtime/usage-error.ts";
-import { nearest } from "../settings/misspelt.ts";
+import { nearest } from "../settings/misspelled.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
 
 /** A call after `close()`. */

@@ -8,8 +8,8 @@ import { findLacks, findMissed, type Program as RightsProgram } from "../monitor
 import { NoDatabaseError, reachValkey, readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 import { describePersistence } from "../valkey/facts.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
-import { findExpanded, findMisspelt, loadConfig, loadConfigOrExit } from "./config.ts";
-import { nearest } from "./misspelt.ts";
+import { findExpanded, findMisspelled, loadConfig, loadConfigOrExit } from "./config.ts";
+import { nearest } from "./misspelled.ts";
 import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -98,7 +98,7 @@ async function checkSettings(
   program: RightsProgram,
 ): Promise<{ readonly code: number; readonly text: string }> {
   const loaded = loadConfig(env);
-  const misspelt = findMisspelt(env);
+  const misspelled = findMisspelled(env);
   const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
   const place = placeOf(url.data ?? "");
   const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
@@ -111,7 +111,7 @@ async function checkSettings(
   const settingProblems = [
     ...(loaded.ok ? [] : loaded.problems),
     ...(isWrongDatabase ? [reached.reason] : []),
-    ...misspelt.map(({ hint }) => hint),
+    ...misspelled.map(({ hint }) => hint),
   ];
   const reachProblems = [
     ...(reached === undefined || typeof facts === "object" || isWrongDatabase

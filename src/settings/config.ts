@@ -4,7 +4,7 @@
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isLoopbackAddress, literalOf } from "../dns/address.ts";
-import { findUnknownSettings, type UnknownSetting } from "./misspelt.ts";
+import { findUnknownSettings, type UnknownSetting } from "./misspelled.ts";
 import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
 type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
@@ -112,7 +112,7 @@ function readEnvFile(): string {
 }
 
 /** Variables that look like misspelled settings, for a warning. */
-export function findMisspelt(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
+export function findMisspelled(env: Readonly<Record<string, string | undefined>>): UnknownSetting[] {
   return findUnknownSettings(
     env,
     Object.values(SETTINGS).map(({ name }) => name),
@@ -123,7 +123,7 @@ export function findMisspelt(env: Readonly<Record<string, string | undefined>>):
 export function loadConfigOrExit(env: Readonly<Record<string, string | undefined>>): Config {
   const loaded = loadConfig(env);
   if (loaded.ok) return loaded.config;
-  const problems = [...loaded.problems, ...findMisspelt(env).map(({ hint }) => hint)];
+  const problems = [...loaded.problems, ...findMisspelled(env).map(({ hint }) => hint)];
   process.stderr.write(problems.map((problem) => `fluxhook: ${problem}\n`).join(""));
   process.exit(78);
 }

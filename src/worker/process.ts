@@ -14,7 +14,7 @@ import { createLogger } from "../runtime/logger.ts";
 import { serve } from "../runtime/serve.ts";
 import { onSignals } from "../runtime/signals.ts";
 import { exitWithoutDatabase, loadConfigOrAnswer } from "../settings/check.ts";
-import { findMisspelt } from "../settings/config.ts";
+import { findMisspelled } from "../settings/config.ts";
 import { connectValkey, troubleOf } from "../valkey/connection.ts";
 import { drain } from "./drain.ts";
 import { createPipeline } from "./pipeline.ts";
@@ -26,7 +26,7 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 });
 const { logger, flush } = createLogger(config.logLevel);
 endWhenHung(2 * lockMsFor(config.timeoutMs));
-for (const { name, hint } of findMisspelt(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
+for (const { name, hint } of findMisspelled(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
 exitWithoutDatabase(valkey);
 const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger, { isProbe: true });

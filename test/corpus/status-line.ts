@@ -95,6 +95,6 @@ export const STATUS_LINES = [
     ["a blank before the slash", line("HTTP /1.1 200 OK"), "invalid"],
     ["another name", line("HTTPS/1.1 200 OK"), "invalid"],
     ["a letter before the name", line("XHTTP/1.1 200 OK"), "invalid"],
-    ["a misspelt name", line("HTPT/1.1 200 OK"), "invalid"],
+    ["a misspelled name", line("HTPT/1.1 200 OK"), "invalid"],
   ]),
 ];

@@ -35,7 +35,7 @@ export const TRANSFER_ENCODINGS = [
     ["no coding", ok(["Transfer-Encoding:"], "ok"), 200],
     ["a comma", ok(["Transfer-Encoding: ,"], "ok"), 200],
     ["a name with an underscore", ok(["Transfer_Encoding: chunked"], CHUNKS), 200],
-    ["a name that is misspelt", ok(["Transfer-Encodings: chunked"], CHUNKS), 200],
+    ["a name that is misspelled", ok(["Transfer-Encodings: chunked"], CHUNKS), 200],
     ["chunked of HTTP/1.0", head("HTTP/1.0 200 OK", CHUNKED) + CHUNKS, 200],
     [
       "chunked of HTTP/1.0 that is kept alive",
