@@ -41,6 +41,7 @@ const PURE = [
     (name) => `isolation/${name}`,
   ),
   ...["advice", "job-filter", "mask", "mask-text", "moments"].map((name) => `operations/${name}`),
+  ...["attempt", "attempt-query"].map((name) => `log/${name}`),
   "board/login-tries",
   "events",
   "verify",

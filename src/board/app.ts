@@ -10,6 +10,7 @@ import { jobData } from "../delivery/contract.ts";
 import { createAttemptLog } from "../log/attempts.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
 import { createValkeyCheck } from "../monitoring/readiness.ts";
+import { testEventOf } from "../operations/test-event.ts";
 import type { Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
@@ -48,7 +49,17 @@ const bullBoardHeaders = buildHeaders(["'unsafe-inline'"]); // Bull Board sets s
 /** The settings that the board reads. */
 export type BoardConfig = Pick<
   Config,
-  "boardUser" | "boardPassword" | "boardEnvironment" | "boardReadonly" | "boardTrustProxy" | "timeoutMs"
+  | "boardUser"
+  | "boardPassword"
+  | "boardEnvironment"
+  | "boardReadonly"
+  | "boardTrustProxy"
+  | "timeoutMs"
+  | "events"
+  | "logSize"
+  | "logAgeMs"
+  | "keepCompleted"
+  | "keepFailed"
 >;
 
 export interface BoardAppOptions {
@@ -66,7 +77,7 @@ export interface BoardAppOptions {
 /** The board as a Hono app. `Bun.serve` passes its server as the second argument, which tells the client's address. */
 export function createBoardApp(options: BoardAppOptions): Hono {
   const { config, valkey, queue, registry, logger, now = Date.now, monotonicNow = () => performance.now() } = options;
-  const log = createAttemptLog(valkey);
+  const log = createAttemptLog(valkey, config);
   const boardLog = createBoardLog({ logger, trustProxy: config.boardTrustProxy });
   const site: Site = {
     environment: config.boardEnvironment,
@@ -74,6 +85,11 @@ export function createBoardApp(options: BoardAppOptions): Hono {
     bullBoard: BOARD,
     queue: queue.name,
     timeoutMs: config.timeoutMs,
+    logSize: config.logSize,
+    logAgeMs: config.logAgeMs,
+    keepCompleted: config.keepCompleted,
+    keepFailed: config.keepFailed,
+    testEvent: testEventOf(config.events),
   };
   const app = new Hono();
   app.use((c, next) => (`${c.req.path}/`.startsWith(`${BOARD}/`) ? bullBoardHeaders : headers)(c, next));

@@ -20,10 +20,18 @@ export interface Site {
   readonly queue: string;
   /** An attempt's deadline, ms. */
   readonly timeoutMs: number;
+  /** How many attempts each user's log keeps, and for how long at most, ms. */
+  readonly logSize: number;
+  readonly logAgeMs: number;
+  /** How many finished events the queue keeps. */
+  readonly keepCompleted: number;
+  readonly keepFailed: number;
+  /** The type of test events. */
+  readonly testEvent: string;
 }
 
 const read = (name: string) => readFileSync(join(import.meta.dir, name), "utf8");
-const css = ["page.css", "parts.css", "user.css", "test-form.css", "home.css"].map(read).join("\n");
+const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css"].map(read).join("\n");
 const script = read("live.js");
 const version = (text: string) => Bun.hash(text).toString(36);
 
@@ -49,6 +57,12 @@ export function userPath(userId: string): string {
 /** Path of a job in Bull Board. */
 export function jobPath({ bullBoard, queue }: Site, job: string): string {
   return `${bullBoard}/queue/${encodeURIComponent(queue)}/${encodeURIComponent(job)}`;
+}
+
+/** Path of the page that shows an event's payload; undefined for ids that a path cannot hold. */
+export function payloadPath(userId: string, job: string, eventId: string): string | undefined {
+  if ([userId, job].some((id) => /^\.{1,2}$/.test(id))) return undefined;
+  return `/users/${encodeURIComponent(userId)}/events/${encodeURIComponent(job)}?id=${encodeURIComponent(eventId)}`;
 }
 
 /** A message at the top of a page, after an action. */

@@ -6,10 +6,10 @@
 import { type Context, Hono } from "hono";
 import { jobData } from "../delivery/contract.ts";
 import { readDeliveries } from "../log/deliveries.ts";
-import { readSummary } from "../operations/summary.ts";
 import { addActions } from "./actions.ts";
 import { HomePage } from "./home-page.tsx";
 import { ASSETS, type Notice, userPath } from "./layout.tsx";
+import { readOverview } from "./overview.ts";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { needsValkey } from "./refusal.tsx";
 import { UserPage } from "./user-page.tsx";
@@ -40,8 +40,8 @@ export function createPageRoutes(options: PageOptions): Hono {
   }
 
   const home = async (c: Context, { notice = noticeOf(c), search = "" }: { notice?: Notice; search?: string } = {}) => {
-    const summary = await readSummary(queue, valkey, now());
-    const content = <HomePage site={site} summary={summary} notice={notice} search={search} now={now()} />;
+    const overview = await readOverview(queue, valkey, now(), site);
+    const content = <HomePage site={site} overview={overview} notice={notice} search={search} now={now()} />;
     return sendPage(c, content, notice?.kind === "bad" ? 400 : 200);
   };
   const user = async (c: Context, given: string) => {

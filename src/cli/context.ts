@@ -55,6 +55,7 @@ export interface Session {
   readonly valkey: Valkey;
   readonly queue: Queue;
   readonly log: AttemptLog;
+  readonly keepFailed: number;
 }
 
 /** Load the settings; warns about misspelled ones. Throws {@link CommandError} with every problem found. */
@@ -87,7 +88,7 @@ export async function withValkey<T>(config: Config, use: (session: Session) => P
   const queue = openQueue(config.queue, valkey);
   queue.on("error", () => {}); // the failing call reports it
   try {
-    return await use({ config, valkey, queue, log: createAttemptLog(valkey) });
+    return await use({ config, valkey, queue, log: createAttemptLog(valkey, config), keepFailed: config.keepFailed });
   } catch (error) {
     if (error instanceof CommandError || valkey.status === "ready") throw error;
     throw new CommandError(

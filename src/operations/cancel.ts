@@ -5,7 +5,7 @@
 import { endpointKey } from "../delivery/request.ts";
 import { backlogLines } from "../isolation/backlog.ts";
 import { isJobList, type JobPlace, keysOf } from "../queue/layout.ts";
-import { FAILED, type Queue } from "../queue/worker.ts";
+import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
 import { endJobs, type Fate, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
@@ -24,6 +24,8 @@ const MAX_PASSES = 5; // over all lists, until a pass finds nothing
 export interface Held {
   readonly queue: Queue;
   readonly valkey: Valkey;
+  /** As `WEBHOOK_KEEP_FAILED`; its default when absent. */
+  readonly keepFailed?: number;
 }
 
 /** The result of counting jobs. */
@@ -87,8 +89,8 @@ export async function countActive({ queue, valkey }: Held, filter: JobFilter): P
 }
 
 /** How many more failed jobs can be kept before the oldest are removed. */
-export async function readFailedRoom({ queue, valkey }: Held): Promise<number> {
-  return Math.max(0, (FAILED.count as number) - (await valkey.zcard(keysOf(queue).failed)));
+export async function readFailedRoom({ queue, valkey, keepFailed = DEFAULT_KEPT.keepFailed }: Held): Promise<number> {
+  return Math.max(0, keepFailed - (await valkey.zcard(keysOf(queue).failed)));
 }
 
 /** The result of ending jobs. */
@@ -121,7 +123,7 @@ export interface EndOptions {
  *
  * @throws  like {@link countJobs}; earlier jobs stay ended
  */
-export async function endMeant({ queue, valkey }: Held, options: EndOptions): Promise<Ended> {
+export async function endMeant({ queue, valkey, keepFailed }: Held, options: EndOptions): Promise<Ended> {
   const { filter, lists, reason, onSeen = () => {}, endOther = async (_, fate) => fate, onEnded } = options;
   const counts: Partial<Record<JobPlace, number>> = {};
   let [total, unreadable] = [0, 0];
@@ -133,7 +135,7 @@ export async function endMeant({ queue, valkey }: Held, options: EndOptions): Pr
       const jobs = pending;
       pending = [];
       if (jobs.length === 0) return 0;
-      const fates = await endJobs(queue, valkey, { list, from, to }, jobs, reason);
+      const fates = await endJobs(queue, valkey, { list, from, to }, jobs, reason, keepFailed);
       const ended: StoredJob[] = [];
       for (const [index, job] of jobs.entries()) {
         let fate = fates[index] as Fate;

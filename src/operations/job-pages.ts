@@ -4,7 +4,7 @@
 
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { FLOW_SUFFIXES, isJobList, type JobPlace, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "../queue/layout.ts";
-import { FAILED, type Queue } from "../queue/worker.ts";
+import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
 
@@ -14,9 +14,6 @@ const PAGE_BYTES = 1024 * 1024; // data per script: about 1 ms of Valkey; a sing
 const MAX_DATA_BYTES = 4 * MAX_BODY_BYTES; // 64 MiB; larger data is not read
 const BATCH = 200; // jobs ended per script: about 2 ms of Valkey, plus 4 ms in the middle of a million jobs
 const SLACK = 500; // positions that a waiting job may have moved since its page was read
-
-/** Keep at most this many failed jobs: beyond it, BullMQ would remove the rest in a single script. */
-const MAX_FAILED = FAILED.count as number;
 
 /** A job as it is stored. */
 export interface StoredJob extends FilteredJob {
@@ -159,8 +156,9 @@ export type Fate = "ended" | "taken" | "moved" | "scheduled" | "flow" | "full";
 
 /**
  * KEYS: the list, failed, events, meta, schedulers. ARGV: prefix of job keys; the list's name; the failure reason, or an empty
- * text to remove the jobs; now, epoch ms; the range of the list to search (start, length), or -1 for a sorted set; then each
- * job's id and timestamp. Returns their fates.
+ * text to remove the jobs; now, epoch ms; the range of the list to search (start, length), or -1 for a sorted set; how many
+ * failed jobs to keep, since BullMQ would remove those beyond it in a single script; then each job's id and timestamp. Returns
+ * their fates.
  *
  * LREM scans the list once per job. Instead, the jobs' positions are overwritten, which is cheap in a quicklist, and one LREM
  * from the nearer end removes them all.
@@ -172,7 +170,7 @@ local isKept, TAKEN_OUT = reason ~= "", ""
 local fates, wanted = {}, {}
 -- When memory is full, Valkey refuses commands that add unless the script has already written, and that is when people cancel.
 redis.call("ZREM", failed, TAKEN_OUT)
-local room = ${MAX_FAILED} - redis.call("ZCARD", failed)
+local room = tonumber(ARGV[7]) - redis.call("ZCARD", failed)
 
 local function obstacle(id, timestamp)
   local key = prefix .. id
@@ -205,8 +203,8 @@ local function finish(id)
   end
 end
 
-for i = 7, #ARGV, 2 do
-  local id, n = ARGV[i], (i - 5) / 2
+for i = 8, #ARGV, 2 do
+  local id, n = ARGV[i], (i - 6) / 2
   local fate = obstacle(id, ARGV[i + 1])
   if not fate and from < 0 then fate = redis.call("ZREM", list, id) == 1 and "ended" or "moved" end
   if not fate then wanted[id], fate = n, "moved" end
@@ -224,7 +222,7 @@ if next(wanted) then
   local isFar = from > redis.call("LLEN", list) / 2
   if count > 0 then redis.call("LREM", list, isFar and -count or count, TAKEN_OUT) end
 end
-for n, fate in ipairs(fates) do if fate == "ended" then finish(ARGV[2 * n + 5]) end end
+for n, fate in ipairs(fates) do if fate == "ended" then finish(ARGV[2 * n + 6]) end end
 return fates`;
 
 /**
@@ -232,6 +230,7 @@ return fates`;
  * ended atomically or left unchanged.
  *
  * @param reason  the failure reason, as the board shows it; undefined removes the jobs
+ * @param keepFailed  as `WEBHOOK_KEEP_FAILED`
  * @returns the fate of each
  * @throws  like {@link visitJobs}; earlier jobs stay ended
  */
@@ -241,6 +240,7 @@ export async function endJobs(
   { list, from, to }: Piece,
   jobs: readonly StoredJob[],
   reason?: string,
+  keepFailed = DEFAULT_KEPT.keepFailed,
 ): Promise<Fate[]> {
   const fates: Fate[] = [];
   const { jobs: prefix, ...places } = keysOf(queue);
@@ -249,7 +249,7 @@ export async function endJobs(
     const batch = jobs.slice(start, start + BATCH);
     const place = isJobList(list) ? [from, to - from] : [-1, 0];
     const named = batch.flatMap(({ id, timestamp }) => [id, timestamp]);
-    const args = [prefix, list, reason ?? "", Date.now(), ...place, ...named];
+    const args = [prefix, list, reason ?? "", Date.now(), ...place, keepFailed, ...named];
     fates.push(...((await valkey.eval(END, keys.length, ...keys, ...args)) as Fate[]));
   }
   return fates;

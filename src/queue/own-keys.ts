@@ -5,8 +5,14 @@
 /** A user's log, see src/log/attempts.ts. With an empty `userId`, the prefix of all logs' keys. */
 export const logKey = (userId: string): string => `webhooks:log:${userId}`;
 
+/** What is kept of the responses to a user's failed attempts, see src/log/attempts.ts. */
+export const responsesKey = (userId: string): string => `webhooks:responses:${userId}`;
+
 /** A queue's open circuits, see src/isolation/open-circuits.ts. */
 export const circuitsKey = (queue: string): string => `webhooks:circuits:${queue}`;
+
+/** What a queue's workers attempted in a minute since the epoch, see src/log/attempt-tally.ts. */
+export const attemptsKey = (queue: string, minute: number | "*"): string => `webhooks:attempts:${queue}:${minute}`;
 
 /** The prefix of a queue's backlog keys, see src/isolation/backlog.ts. */
 export const backlogPrefix = (queue: string): string => `webhooks:backlog:${queue}:`;
@@ -16,3 +22,6 @@ export const straysKey = (queue: string): string => `webhooks:strays:${queue}`;
 
 /** A job being moved from `paused`, see src/queue/paused-list.ts. */
 export const caughtKey = (queue: string): string => `webhooks:paused:${queue}`;
+
+/** A queue's holds, see src/isolation/hold-store.ts. */
+export const holdsKey = (queue: string): string => `webhooks:holds:${queue}`;

@@ -28,8 +28,19 @@ export type { Job, Queue };
 export { DelayedError };
 
 const HOUR_SECONDS = 60 * 60;
-export const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
-export const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
+const COMPLETED: KeepJobs = { count: 1_000, age: 24 * HOUR_SECONDS }; // 1,000 or 1 day, whichever is less
+const FAILED: KeepJobs = { count: 10_000, age: 7 * 24 * HOUR_SECONDS }; // 10,000 or 7 days
+
+/** How many finished jobs a queue keeps. Named like the settings. */
+export interface KeptJobs {
+  readonly keepCompleted: number;
+  readonly keepFailed: number;
+}
+
+export const DEFAULT_KEPT: KeptJobs = {
+  keepCompleted: COMPLETED.count as number,
+  keepFailed: FAILED.count as number,
+};
 
 const STALL_CHECK_MS = 5 * 1000; // 5 s, and a job must be seen twice
 invariant(2 * STALL_CHECK_MS < MIN_LOCK_MS, "jobs of a dead worker to be found within a lock after its lock is gone");
@@ -71,7 +82,7 @@ function backoff(_attempt: number, _type?: string, error?: Error): number {
 /** Make one attempt of a job. Returns its result, or throws {@link AttemptFailed}, {@link Parked} or {@link DelayedError}. */
 export type Process = (job: Job, token: string, policy: RetryPolicy) => Promise<string>;
 
-export interface DeliveryWorkerOptions {
+export interface DeliveryWorkerOptions extends Partial<KeptJobs> {
   readonly queue: string;
   readonly valkey: Valkey;
   readonly concurrency: number;
@@ -105,6 +116,7 @@ export class DeliveryWorker extends LoopWorker {
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
     const { queue, valkey, concurrency, timeoutMs, policy, watch, telemetry, suspects } = options;
+    const { keepCompleted, keepFailed } = { ...DEFAULT_KEPT, ...options };
     const lockMs = lockMsFor(timeoutMs);
     const workerOptions: WorkerOptions = {
       connection: valkey,
@@ -115,8 +127,8 @@ export class DeliveryWorker extends LoopWorker {
       // Only a process that runs nothing else can tell whether a job causes crashes: see suspects.ts.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
       runRetryDelay: RECONNECT_PAUSE_MS,
-      removeOnComplete: COMPLETED,
-      removeOnFail: FAILED,
+      removeOnComplete: { ...COMPLETED, count: keepCompleted },
+      removeOnFail: { ...FAILED, count: keepFailed },
       settings: { backoffStrategy: backoff },
       telemetry,
     };

@@ -3,9 +3,12 @@
  */
 
 import { z } from "zod";
-import { MAX_BODY_BYTES } from "../delivery/limits.ts";
+import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "../delivery/limits.ts";
+import { EVENT_TYPES } from "../events.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { VALKEY_URL_FORMS } from "../valkey/url.ts";
+import { RETENTION_SETTINGS } from "./retention.ts";
+import { type Setting, setting } from "./setting.ts";
 import {
   durationMs,
   flag,
@@ -23,37 +26,13 @@ import {
   valkeyUrl,
 } from "./values.ts";
 
-/** One setting: its name, allowed values and meaning. */
-export interface Setting<T> {
-  readonly name: string;
-  /** The default as written in the environment; empty for none. */
-  readonly default: string;
-  /** Completes "expected NAME to be …". */
-  readonly expected: string;
-  readonly meaning: string;
-  readonly schema: z.ZodType<T, string>;
-  /** A secret's value is never printed. */
-  readonly isSecret: boolean;
-  /** What is the default, as one would write it, where that depends on another setting, which it reads as a number. */
-  readonly derive?: ((read: (key: "concurrency") => number) => string) | undefined;
-}
+export type { Setting };
 
 const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 const PROXY_URL_FORM = "an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128";
 const MIN_PASSWORD = 8; // characters: shorter ones can be guessed even at the login's rate limit
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
-
-function setting<T>(
-  name: string,
-  fallback: string,
-  schema: z.ZodType<T, string>,
-  expected: string,
-  meaning: string,
-  { isSecret = false, derive }: { isSecret?: boolean; derive?: Setting<T>["derive"] } = {},
-): Setting<T> {
-  return { name, default: fallback, schema, expected, meaning, isSecret, derive };
-}
 
 /** All settings, in the order of the docs. */
 export const SETTINGS = {
@@ -71,6 +50,15 @@ export const SETTINGS = {
     z.string().refine(isQueueName),
     QUEUE_NAME_FORM,
     "the queue's name, under BullMQ's default key prefix",
+  ),
+  events: setting(
+    "WEBHOOK_EVENTS",
+    EVENT_TYPES.join(","),
+    list(z.string().regex(EVENT_TYPE), MAX_EVENT_TYPES)
+      .refine((names) => names.length > 0 && new Set(names).size === names.length)
+      .transform((names): ReadonlySet<string> => new Set(names)),
+    `up to ${MAX_EVENT_TYPES} different event types, separated by commas, each ${EVENT_TYPE_FORM}`,
+    "the event types; an event of any other type fails immediately",
   ),
   concurrency: setting(
     "WEBHOOK_CONCURRENCY",
@@ -122,6 +110,7 @@ export const SETTINGS = {
     "a size of 1kb to 16mb",
     "largest body; a larger event fails immediately",
   ),
+  ...RETENTION_SETTINGS,
   allowNetworks: setting(
     "WEBHOOK_ALLOW_NETWORKS",
     "",

@@ -31,7 +31,7 @@ export const durationMs = (minMs: number, maxMs: number) =>
     .transform((value) => parseDuration(value) ?? Number.NaN)
     .pipe(z.number().min(minMs).max(maxMs));
 
-/** A size such as `64kb`, as bytes, within bounds. */
+/** A size such as `64kb`, as bytes, within bounds; 0 needs no unit. */
 export const size = (minBytes: number, maxBytes: number) =>
   z
     .string()
@@ -97,6 +97,7 @@ export function parseDuration(value: string): number | undefined {
 }
 
 function parseSize(value: string): number | undefined {
+  if (value === "0") return 0;
   const match = /^(\d{1,9})(b|kb|mb)$/.exec(value);
   return match === null ? undefined : Number(match[1]) * 1024 ** ["b", "kb", "mb"].indexOf(match[2] as string);
 }

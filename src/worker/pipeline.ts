@@ -10,6 +10,7 @@ import { createSender, type Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
 import { createFairQueue } from "../isolation/fair-queue.ts";
 import { createGate, type Gate } from "../isolation/gate.ts";
+import { Holds } from "../isolation/holds.ts";
 import { createPromotion } from "../isolation/promotion.ts";
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
@@ -29,6 +30,7 @@ const MAX_AHEAD = 64; // jobs held beyond the slots: being fetched from Valkey, 
 export type PipelineConfig = Pick<
   Config,
   | "queue"
+  | "events"
   | "concurrency"
   | "endpointConcurrency"
   | "timeoutMs"
@@ -45,6 +47,12 @@ export type PipelineConfig = Pick<
   | "proxyResolves"
   | "dnsServers"
   | "secretKeys"
+  | "logSize"
+  | "logAgeMs"
+  | "showResponse"
+  | "keepResponseBytes"
+  | "keepCompleted"
+  | "keepFailed"
 >;
 
 export interface PipelineOptions {
@@ -64,6 +72,7 @@ export interface PipelineOptions {
     readonly random?: () => number;
     readonly policy?: RetryPolicy;
     readonly metrics?: Metrics;
+    readonly holds?: Holds;
   };
 }
 
@@ -73,6 +82,8 @@ export interface Pipeline {
   readonly sender: Sender;
   readonly gate: Gate;
   readonly metrics: Metrics;
+  /** What operators hold: empty until somebody keeps it up to date. */
+  readonly holds: Holds;
 }
 
 /** Create all parts of a worker, connected to each other. */
@@ -83,6 +94,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const lockMs = lockMsFor(config.timeoutMs);
   const ownSender = createSender({ ...config, lockMs, resolve: parts.resolve });
   const excuse = createExcuses((jobs) => worker.excuse(jobs));
+  const holds = parts.holds ?? new Holds();
   const gate =
     parts.gate ??
     createGate({
@@ -90,9 +102,15 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       endpointSlots: config.endpointConcurrency,
       onExcused: excuse("gate"),
       onPromote: createPromotion({ valkey, prefix, logger }),
+      holds,
     });
   const metrics: Metrics =
-    parts.metrics ?? createMetrics({ inFlight: () => sender.inFlight, openCircuits: () => gate.openCircuits });
+    parts.metrics ??
+    createMetrics({
+      inFlight: () => sender.inFlight,
+      openCircuits: () => gate.openCircuits,
+      holds: () => holds.countCurrent(Date.now()),
+    });
   const suspects = options.suspectsProgram
     ? createSuspects({
         program: options.suspectsProgram,
@@ -104,7 +122,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       })
     : undefined;
   const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
-  const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey), metrics, logger });
+  const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey, config), metrics, logger });
   const fairQueue = createFairQueue({
     valkey,
     queue: config.queue,
@@ -121,6 +139,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
     sender: tracing?.trace(ownSender) ?? ownSender,
     arrivedAt: createArrivals(valkey, prefix),
+    holds,
     random,
     completed: parts.completed?.(completed) ?? completed,
     rejected: (job, reason) => {
@@ -139,7 +158,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     suspects,
   });
   handleEvents(worker, sender, logger);
-  return { worker, sender, gate, metrics };
+  return { worker, sender, gate, metrics, holds };
 }
 
 /** Adds up the jobs that occupy no slot, which several parts hold, and reports the total whenever one of them changes. */
@@ -161,9 +180,9 @@ function handleEvents(worker: DeliveryWorker, sender: Sender, logger: Logger): v
 
 /** The worker's options, apart from the other parts. */
 function describeWorker({ config, logger, valkey, tracing, parts }: PipelineOptions) {
-  const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes } = config;
+  const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes, keepCompleted, keepFailed } = config;
   return {
-    ...{ queue, valkey, timeoutMs },
+    ...{ queue, valkey, timeoutMs, keepCompleted, keepFailed },
     concurrency: concurrency + Math.min(concurrency, MAX_AHEAD),
     maxDataLength: maxDataLength(maxBodyBytes),
     unrepeated: ({ id, repeatJobKey }: Job) =>

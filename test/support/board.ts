@@ -1,6 +1,7 @@
 /** The board as tests start it, and talk to it. */
 import { connect } from "node:net";
 import { join } from "node:path";
+import { DEFAULT_EVENTS } from "../../src/delivery/contract.ts";
 
 /** The settings of a board as they are by default: no password, everything allowed. */
 export const BOARD_DEFAULTS = {
@@ -10,6 +11,11 @@ export const BOARD_DEFAULTS = {
   boardReadonly: false,
   boardTrustProxy: [],
   timeoutMs: 10_000,
+  events: DEFAULT_EVENTS,
+  logSize: 10,
+  logAgeMs: 7 * 24 * 60 * 60 * 1000,
+  keepCompleted: 1_000,
+  keepFailed: 10_000,
 };
 
 /** What came back over a socket; status 0 when it was closed without an answer. */

@@ -3,7 +3,7 @@
  */
 import { Queue } from "bullmq";
 import type { Completed } from "../../jobs/completion.ts";
-import { type JobData, parseEvent } from "../../src/delivery/contract.ts";
+import { DEFAULT_EVENTS, type JobData, parseEvent } from "../../src/delivery/contract.ts";
 import type { RetryPolicy } from "../../src/delivery/retry.ts";
 import { type Network, parseNetwork, type Resolve } from "../../src/dns/address.ts";
 import type { NameServer } from "../../src/dns/resolv-conf.ts";
@@ -35,6 +35,10 @@ export interface StackOptions {
   readonly random?: () => number;
   /** Do not take jobs yet: the test calls `worker.run()`. */
   readonly isIdle?: boolean;
+  /** The event types; the ten by default. */
+  readonly events?: readonly string[];
+  /** What is kept; the settings' defaults for the rest. */
+  readonly retention?: Partial<typeof RETENTION>;
   readonly maxAgeMs?: number;
   readonly maxBacklog?: number;
   readonly maxBodyBytes?: number;
@@ -88,7 +92,17 @@ export const OPEN_GATE: Gate = {
 };
 
 /** The settings' defaults, for what looks at a contract. */
-export const LIMITS = { maxBodyBytes: 256 * 1024, secretKeys: [] };
+export const LIMITS = { maxBodyBytes: 256 * 1024, secretKeys: [], events: DEFAULT_EVENTS };
+
+/** The settings' defaults of what is kept. */
+export const RETENTION = {
+  logSize: 10,
+  logAgeMs: 7 * 24 * 60 * 60 * 1000,
+  keepResponseBytes: 1024,
+  showResponse: false,
+  keepCompleted: 1_000,
+  keepFailed: 10_000,
+};
 
 type Destinations = Pick<Config, "denyNetworks" | "allowPorts" | "requireHttps" | "ca" | "proxy" | "proxyResolves">;
 
@@ -110,10 +124,12 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const url = await testValkeyUrl();
   const valkey = connectValkey(url, "test:queue", logger);
 
-  const log = createAttemptLog(valkey);
+  const retention = { ...RETENTION, ...options.retention };
+  const log = createAttemptLog(valkey, retention);
   const { worker, sender, metrics } = createPipeline({
     config: {
       queue: name,
+      events: options.events === undefined ? DEFAULT_EVENTS : new Set(options.events),
       concurrency,
       endpointConcurrency: concurrency,
       timeoutMs,
@@ -122,6 +138,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxBacklog: options.maxBacklog ?? 1_000_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
+      ...retention,
       ...ANYWHERE,
       ...options.destinations,
       dnsServers: [...(options.dnsServers ?? [])],
