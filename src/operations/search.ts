@@ -1,6 +1,268 @@
 /**
- * Finds a user, an event, a delivery, a job or a host by what an operator pasted.
+ * Finds a user, an event, a delivery, a job or a host by what somebody on the phone read out. For the board and the command.
  */
+import { USER_ID } from "../delivery/limits.ts";
+import { readCircuits } from "../isolation/open-circuits.ts";
+import type { JobPlace } from "../queue/layout.ts";
+import { logKey } from "../queue/own-keys.ts";
+import type { Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import type { FailedEvents } from "./failed-events.ts";
+import { isAt, isMeant, parseHost, userOf } from "./job-filter.ts";
+import { readIds, readJobs, type StoredJob } from "./job-pages.ts";
+import { searchJobs, storedEventId } from "./job-search.ts";
+import { type LoggedHit, START, searchLogs } from "./log-search.ts";
 
 /** Longest text to search for, in characters. */
 export const MAX_SEARCH = 400;
+/** How long a search may take by default, ms. */
+export const SEARCH_MS = 5 * 1000; // 5 s
+const JOBS_MS = 2 * 1000; // 2 s of it at most for kept jobs, the rest for the logs
+const HOST_MS = 1000; // 1 s each for failed and for pending events
+const MAX_SEARCHES = 2; // at once: each keeps Valkey busy half of the time
+const LISTED = 20; // pending events of a host that are listed
+const PAGE = 200; // job ids read at once
+
+const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
+/** What people copy along with an id. A user id may contain a colon, but no space. */
+const LABEL = /^(?:(?:webhook-id|x-fluxdrop-delivery)\s*:\s*|(?:event|delivery|job|user|host)\s+)/i;
+/** A name with a top-level domain, `localhost` or an address: no id looks like that by accident. */
+const HOST = /^(?:[^\s:]+\.[a-z][a-z\d-]+|localhost|\d+\.\d+\.\d+\.\d+|\[[\da-f:.]+\])(?::\d{1,5})?$/i;
+/** May be a host as well as an id: it is a host if there are events for it. */
+const MAYBE_HOST = /^[\w-]+:\d{1,5}$/;
+
+/** A user with a log, or with a kept job. */
+export interface UserFind {
+  readonly kind: "user";
+  readonly userId: string;
+}
+
+/** An event, and by which of its ids it was found. */
+export interface EventFind {
+  readonly kind: "event" | "delivery" | "job";
+  /** The id by which it was found, as stored. */
+  readonly found: string;
+  /** The event's id. */
+  readonly id: string;
+  /** The event type. */
+  readonly event: string;
+  /** Undefined when its job names no valid user. */
+  readonly userId: string | undefined;
+  /** Undefined in log entries of older versions. */
+  readonly job: string | undefined;
+}
+
+/** Pending events in one place. */
+export interface PendingEvent {
+  readonly job: string;
+  /** The event type. */
+  readonly event: string;
+  /** The event's id. */
+  readonly id: string;
+  readonly userId: string | undefined;
+  readonly place: JobPlace;
+}
+
+/** A host, and what is kept of its events. */
+export interface HostFind {
+  readonly kind: "host";
+  /** With its port unless it is the scheme's default. */
+  readonly host: string;
+  /** Whether some worker has its circuit open. */
+  readonly isOpen: boolean;
+  /** Failed events. */
+  readonly failed: number;
+  readonly pending: number;
+  /** The first pending ones. */
+  readonly events: readonly PendingEvent[];
+  /** Whether there was time for all kept events; otherwise both numbers are at least that high. */
+  readonly isComplete: boolean;
+}
+
+export type Find = UserFind | EventFind | HostFind;
+
+/** How many of something were searched, of how many. */
+export interface Reach {
+  readonly searched: number;
+  /** Of logs, an estimate unless all were searched. */
+  readonly total: number;
+}
+
+/** The result of a search. */
+export interface Findings {
+  /** What was searched for, without what people copy along with it. */
+  readonly text: string;
+  readonly finds: readonly Find[];
+  /** The kept jobs that were searched one by one; undefined when that was not necessary. */
+  readonly jobs: Reach | undefined;
+  /** The same for the users' logs. */
+  readonly logs: Reach | undefined;
+  /** Where to go on when the time was over; undefined when all logs were searched or that was not necessary. */
+  readonly next: string | undefined;
+  /** Not everything was searched, since too many searches were running. */
+  readonly isBusy: boolean;
+}
+
+export interface SearchOptions {
+  /** Where to go on, of an earlier search for the same text: {@link Findings.next}. */
+  readonly from?: string | undefined;
+  /** How long it may take, ms; {@link SEARCH_MS} by default. */
+  readonly budgetMs?: number | undefined;
+}
+
+export interface SearchSources {
+  readonly queue: Queue;
+  readonly valkey: Valkey;
+  readonly failed: FailedEvents;
+  /** Monotonic clock, ms. */
+  readonly now?: () => number;
+}
+
+/**
+ * Search for a text: first what takes no time (a user's log, a job's key, a host), and only if that finds nothing, the kept jobs and then
+ * the logs, one by one, in bounded time.
+ *
+ * Job ids and event ids are the same for events of the package, in lower case. Other producers' events have an id that is derived from
+ * their job or given in its data, so these are found by looking through the jobs. A delivered job is soon removed; then the event is
+ * found in its user's log.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export type Search = (text: string, options?: SearchOptions) => Promise<Findings>;
+
+export function createSearch({ queue, valkey, failed, now = () => performance.now() }: SearchSources): Search {
+  let running = 0;
+  return async (given, { from, budgetMs = SEARCH_MS } = {}) => {
+    const endAt = now() + budgetMs;
+    const text = readText(given);
+    const nothing: Findings = { text, finds: [], jobs: undefined, logs: undefined, next: undefined, isBusy: false };
+    if (text === "") return nothing;
+    const ids = UUID.test(text) ? [...new Set([text, text.toLowerCase(), text.toUpperCase()])] : [text];
+    if (from === undefined) {
+      const finds = await findNow({ queue, valkey, failed, now }, text, ids);
+      if (finds.length > 0) return { ...nothing, finds };
+    }
+    if (running >= MAX_SEARCHES) return { ...nothing, isBusy: true };
+    running += 1;
+    try {
+      const jobsEndAt = Math.min(endAt, now() + JOBS_MS);
+      const jobs = from === undefined ? await searchJobs(ids, { queue, valkey, endAt: jobsEndAt, now }) : undefined;
+      const inJobs = (jobs?.hits ?? []).map((job) => describeJob(queue, job, ids));
+      if (inJobs.length > 0) return { ...nothing, finds: unique(inJobs), jobs };
+      const logs = await searchLogs(ids, { valkey, ...(from !== undefined && { cursor: from }), endAt, now });
+      const finds = unique(logs.hits.map((hit) => describeHit(hit, ids)));
+      const isOver = finds.length > 0 || logs.cursor === START;
+      return { ...nothing, finds, jobs, logs, next: isOver ? undefined : logs.cursor };
+    } finally {
+      running -= 1;
+    }
+  };
+}
+
+/** The text to search for: without blanks, quotes and a label around it, at most {@link MAX_SEARCH} characters. */
+function readText(given: string): string {
+  const bare = given
+    .slice(0, 2 * MAX_SEARCH)
+    .trim()
+    .replace(LABEL, "")
+    .replace(/^["'`<]+|["'`>,;]+$/g, "");
+  return bare.trim().slice(0, MAX_SEARCH);
+}
+
+/** What can be found without searching through anything. */
+async function findNow(sources: Required<SearchSources>, text: string, ids: readonly string[]): Promise<Find[]> {
+  const { queue, valkey } = sources;
+  const [hasLog, jobs, host] = await Promise.all([
+    USER_ID.test(text) ? valkey.exists(logKey(text)) : 0,
+    collect(readJobs(queue, valkey, ids)),
+    findHost(sources, text),
+  ]);
+  const finds: Find[] = [
+    ...(hasLog > 0 ? [{ kind: "user", userId: text } as const] : []),
+    ...unique(jobs.map((job) => describeJob(queue, job, ids))),
+  ];
+  if (host === undefined) return finds;
+  const isNeeded = host.isOpen || host.failed + host.pending > 0 || (finds.length === 0 && !MAYBE_HOST.test(text));
+  return isNeeded ? [...finds, host] : finds;
+}
+
+/** A job as what it was found by: its event's id, its user, or its own id. */
+function describeJob(queue: Queue, job: StoredJob, ids: readonly string[]): UserFind | EventFind {
+  const id = storedEventId(queue, job);
+  const user = userOf(job);
+  const userId = user !== undefined && USER_ID.test(user) ? user : undefined;
+  const event = { id, event: job.name, userId, job: job.id };
+  if (ids.includes(id)) return { kind: "event", found: id, ...event };
+  if (ids.includes(job.id) || userId === undefined) return { kind: "job", found: job.id, ...event };
+  return { kind: "user", userId };
+}
+
+function describeHit({ userId, attempt }: LoggedHit, ids: readonly string[]): EventFind {
+  const { id, delivery, event, job } = attempt;
+  const kind = ids.includes(id) ? "event" : ids.includes(delivery) ? "delivery" : "job";
+  return { kind, found: { event: id, delivery, job }[kind], id, event, userId, job };
+}
+
+/** Each find once: an event has several attempts, and a user several jobs. */
+function unique<T extends UserFind | EventFind>(finds: readonly T[]): T[] {
+  const keyOf = (find: UserFind | EventFind) =>
+    find.kind === "user" ? find.userId : `${find.id} ${find.job} ${find.userId}`;
+  return [...new Map(finds.map((find) => [keyOf(find), find])).values()];
+}
+
+/** The host that a text names, as a URL or as `host[:port]`; undefined when it looks like something else. */
+function hostIn(text: string): string | undefined {
+  if (/^https?:\/\//i.test(text)) return URL.parse(text)?.host;
+  if (!HOST.test(text) && !MAYBE_HOST.test(text)) return undefined;
+  const host = parseHost(text);
+  return host && (host.port === undefined ? host.hostname : `${host.hostname}:${host.port}`);
+}
+
+/** A host's open circuit, and its kept events that are failed or pending. */
+async function findHost(
+  { queue, valkey, failed, now }: Required<SearchSources>,
+  text: string,
+): Promise<HostFind | undefined> {
+  const host = hostIn(text);
+  const wanted = host === undefined ? undefined : parseHost(host);
+  if (host === undefined || wanted === undefined) return undefined;
+  const [circuits, unread] = await Promise.all([readCircuits(valkey, queue.name, Date.now()), failed.refresh(HOST_MS)]);
+  const isOpen = circuits.some(
+    (name) => name === host || (URL.canParse(`https://${name}`) && isAt(new URL(`https://${name}`), wanted)),
+  );
+  const events: PendingEvent[] = [];
+  let [pending, isComplete] = [0, unread === 0];
+  const endAt = now() + HOST_MS;
+  for (const place of ["active", "delayed", "wait", "prioritized", "paused"] as const) {
+    for (let from = 0; isComplete; ) {
+      const ids = await readIds(queue, valkey, place, from, PAGE);
+      for await (const job of readJobs(queue, valkey, ids)) {
+        if (!isMeant(job, { host: wanted })) continue;
+        pending += 1;
+        if (events.length >= LISTED) continue;
+        events.push({ job: job.id, event: job.name, id: storedEventId(queue, job), userId: userOf(job), place });
+      }
+      from += ids.length;
+      if (ids.length < PAGE) break;
+      isComplete = now() < endAt;
+    }
+  }
+  return { kind: "host", host, isOpen, failed: failed.list({ host }).length, pending, events, isComplete };
+}
+
+async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
+/** How far a search came that found nothing, in words: `12,000 of about 50,000 logs`. */
+export function describeReach({ jobs, logs }: Pick<Findings, "jobs" | "logs">): string {
+  const count = (number: number) => number.toLocaleString("en-US");
+  const part = (reach: Reach | undefined, about: string, of: string) => {
+    if (reach === undefined) return [];
+    const { searched, total } = reach;
+    return [searched < total ? `${count(searched)} of ${about}${count(total)} ${of}` : `${count(searched)} ${of}`];
+  };
+  return [...part(jobs, "", "kept jobs"), ...part(logs, "about ", "logs")].join(" and ");
+}

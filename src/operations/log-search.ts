@@ -1,0 +1,122 @@
+/**
+ * Searches all users' logs, for what a user's name is not known of.
+ */
+import type { Attempt } from "../log/attempts.ts";
+import { logKey } from "../queue/own-keys.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { parseObject } from "./job-filter.ts";
+
+const SCANNED = 500; // keys per SCAN
+const MAX_MEMBERS = 500; // attempts per script: 1 to 2 ms of Valkey; a single log may be longer
+const CURSOR = /^\d{1,20}$/;
+
+/** Where a scan begins and ends. */
+export const START = "0";
+
+/** Whether a text is a cursor that an earlier search may have returned. */
+export const isCursor = (text: string): boolean => CURSOR.test(text);
+
+/** An attempt in a user's log. */
+export interface LoggedHit {
+  readonly userId: string;
+  readonly attempt: Attempt;
+}
+
+/** The result of a search. */
+export interface LogSearch {
+  readonly hits: readonly LoggedHit[];
+  /** Logs searched. */
+  readonly searched: number;
+  /** About how many logs there are in all; as many as were searched when all were. */
+  readonly total: number;
+  /** Where to go on; {@link START} when all were searched. */
+  readonly cursor: string;
+}
+
+/**
+ * KEYS: logs. ARGV: maximum number of attempts to search, then the texts to find. Returns the number of logs searched, then for each
+ * attempt that contains one of the texts the position of its log and the attempt. Keys that are no logs count as searched.
+ */
+const FIND = `
+local left, found = tonumber(ARGV[1]), {0}
+for i, key in ipairs(KEYS) do
+  local size = redis.pcall("ZCARD", key)
+  if type(size) == "number" then
+    if i > 1 and size > left then break end
+    left = left - size
+    for _, attempt in ipairs(redis.call("ZRANGE", key, 0, -1)) do
+      for n = 2, #ARGV do
+        if string.find(attempt, ARGV[n], 1, true) then
+          found[#found + 1], found[#found + 2] = i, attempt
+          break
+        end
+      end
+    end
+  end
+  found[1] = i
+end
+return found`;
+
+export interface LogSearchOptions {
+  readonly valkey: Valkey;
+  /** Where to begin, of an earlier search; {@link START} by default. */
+  readonly cursor?: string;
+  /** When to stop. */
+  readonly endAt: number;
+  /** The clock of `endAt`, ms. */
+  readonly now: () => number;
+}
+
+/**
+ * Find the attempts with this event id, delivery id or job id. Stops at the first page of logs that has one, and when its time is over.
+ *
+ * The text is never part of a pattern: Valkey compares it byte by byte. Between pages the search pauses for as long as the page took, so
+ * that Valkey has time for the workers.
+ *
+ * @param ids  spellings of one id
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function searchLogs(ids: readonly string[], options: LogSearchOptions): Promise<LogSearch> {
+  const { valkey, cursor: from = START, endAt, now } = options;
+  const texts = ids.map((id) => JSON.stringify(id));
+  const hits: LoggedHit[] = [];
+  let [cursor, searched] = [from, 0];
+  do {
+    const startedAt = now();
+    const [next, keys] = await valkey.scan(cursor, "MATCH", logKey("*"), "COUNT", SCANNED);
+    for (let start = 0; start < keys.length; ) {
+      const page = keys.slice(start);
+      const found = (await valkey.eval(FIND, page.length, ...page, MAX_MEMBERS, ...texts)) as (number | string)[];
+      for (let at = 1; at < found.length; at += 2) {
+        const userId = (page[Number(found[at]) - 1] as string).slice(logKey("").length);
+        const attempt = parseObject(String(found[at + 1])) as Attempt | undefined;
+        const named = [attempt?.id, attempt?.delivery, attempt?.job];
+        if (attempt !== undefined && named.some((name) => ids.includes(name as string))) hits.push({ userId, attempt });
+      }
+      start += Number(found[0]);
+    }
+    searched += keys.length;
+    cursor = next;
+    if (cursor !== START) await new Promise((resolve) => setTimeout(resolve, now() - startedAt));
+  } while (cursor !== START && hits.length === 0 && now() < endAt);
+  const share = (cursor === START ? 1 : shareOf(cursor)) - shareOf(from);
+  return {
+    hits,
+    searched,
+    total: cursor === START && from === START ? searched : Math.round(searched / share),
+    cursor,
+  };
+}
+
+/**
+ * The share of all keys that a scan has visited at a cursor, 0 to 1.
+ *
+ * Valkey counts cursors up from their highest bit of the table's size, which is bit 0 of the number here: so bit n stands for 2^-(n+1)
+ * of the table, whatever its size.
+ */
+function shareOf(cursor: string): number {
+  let share = 0;
+  for (let [bits, weight] = [BigInt(cursor), 0.5]; bits > 0n; bits >>= 1n, weight /= 2)
+    share += (bits & 1n) === 1n ? weight : 0;
+  return share;
+}
