@@ -9,6 +9,7 @@ import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/de
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
+import { Holds } from "../src/isolation/holds.ts";
 import type { ArrivedAt } from "../src/queue/arrivals.ts";
 import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
@@ -29,6 +30,8 @@ export interface DeliverOptions extends ContractOptions {
   readonly maxAgeMs: number;
   /** Looks up when a job arrived that was already too old by then. */
   readonly arrivedAt: ArrivedAt;
+  /** What operators hold, or held: an event's age stands still meanwhile. Nothing by default. */
+  readonly holds?: Pick<Holds, "heldMs">;
   /** Epoch ms. */
   readonly now?: () => number;
   /** In [0, 1). */
@@ -41,20 +44,24 @@ const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
 const BACKLOG_FULL: Outcome = { kind: "backlog_full", durationMs: 0 };
 const DATA_GONE = "the job's data is gone: it has no name, no data and no timestamp";
 const GIVE_UP_FULL: Verdict = { kind: "give_up", cause: "backlog_full" };
+const NOTHING_HELD = new Holds();
 const UNSENT: Outcome = { kind: "fault", code: "resources", durationMs: 0 };
 
 /** Create the processor. {@link Process} describes its contract with the queue. */
 export function createDeliver(options: DeliverOptions): Process {
   const { backlog, completed, parked, maxAgeMs, now = Date.now, random = Math.random } = options;
+  const { holds = NOTHING_HELD } = options;
 
   return async function deliver(job, token, policy) {
     const event = parse(job, options); // a job that breaks the contract is never retried
-    const dueAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const traffic = describeTraffic(event, job);
+    const scheduledAt = event.timestampMs + (Number(job.opts.delay) || 0);
+    const dueAt = scheduledAt + holds.heldMs(traffic, scheduledAt, now()); // its age stands still while an operator holds it
     const hasWaited = job.attemptsStarted > 1;
     const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
-    const decision = isOverBacklog ? BACKLOG_FULL : await admit(traffic, options);
-    if (decision.kind === "park" && (await mayPark(job, decision, dueAt, now(), options))) {
+    let decision: Decision | Outcome = isOverBacklog ? BACKLOG_FULL : EXPIRED;
+    if (!isOverBacklog && expiresInMs(event, now) > 0) decision = await admit(traffic, event, options);
+    if (decision.kind === "park" && (await mayPark(job, traffic, decision, dueAt, options))) {
       backlog.join(traffic);
       parked(decision, event.userId);
       throw new Parked(decision.retryAt); // frees the slot and uses no attempt
@@ -69,7 +76,8 @@ export function createDeliver(options: DeliverOptions): Process {
     else outcome = decision.kind === "park" ? EXPIRED : decision;
 
     const ageMs = now() - dueAt;
-    let verdict = withinLifetime(judge(outcome, attempt, policy, random, now(), ageMs), maxAgeMs - ageMs);
+    let verdict = judge(outcome, attempt, policy, random, now(), ageMs);
+    verdict = withinLifetime(verdict, maxAgeMs - ageMs, expiresInMs(event, now));
     if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = GIVE_UP_FULL;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
     const details = { job: job.id as string, delivery, attempt, startedAt, isTest: isTestJob(job) };
@@ -89,9 +97,14 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent {
   }
 }
 
+/** The time until an event's own `expiresAt`, at which no attempt may begin any more. */
+function expiresInMs({ expiresAtMs }: WebhookEvent, now: () => number): number {
+  return expiresAtMs === undefined ? Number.POSITIVE_INFINITY : expiresAtMs - now();
+}
+
 /** The fields that the gate and the backlog decide by. */
 function describeTraffic(
-  { endpoint: { url }, userId, body, timestampMs }: WebhookEvent,
+  { endpoint: { url }, userId, body, timestampMs, expiresAtMs }: WebhookEvent,
   job: Job,
 ): Candidate & Waiting {
   return {
@@ -101,29 +114,42 @@ function describeTraffic(
     bytes: body.length,
     job: job.id as string,
     enqueuedAt: timestampMs,
+    expiresAt: expiresAtMs,
   };
 }
 
-async function admit(traffic: Candidate, { gate, held }: DeliverOptions): Promise<Decision> {
+async function admit(
+  traffic: Candidate,
+  event: WebhookEvent,
+  { gate, held, now = Date.now }: DeliverOptions,
+): Promise<Decision | Outcome> {
   const answer = gate.admit(traffic);
-  if (answer.kind === "wait" && !answer.isProven) held(traffic.user);
-  return answer.kind === "wait" ? await answer.decision : answer; // resolves within 250 ms
+  if (answer.kind !== "wait") return answer;
+  if (!answer.isProven) held(traffic.user);
+  const decision = await answer.decision; // resolves within 250 ms
+  if (decision.kind !== "go" || expiresInMs(event, now) > 0) return decision;
+  gate.release(decision, UNSENT);
+  return EXPIRED;
 }
 
 /**
  * Whether a job is young enough to be parked: it may be delayed by `maxAgeMs` from when it was due. If it was older than that when
- * it arrived, and has not been attempted since, the time counts from its arrival.
+ * it arrived, and has not been attempted since, the time counts from its arrival. A held job may always: it does not age.
+ *
+ * @param dueAt  later by the time for which the job was held
  */
 async function mayPark(
   job: Job,
+  traffic: Candidate,
   { reason }: ParkDecision,
   dueAt: number,
-  nowMs: number,
-  { maxAgeMs, arrivedAt }: DeliverOptions,
+  { maxAgeMs, arrivedAt, holds = NOTHING_HELD, now = Date.now }: DeliverOptions,
 ): Promise<boolean> {
-  if (nowMs < dueAt + maxAgeMs) return true;
+  const nowMs = now();
+  if (reason === "held" || nowMs < dueAt + maxAgeMs) return true;
   if (reason === "circuit" || wasTried(job)) return false;
-  return nowMs < (await arrivedAt(job, nowMs)) + maxAgeMs;
+  const arrived = await arrivedAt(job, nowMs);
+  return nowMs < arrived + maxAgeMs + holds.heldMs(traffic, arrived, nowMs);
 }
 
 /** Whether an attempt has failed since the job was enqueued or retried by hand; BullMQ then clears the failure reason. */
@@ -151,6 +177,7 @@ const GIVE_UP: Readonly<Record<GiveUpCause, string>> = {
   blocked: "",
   exhausted: ", no attempts left",
   expired: ", older than WEBHOOK_MAX_AGE",
+  past_expiry: ", no attempt after its expiresAt",
   backlog_full: ", more events wait than WEBHOOK_MAX_BACKLOG",
 };
 

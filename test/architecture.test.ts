@@ -37,7 +37,7 @@ const STAND_INS = "src/dev";
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
   ...["exact-json", "limits", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
-  ...["bulkheads", "circuit", "endpoint", "limiter", "memory", "pacing", "parking", "port", "round-robin-queue"].map(
+  ...["bulkheads", "circuit", "endpoint", "holds", "limiter", "memory", "pacing", "parking", "port", "round-robin-queue"].map(
     (name) => `isolation/${name}`,
   ),
   ...["advice", "job-filter", "mask", "mask-text", "moments"].map((name) => `operations/${name}`),

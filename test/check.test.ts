@@ -126,6 +126,7 @@ describe("--check ends with", () => {
         "may not use the keys webhooks:circuits:webhooks: grant ~webhooks:circuits:webhooks",
         "may not use the keys webhooks:strays:webhooks: grant ~webhooks:strays:webhooks",
         "may not use the keys webhooks:paused:webhooks: grant ~webhooks:paused:webhooks",
+        "may not use the keys webhooks:holds:webhooks: grant ~webhooks:holds:webhooks",
         "may not use the keys webhooks:backlog:webhooks:*: grant ~webhooks:backlog:webhooks:*",
         "may not run MULTI and EXEC: grant +multi +exec",
         "may not run BZPOPMIN: grant +bzpopmin",

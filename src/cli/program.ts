@@ -8,8 +8,11 @@ import { addAttempts } from "./attempts.ts";
 import { addCancel } from "./cancel.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
 import { addForget } from "./forget.ts";
+import { addHold, addHolds, addRelease } from "./hold.ts";
 import { addKey, addSeal } from "./key.ts";
 import { addListen } from "./listen.ts";
+import { addBoard, addWorker } from "./processes.ts";
+import { addPause, addResume } from "./pause.ts";
 import { addRecover } from "./recover.ts";
 import { addRedeliver } from "./redeliver.ts";
 import { addSend } from "./send.ts";
@@ -40,11 +43,18 @@ export function buildProgram(context: Context, version: string, complain: (text:
     addRedeliver,
     addRecover,
     addCancel,
+    addPause,
+    addResume,
+    addHold,
+    addRelease,
+    addHolds,
     addForget,
     addVerify,
     addListen,
     addSeal,
     addKey,
+    addWorker,
+    addBoard,
     addCompletion,
   ]) {
     add(program, context);

@@ -1,8 +1,8 @@
 /**
  * Decides whether a job may be attempted now, so that slow, silent and busy endpoints, hosts and users do not slow the others.
  *
- * It decides within the process, without a round trip, and checks in order: the endpoint's Retry-After, the circuits of its host
- * and its own, its concurrency limit, and the bulkheads. A job that is not admitted waits here if it can expect to be within
+ * It decides within the process, without a round trip, and checks in order: holds by operators, the endpoint's Retry-After, the
+ * circuits of its host and its own, its concurrency limit, and the bulkheads. A job that is not admitted waits here if it can expect to be within
  * 250 ms; otherwise it is parked. An attempt is young, and occupies a slot, for its first 100 ms; after that it is old, and
  * occupies only a connection. docs/isolation.md has a diagram.
  */
@@ -13,6 +13,7 @@ import { invariant } from "../runtime/invariant.ts";
 import { Bulkheads, type Load, OLD_PER_SLOT } from "./bulkheads.ts";
 import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";
+import { Holds } from "./holds.ts";
 import { Memory } from "./memory.ts";
 import { Parking } from "./parking.ts";
 import type { Candidate, Decision, Gate, GateOptions, ParkReason, Permit, Wait } from "./port.ts";
@@ -60,6 +61,7 @@ export class AdmissionGate implements Gate {
       capacity: CAPACITY,
       onExcused: () => {},
       onPromote: () => {},
+      holds: new Holds(),
       now: () => performance.now(),
       epochNow: Date.now,
       random: Math.random,
@@ -87,10 +89,10 @@ export class AdmissionGate implements Gate {
     return [...new Set([...this.#open].map(({ name }) => name.replace(/\?.*/s, "")))];
   }
 
-  admit({ endpoint: key, host, user, bytes, job }: Candidate): Decision | Wait {
+  admit({ endpoint: key, host, user, bytes, job, expiresAt }: Candidate): Decision | Wait {
     const nowMs = this.#options.now();
     const endpoint = this.memory.recall(key, host);
-    const load: Load = { endpoint, user, bytes, job };
+    const load: Load = { endpoint, user, bytes, job, expiresAt };
     const reason = this.obstacle(load, nowMs);
     if (reason === undefined) return this.#start(load, nowMs);
     if (this.#mayWait(endpoint, load, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
@@ -113,10 +115,17 @@ export class AdmissionGate implements Gate {
   /** Why a job may not be attempted now; undefined when it may. */
   obstacle(load: Load, nowMs: number): ParkReason | undefined {
     const { endpoint, user } = load;
+    if (!this.#options.holds.isEmpty && this.#heldUntil(load) > 0) return "held";
     if (endpoint.limiter.heldUntil > nowMs) return "retry_after";
     if (this.#blockingCircuit(endpoint, user, nowMs) !== undefined) return "circuit";
     if (endpoint.usage.attempts >= endpoint.limiter.limit) return "limit";
     return this.bulkheads.shortage(load);
+  }
+
+  /** Until when operators hold a job, epoch ms; 0 when they do not. */
+  #heldUntil({ endpoint, user }: Load): number {
+    const { holds, epochNow } = this.#options;
+    return holds.until({ endpoint: endpoint.key, host: endpoint.host.origin, user }, epochNow());
   }
 
   #blockingCircuit(endpoint: Endpoint, user: string, nowMs: number): Circuit | undefined {
@@ -140,7 +149,7 @@ export class AdmissionGate implements Gate {
    * job of each user is let in.
    */
   #mayWait(endpoint: Endpoint<Waiter>, { user, bytes }: Load, reason: ParkReason, nowMs: number): boolean {
-    if (reason === "circuit" || reason === "retry_after") return false;
+    if (reason === "circuit" || reason === "retry_after" || reason === "held") return false;
     const { waiting, usage } = endpoint;
     const places = MAX_WAITERS - this.#waiters.size;
     if (usage.attempts === 0 || places === 0 || this.#waitingBytes + bytes > this.#options.maxBytes) return false;
@@ -167,8 +176,12 @@ export class AdmissionGate implements Gate {
   #park(load: Load, reason: ParkReason, nowMs: number): Decision {
     const { endpoint, user } = load;
     const circuit = reason === "circuit" ? this.#blockingCircuit(endpoint, user, nowMs) : undefined;
-    const dueAt = this.#parking.dueAt(load, reason, circuit, nowMs);
-    const retryAt = Math.ceil(this.#options.epochNow() + dueAt - nowMs);
+    const epochMs = this.#options.epochNow();
+    const dueAt =
+      reason === "held"
+        ? this.#parking.heldDueAt(Math.max(0, this.#heldUntil(load) - epochMs), nowMs)
+        : this.#parking.dueAt(load, reason, circuit, nowMs);
+    const retryAt = Math.min(Math.ceil(epochMs + dueAt - nowMs), load.expiresAt ?? Number.POSITIVE_INFINITY);
     this.#parking.add(load, dueAt, retryAt, nowMs);
     this.#tickBy(this.#parking.promoteAt, nowMs);
     return { kind: "park", retryAt, reason };
@@ -183,7 +196,7 @@ export class AdmissionGate implements Gate {
     }
   }
 
-  /** Start each waiter that may be attempted now, and park those held up by a circuit or a Retry-After. */
+  /** Start each waiter that may be attempted now, and park those held up by a circuit, a Retry-After or an operator. */
   #settleWaiters(nowMs: number): void {
     if (this.#awaited.size === 0) return;
     for (const endpoint of [...this.#awaited]) {

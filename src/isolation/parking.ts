@@ -13,6 +13,7 @@ const SOON_MS = 500; // earliest return to an endpoint that has not answered yet
 const REVISIT_MS = 4 * 1000; // 4 s: with jitter, below the 5 s that a job may wait once its endpoint can take it
 const HORIZON_MS = 30 * 1000; // 30 s: return times further out are guesses, even where the pace is known
 const JITTER = 0.1; // only ever adds to a delay
+const HELD_REVISIT_MS = 60 * 1000; // 1 min: how late a job that is not remembered may notice that its hold was released
 const REVISIT_SPACING_MS = 2; // 500 jobs a second, which cost a twentieth of a core
 const REMEMBERED_SPACING_MS = 10; // 100 a second, for remembered jobs: they are promoted as soon as possible anyway
 const MIN_SPREAD_MS = 1000; // 1 s; after a Retry-After, jobs return over a fifth of its length, within these bounds
@@ -38,6 +39,7 @@ interface Remembered extends ParkedJob {
 export class Parking {
   readonly #forgottenRevisits = new Revisits(REVISIT_SPACING_MS);
   readonly #rememberedRevisits = new Revisits(REMEMBERED_SPACING_MS);
+  readonly #heldRevisits = new Revisits(REVISIT_SPACING_MS); // of their own, so that a large held backlog delays no others
   readonly #remembered = new Map<Endpoint, Remembered[]>();
   #promoteAt = 0;
   /** How many parked jobs are remembered. */
@@ -72,6 +74,16 @@ export class Parking {
     const aheadMs = endpoint.expectedSilenceMs(nowMs) + waiting.size * spacingMs;
     const from = nowMs + Math.max(isKnown ? spacingMs : SOON_MS, aheadMs);
     return schedule.next(user, from, spacingMs, nowMs + (isKnown ? HORIZON_MS : REVISIT_MS)) ?? revisit(revisitMs);
+  }
+
+  /**
+   * When a held job returns: when its hold ends, or after a minute to be checked again.
+   *
+   * @param leftMs  until the hold ends
+   */
+  heldDueAt(leftMs: number, nowMs: number): number {
+    const revisitMs = HELD_REVISIT_MS * (1 + JITTER * this.random());
+    return nowMs + Math.min(leftMs, revisitMs) + this.#heldRevisits.lagMs(nowMs);
   }
 
   #canRemember(job: string | undefined): job is string {
@@ -137,12 +149,12 @@ export class Parking {
     const answersUntilNext = PROMOTE_MS / endpoint.spacingMs(endpoint.expectedLimit(this.most));
     const capacity = Math.min(most, Math.floor(limiter.limit - usage.attempts + answersUntilNext));
     const chosen: Remembered[] = [];
-    const refused = new Set<string>(); // users whose circuits are open
+    const refused = new Set<string>(); // users who are held, or whose circuits are open
     for (const parked of jobs) {
       const { user } = parked.load;
       if (refused.has(user)) continue;
       const reason = obstacle(parked.load);
-      if (reason === "circuit") refused.add(user);
+      if (reason === "circuit" || reason === "held") refused.add(user);
       else if (reason === "memory")
         continue; // a smaller one may fit
       else if (reason !== undefined || chosen.length >= capacity) break;

@@ -2,6 +2,7 @@
  * The gate's interface: what a worker asks of it, and what it answers.
  */
 import type { Outcome } from "../delivery/outcome.ts";
+import type { Holds } from "./holds.ts";
 
 /**
  * Why a job was parked.
@@ -11,8 +12,9 @@ import type { Outcome } from "../delivery/outcome.ts";
  * - `share`        the endpoint, host or user has used up its share of the worker
  * - `retry_after`  the endpoint asked for a pause
  * - `memory`       request bodies in flight have used up their memory budget
+ * - `held`         an operator holds its host, endpoint or user
  */
-export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory";
+export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory" | "held";
 
 /** A parked job, as the queue identifies it. */
 export interface ParkedJob {
@@ -32,6 +34,8 @@ export interface Candidate {
   readonly bytes: number;
   /** The job's id. Without it, the job cannot be promoted once it is parked. */
   readonly job?: string;
+  /** When the event expires, epoch ms: it is not parked for longer. */
+  readonly expiresAt?: number | undefined;
 }
 
 /** Permission to make one attempt. Release it exactly once, with {@link Gate.release}. */
@@ -76,6 +80,8 @@ export interface GateOptions {
   readonly capacity?: number;
   /** Called when the number of jobs that occupy no slot changes: those with an old attempt, and those waiting in the gate. */
   readonly onExcused?: (jobs: number) => void;
+  /** What operators hold; nothing by default. */
+  readonly holds?: Pick<Holds, "isEmpty" | "until">;
   /** Called with parked jobs to promote, because their endpoints can take them now. */
   readonly onPromote?: (jobs: readonly ParkedJob[]) => void;
   /** Monotonic, ms. */

@@ -4,12 +4,15 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { errorCode, type Outcome } from "../delivery/outcome.ts";
 import { JOB_STATES } from "../queue/layout.ts";
+import { circuitsKey } from "../queue/own-keys.ts";
+import { countFinished, type FinishedJobs, readOldestWaitingMs } from "../queue/pulse.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
-import type { Queue } from "../queue/worker.ts";
+import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 
 const SCRAPE_MS = 2 * 1000; // 2 s: Prometheus gives up after 10
+const RECENT_MS = 5 * 60 * 1000; // 5 min, as on the board's overview
 
 export interface Metrics {
   readonly registry: Registry;
@@ -25,15 +28,19 @@ export interface Metrics {
   poisoned(): void;
   /** Count a job that was parked. */
   parked(reason: string): void;
+  /** What {@link Metrics.attempted} has counted since the process started, and how much of it was not answered with 2xx. */
+  totals(): { readonly made: number; readonly failed: number };
 }
 
 /** Create the metrics of a worker process. */
 export function createMetrics({
   inFlight,
   openCircuits,
+  holds = () => 0,
 }: {
   inFlight: () => number;
   openCircuits: () => number;
+  holds?: () => number;
 }): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -53,7 +60,7 @@ export function createMetrics({
     });
   const parked = new Counter({
     name: "fluxhook_parked_jobs_total",
-    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight)",
+    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight), held (by an operator)",
     labelNames: ["reason"],
     registers,
   });
@@ -62,10 +69,11 @@ export function createMetrics({
     "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
     openCircuits,
   );
+  gauge("fluxhook_holds", "Hosts, endpoints and users that operators hold, as far as this process knows", holds);
   gauge("fluxhook_attempts_in_flight", "Attempts in flight in this process", inFlight);
   return {
     registry,
-    attempted: createAttemptMetrics(registers),
+    ...createAttemptMetrics(registers),
     unlogged: counter("fluxhook_unlogged_attempts_total", "Attempts that could not be written to their user's log"),
     backlogFull: counter(
       "fluxhook_backlog_full_total",
@@ -77,7 +85,7 @@ export function createMetrics({
   };
 }
 
-function createAttemptMetrics(registers: Registry[]): Metrics["attempted"] {
+function createAttemptMetrics(registers: Registry[]): Pick<Metrics, "attempted" | "totals"> {
   // Counted here and passed on at each scrape: prom-client serializes the labels whenever it counts.
   const attempts = new Map<string, Map<string, number>>(); // by event type, then outcome
   new Counter({
@@ -104,15 +112,23 @@ function createAttemptMetrics(registers: Registry[]): Metrics["attempted"] {
     labelNames: ["range"],
     registers,
   });
-  return (event, outcome) => {
-    const counts = attempts.get(event) ?? new Map<string, number>();
-    const label = outcomeLabel(outcome);
-    counts.set(label, (counts.get(label) ?? 0) + 1);
-    attempts.set(event, counts);
-    duration.observe(outcome.durationMs / 1000);
-    if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
+  const totals = { made: 0, failed: 0 };
+  return {
+    attempted(event, outcome) {
+      const counts = attempts.get(event) ?? new Map<string, number>();
+      const label = outcomeLabel(outcome);
+      counts.set(label, (counts.get(label) ?? 0) + 1);
+      attempts.set(event, counts);
+      totals.made += 1;
+      if (label !== SUCCESS) totals.failed += 1;
+      duration.observe(outcome.durationMs / 1000);
+      if (outcome.kind === "blocked" && outcome.range !== undefined) blocked.labels(outcome.range).inc();
+    },
+    totals: () => ({ ...totals }),
   };
 }
+
+const SUCCESS = "http_2xx";
 
 /** Groups statuses by class: receivers choose their statuses, and must not control the number of time series. */
 function outcomeLabel(outcome: Outcome): string {
@@ -160,6 +176,17 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
       for (const state of JOB_STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
     },
   });
+  new Gauge({
+    name: "fluxhook_recent_jobs",
+    help: "Jobs that completed and failed in the last 5 minutes, or in as much of them as the queue keeps of both",
+    labelNames: ["state"],
+    registers,
+    async collect() {
+      const figures = await ask();
+      this.reset();
+      for (const [state, count] of Object.entries(figures?.finished ?? {})) this.labels(state).set(count);
+    },
+  });
   /** Add a gauge that is absent while its value is unknown. */
   const gauge = (name: string, help: string, of: (figures: QueueFigures) => number | undefined) =>
     new Gauge({
@@ -178,6 +205,7 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
     "Age of the job that has waited longest for a worker; 0 when none waits",
     ({ oldestAgeMs }) => oldestAgeMs / 1000,
   );
+  gauge("fluxhook_silent_hosts", "Hosts with an open circuit in some worker", ({ silentHosts }) => silentHosts);
   gauge(
     "fluxhook_stray_jobs",
     "Jobs in none of the queue's lists, counted about once a minute: no worker will take them",
@@ -194,16 +222,21 @@ export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now
 interface QueueFigures {
   readonly counts: Readonly<Record<string, number>>;
   readonly oldestAgeMs: number;
+  readonly finished: FinishedJobs;
+  readonly silentHosts: number;
   readonly strays: number | undefined;
   readonly facts: ValkeyFacts | undefined;
 }
 
 async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
-  const [counts, [oldest], strays, facts] = await Promise.all([
+  const nowMs = now();
+  const [counts, oldestAgeMs = 0, finished, silentHosts, strays, facts] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
-    queue.getJobs(["waiting"], 0, 0, true),
+    readOldestWaitingMs(queue, nowMs),
+    countFinished(queue, valkey, RECENT_MS, nowMs, DEFAULT_KEPT),
+    valkey.zcount(circuitsKey(queue.name), nowMs, "+inf"),
     readStrayCount(queue.name, valkey),
     readFacts(valkey).catch(() => undefined), // some hosted Valkeys do not allow INFO
   ]);
-  return { counts, oldestAgeMs: oldest === undefined ? 0 : Math.max(0, now() - oldest.timestamp), strays, facts };
+  return { counts, oldestAgeMs, finished, silentHosts, strays, facts };
 }

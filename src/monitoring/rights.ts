@@ -3,7 +3,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { keysOf, queueKey } from "../queue/layout.ts";
-import { backlogPrefix, caughtKey, circuitsKey, logKey, straysKey } from "../queue/own-keys.ts";
+import { attemptsKey, backlogPrefix, caughtKey, circuitsKey, holdsKey, logKey, straysKey } from "../queue/own-keys.ts";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
@@ -127,12 +127,15 @@ const otherKeys = (queue: string): readonly { readonly pattern: string; readonly
   { pattern: logKey("*"), call: ["ZCARD", logKey("")] },
   { pattern: circuitsKey(queue), call: ["ZCARD", circuitsKey(queue)] },
   { pattern: straysKey(queue), call: ["GET", straysKey(queue)] },
+  { pattern: attemptsKey(queue, "*"), call: ["HMGET", attemptsKey(queue, 0), "made"] },
   { pattern: caughtKey(queue), call: ["LLEN", caughtKey(queue)] },
+  { pattern: holdsKey(queue), call: ["HGET", holdsKey(queue), "version"] },
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: logKey("*"), call: ["ZADD", logKey(""), "XX", "0", "a"] },
   { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
+  { pattern: holdsKey(queue), call: ["HDEL", holdsKey(queue), "none"] },
 ];
 
 /** The data types of a queue's keys. */

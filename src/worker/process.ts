@@ -2,7 +2,9 @@
  * The worker process, which `bun src/worker.ts` runs.
  */
 import "../valkey/wire.ts";
+import { watchHolds } from "../isolation/hold-store.ts";
 import { publishCircuits } from "../isolation/open-circuits.ts";
+import { publishAttempts } from "../log/attempt-tally.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
 import { watchQueue } from "../monitoring/metrics.ts";
 import { checkWorker, createValkeyCheck, untilAccepted } from "../monitoring/readiness.ts";
@@ -36,7 +38,7 @@ const tracing =
   config.tracingShare > 0
     ? (await import("../monitoring/tracing.ts")).startTracing(config.tracingShare, logger)
     : undefined;
-const { worker, sender, gate, metrics } = createPipeline({
+const { worker, sender, gate, metrics, holds } = createPipeline({
   ...{ config, logger, valkey, tracing },
   suspectsProgram: `${import.meta.dir}/suspect-process.ts`,
 });
@@ -45,6 +47,7 @@ queue.on("error", () => {}); // the connection reports it
 watchQueue(metrics.registry, queue, probeValkey);
 watchStrays(queue, probeValkey);
 publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
+publishAttempts({ valkey: probeValkey, queue, totals: metrics.totals });
 watchPausedList({ ...config, logger });
 
 let isStopping = false;
@@ -75,6 +78,7 @@ await untilAccepted(check, (problems) => {
   // Trouble with the connection has been logged already.
   if (troubleOf(probeValkey) === undefined) logger.warn({ problems }, "worker.unready");
 });
+await watchHolds({ ...config, valkey: probeValkey, holds, logger }).ready; // or events that are held would go out at a restart
 worker.run().catch(async (error: Error) => {
   logger.fatal({ reason: error.message }, "worker.died");
   await flush();

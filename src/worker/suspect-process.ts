@@ -3,6 +3,8 @@
  * came of it: the worker acknowledges.
  */
 import "../valkey/wire.ts";
+import { watchHolds } from "../isolation/hold-store.ts";
+import { Holds } from "../isolation/holds.ts";
 import type { Gate } from "../isolation/port.ts";
 import { createMetrics } from "../monitoring/metrics.ts";
 import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
@@ -13,8 +15,20 @@ import { createPipeline } from "./pipeline.ts";
 import { type Counted, type Order, type Report, reportLife, type Settlement } from "./suspect-child.ts";
 import { endWithParent } from "./watchdog.ts";
 
-/** The worker gives it no more than may go at once. */
-const OPEN: Gate = { admit: () => ({ kind: "go" }), release() {}, openCircuits: 0, listOpen: () => [] };
+const HELD_MS = 60 * 1000; // 1 min until a held job is tried again
+
+const holds = new Holds();
+/** The worker gives it no more than may go at once, but does not look at whose they are. */
+const OPEN: Gate = {
+  admit(job) {
+    const nowMs = Date.now();
+    const until = holds.until(job, nowMs);
+    return until > 0 ? { kind: "park", retryAt: Math.min(until, nowMs + HELD_MS), reason: "held" } : { kind: "go" };
+  },
+  release() {},
+  openCircuits: 0,
+  listOpen: () => [],
+};
 
 const report = (report: Report): void => void process.send?.(report);
 reportLife(report);
@@ -23,7 +37,7 @@ endWithParent(Number(process.argv[2]));
 const config = loadConfigOrExit(process.env);
 const { logger, flush } = createLogger(config.logLevel);
 const valkey = connectValkey(config.valkeyUrl, "fluxhook:suspects", logger);
-const { worker, sender } = createPipeline({ config, logger, valkey, parts: { metrics: passOn(), gate: OPEN } });
+const { worker, sender } = createPipeline({ config, logger, valkey, parts: { metrics: passOn(), gate: OPEN, holds } });
 
 process.on("message", (order: Order) => {
   if (order.kind === "take") take(order.job, order.token);
@@ -31,6 +45,7 @@ process.on("message", (order: Order) => {
   else sender.cancelAll(order.code);
 });
 await valkey.ping();
+await watchHolds({ ...config, valkey, holds, logger: { info() {}, warn() {} } }).ready; // the worker logs them
 report({ kind: "ready" });
 
 async function take(job: string, token: string): Promise<void> {

@@ -9,6 +9,7 @@ import { type Network, parseNetwork, type Resolve } from "../../src/dns/address.
 import type { NameServer } from "../../src/dns/resolv-conf.ts";
 import type { Sender } from "../../src/http/sender.ts";
 import type { Gate } from "../../src/isolation/gate.ts";
+import type { Holds } from "../../src/isolation/holds.ts";
 import { type Attempt, type AttemptLog, createAttemptLog } from "../../src/log/attempts.ts";
 import type { Metrics } from "../../src/monitoring/metrics.ts";
 import type { DeliveryWorker, Job } from "../../src/queue/worker.ts";
@@ -66,6 +67,9 @@ export interface Stack {
   readonly worker: DeliveryWorker;
   readonly sender: Sender;
   readonly metrics: Metrics;
+  /** Empty until the test watches them. */
+  readonly holds: Holds;
+  readonly logger: Logger;
   readonly log: AttemptLog;
   readonly valkey: Valkey;
   /** What was logged so far. */
@@ -126,7 +130,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 
   const retention = { ...RETENTION, ...options.retention };
   const log = createAttemptLog(valkey, retention);
-  const { worker, sender, metrics } = createPipeline({
+  const { worker, sender, metrics, holds } = createPipeline({
     config: {
       queue: name,
       events: options.events === undefined ? DEFAULT_EVENTS : new Set(options.events),
@@ -173,6 +177,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     worker,
     sender,
     metrics,
+    holds,
+    logger,
     log,
     valkey,
     lines,

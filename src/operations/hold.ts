@@ -1,0 +1,151 @@
+/**
+ * Holding the events of a host, an endpoint or a user, releasing them, and listing what is held: for the board and the command.
+ */
+import { endpointKey } from "../delivery/request.ts";
+import { changeHolds, readHolds } from "../isolation/hold-store.ts";
+import { type HeldParty, type Hold, type HoldKind, Holds, nameHeld } from "../isolation/holds.ts";
+import { logKey } from "../queue/own-keys.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { parseHost } from "./job-filter.ts";
+
+export type { HoldKind };
+
+/** Upper bound on the holds of a queue, including ended ones that still count: workers look through them. */
+export const MAX_HOLDS = 1_000;
+/** Upper bound on how long a hold lasts from now. It can be prolonged. */
+export const MAX_HOLD_MS = 30 * 24 * 60 * 60 * 1000; // 30 days
+/** Upper bound on the length of a reason. */
+export const MAX_REASON = 200; // characters
+
+/** What to hold, as {@link Hold} stores it. */
+export type HoldTarget = Pick<Hold, "kind" | "target">;
+
+/** Which queue's holds. */
+export interface HoldPlace {
+  readonly valkey: Valkey;
+  /** The queue's name. */
+  readonly queue: string;
+}
+
+/** A hold as operators see it: without a URL's query. */
+export interface ShownHold extends Omit<Hold, "target"> {
+  readonly name: string;
+}
+
+/** The most holds were reached. */
+export class TooManyHolds extends Error {
+  override readonly name = "TooManyHolds";
+  constructor() {
+    super(`expected at most ${MAX_HOLDS} holds`);
+  }
+}
+
+/** A target of a known kind; undefined when the text is none. A user is taken as given. */
+export function parseTarget(kind: HoldKind, text: string): HoldTarget | undefined {
+  if (kind === "user") return { kind, target: text };
+  if (kind === "host") {
+    const host = parseHost(text);
+    return host && { kind, target: host.port === undefined ? host.hostname : `${host.hostname}:${host.port}` };
+  }
+  if (!URL.canParse(text)) return undefined; // Node 20 has no URL.parse
+  const url = new URL(text);
+  return /^https?:$/.test(url.protocol) ? { kind, target: endpointKey(url) } : undefined;
+}
+
+const HOST_LIKE = /^(localhost|\[[\da-f:.]+\]|[^.:/\s]+(\.[^.:/\s]+)+|[^:/\s]+(?=:\d+$))(:\d+)?$/i;
+
+/** Whether a user with this id has a log, so that the id is in use. Throws when Valkey answers with an error. */
+export async function isUserKnown(valkey: Valkey, userId: string): Promise<boolean> {
+  return (await valkey.exists(logKey(userId))) === 1;
+}
+
+/** What a text without further indication names: with `://` a URL, in the form of a host name a host, otherwise a user. */
+export function kindOf(text: string): HoldKind {
+  if (text.includes("://")) return "url";
+  return HOST_LIKE.test(text) && parseHost(text) !== undefined ? "host" : "user";
+}
+
+/**
+ * Hold a target until a time. If it is held already, this changes until when, why and by whom.
+ *
+ * @returns whether it was held already
+ * @throws  {@link TooManyHolds}; when Valkey answers with an error
+ */
+export async function hold(
+  { valkey, queue }: HoldPlace,
+  { kind, target }: HoldTarget,
+  { until, reason, by }: Pick<Hold, "until" | "reason" | "by">,
+  nowMs: number,
+): Promise<{ readonly hold: ShownHold; readonly wasHeld: boolean }> {
+  let made: Hold | undefined;
+  let wasHeld = false;
+  await changeHolds(valkey, queue, (holds) => {
+    const present = holds.find((other) => other.kind === kind && other.target === target && other.until > nowMs);
+    if (present === undefined && holds.length >= MAX_HOLDS) throw new TooManyHolds();
+    wasHeld = present !== undefined;
+    const { id, from } = present ?? { id: crypto.randomUUID().slice(0, 8), from: nowMs };
+    made = { id, kind, target, from, until, reason, by };
+    return { write: [made] };
+  });
+  return { hold: show(made as Hold), wasHeld };
+}
+
+/**
+ * Release what a text names: an id, or a host, URL or user that is held. What has been held keeps counting for its events' age.
+ *
+ * @param kind  undefined for any
+ * @returns the holds that it names; released only if there is exactly one
+ * @throws  when Valkey answers with an error
+ */
+export async function release(
+  { valkey, queue }: HoldPlace,
+  text: string,
+  kind: HoldKind | undefined,
+  nowMs: number,
+): Promise<ShownHold[]> {
+  let meant: Hold[] = [];
+  await changeHolds(valkey, queue, (holds) => {
+    meant = holds.filter((held) => held.until > nowMs && isNamed(held, text, kind));
+    const [only] = meant;
+    return only !== undefined && meant.length === 1 ? { write: [{ ...only, until: nowMs }] } : undefined;
+  });
+  return meant.map(show);
+}
+
+function isNamed(held: Hold, text: string, kind: HoldKind | undefined): boolean {
+  if (kind === undefined && held.id === text) return true;
+  if (kind !== undefined && held.kind !== kind) return false;
+  return parseTarget(held.kind, text)?.target === held.target;
+}
+
+/** What is held now, the hold that ends first first. Throws when Valkey answers with an error. */
+export async function listHolds({ valkey, queue }: HoldPlace, nowMs: number): Promise<ShownHold[]> {
+  const holds = (await readHolds(valkey, queue)).filter(({ until }) => until > nowMs);
+  return holds.sort((a, b) => a.until - b.until).map(show);
+}
+
+/** What is held now of a user: the user, or the hosts and endpoints to which the user's events go. */
+export async function listHoldsOn(
+  { valkey, queue }: HoldPlace,
+  userId: string,
+  endpoints: readonly string[],
+  nowMs: number,
+): Promise<ShownHold[]> {
+  const held = (await readHolds(valkey, queue)).filter(({ until }) => until > nowMs);
+  if (held.length === 0) return [];
+  const parties: HeldParty[] = endpoints.flatMap((endpoint) => {
+    return URL.canParse(endpoint) ? [{ endpoint, host: new URL(endpoint).origin, user: userId }] : [];
+  });
+  parties.push({ endpoint: "", host: "", user: userId });
+  const isOn = (one: Hold) => {
+    const alone = new Holds();
+    // Logs and pages name endpoints without their queries, so a hold of one query is shown for all of them.
+    alone.replace([{ ...one, target: one.kind === "url" ? one.target.replace(/\?.*$/s, "") : one.target }]);
+    return parties.some((party) => alone.until(party, nowMs) > 0);
+  };
+  return held.filter(isOn).map(show);
+}
+
+function show({ target, ...hold }: Hold): ShownHold {
+  return { ...hold, name: nameHeld({ kind: hold.kind, target }) };
+}
