@@ -46,6 +46,8 @@ export interface FluxhookOptions {
   readonly maxBodyBytes?: number | undefined;
   /** Seals every secret that is not sealed yet; the first of the worker's `WEBHOOK_SECRET_KEYS`. */
   readonly sealingKey?: string | Uint8Array | undefined;
+  /** Like the worker's `WEBHOOK_EVENTS`; {@link EVENT_TYPES} by default. */
+  readonly events?: readonly string[] | undefined;
 }
 
 export interface EnqueueOptions {
@@ -108,7 +110,7 @@ export interface Fluxhook {
 const BATCH = 100; // events per transaction, which blocks Valkey for a few milliseconds
 const CLOSE_MS = 1000;
 const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
-const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id"];
+const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
 const ENDPOINT_FIELDS = ["url", "secret"];
 const NO_EVENT = "expected an object with event, userId, endpoint and data";
 
@@ -118,8 +120,9 @@ const NO_EVENT = "expected an object with event, userId, endpoint and data";
  *
  * @throws  UsageError when an option is invalid or unknown
  */
-export function createFluxhook(options: FluxhookOptions = {}): Fluxhook {
-  checkFluxhookOptions(options);
+export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
+  checkFluxhookOptions(given);
+  const options = { ...given, eventTypes: new Set(given.events ?? EVENT_TYPES) };
   const { valkeyUrl = "redis://127.0.0.1:6379", queue: name = "webhooks", timeoutMs = 2_000 } = options;
   checkSealingKey(options.sealingKey);
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
@@ -209,16 +212,18 @@ function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {
   }
 }
 
+type BuildOptions = FluxhookOptions & { readonly eventTypes: ReadonlySet<string> };
+
 /** Build an event's job. @throws ContractError with the names of the event's fields */
-function buildJob(given: unknown, options: FluxhookOptions, how: EnqueueOptions, nowMs: number): NewJob {
+function buildJob(given: unknown, options: BuildOptions, how: EnqueueOptions, nowMs: number): NewJob {
   const stored = asStored(given);
   if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
-  const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey } = options;
+  const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes } = options;
   const { event, ...data } = stored;
   const { id = randomUUID() } = data;
   const unknown = findUnknownFields(stored);
   try {
-    const checked = checkEvent(event, { ...data, id }, nowMs);
+    const checked = checkEvent(event, { ...data, id }, nowMs, eventTypes);
     if (unknown.length > 0) throw new ContractError([]);
     writeBody(id as string, checked.type, nowMs, checked.data.data, maxBodyBytes);
     const sealed = sealingKey === undefined ? checked.data : sealSecrets(checked.data, sealingKey);
@@ -248,7 +253,7 @@ function findUnknownFields(event: Readonly<Record<string, unknown>>): ContractIs
 }
 
 /** Build the jobs of many events. @throws ContractError with the issues of all */
-function buildJobs(events: unknown, options: FluxhookOptions, how: EnqueueOptions, nowMs: number): NewJob[] {
+function buildJobs(events: unknown, options: BuildOptions, how: EnqueueOptions, nowMs: number): NewJob[] {
   if (!Array.isArray(events)) throw new UsageError("expected events to be an array");
   const invalid: ContractError[] = [];
   const jobs = Array.from(events, (event, index) => {

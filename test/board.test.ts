@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { appRoutes } from "@bull-board/api/dist/routes.js";
 import { Queue } from "bullmq";
 import { Registry } from "prom-client";
+import { DEFAULT_EVENTS } from "../src/delivery/contract.ts";
 import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
@@ -48,6 +49,7 @@ function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
       boardReadonly: false,
       boardTrustProxy: [],
       timeoutMs: 10_000,
+      events: DEFAULT_EVENTS,
       ...config,
     },
     ...from,

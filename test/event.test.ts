@@ -1,7 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import { ContractError, EVENT_TYPES, parseEvent as parse, type StoredJob } from "../src/delivery/contract.ts";
+import {
+  ContractError,
+  DEFAULT_EVENTS,
+  EVENT_TYPES,
+  parseEvent as parse,
+  type StoredJob,
+} from "../src/delivery/contract.ts";
 
-const LIMITS = { maxBodyBytes: 2 ** 20, secretKeys: [] };
+const LIMITS = { maxBodyBytes: 2 ** 20, secretKeys: [], events: DEFAULT_EVENTS };
 const parseEvent = (stored: StoredJob) => parse(stored, LIMITS);
 const SECRET = "s3cr3t-that-must-not-leak";
 const data = {

@@ -1,17 +1,21 @@
 import { afterAll, describe, expect, test } from "bun:test";
+import { Redis } from "ioredis";
 import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board/app.ts";
-import { judgeQueue, LATE_MS } from "../src/operations/queue-problems.ts";
+import { readOverview } from "../src/board/overview.ts";
+import { startValkey } from "../src/dev/valkey.ts";
 import { MINUTES, readSummary } from "../src/operations/summary.ts";
 import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
+import { BOARD_DEFAULTS } from "./support/board.ts";
 import { jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const { logger } = createLogger("silent");
 const valkey = connectValkey(await testValkeyUrl(), "test:summary", logger);
-const opened: ReturnType<typeof openQueue>[] = [];
+type Opened = ReturnType<typeof openQueue>;
+const opened: Opened[] = [];
 afterAll(async () => {
   for (const queue of opened) await queue.close();
   valkey.disconnect();
@@ -22,16 +26,8 @@ const MINUTE_MS = 60_000;
 function open() {
   const queue = openQueue(`summary-${crypto.randomUUID()}`, valkey);
   opened.push(queue);
-  const config = {
-    boardUser: "a",
-    boardPassword: undefined,
-    boardEnvironment: "",
-    boardReadonly: false,
-    boardTrustProxy: [],
-    timeoutMs: 1_000,
-  };
-  const app = createBoardApp({ config, valkey, queue, registry: new Registry(), logger });
-  return { queue, page: async () => await (await app.request("/")).text() };
+  const app = createBoardApp({ config: BOARD_DEFAULTS, valkey, queue, registry: new Registry(), logger });
+  return { queue, page: async () => await (await app.request("/", { headers: { accept: "text/html" } })).text() };
 }
 
 /** Jobs that finished so many minutes ago, as BullMQ keeps them. */
@@ -72,7 +68,7 @@ describe("the summary", () => {
     const { counts, oldestWaitingMs, workers } = await readSummary(queue, valkey, Date.now());
     expect([counts.waiting, counts.delayed, workers]).toEqual([2, 1, 1]);
     expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
-    expect(await page()).toContain("Events are waiting for a worker, the next one for 5 min: start more workers.");
+    expect(await page()).toContain("Events are waiting for a worker, the next one for 5 min.");
     await queue.pause();
     expect(await page()).toContain("The queue is paused");
     await worker.close();
@@ -126,30 +122,131 @@ describe("the summary", () => {
     await valkey.lrem(queue.toKey("wait"), 0, job.id as string);
     await valkey.zadd(queue.toKey("failed"), Date.now(), job.id as string);
     const { failures } = await readSummary(queue, valkey, Date.now());
-    expect(failures).toEqual([expect.objectContaining({ job: job.id, userId: undefined, reason: "refused ***" })]);
+    const unknown = { userId: undefined, host: undefined };
+    expect(failures).toEqual([expect.objectContaining({ job: job.id, ...unknown, reason: "refused ***" })]);
     const html = await page();
     expect(html).toContain("no user");
     expect(html).not.toContain("hunter2");
   });
 });
 
-describe("a queue's problems", () => {
-  const well = { isPaused: false, workers: 1, oldestWaitingMs: undefined, strays: undefined };
-  const late = { ...well, oldestWaitingMs: LATE_MS + 1 };
-  test.each([
-    ["of one that delivers are none", well, []],
-    ["of one whose workers Valkey does not tell are none", { ...well, workers: undefined }, []],
-    ["include a job that waits for more than a minute", late, ["late"]],
-    ["do not include a job that waits for a minute", { ...well, oldestWaitingMs: LATE_MS }, []],
-    ["without a worker are that, and not that it is late", { ...late, workers: 0, strays: 2 }, ["no_worker", "strays"]],
-    ["of a paused one are that, and not that it is late", { ...late, isPaused: true }, ["paused"]],
-  ] as const)("%s", (_, queue, kinds) => {
-    expect(judgeQueue(queue).map(({ kind }) => kind)).toEqual([...kinds]);
+describe("the overview", () => {
+  /** A connection that looks like a worker, so that its absence does not hide everything else. */
+  const withWorker = async (queue: ReturnType<typeof openQueue>, run: () => Promise<void>) => {
+    const { host, port } = valkey.options;
+    const idle = new Redis({ host, port, connectionName: `bull:${btoa(queue.name)}:w:idle` });
+    await idle.ping();
+    await run();
+    idle.disconnect();
+  };
+  const verdictOf = (html: string) => /class="verdict (\w+)"/.exec(html)?.[1];
+
+  test("shows a green tick when all is well, also with a few events that failed and a host that is silent", async () => {
+    const { queue, page } = open();
+    await withWorker(queue, async () => {
+      await finish(queue, "completed", 1.5, 9);
+      await finish(queue, "failed", 1.5, 2);
+      await valkey.zadd(`webhooks:circuits:${queue.name}`, Date.now() + 60_000, "dead.example");
+      const html = await page();
+      expect(verdictOf(html)).toBe("good");
+      expect(html).toContain("Up to date, except for one host that does not respond");
+    });
   });
 
-  test("begin to be late when the alert does", async () => {
-    const alerts = await Bun.file(new URL("../docs/monitoring/alerts.yml", import.meta.url)).text();
-    const { bound } = /alert: FluxhookQueueLate\n.*\n.* > (?<bound>\d+)\n/.exec(alerts)?.groups ?? {};
-    expect(Number(bound) * 1000).toBe(LATE_MS);
+  test("shows none when most events fail, or most attempts do, or the backlog grows", async () => {
+    const minute = Math.floor(Date.now() / MINUTE_MS);
+    const key = (queue: string, at: number) => `webhooks:attempts:${queue}:${at}`;
+    for (const [kind, text, spoil] of [
+      ["wait", "66% of the events that finished", (queue: Opened) => finish(queue, "failed", 1.5, 18)],
+      [
+        "wait",
+        "60% of attempts failed in the last 5 minutes (600 of 1,000)",
+        (queue: Opened) => valkey.hset(key(queue.name, minute), { made: 1_000, failed: 600 }),
+      ],
+      [
+        "bad",
+        "95% of attempts failed",
+        (queue: Opened) => valkey.hset(key(queue.name, minute), { made: 1_000, failed: 950 }),
+      ],
+      [
+        "wait",
+        "200 more events are pending than 5 minutes ago, and 60 were delivered",
+        async (queue: Opened) => {
+          await valkey.hset(key(queue.name, minute), { made: 60, failed: 0 });
+          for (const before of [minute - 5, minute - 4]) await valkey.hset(key(queue.name, before), { pending: 0 });
+          const job = jobData("https://e.example/");
+          await queue.addBulk(Array.from({ length: 200 }, () => ({ name: "x", data: job, opts: { delay: 60_000 } })));
+        },
+      ],
+    ] as const) {
+      const { queue, page } = open();
+      await withWorker(queue, async () => {
+        await finish(queue, "completed", 1.5, 9);
+        await spoil(queue);
+        const html = await page();
+        expect([text, verdictOf(html), html.includes(text)]).toEqual([text, kind, true]);
+      });
+    }
+  });
+
+  test("compares completed and failed events only where it knows both, since few completed ones are kept", async () => {
+    const { queue } = open();
+    await finish(queue, "failed", 4.5, 2_000);
+    await finish(queue, "completed", 0.5, 1_000);
+    await finish(queue, "failed", 0.4, 30);
+    const { finished, failed } = await readSummary(queue, valkey, Date.now());
+    expect([finished, failed.count]).toEqual([{ completed: 1_000, failed: 30 }, 2_030]);
+  });
+
+  test("counts an event's wait from its last attempt or its delay, not from when it was enqueued", async () => {
+    const { queue } = open();
+    const hour = 60 * MINUTE_MS;
+    const timestamp = Date.now() - hour;
+    await queue.add("file.created", jobData("https://e.example/"), { timestamp, delay: hour - 30_000 });
+    await queue.promoteJobs();
+    expect((await readSummary(queue, valkey, Date.now())).oldestWaitingMs).toBeWithin(29_000, 50_000);
+  });
+
+  test("counts prioritized events among those that wait", async () => {
+    const { queue } = open();
+    const timestamp = Date.now() - 5 * MINUTE_MS;
+    await queue.add("file.created", jobData("https://e.example/"), { timestamp, priority: 5 });
+    const { counts, oldestWaitingMs } = await readSummary(queue, valkey, Date.now());
+    expect(counts.waiting).toBe(1);
+    expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
+  });
+
+  test("shows the host of a failure, and leads to all of them", async () => {
+    const { queue, page } = open();
+    const job = await queue.add("file.created", jobData("https://user:pass@hooks.acme.example:8443/in?token=t"));
+    await valkey.hset(queue.toKey(job.id as string), "failedReason", "HTTP 410", "finishedOn", Date.now());
+    await valkey.lrem(queue.toKey("wait"), 0, job.id as string);
+    await valkey.zadd(queue.toKey("failed"), Date.now(), job.id as string);
+    const html = await page();
+    expect(html).toContain("hooks.acme.example:8443</span>");
+    expect(html).toContain('href="/failed"');
+    expect(html).not.toContain("token=t");
+  });
+
+  test("says when Valkey refuses writes, and when its memory is nearly full", async () => {
+    const server = await startValkey({ settings: { "min-replicas-to-write": "1" } });
+    const refusing = connectValkey(server.url, "test:refusing", logger);
+    const queue = openQueue("refusing", refusing);
+    const { problems } = await readOverview(queue, refusing, Date.now());
+    expect(problems.map(({ code }) => code)).toEqual(["valkey_refuses", "no_worker"]);
+    expect(problems[0]?.text).toStartWith("Valkey refuses: NOREPLICAS");
+    const admin = new Redis(server.url);
+    await admin.config("SET", "min-replicas-to-write", "0");
+    const used = Number(/used_memory:(\d+)/.exec(await admin.info("memory"))?.[1]);
+    await admin.config("SET", "maxmemory", Math.floor(used * 1.2));
+    const tight = await readOverview(queue, refusing, Date.now());
+    expect(tight.problems.map(({ code }) => code)).toEqual(["no_worker", "valkey_memory"]);
+    await admin.config("SET", "maxmemory", "1mb");
+    const full = await readOverview(queue, refusing, Date.now());
+    expect(full.problems[0]?.code).toBe("valkey_full");
+    admin.disconnect();
+    await queue.close();
+    refusing.disconnect();
+    await server.stop();
   });
 });

@@ -47,7 +47,7 @@ export function addActions(app: Hono, present: MiddlewareHandler, { site, queue,
   });
   action("test", async (jobId, userId) => {
     try {
-      const made = await sendTestEvent(queue, jobId, userId, now());
+      const made = await sendTestEvent(queue, jobId, userId, now(), site.testEvent);
       return made === undefined ? { notice: "gone" } : { notice: "test", made };
     } catch (error) {
       if (error instanceof ContractError) return { notice: "broken" };

@@ -4,14 +4,15 @@
  */
 import type { FC } from "hono/jsx";
 import type { Delivery } from "../log/deliveries.ts";
-import { TEST_DATA, TEST_EVENT } from "../operations/test-event.ts";
+import { TEST_DATA } from "../operations/test-event.ts";
 import { printable } from "../runtime/printable.ts";
 
 /** The form, closed at first: one endpoint per entry, each with its newest kept job. */
-export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[] }> = ({ userId, deliveries }) => {
+export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[]; type: string }> = (props) => {
+  const { userId, deliveries, type } = props;
   const kept = deliveries.filter(({ state, job }) => state !== "gone" && job !== undefined);
   const endpoints = new Map(kept.toReversed().map((delivery) => [delivery.endpoint, delivery])); // the newest job of each
-  const sample = { id: "…", event: TEST_EVENT, timestamp: "…", data: TEST_DATA };
+  const sample = { id: "…", event: type, timestamp: "…", data: TEST_DATA };
   return (
     <details class="test" id="test">
       <summary>Send a test event</summary>

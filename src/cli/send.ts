@@ -132,14 +132,17 @@ function readData(text: string): unknown {
 }
 
 /** Validate as the worker does, except for sealed secrets when there is no key to open them. */
-function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys }: ContractOptions): void {
+function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys, events }: ContractOptions): void {
   const meant = (EVENT_TYPES as readonly string[]).includes(event) ? undefined : nearest(event, EVENT_TYPES);
   if (meant !== undefined) throw new CommandError("usage", `${event} is not an event type; did you mean ${meant}?`);
   const { secret: given } = data.endpoint;
   const openable = (text: string) => (isSealed(text) && secretKeys.length === 0 ? "left to the worker" : text);
   const secret = Array.isArray(given) ? given.map(openable) : openable(given);
   const checked = { id: ANY_ID, ...data, endpoint: { ...data.endpoint, secret } };
-  parseEvent({ name: event, data: checked, timestamp: Date.now(), queueName: "" }, { maxBodyBytes, secretKeys });
+  parseEvent(
+    { name: event, data: checked, timestamp: Date.now(), queueName: "" },
+    { maxBodyBytes, secretKeys, events },
+  );
 }
 
 /** Print each attempt of a job as it ends, until the job is finished or the time is up. */

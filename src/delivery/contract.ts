@@ -17,7 +17,11 @@ const MAX_SECRETS = 10;
 const MAX_LEVELS = 2_000; // of nesting; from about 30,000, serializing a body blocks the process for more than a second
 const MAX_TIMESTAMP_MS = 8_640_000_000_000_000; // the latest time a Date can hold (ECMA-262)
 
-const eventType = z.enum(EVENT_TYPES, { error: `expected one of ${EVENT_TYPES.join(", ")}` });
+const MAX_LISTED = 20; // event types in a reason, which is stored with each failed job
+
+/** The event types of an installation that does not set `WEBHOOK_EVENTS`. */
+export const DEFAULT_EVENTS: ReadonlySet<string> = new Set(EVENT_TYPES);
+
 const secretsExpected = `expected a secret, or an array of 1 to ${MAX_SECRETS} of them`;
 const secret = z
   .string({ error: "expected a string" })
@@ -45,6 +49,9 @@ export const jobData = z.object(
     // Passed through as is: copying it key by key would lose a `__proto__` key, and cost time on every attempt.
     data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
     id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
+    expiresAt: z.iso
+      .datetime({ offset: true, error: "expected an ISO 8601 time with its zone, as in 2026-12-31T23:00:00Z" })
+      .optional(),
   },
   { error: "expected an object with userId, endpoint and data" },
 );
@@ -94,18 +101,31 @@ const broken = (path: string, message: string) => new ContractError([{ path, mes
  * Check a job's name, data and timestamp against the contract.
  *
  * @param timestampMs  epoch ms
+ * @param events       the event types
  * @throws  ContractError, listing every violation
  */
-export function checkEvent(name: unknown, data: unknown, timestampMs: number): { type: EventType; data: JobData } {
-  const type = eventType.safeParse(name);
+export function checkEvent(
+  name: unknown,
+  data: unknown,
+  timestampMs: number,
+  events: ReadonlySet<string>,
+): { type: string; data: JobData } {
+  const isType = events.has(name as string);
   const parsed = jobData.safeParse(data);
   const isDated = Math.abs(timestampMs) <= MAX_TIMESTAMP_MS;
-  if (type.success && parsed.success && isDated) return { type: type.data, data: parsed.data };
+  if (isType && parsed.success && isDated) return { type: name as string, data: parsed.data };
   throw new ContractError([
-    ...listIssues("name", type.error),
+    ...(isType ? [] : [{ path: "name", message: `expected ${describeEventTypes(events)}` }]),
     ...(data instanceof UnreadData ? [describeUnread(data)] : listIssues("data", parsed.error)),
     ...(isDated ? [] : [{ path: "timestamp", message: "expected epoch milliseconds" }]),
   ]);
+}
+
+/** "one of a, b, c"; of many event types, the first 20. */
+export function describeEventTypes(events: ReadonlySet<string>): string {
+  const rest = events.size - MAX_LISTED;
+  const listed = [...events].slice(0, MAX_LISTED).join(", ");
+  return `one of ${listed}${rest > 0 ? ` and ${rest} more in WEBHOOK_EVENTS` : ""}`;
 }
 
 const ESCAPED = 6; // characters that JSON may use for a single one: \u0041
@@ -125,6 +145,8 @@ function describeUnread({ length, maxLength }: UnreadData): ContractIssue {
 
 /** The settings that {@link parseEvent} needs. */
 export interface ContractOptions {
+  /** The event types. */
+  readonly events: ReadonlySet<string>;
   /** Largest body, in bytes. */
   readonly maxBodyBytes: number;
   /** Keys that open sealed secrets, current first. */
@@ -136,9 +158,9 @@ export interface ContractOptions {
  *
  * @throws  ContractError when it violates the contract
  */
-export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: ContractOptions): WebhookEvent {
-  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp);
-  const { userId, endpoint, data } = parsed;
+export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys, events }: ContractOptions): WebhookEvent {
+  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp, events);
+  const { userId, endpoint, data, expiresAt } = parsed;
   const id = eventIdOf(job, parsed.id);
   const secrets = Array.isArray(endpoint.secret)
     ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
@@ -147,6 +169,7 @@ export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys }: Contrac
     id,
     type,
     timestampMs: job.timestamp,
+    expiresAtMs: expiresAt === undefined ? undefined : Date.parse(expiresAt),
     userId,
     endpoint: { url: parseUrl(endpoint.url) as URL, secrets: secrets as [string, ...string[]] },
     body: writeBody(id, type, job.timestamp, data, maxBodyBytes),

@@ -13,3 +13,13 @@ export const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MiB
 
 /** Default of `WEBHOOK_MAX_BODY`, in bytes. */
 export const DEFAULT_BODY_BYTES = 256 * 1024; // 256 KiB
+
+/** The format of an event type: safe in a header, a URL and a shell. */
+export const EVENT_TYPE = /^[A-Za-z\d][A-Za-z\d._-]{0,127}$/;
+
+/** The same in words, to follow "each". */
+export const EVENT_TYPE_FORM =
+  "of 1 to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit";
+
+/** Upper bound on the number of event types: each is a label of the metrics. */
+export const MAX_EVENT_TYPES = 500;

@@ -1,5 +1,5 @@
 /**
- * The outcome of one attempt, as a value. Pure: no clock, no network, no text from a receiver.
+ * The outcome of one attempt, as a value. Pure: no clock, no network.
  */
 
 /** Why there was no usable response: a failure of the receiver or the network. */
@@ -31,17 +31,30 @@ export type FaultCode = "resolver" | "resources" | "proxy" | "shutdown" | "lock_
 /** Which of the operator's rules blocks the URL, other than those about addresses. */
 export type BlockedCode = "blocked_port" | "https_required";
 
+/** The beginning of a failed response, as it was received: a character per byte. The receiver chose it; secrets are not masked. */
+export interface ResponseBeginning {
+  /** The status line and the fields, without the last line break. */
+  readonly head: string;
+  /** Without chunked coding. */
+  readonly body: string;
+  /** Whether the body goes on after this. */
+  readonly isCut: boolean;
+  /** Whether the end of the body was received. */
+  readonly isEnded: boolean;
+}
+
 /**
  * The outcome of an attempt.
  *
- * - `response`  a status line arrived; whatever happened to the body afterwards does not matter
+ * - `response`  a status line arrived; whatever happened to the body afterwards does not matter. `beginning` has what came of a
+ *               failed response, if it is to be kept; nothing is decided by it
  * - `failure`   no usable status line. `cause` has details: for `tls` a {@link TlsCause}, which customers may see; for `dns` the
  *               kind of address that the name resolved to (`loopback`, `private`, …), for operators only
  * - `blocked`   the URL may not be called: because of its address, whose kind is in `range` (`loopback`, `private`, …), or because
  *               of the rule in `code`
  * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock. `cause` may have
  *               details, for operators only
- * - `expired`   not attempted: the event has waited longer than `WEBHOOK_MAX_AGE`
+ * - `expired`   not attempted: the event has waited longer than `WEBHOOK_MAX_AGE`, or until its own `expiresAt`
  * - `backlog_full`  not attempted: more than `WEBHOOK_MAX_BACKLOG` events are waiting, and this is one of the oldest
  *
  * `durationMs` covers the whole attempt, DNS included.
@@ -51,6 +64,7 @@ export type Outcome =
       readonly kind: "response";
       readonly status: number;
       readonly retryAfter: string | undefined;
+      readonly beginning?: ResponseBeginning;
       readonly durationMs: number;
     }
   | {

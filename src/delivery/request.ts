@@ -11,6 +11,8 @@ export interface WebhookEvent {
   readonly type: string;
   /** When the backend enqueued it, epoch ms. */
   readonly timestampMs: number;
+  /** No attempt begins at this time or later, epoch ms; undefined when it does not expire. */
+  readonly expiresAtMs?: number | undefined;
   /** Whose log the attempts go to. */
   readonly userId: string;
   readonly endpoint: {

@@ -13,8 +13,11 @@ export interface RetryPolicy {
   readonly jitter: number;
 }
 
-/** Why a delivery is given up: 410, a blocked URL, no attempts left, older than `WEBHOOK_MAX_AGE`, or a full backlog. */
-export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired" | "backlog_full";
+/**
+ * Why a delivery is given up: 410, a blocked URL, no attempts left, older than `WEBHOOK_MAX_AGE`, past the event's own
+ * `expiresAt`, or a full backlog.
+ */
+export type GiveUpCause = "gone" | "blocked" | "exhausted" | "expired" | "past_expiry" | "backlog_full";
 
 /**
  * What to do after an attempt.
@@ -75,14 +78,20 @@ export function judge(
   return { kind: "retry", delayMs: Math.max(delayMs, askedMs) };
 }
 
+const PAST_EXPIRY: Verdict = { kind: "give_up", cause: "past_expiry" };
+
 /**
- * Turn a verdict into `expired` if it would delay the event beyond its lifetime.
+ * Give up instead of delaying an event beyond its lifetime.
  *
- * @param leftMs  the rest of the lifetime; negative when it is over
+ * @param leftMs    the rest of what `WEBHOOK_MAX_AGE` allows; negative when it is over
+ * @param expiryMs  the time until its own `expiresAt`, at which no attempt may begin any more
  */
-export function withinLifetime(verdict: Verdict, leftMs: number): Verdict {
+export function withinLifetime(verdict: Verdict, leftMs: number, expiryMs = Number.POSITIVE_INFINITY): Verdict {
+  if (verdict.kind === "give_up" && verdict.cause === "expired" && expiryMs <= 0) return PAST_EXPIRY;
   const isDelayed = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
-  return isDelayed && verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
+  if (!isDelayed) return verdict;
+  if (verdict.delayMs >= expiryMs) return PAST_EXPIRY;
+  return verdict.delayMs > leftMs ? { kind: "give_up", cause: "expired" } : verdict;
 }
 
 function faultDelayMs(ageMs: number): number {

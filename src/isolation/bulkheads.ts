@@ -21,6 +21,8 @@ export interface Load {
   readonly bytes: number;
   /** The job's id, if it can be promoted. */
   readonly job?: string | undefined;
+  /** When the event expires, epoch ms. */
+  readonly expiresAt?: number | undefined;
 }
 
 export class Bulkheads {

@@ -3,7 +3,7 @@
  * which may be a secret. Pure.
  */
 
-import { MAX_BODY_BYTES } from "../delivery/limits.ts";
+import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "../delivery/limits.ts";
 import { MAX_ATTEMPTS } from "../delivery/retry.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { UsageError } from "../runtime/usage-error.ts";
@@ -24,7 +24,7 @@ type Given = Readonly<Record<string, unknown>>;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's scores of delayed jobs end in 2039
 
-const FLUXHOOK_OPTIONS = ["valkeyUrl", "queue", "timeoutMs", "maxBodyBytes", "sealingKey"];
+const FLUXHOOK_OPTIONS = ["valkeyUrl", "queue", "timeoutMs", "maxBodyBytes", "sealingKey", "events"];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
 const BACKOFF_OPTIONS = ["type", "delay", "jitter"];
 
@@ -53,7 +53,7 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, queue, timeoutMs, maxBodyBytes, sealingKey } = options;
+  const { valkeyUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
   expectIf(
     valkeyUrl,
     (value) => typeof value === "string" && isValkeyUrl(value),
@@ -64,6 +64,11 @@ export function checkFluxhookOptions(options: unknown): void {
   expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);
   const isKey = (value: unknown) => typeof value === "string" || value instanceof Uint8Array;
   expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
+  expectIf(
+    events,
+    areEventTypes,
+    `events to be an array of 1 to ${MAX_EVENT_TYPES} event types, each ${EVENT_TYPE_FORM}`,
+  );
 }
 
 /** Validate the options of `enqueue` and `enqueueMany`. @throws UsageError */
@@ -84,6 +89,10 @@ export function checkEnqueueOptions(options: unknown): void {
 
 const BACKOFF_EXAMPLE = '{ type: "fixed", delay: 5000 } or { type: "exponential", delay: 5000 }';
 
+const areEventTypes = (value: unknown) =>
+  Array.isArray(value) &&
+  isBetween(1, MAX_EVENT_TYPES)(value.length) &&
+  value.every((name) => typeof name === "string" && EVENT_TYPE.test(name));
 const isBetween = (min: number, max: number) => (value: unknown) =>
   typeof value === "number" && value >= min && value <= max;
 const isWhole = (min: number, max: number) => (value: unknown) =>
