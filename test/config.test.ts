@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { DEFAULT_BODY_BYTES } from "../src/delivery/limits.ts";
 import { parseNetwork } from "../src/dns/address.ts";
+import { EVENT_TYPES } from "../src/events.ts";
 import { loadConfig } from "../src/settings/config.ts";
 import { SETTINGS } from "../src/settings/table.ts";
 
@@ -19,6 +20,9 @@ function configOf(env: Env) {
   return loaded.config;
 }
 
+/** So many event types. */
+const many = (count: number) => Array.from({ length: count }, (_, index) => `type.${index}`).join(",");
+
 function problemsOf(env: Env): string[] {
   const loaded = loadConfig(env);
   return loaded.ok ? [] : loaded.problems;
@@ -28,6 +32,7 @@ describe("the defaults", () => {
   const defaults = {
     valkeyUrl: "redis://127.0.0.1:6379",
     queue: "webhooks",
+    events: new Set(EVENT_TYPES),
     concurrency: 256,
     endpointConcurrency: 64,
     timeoutMs: 10_000,
@@ -89,6 +94,13 @@ describe("takes", () => {
       "rediss://user:p%40ss@valkey.internal:6380/3",
     ],
     ["WEBHOOK_QUEUE", "{wh0}", "queue", "{wh0}"],
+    [
+      "WEBHOOK_EVENTS",
+      "invoice.paid, org_1.user-Added,7",
+      "events",
+      new Set(["invoice.paid", "org_1.user-Added", "7"]),
+    ],
+    ["WEBHOOK_EVENTS", many(500), "events", new Set(many(500).split(","))],
     ["WEBHOOK_CONCURRENCY", "1", "concurrency", 1],
     ["WEBHOOK_CONCURRENCY", "10000", "concurrency", 10_000],
     ["WEBHOOK_ENDPOINT_CONCURRENCY", "256", "endpointConcurrency", 256],
@@ -167,6 +179,10 @@ describe("refuses", () => {
   test.each<[string, string[]]>([
     ["VALKEY_URL", ["127.0.0.1:6379", "http://h", "redis", "redis:h", "redis:6379", "unix:///tmp/x", "redis://h:x"]],
     ["WEBHOOK_QUEUE", ["a:b", "a b", "x".repeat(101), "ü", "a\n"]],
+    [
+      "WEBHOOK_EVENTS",
+      [",", "a,", "a,a", "a, b ,a", "a b", "a:b", "größe", ".a", "_a", "a\r\nb", "x".repeat(129), many(501)],
+    ],
     ["WEBHOOK_CONCURRENCY", ["0", "-1", "1.5", "1e3", "ten", " 8", "10001", "0x10", "99999999999"]],
     ["WEBHOOK_ENDPOINT_CONCURRENCY", ["0", "-1", "half", "10001"]],
     ["WEBHOOK_TIMEOUT", ["ten", "10", "99ms", "61s", "2m", "-1s", "1.5s", "10 s", "10S", "1h", "0s", "s"]],

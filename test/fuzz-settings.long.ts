@@ -29,6 +29,7 @@ const RIGHT: Readonly<Record<string, readonly string[]>> = {
     `redis+sentinel://:${PASSWORD}@127.0.0.1:1/m`,
   ],
   WEBHOOK_QUEUE: ["webhooks", "a.b-c_d", "{shard}"],
+  WEBHOOK_EVENTS: ["file.created", "invoice.paid,invoice.voided, org_1.user-Added"],
   WEBHOOK_CONCURRENCY: ["64", "256", "10000"],
   WEBHOOK_ENDPOINT_CONCURRENCY: ["1", "64"],
   WEBHOOK_TIMEOUT: ["100ms", "10s", "1m"],
