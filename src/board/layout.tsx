@@ -31,7 +31,7 @@ export interface Site {
 }
 
 const read = (name: string) => readFileSync(join(import.meta.dir, name), "utf8");
-const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css"].map(read).join("\n");
+const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css", "held.css"].map(read).join("\n");
 const script = read("live.js");
 const version = (text: string) => Bun.hash(text).toString(36);
 

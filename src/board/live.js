@@ -1,8 +1,10 @@
 // @ts-nocheck: this runs in the browser; the project has no DOM types.
 //
 // Refreshes #live: fetches the page every few seconds while its tab is visible and patches only what changed, so that
-// focus, selection, scroll position and opened details stay. Without JavaScript the page has a reload link instead.
+// focus, selection, scroll position, input and opened details stay. Without JavaScript the page has a reload link instead.
+// And makes the copy buttons work, which are hidden without JavaScript.
 const PERIOD_MS = 3000;
+const COPIED_MS = 1500; // how long a button says that it has copied
 
 const control = document.querySelector("#live-switch");
 let isOn = sessionStorage.getItem("live") !== "off";
@@ -49,9 +51,10 @@ function morph(node, next) {
   }
   // Keep the switch, and what the reader selected or opened.
   if (node.nodeType !== Node.ELEMENT_NODE || node.id === "live-switch") return;
-  for (const { name, value } of next.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
-  for (const { name } of [...node.attributes])
-    if (name !== "open" && !next.hasAttribute(name)) node.removeAttribute(name);
+  const isOurs = (name) => !(name === "open" && node.nodeName === "DETAILS");
+  for (const { name, value } of next.attributes)
+    if (isOurs(name) && node.getAttribute(name) !== value) node.setAttribute(name, value);
+  for (const { name } of [...node.attributes]) if (isOurs(name) && !next.hasAttribute(name)) node.removeAttribute(name);
   let current = node.firstChild;
   for (const child of [...next.childNodes]) {
     const same = child.id
@@ -78,12 +81,55 @@ function isAlike(node, next) {
   return node !== null && !node.id && node.nodeType === next.nodeType && node.nodeName === next.nodeName;
 }
 
-control.addEventListener("click", () => {
-  isOn = !isOn;
-  sessionStorage.setItem("live", isOn ? "on" : "off");
+if (control !== null) {
+  control.addEventListener("click", () => {
+    isOn = !isOn;
+    sessionStorage.setItem("live", isOn ? "on" : "off");
+    show(isOn ? "Live" : "Stopped", isOn);
+    refresh();
+  });
+  document.addEventListener("visibilitychange", refresh);
+  setInterval(refresh, PERIOD_MS);
   show(isOn ? "Live" : "Stopped", isOn);
-  refresh();
+}
+
+const said = document.createElement("p"); // read out by screen readers
+said.className = "unseen";
+said.setAttribute("role", "status");
+document.body.append(said);
+document.documentElement.classList.add("scripted");
+
+document.addEventListener("click", async ({ target }) => {
+  const button = target.closest("[data-copy], [data-copy-from]");
+  if (button === null) return;
+  const { copy, copyFrom } = button.dataset;
+  const isCopied = await putOnClipboard(copy ?? document.getElementById(copyFrom).textContent);
+  button.classList.toggle("copied", isCopied);
+  said.textContent = isCopied ? "Copied" : "Not copied: the browser does not allow it";
+  setTimeout(() => {
+    button.classList.remove("copied");
+    said.textContent = "";
+  }, COPIED_MS);
 });
-document.addEventListener("visibilitychange", refresh);
-setInterval(refresh, PERIOD_MS);
-show(isOn ? "Live" : "Stopped", isOn);
+
+async function putOnClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyFromField(text); // over plain http, browsers have no navigator.clipboard
+  }
+}
+
+function copyFromField(text) {
+  const focused = document.activeElement;
+  const field = document.createElement("textarea");
+  field.className = "unseen";
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const isCopied = document.execCommand("copy");
+  field.remove();
+  focused?.focus();
+  return isCopied;
+}

@@ -5,14 +5,14 @@
  */
 import { type Context, Hono } from "hono";
 import { jobData } from "../delivery/contract.ts";
-import { readDeliveries } from "../log/deliveries.ts";
 import { addActions } from "./actions.ts";
 import { HomePage } from "./home-page.tsx";
 import { ASSETS, type Notice, userPath } from "./layout.tsx";
 import { readOverview } from "./overview.ts";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { needsValkey } from "./refusal.tsx";
-import { UserPage } from "./user-page.tsx";
+import { addReleaseAction } from "./release-action.ts";
+import { sendPayloadPage, sendUserPage } from "./user-routes.tsx";
 
 const DAY_SECONDS = 24 * 60 * 60;
 
@@ -22,12 +22,14 @@ const NOTICES: Readonly<Record<string, Notice>> = {
   pending: { kind: "wait", text: "It is already waiting or active, so nothing was changed." },
   gone: { kind: "bad", text: "That job is no longer kept, so nothing was sent." },
   test: { kind: "good", text: "Test event queued. The attempt will show up here." },
+  released: { kind: "good", text: "Released. Its events are being delivered." },
+  unheld: { kind: "wait", text: "That is not held anymore, so nothing was changed." },
   broken: { kind: "bad", text: "That job's endpoint is invalid, so no test event was sent." },
 };
 
 /** Routes: `/`, `/users`, `/users/:userId`, actions and static files. */
 export function createPageRoutes(options: PageOptions): Hono {
-  const { site, queue, valkey, log, now } = options;
+  const { site, queue, valkey, now } = options;
   const app = new Hono();
   const present = needsValkey(valkey, site);
   const noticeOf = (c: Context) => {
@@ -54,18 +56,17 @@ export function createPageRoutes(options: PageOptions): Hono {
     }
     if (c.req.path === "/users" && userPath(userId.data).startsWith("/users/"))
       return c.redirect(userPath(userId.data));
-    const deliveries = await readDeliveries({ queue, valkey, log }, userId.data, now());
-    const notice = noticeOf(c);
-    return sendPage(
-      c,
-      <UserPage site={site} userId={userId.data} deliveries={deliveries} notice={notice} now={now()} />,
-    );
+    return await sendUserPage(c, options, userId.data, noticeOf(c));
   };
   app.get("/", present, (c) => home(c));
   app.get("/search", present, (c) => c.redirect(`/users?id=${encodeURIComponent(c.req.query("q") ?? "")}`));
   app.get("/users", present, (c) => user(c, c.req.query("id") ?? ""));
   app.get("/users/:userId", present, (c) => user(c, c.req.param("userId")));
+  app.get("/users/:userId/events/:job", present, (c) =>
+    sendPayloadPage(c, options, c.req.param("userId"), c.req.param("job")),
+  );
 
   addActions(app, present, options);
+  addReleaseAction(app, present, options);
   return app;
 }

@@ -1,16 +1,30 @@
 /** @jsxImportSource hono/jsx */
 /**
- * A user's page without attempts.
+ * A user's page with nothing to show.
  */
 import type { FC } from "hono/jsx";
 import type { Site } from "./layout.tsx";
 
-/** Says why there may be no attempts, and where to look next. */
-export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoard, queue }, userId }) => {
+const UNITS = [
+  [24 * 60 * 60 * 1000, "day"],
+  [60 * 60 * 1000, "hour"],
+  [60 * 1000, "minute"],
+  [1000, "second"],
+] as const;
+
+/** `7 days`, `36 hours`, `1 minute`: a setting's duration, in the largest unit that it is a multiple of. */
+export function describeRetention(ms: number): string {
+  const [unitMs, unit] = UNITS.find(([unitMs]) => ms % unitMs === 0) ?? [1, "millisecond"];
+  const count = ms / unitMs;
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** Says why there may be no events, and where to look next. */
+export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoard, queue, logAgeMs }, userId }) => {
   const state = (name: string) => `${bullBoard}/queue/${encodeURIComponent(queue)}?status=${name}`;
   return (
     <section class="empty">
-      <h2>No attempts in the last 7 days</h2>
+      <h2>No attempts in the last {describeRetention(logAgeMs)}</h2>
       <p>Nothing was sent for this user. Possible reasons:</p>
       <ul>
         <li>
@@ -20,8 +34,8 @@ export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoa
           <b>No event was enqueued.</b> Check that the backend adds events to the queue <code>{queue}</code>.
         </li>
         <li>
-          <b>The event has not been attempted yet.</b> See the <a href={state("waiting")}>waiting</a> and{" "}
-          <a href={state("delayed")}>delayed</a> jobs.
+          <b>The event has not been attempted yet.</b> Pending events of a user are listed here; see also all{" "}
+          <a href={state("waiting")}>waiting</a> and <a href={state("delayed")}>delayed</a> jobs.
         </li>
         <li>
           <b>The event is invalid.</b> It then fails without an attempt, and the{" "}
@@ -31,3 +45,19 @@ export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoa
     </section>
   );
 };
+
+/** Says that the filter shows nothing. */
+export const NoMatch: FC<{ userId: string; id: string | undefined }> = ({ userId, id }) => (
+  <section class="empty">
+    <h2>No event matches the filter</h2>
+    {id === undefined ? (
+      <p>The log and the pending events of this user hold no such event.</p>
+    ) : (
+      <p>
+        Neither the log nor the pending events of this user hold the event <code>{id}</code>.{" "}
+        <a href={`/search?q=${encodeURIComponent(id)}`}>Search everywhere</a>, or see the{" "}
+        <a href={`/failed?user=${encodeURIComponent(userId)}`}>failed events</a> of this user.
+      </p>
+    )}
+  </section>
+);

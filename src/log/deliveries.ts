@@ -4,16 +4,24 @@
 
 import { eventIdOf } from "../delivery/request.ts";
 import { DELAYED_SCORE_PER_MS, keysOf, type ShownState } from "../queue/layout.ts";
-import { readRedeliveredAt } from "../queue/marks.ts";
+import { type Redelivered, readRedelivered } from "../queue/marks.ts";
 import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import type { Attempt, AttemptLog } from "./attempts.ts";
+import type { Attempt } from "./attempts.ts";
+
+const EARLY_MS = 1000; // 1 s by which an attempt may start before its redelivery is written down: another process, another clock
 
 /** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
 export type JobState = ShownState | "gone";
 
-/** An event's attempts and its job. */
-export interface Delivery {
+/** An attempt, and whether an operator asked for it. */
+export interface LoggedAttempt extends Attempt {
+  /** It was made after the event was redelivered by hand. */
+  readonly isRedelivery: boolean;
+}
+
+/** An event's attempts in the log. */
+export interface LoggedEvent {
   /** The event's id. */
   readonly id: string;
   /** The event type. */
@@ -22,50 +30,92 @@ export interface Delivery {
   readonly endpoint: string;
   /** The job's id; undefined in log entries of older versions. */
   readonly job: string | undefined;
-  readonly state: JobState;
-  /** When its next attempt is due, epoch ms; undefined unless it is delayed. */
-  readonly nextAt: number | undefined;
   /** Whether it is a test event. */
   readonly isTest: boolean;
   /** When it was last redelivered by hand, epoch ms; undefined when it never was, or its job is gone. */
   readonly redeliveredAt: number | undefined;
   /** Newest first, at least one. */
-  readonly attempts: readonly [Attempt, ...Attempt[]];
+  readonly attempts: readonly [LoggedAttempt, ...LoggedAttempt[]];
 }
 
+/** An event's attempts and its job. */
+export interface Delivery extends LoggedEvent {
+  readonly state: JobState;
+  /** When its next attempt is due, epoch ms; undefined unless it is delayed. */
+  readonly nextAt: number | undefined;
+}
+
+/** Where events and the marks on their jobs are read. */
 export interface DeliverySources {
   readonly queue: Queue;
   readonly valkey: Valkey;
-  readonly log: Pick<AttemptLog, "list">;
 }
 
 /**
- * A user's last attempts, grouped by event, the event with the newest attempt first.
+ * Group a user's attempts by event, the event with the newest attempt first.
+ *
+ * @param attempts  newest first, as the log lists them
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function groupByEvent(
+  { queue, valkey }: DeliverySources,
+  attempts: readonly Attempt[],
+): Promise<LoggedEvent[]> {
+  const groups = new Map<string, [Attempt, ...Attempt[]]>();
+  for (const attempt of attempts) {
+    const group = `${attempt.id} ${attempt.job}`;
+    const known = groups.get(group);
+    if (known === undefined) groups.set(group, [attempt]);
+    else known.push(attempt);
+  }
+  const jobs = new Set(attempts.flatMap(({ job }) => (typeof job === "string" ? [job] : [])));
+  const redelivered = jobs.size === 0 ? new Map() : await readRedelivered(queue, valkey, [...jobs]);
+  return [...groups.values()].map((group): LoggedEvent => {
+    const [{ id, event, endpoint, test }] = group;
+    const job = group[0].job as string | undefined;
+    const marked = job === undefined ? undefined : redelivered.get(job);
+    const isTest = test === true;
+    const marks = markRedeliveries(group, marked) as [LoggedAttempt, ...LoggedAttempt[]];
+    return { id, event, endpoint, job, isTest, redeliveredAt: marked?.lastAt, attempts: marks };
+  });
+}
+
+/**
+ * Tell which attempts were made after a redelivery. The job says when that was; once it is gone, attempt numbers that start again
+ * do. An equal number does not: a worker that dies just after an attempt repeats it.
+ */
+function markRedeliveries(attempts: readonly Attempt[], marked: Redelivered | undefined): LoggedAttempt[] {
+  let isRedelivery = false;
+  let before = 0;
+  return attempts
+    .toReversed()
+    .map((attempt) => {
+      const earlyMs = attempt.attempt === 1 ? EARLY_MS : 0;
+      const isAfter = marked !== undefined && Date.parse(attempt.timestamp) >= marked.firstAt - earlyMs;
+      isRedelivery ||= isAfter || attempt.attempt < before;
+      before = attempt.attempt;
+      return { ...attempt, isRedelivery };
+    })
+    .toReversed();
+}
+
+/**
+ * Look up the jobs of logged events, in the same order.
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function readDeliveries(
-  { queue, valkey, log }: DeliverySources,
+  { queue, valkey }: DeliverySources,
   userId: string,
-  nowMs: number,
+  events: readonly LoggedEvent[],
 ): Promise<Delivery[]> {
-  const groups = new Map<string, [Attempt, ...Attempt[]]>();
-  for (const attempt of await log.list(userId, nowMs)) {
-    const group = `${attempt.id} ${attempt.job}`;
-    const attempts = groups.get(group);
-    if (attempts === undefined) groups.set(group, [attempt]);
-    else attempts.push(attempt);
-  }
   return await Promise.all(
-    [...groups.values()].map(async (attempts): Promise<Delivery> => {
-      const { id, event, endpoint } = attempts[0];
-      const job = attempts[0].job as string | undefined;
+    events.map(async (logged): Promise<Delivery> => {
+      const { job, id } = logged;
       const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
       const score = state === "delayed" ? await valkey.zscore(keysOf(queue).delayed, job as string) : null;
       const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
-      const isTest = attempts[0].test === true;
-      const redeliveredAt = state === "gone" ? undefined : await readRedeliveredAt(queue, valkey, job as string);
-      return { id, event, endpoint, job, state, nextAt, isTest, redeliveredAt, attempts };
+      return { ...logged, state, nextAt, redeliveredAt: state === "gone" ? undefined : logged.redeliveredAt };
     }),
   );
 }

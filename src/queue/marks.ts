@@ -12,11 +12,15 @@ export const TEST_MARK = { test: true } as JobsOptions;
 /** Whether a job is a test event's. */
 export const isTestJob = ({ opts }: Pick<Job, "opts">): boolean => (opts as { test?: unknown }).test === true;
 
-/** Field of a job's hash: when it was last redelivered by hand, epoch ms. */
+/** Fields of a job's hash: when it was last, and when first redelivered by hand, epoch ms. */
 const REDELIVERED = "redelivered";
+const FIRST_REDELIVERED = "firstRedelivered"; // absent when that was an older version, which writes only the last
 
 /** KEYS: the job. ARGV: now, epoch ms. A job that is gone meanwhile stays so. */
-const MARK = `if redis.call("EXISTS", KEYS[1]) == 1 then redis.call("HSET", KEYS[1], "${REDELIVERED}", ARGV[1]) end`;
+const MARK = `
+if redis.call("EXISTS", KEYS[1]) == 0 then return end
+if redis.call("HEXISTS", KEYS[1], "${REDELIVERED}") == 0 then redis.call("HSET", KEYS[1], "${FIRST_REDELIVERED}", ARGV[1]) end
+redis.call("HSET", KEYS[1], "${REDELIVERED}", ARGV[1])`;
 
 const keyOf = (queue: Queue, jobId: string) => `${keysOf(queue).jobs}${jobId}`;
 
@@ -25,7 +29,28 @@ export async function markRedelivered(queue: Queue, jobId: string, nowMs: number
   await (queue.opts.connection as Valkey).eval(MARK, 1, keyOf(queue, jobId), nowMs);
 }
 
-/** When a job was last redelivered by hand, epoch ms; undefined when it never was. Throws like {@link markRedelivered}. */
-export async function readRedeliveredAt(queue: Queue, valkey: Valkey, jobId: string): Promise<number | undefined> {
-  return Number(await valkey.hget(keyOf(queue, jobId), REDELIVERED)) || undefined;
+/** When a job was redelivered by hand, epoch ms. */
+export interface Redelivered {
+  readonly firstAt: number;
+  readonly lastAt: number;
+}
+
+/**
+ * When jobs were redelivered by hand. Jobs that never were, or that are gone, are left out. Throws like {@link markRedelivered}.
+ */
+export async function readRedelivered(
+  queue: Queue,
+  valkey: Valkey,
+  jobIds: readonly string[],
+): Promise<Map<string, Redelivered>> {
+  const pipeline = valkey.pipeline();
+  for (const jobId of jobIds) pipeline.hmget(keyOf(queue, jobId), REDELIVERED, FIRST_REDELIVERED);
+  const found = new Map<string, Redelivered>();
+  for (const [index, [error, reply]] of ((await pipeline.exec()) ?? []).entries()) {
+    if (error) throw error;
+    const [last, first] = reply as (string | null)[];
+    const lastAt = Number(last);
+    if (lastAt > 0) found.set(jobIds[index] as string, { lastAt, firstAt: Number(first) || lastAt });
+  }
+  return found;
 }

@@ -19,6 +19,14 @@ export function printable(text: unknown): string {
   return String(text).replace(INVISIBLE, escapeAll);
 }
 
+/** The same for text of several lines: line breaks and tabs stay. */
+export function printableLines(text: string): string {
+  return text
+    .split(/\r?\n/)
+    .map((line) => line.split("\t").map(printable).join("\t"))
+    .join("\n");
+}
+
 /** Escape invisible characters in JSON text, without changing its meaning. */
 export function printableJson(json: string): string {
   return json.replace(INVISIBLE_IN_JSON, escapeAll);

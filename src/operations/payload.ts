@@ -1,0 +1,92 @@
+/**
+ * What a kept job's event looks like on the wire, for operators: request line, headers and body, without secrets.
+ */
+import { ContractError, type ContractIssue, checkEvent, writeBody } from "../delivery/contract.ts";
+import { parseExact } from "../delivery/exact-json.ts";
+import { MAX_BODY_BYTES } from "../delivery/limits.ts";
+import { buildRequest, endpointName, eventIdOf } from "../delivery/request.ts";
+import type { Job } from "../queue/worker.ts";
+import { printableJson } from "../runtime/printable.ts";
+import { maskSecrets } from "./mask.ts";
+import { MASK } from "./mask-text.ts";
+
+const SHOWN = 256 * 1024; // characters of a body; WEBHOOK_MAX_BODY's default, so that nearly all are shown in full
+
+/** Headers that are different on every attempt, and what is shown in place of their values. */
+const PER_ATTEMPT: Readonly<Record<string, string>> = {
+  "x-fluxdrop-delivery": "<a new UUID for each attempt>",
+  "x-fluxdrop-timestamp": "<when the attempt starts, in seconds>",
+  "webhook-timestamp": "<when the attempt starts, in seconds>",
+  "x-fluxdrop-signature": "<not shown>",
+  "webhook-signature": "<not shown>",
+};
+
+/** An event as its endpoint gets it. */
+export interface Payload {
+  /** The event's id. */
+  readonly id: string;
+  /** The event type. */
+  readonly event: string;
+  /** A URL without its query. */
+  readonly endpoint: string;
+  /** When the backend enqueued it, epoch ms. */
+  readonly enqueuedAt: number;
+  /** The request line and the headers, a line each. Signatures and what differs between attempts are described, not shown. */
+  readonly head: string;
+  /** The body, byte for byte unless it {@link isMasked}; invisible characters are escaped as JSON allows. */
+  readonly body: string;
+  /** The body with line breaks and indentation; undefined when it is cut off. */
+  readonly formatted: string | undefined;
+  /** Size of the body as sent, in bytes. */
+  readonly bytes: number;
+  /** Whether secrets or queries of URLs in the body are masked. */
+  readonly isMasked: boolean;
+  /** Whether {@link body} is only the beginning. */
+  readonly isCut: boolean;
+}
+
+/**
+ * Build an event's request as the worker does, from its job.
+ *
+ * @returns the violations of the contract, when the event cannot be sent
+ * @throws  never
+ */
+export function describePayload(job: Job, nowMs: number): Payload | readonly ContractIssue[] {
+  try {
+    // Which event types there are does not matter for what would be sent.
+    const { type, data } = checkEvent(job.name, job.data, job.timestamp, new Set([job.name]));
+    const id = eventIdOf(job, data.id);
+    const body = writeBody(id, type, job.timestamp, data.data, MAX_BODY_BYTES);
+    const url = new URL(data.endpoint.url);
+    const event = { id, type, timestampMs: job.timestamp, userId: data.userId, body };
+    // The secret may be sealed, and the signatures are not shown: any other does.
+    const endpoint = { url, secrets: ["not shown"] as const };
+    const { head } = buildRequest({ ...event, expiresAtMs: Infinity, endpoint }, crypto.randomUUID(), nowMs);
+    const text = body.toString();
+    const masked = printableJson(String(maskSecrets(text, { about: job.data })));
+    const isCut = masked.length > SHOWN;
+    return {
+      ...{ id, event: type, endpoint: endpointName(url), enqueuedAt: job.timestamp, bytes: body.length },
+      head: describeHead(url, head),
+      body: isCut ? masked.slice(0, SHOWN) : masked,
+      formatted: isCut ? undefined : printableJson(JSON.stringify(parseExact(masked), null, 2)),
+      isMasked: masked !== printableJson(text),
+      isCut,
+    };
+  } catch (error) {
+    if (error instanceof ContractError) return error.issues;
+    throw error;
+  }
+}
+
+function describeHead({ pathname, search }: URL, head: string): string {
+  const query = search === "" ? "" : `?${MASK}`;
+  const headers = head
+    .trimEnd()
+    .split("\r\n")
+    .map((line) => {
+      const name = line.slice(0, line.indexOf(":"));
+      return `${name}: ${PER_ATTEMPT[name.toLowerCase()] ?? line.slice(name.length + 2)}`;
+    });
+  return [`POST ${pathname}${query} HTTP/1.1`, ...headers].join("\n");
+}
