@@ -62,7 +62,7 @@ export function createDeliver(options: DeliverOptions): Process {
     let decision: Decision | Outcome = isOverBacklog ? BACKLOG_FULL : EXPIRED;
     if (!isOverBacklog && expiresInMs(event, now) > 0) decision = await admit(traffic, event, options);
     if (decision.kind === "park" && (await mayPark(job, traffic, decision, dueAt, options))) {
-      backlog.join(traffic);
+      backlog.list(traffic);
       parked(decision, event.userId);
       throw new Parked(decision.retryAt); // frees the slot and uses no attempt
     }

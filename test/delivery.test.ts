@@ -331,7 +331,7 @@ test("a sender that throws gives its endpoint's turn back", async () => {
     maxAgeMs: 1000,
     arrivedAt: async (_, nowMs) => nowMs,
     gate: { ...OPEN_GATE, release: (permit, outcome) => void calls.push(`${permit.kind} ${outcome.kind}`) },
-    backlog: { isFull: () => false, join: () => true, leave: () => {} },
+    backlog: { isFull: () => false, list: () => {}, join: () => true, leave: () => {} },
     sender: { send: () => Promise.reject(new Error("unforeseen")) },
     completed: async () => void calls.push("completed"),
     rejected: () => {},

@@ -1,7 +1,11 @@
 /** More events wait for one endpoint, or of one user, than may. */
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { backlogLines, createBacklog, type Waiting } from "../src/isolation/backlog.ts";
+import { queueKeys } from "../src/queue/layout.ts";
+import { connectValkey } from "../src/valkey/connection.ts";
 import { eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
 
 const BOUND = 100;
 const SLOW = { attempts: 3, delaysMs: [60_000], jitter: 0 };
@@ -68,14 +72,13 @@ test("the events of one user are bounded over all of his endpoints, and nobody e
 test("parked events of a silent endpoint are bounded while more of them come", async () => {
   const { system, receiver } = await setUp({ timeoutMs: 300, concurrency: 8 });
   receiver.answer("hang");
-  let added = 0;
   const trickle = async () => {
-    added += (await add(system, 5, receiver.url("/silent"), "usr_silent")).length;
+    await add(system, 5, receiver.url("/silent"), "usr_silent");
     return await counts(system);
   };
   await add(system, 3 * BOUND, receiver.url("/silent"), "usr_silent", 60_000);
-  const left = await eventually(trickle, ({ delayed = 0 }) => added > BOUND && delayed <= 1.3 * BOUND, 20_000, 20);
-  expect(left.failed).toBeGreaterThan(2 * BOUND);
+  const isBounded = ({ delayed = 0, failed = 0 }) => delayed <= 1.3 * BOUND && failed > 2 * BOUND;
+  await eventually(trickle, isBounded, 20_000, 20);
 });
 
 test("below the bound nothing is given up, and an event that is delivered leaves no trace of having waited", async () => {
@@ -116,4 +119,67 @@ test("an event that goes at its first attempt is in no line", async () => {
   const [id] = await add(system, 1, receiver.url("/fine"), "usr_fine");
   await system.settled({ id });
   expect(await lines(system)).toEqual([]);
+});
+
+describe("an event that is older than those that wait already", () => {
+  const ENDPOINT = "https://customer.example/in";
+
+  /** A backlog with no worker: its answers come when the test awaits them. */
+  async function setUpBacklog(bound: number) {
+    const queue = `test-${crypto.randomUUID()}`;
+    const valkey = connectValkey(await testValkeyUrl(), "test:backlog", { info() {}, warn() {} });
+    open.push({ stop: async () => valkey.disconnect() });
+    const prefix = `bull:${queue}`;
+    const options = { valkey, queue, prefix, bound, maxAgeMs: 60_000, logger: { debug() {} } };
+    const keys = queueKeys(prefix);
+    /** An event that a worker holds; its age is its place in the alphabet. */
+    const held = async (job: string): Promise<Waiting> => {
+      await valkey.hset(`${keys.jobs}${job}`, "name", "file.created");
+      return { job, endpoint: ENDPOINT, user: "usr", enqueuedAt: job.charCodeAt(0) };
+    };
+    const [endpointLine, userLine] = backlogLines(queue, ENDPOINT, "usr");
+    /** Who is listed, once `count` are; the oldest first. */
+    const listed = async (count: number) => {
+      const [line] = await Promise.all(
+        [endpointLine, userLine].map((key) =>
+          eventually(
+            () => valkey.zrange(key, "0", "-1"),
+            (jobs) => jobs.length === count,
+          ),
+        ),
+      );
+      return line;
+    };
+    return { backlog: createBacklog(options), valkey, keys, held, listed };
+  }
+
+  test("may wait at once while its line is not known to be filling up, and is listed although that is over the bound", async () => {
+    const { backlog, held, listed } = await setUpBacklog(2);
+    const [a, b, c] = await Promise.all([held("a"), held("b"), held("c")]);
+    expect([b, c, a].map((event) => backlog.join(event))).toEqual([true, true, true]);
+    expect(await listed(3)).toEqual(["a", "b", "c"]);
+  });
+
+  test("goes by Valkey's answer once half of its line is taken, and is not listed when it must be given up", async () => {
+    const { backlog, held, listed } = await setUpBacklog(2);
+    const [a, b, c, d] = await Promise.all([held("a"), held("b"), held("c"), held("d")]);
+    backlog.join(b);
+    await eventually(
+      () => backlog.join(b) instanceof Promise,
+      (isAsked) => isAsked,
+    );
+    expect(await backlog.join(c)).toBe(true);
+    expect(await backlog.join(a)).toBe(false);
+    expect(await listed(2)).toEqual(["b", "c"]);
+    expect(await backlog.join(d)).toBe(true);
+  });
+
+  test("that is parked in any case stays listed, so that it is promoted when the next one joins", async () => {
+    const { backlog, valkey, keys, held, listed } = await setUpBacklog(2);
+    for (const job of ["b", "c", "a"]) backlog.list(await held(job));
+    expect(await listed(3)).toEqual(["a", "b", "c"]);
+    await valkey.zadd(keys.delayed, 1, "a");
+    expect(await backlog.join(await held("d"))).toBe(true);
+    expect(Number(await valkey.zscore(keys.delayed, "a"))).toBeGreaterThan(1);
+  });
 });

@@ -18,7 +18,7 @@ import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 const MAX_PROMOTED = 100; // per line and script
-const MAX_FULL = 10_000; // full lines to remember
+const MAX_REMEMBERED = 10_000; // lines that are filling up
 const PATIENCE_MS = 1000; // 1 s to wait for Valkey's answer about a full line, well below the life of the job's lock
 invariant(PATIENCE_MS < MIN_LOCK_SLACK_MS / 2, "the job's lock to outlast the wait for Valkey's answer");
 
@@ -36,13 +36,19 @@ export const backlogLines = (queue: string, endpoint: string, user: string): [en
   lineKey(queue, "u", user),
 ];
 
+/** How much of a line is taken: little, so that events may wait without asking; half of it or more; or all of it and more. */
+const ROOMY = 0;
+const FILLING = 1;
+const FULL = 2;
+
 /**
  * Adds jobs to their lines, and promotes the oldest jobs of lines over the bound: up to two for each one added, so that the line
  * shrinks.
  *
  * KEYS: delayed, marker, then the two lines of each job. ARGV: prefix of job keys, bound, expiry in ms, now in epoch ms; then for
- * each job its id and score. Returns three numbers per job: 1 if it may wait, or 0 if it is itself among the excess and has been
- * removed from its lines; then for each of its lines 1 if that is full, else 0.
+ * each job its id, its score, and 1 if it goes by the answer, or 0 if it waits in any case and so has to stay listed. Returns three
+ * numbers per job: 1 if it may wait, or 0 if it goes by the answer, is itself among the excess, and has been removed from its lines;
+ * then how much of each of its lines is taken.
  */
 const JOIN = `
 local delayed, marker = KEYS[1], KEYS[2]
@@ -50,7 +56,7 @@ local prefix, bound, expiry, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber
 local added, states = {}, {}
 ${PROMOTION}
 for i = 3, #KEYS do
-  local job = 5 + 2 * math.floor((i - 3) / 2)
+  local job = 5 + 3 * math.floor((i - 3) / 2)
   redis.call("ZADD", KEYS[i], ARGV[job + 1], ARGV[job])
   added[KEYS[i]] = (added[KEYS[i]] or 0) + 1
 end
@@ -64,19 +70,20 @@ local function promoteOldest(line, most)
   end
 end
 for i = 3, #KEYS, 2 do
-  local id, isOver, full = ARGV[5 + (i - 3)], false, {}
+  local job = 5 + 3 * math.floor((i - 3) / 2)
+  local id, isOver, taken = ARGV[job], false, {}
   for at = i, i + 1 do
-    local excess = redis.call("ZCARD", KEYS[at]) - bound
+    local count = redis.call("ZCARD", KEYS[at])
     local rank = redis.call("ZRANK", KEYS[at], id)
-    isOver = isOver or (excess > 0 and rank and rank < excess)
-    full[#full + 1] = excess > 0 and 1 or 0
+    isOver = isOver or (ARGV[job + 2] == "1" and rank and rank < count - bound)
+    taken[#taken + 1] = count > bound and ${FULL} or (2 * count >= bound and ${FILLING} or ${ROOMY})
   end
   if isOver then
     redis.call("ZREM", KEYS[i], id)
     redis.call("ZREM", KEYS[i + 1], id)
   end
   states[#states + 1] = isOver and 0 or 1
-  states[#states + 1], states[#states + 2] = full[1], full[2]
+  states[#states + 1], states[#states + 2] = taken[1], taken[2]
 end
 for line, count in pairs(added) do
   local excess = redis.call("ZCARD", line) - bound
@@ -99,8 +106,11 @@ export interface Waiting {
 export interface Backlog {
   /** Whether a line of this event is known to be full. If so, `join` before the next attempt, and go by its result. */
   isFull(event: Waiting): boolean;
+  /** List an event that waits in any case, even over the bound. Idempotent. */
+  list(event: Waiting): void;
   /**
-   * List an event that has to wait, parked or for a retry. Idempotent.
+   * List an event that has to wait if it may. Idempotent. While less than half of its lines is taken, as far as is known, the answer
+   * is not waited for: what is in flight until then fits into the other half.
    *
    * @returns false when it is among the oldest of a full line, and must be given up. Resolves within 1 s and never rejects: while
    *          Valkey is unreachable or refuses writes, every event may wait
@@ -125,18 +135,19 @@ export interface BacklogOptions {
 
 interface Joining extends Waiting {
   readonly lines: readonly [endpoint: string, user: string];
-  readonly resolve: (mayWait: boolean) => void;
+  /** Called with the answer; absent when the event waits in any case. */
+  readonly resolve?: (mayWait: boolean) => void;
 }
 
 export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }: BacklogOptions): Backlog {
   valkey.defineCommand("joinBacklog", { lua: JOIN });
   const { joinBacklog } = valkey as unknown as { joinBacklog: (...args: unknown[]) => Promise<number[]> };
   const { delayed, marker, jobs } = queueKeys(prefix);
-  const full = new Set<string>(); // lines
+  const taken = new Map<string, typeof FILLING | typeof FULL>(); // lines that are not roomy
 
   const joining = perTurn(async (events: Joining[]) => {
     const keys = [delayed, marker, ...events.flatMap(({ lines }) => lines)];
-    const stored = events.flatMap(({ job, enqueuedAt }) => [job, enqueuedAt]);
+    const stored = events.flatMap(({ job, enqueuedAt, resolve }) => [job, enqueuedAt, resolve === undefined ? 0 : 1]);
     try {
       const states = await joinBacklog.call(
         valkey,
@@ -149,13 +160,13 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
         ...stored,
       );
       for (const [index, { lines, resolve }] of events.entries()) {
-        const [mayWait, ...areFull] = states.slice(3 * index, 3 * index + 3);
-        for (const [side, line] of lines.entries()) note(line, areFull[side] === 1);
-        resolve(mayWait === 1);
+        const [mayWait, ...known] = states.slice(3 * index, 3 * index + 3);
+        for (const [side, line] of lines.entries()) note(line, known[side]);
+        resolve?.(mayWait === 1);
       }
     } catch (error) {
       logger.debug({ reason: (error as Error).message }, "backlog.uncounted");
-      for (const { resolve } of events) resolve(true);
+      for (const { resolve } of events) resolve?.(true);
     }
   });
 
@@ -169,19 +180,22 @@ export function createBacklog({ valkey, queue, prefix, bound, maxAgeMs, logger }
     return backlogLines(queue, endpoint, user);
   }
 
-  function note(line: string, isFull: boolean): void {
-    if (!isFull) full.delete(line);
-    else if (full.size < MAX_FULL) full.add(line);
+  function note(line: string, known: number | undefined): void {
+    if (known !== FILLING && known !== FULL) taken.delete(line);
+    else if (taken.size < MAX_REMEMBERED || taken.has(line)) taken.set(line, known);
   }
 
-  const isFull = (lines: readonly string[]) => full.size > 0 && lines.some((line) => full.has(line));
-
   return {
-    isFull: (event) => full.size > 0 && isFull(linesOf(event)),
+    isFull: (event) => taken.size > 0 && linesOf(event).some((line) => taken.get(line) === FULL),
+    list: (event) => joining.add({ ...event, lines: linesOf(event) }),
     join(event) {
       const lines = linesOf(event);
-      const mayWait = new Promise<boolean>((resolve) => joining.add({ ...event, lines, resolve }));
-      return isFull(lines) ? within(PATIENCE_MS, mayWait, true) : true; // below the bound, there is no need to wait for the answer
+      if (taken.size > 0 && lines.some((line) => taken.has(line))) {
+        const mayWait = new Promise<boolean>((resolve) => joining.add({ ...event, lines, resolve }));
+        return within(PATIENCE_MS, mayWait, true);
+      }
+      joining.add({ ...event, lines });
+      return true;
     },
     leave: (event) => leaving.add(event),
   };
