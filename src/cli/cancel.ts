@@ -2,7 +2,6 @@
  * `fluxhook cancel`: cancel pending events by user, host, endpoint or type.
  */
 import type { Command } from "commander";
-import { EVENT_TYPES } from "../delivery/contract.ts";
 import { endpointName } from "../delivery/request.ts";
 import {
   CANCELED,
@@ -27,7 +26,7 @@ import {
   readConfig,
   withValkey,
 } from "./context.ts";
-import { readUser } from "./input.ts";
+import { checkEventType, readEventTypes, readUser } from "./input.ts";
 import { isWanted, requireAnswer } from "./redeliver.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -69,7 +68,7 @@ Examples:
     )
     .action(
       act<CancelOptions>(context, async (terminal, options) => {
-        const filter = readFilter(options);
+        const filter = readFilter(options, context.env);
         requireAnswer(options, "to cancel without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), (session) => {
           return options.dryRun ? showCensus(terminal, session, filter) : cancel(terminal, session, filter, options);
@@ -78,13 +77,11 @@ Examples:
     );
 }
 
-function readFilter({ user, host, endpoint, event }: CancelOptions): JobFilter {
+function readFilter({ user, host, endpoint, event }: CancelOptions, env: Context["env"]): JobFilter {
   if ((user ?? host ?? endpoint ?? event) === undefined) {
     throw new CommandError("usage", "expected at least one of --user, --host, --endpoint and --event");
   }
-  if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
-    throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
-  }
+  if (event !== undefined) checkEventType(event, readEventTypes(env), "--event");
   const parsedHost = host === undefined ? undefined : parseHost(host);
   if (host !== undefined && parsedHost === undefined) {
     throw new CommandError(

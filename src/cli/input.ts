@@ -3,7 +3,10 @@
  */
 
 import { readFileSync } from "node:fs";
+import { DEFAULT_EVENTS, describeEventTypes } from "../delivery/contract.ts";
 import { USER_ID, USER_ID_FORM } from "../delivery/limits.ts";
+import { nearest } from "../settings/misspelled.ts";
+import { SETTINGS } from "../settings/table.ts";
 import { parseDuration } from "../settings/values.ts";
 import { CommandError } from "./context.ts";
 
@@ -111,6 +114,24 @@ export function readInteger(text: string, option: string, min: number, max: numb
   const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
   if (value >= min && value <= max) return value;
   throw new CommandError("usage", `expected ${option} to be a whole number from ${min} to ${max}, got "${text}"`);
+}
+
+/** The event types. An invalid `WEBHOOK_EVENTS` counts as unset: commands that read the settings report it. */
+export function readEventTypes(env: Readonly<Record<string, string | undefined>>): ReadonlySet<string> {
+  return SETTINGS.events.schema.safeParse(env[SETTINGS.events.name]).data ?? DEFAULT_EVENTS;
+}
+
+/** Check an event type. @throws  CommandError with the closest one, or else all of them */
+export function checkEventType(event: string, events: ReadonlySet<string>, option: string): void {
+  if (events.has(event)) return;
+  suggestEventType(event, events);
+  throw new CommandError("usage", `expected ${option} to be ${describeEventTypes(events)}`);
+}
+
+/** @throws  CommandError when a word is not an event type, but one is close to it */
+export function suggestEventType(event: string, events: ReadonlySet<string>): void {
+  const meant = events.has(event) ? undefined : nearest(event, [...events]);
+  if (meant !== undefined) throw new CommandError("usage", `${event} is not an event type; did you mean ${meant}?`);
 }
 
 /** A user's id, checked as in the contract. */

@@ -11,13 +11,14 @@ import { addForget } from "./forget.ts";
 import { addHold, addHolds, addRelease } from "./hold.ts";
 import { addKey, addSeal } from "./key.ts";
 import { addListen } from "./listen.ts";
-import { addBoard, addWorker } from "./processes.ts";
 import { addPause, addResume } from "./pause.ts";
+import { addBoard, addWorker } from "./processes.ts";
 import { addRecover } from "./recover.ts";
 import { addRedeliver } from "./redeliver.ts";
 import { addSend } from "./send.ts";
 import { addCompletion } from "./shell-completion.ts";
 import { addStatus } from "./status.ts";
+import { addTrigger } from "./trigger.ts";
 import { addVerify } from "./verify.ts";
 
 const EXIT_CODES = `
@@ -38,6 +39,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
     .configureHelp({ styleTitle: (title) => `\x1b[1m${title}\x1b[0m` });
   for (const add of [
     addSend,
+    addTrigger,
     addAttempts,
     addStatus,
     addRedeliver,

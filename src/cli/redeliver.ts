@@ -2,7 +2,6 @@
  * `fluxhook redeliver`: redeliver events, by job id or all that failed.
  */
 import type { Command } from "commander";
-import { EVENT_TYPES } from "../delivery/contract.ts";
 import { endpointName } from "../delivery/request.ts";
 import { createFailedEvents, type FailedFilter } from "../operations/failed-events.ts";
 import { parseHost } from "../operations/job-filter.ts";
@@ -12,7 +11,7 @@ import { isRedeliverable, type Redelivery, redeliverAll } from "../operations/re
 import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
-import { readMoment, readUser } from "./input.ts";
+import { checkEventType, readEventTypes, readMoment, readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 /** Options of a command that changes many jobs. */
@@ -67,7 +66,7 @@ Examples:
     )
     .action(
       act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
-        const filter = readFilter(options, jobs);
+        const filter = readFilter(options, jobs, context.env);
         if ((filter.sinceMs ?? 0) > Date.now()) terminal.warn("--since is in the future: nothing has failed since");
         return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
           const found = options.failed ? await findFailed(queue, valkey, filter) : await lookUp(queue, jobs);
@@ -81,7 +80,7 @@ Examples:
     );
 }
 
-function readFilter(options: RedeliverOptions, jobs: readonly string[]): FailedFilter {
+function readFilter(options: RedeliverOptions, jobs: readonly string[], env: Context["env"]): FailedFilter {
   const { failed, since, user, host, event, yes, dryRun } = options;
   if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either job ids or --failed");
   if (!failed && (since ?? user ?? host ?? event) !== undefined) {
@@ -90,9 +89,7 @@ function readFilter(options: RedeliverOptions, jobs: readonly string[]): FailedF
   if (host !== undefined && parseHost(host) === undefined) {
     throw new CommandError("usage", `expected --host to be a host, as in example.com or 127.0.0.1:8080, got "${host}"`);
   }
-  if (event !== undefined && !(EVENT_TYPES as readonly string[]).includes(event)) {
-    throw new CommandError("usage", `expected --event to be one of ${EVENT_TYPES.join(", ")}`);
-  }
+  if (event !== undefined) checkEventType(event, readEventTypes(env), "--event");
   if (failed) requireAnswer({ yes, dryRun }, "to redeliver without confirmation, --dry-run to list");
   return {
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),

@@ -3,19 +3,19 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { type ContractOptions, EVENT_TYPES, type JobData, parseEvent } from "../delivery/contract.ts";
+import { type ContractOptions, describeEventTypes, type JobData, parseEvent } from "../delivery/contract.ts";
 import { parseExact } from "../delivery/exact-json.ts";
 import { isSealed } from "../delivery/seal.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { formatDuration } from "../operations/moments.ts";
 import type { Job } from "../queue/worker.ts";
-import { nearest } from "../settings/misspelled.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import {
   act,
   CommandError,
   type Context,
   EXIT,
+  type ExitCode,
   type JsonOption,
   readConfig,
   type Session,
@@ -24,10 +24,12 @@ import {
 import {
   addSecretOptions,
   readDuration,
+  readEventTypes,
   readInput,
   requireOptions,
   requireSecrets,
   type SecretOptions,
+  suggestEventType,
 } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -35,11 +37,11 @@ const DEFAULT_WAIT = "30s";
 const POLL_MS = 200;
 const ANY_ID = "00000000-0000-4000-8000-000000000000"; // placeholder for checking the body size
 
-interface SendOptions extends JsonOption, SecretOptions {
-  readonly event: string;
+/** The options of `send` and `trigger`. */
+export interface SendOptions extends JsonOption, SecretOptions {
   readonly url: string;
   readonly user: string;
-  readonly data: string;
+  readonly data?: string;
   readonly id?: string;
   readonly delay?: string;
   readonly wait?: string | true;
@@ -49,16 +51,8 @@ export function addSend(program: Command, context: Context): void {
   const command = program
     .command("send")
     .description("enqueue an event")
-    .option("--event <type>", `one of ${EVENT_TYPES.join(", ")}`)
-    .option("--url <url>", "the endpoint's http or https URL")
-    .option("--user <id>", "the user whose log gets its attempts");
-  addSecretOptions(command);
-  command
-    .option("--data <json>", "the event's data: a JSON object, @file, or - for stdin", "{}")
-    .option("--id <uuid>", "the event's id; the same id again is not delivered twice while its job is kept")
-    .option("--delay <duration>", "deliver it this much later, as in 5m")
-    .option("--wait [duration]", `wait for the outcome, by default ${DEFAULT_WAIT}; exits with 1 if not delivered`)
-    .option("--json", "print JSON")
+    .option("--event <type>", describeEventTypes(readEventTypes(context.env)));
+  addSendOptions(command, "the event's data: a JSON object, @file, or - for stdin; {} by default")
     .addHelpText(
       "after",
       `
@@ -71,34 +65,64 @@ Examples:
   $ fluxhook send --event file.created --url "$URL" --user usr_42 --secret-env SECRET --data @event.json --delay 5m`,
     )
     .action(
-      act<SendOptions>(context, async (terminal, options) => {
-        requireOptions({ "--event": options.event, "--url": options.url, "--user": options.user });
-        const data = buildJobData(options, context.env);
-        const delay = options.delay === undefined ? 0 : readDuration(options.delay, "--delay");
-        const wait = options.wait === true ? DEFAULT_WAIT : options.wait;
-        const waitMs = wait === undefined ? undefined : readDuration(wait, "--wait");
-        const config = readConfig(context.env, terminal);
-        checkContract(options.event, data, config);
-        return await withValkey(config, async (session) => {
-          const { job, status } = await enqueue(session, options.event, data, delay);
-          const when = delay > 0 ? `, in ${options.delay}` : "";
-          const instead = status === "failed" ? ", replacing one that failed" : "";
-          terminal.print(
-            status === "known"
-              ? `An event with this id already exists as job ${job.id}: nothing was queued.`
-              : `Queued ${options.event} for ${data.userId} as job ${job.id}${when}${instead}.`,
-          );
-          const queued = { job: job.id, event: options.event, user: data.userId, status };
-          if (waitMs === undefined) {
-            terminal.printJson({ ...queued, state: await job.getState() });
-            return EXIT.ok;
-          }
-          const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
-          terminal.printJson({ ...queued, state, attempts });
-          return state === "delivered" ? EXIT.ok : EXIT.failed;
-        });
+      act<SendOptions & { readonly event: string }>(context, async (terminal, { event, ...options }) => {
+        requireOptions({ "--event": event, "--url": options.url, "--user": options.user });
+        return await sendEvent(terminal, context.env, event, options, {});
       }),
     );
+}
+
+/** Add the options that `send` and `trigger` share. */
+export function addSendOptions(command: Command, data: string): Command {
+  command
+    .option("--url <url>", "the endpoint's http or https URL")
+    .option("--user <id>", "the user whose log gets its attempts");
+  addSecretOptions(command);
+  return command
+    .option("--data <json>", data)
+    .option("--id <uuid>", "the event's id; the same id again is not delivered twice while its job is kept")
+    .option("--delay <duration>", "deliver it this much later, as in 5m")
+    .option("--wait [duration]", `wait for the outcome, by default ${DEFAULT_WAIT}; exits with 1 if not delivered`)
+    .option("--json", "print JSON");
+}
+
+/**
+ * Check an event as the worker does, enqueue it, and wait for its outcome if asked to.
+ *
+ * @param sample  the event's data without `--data`
+ * @throws  CommandError for wrong usage; ContractError when the event breaks the contract
+ */
+export async function sendEvent(
+  terminal: Terminal,
+  env: Context["env"],
+  event: string,
+  options: SendOptions,
+  sample: object,
+): Promise<ExitCode> {
+  const data = buildJobData(options, env, sample);
+  const delay = options.delay === undefined ? 0 : readDuration(options.delay, "--delay");
+  const wait = options.wait === true ? DEFAULT_WAIT : options.wait;
+  const waitMs = wait === undefined ? undefined : readDuration(wait, "--wait");
+  const config = readConfig(env, terminal);
+  checkContract(event, data, config);
+  return await withValkey(config, async (session) => {
+    const { job, status } = await enqueue(session, event, data, delay);
+    const when = delay > 0 ? `, in ${options.delay}` : "";
+    const instead = status === "failed" ? ", replacing one that failed" : "";
+    terminal.print(
+      status === "known"
+        ? `An event with this id already exists as job ${job.id}: nothing was queued.`
+        : `Queued ${event} for ${data.userId} as job ${job.id}${when}${instead}.`,
+    );
+    const queued = { job: job.id, event, user: data.userId, status };
+    if (waitMs === undefined) {
+      terminal.printJson({ ...queued, state: await job.getState() });
+      return EXIT.ok;
+    }
+    const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
+    terminal.printJson({ ...queued, state, attempts });
+    return state === "delivered" ? EXIT.ok : EXIT.failed;
+  });
 }
 
 async function enqueue({ queue, valkey }: Session, name: string, data: JobData, delay: number) {
@@ -110,12 +134,12 @@ async function enqueue({ queue, valkey }: Session, name: string, data: JobData, 
   return { job: (await queue.getJob(opts.jobId)) as Job, status };
 }
 
-function buildJobData(options: SendOptions, env: Context["env"]): JobData {
+function buildJobData(options: SendOptions, env: Context["env"], sample: object): JobData {
   const secrets = requireSecrets(options, env);
   return {
     userId: options.user,
     endpoint: { url: options.url, secret: secrets.length === 1 ? (secrets[0] as string) : secrets },
-    data: readData(options.data) as JobData["data"],
+    data: options.data === undefined ? sample : (readData(options.data) as JobData["data"]),
     ...(options.id !== undefined && { id: options.id }),
   };
 }
@@ -133,8 +157,7 @@ function readData(text: string): unknown {
 
 /** Validate as the worker does, except for sealed secrets when there is no key to open them. */
 function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys, events }: ContractOptions): void {
-  const meant = (EVENT_TYPES as readonly string[]).includes(event) ? undefined : nearest(event, EVENT_TYPES);
-  if (meant !== undefined) throw new CommandError("usage", `${event} is not an event type; did you mean ${meant}?`);
+  suggestEventType(event, events);
   const { secret: given } = data.endpoint;
   const openable = (text: string) => (isSealed(text) && secretKeys.length === 0 ? "left to the worker" : text);
   const secret = Array.isArray(given) ? given.map(openable) : openable(given);

@@ -2,8 +2,8 @@
  * `fluxhook completion`: shell completion scripts, generated from the command tree.
  */
 import type { Command } from "commander";
-import { EVENT_TYPES } from "../delivery/contract.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption } from "./context.ts";
+import { readEventTypes } from "./input.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 const PATHS = ["--secret-file", "--headers", "--body", "--save", "--data"];
@@ -24,7 +24,7 @@ Examples:
     )
     .action(
       act<JsonOption, [string]>(context, (terminal, _options, shell) => {
-        const tree = readTree(program);
+        const tree = readTree(program, [...readEventTypes(context.env)]);
         if (shell !== "bash" && shell !== "zsh" && shell !== "fish") {
           throw new CommandError("usage", `expected the shell to be one of ${SHELLS.join(", ")}, got "${shell}"`);
         }
@@ -49,23 +49,24 @@ interface Branch extends Entry {
   readonly arguments: readonly string[] | "path";
 }
 
-function readTree(program: Command): Branch[] {
+function readTree(program: Command, events: readonly string[]): Branch[] {
   return program.commands.map((command) => ({
     name: command.name(),
     description: command.description(),
-    arguments: command.name() === "completion" ? SHELLS : command.name() === "verify" ? "path" : [],
+    arguments: { completion: SHELLS, trigger: events, verify: "path" as const }[command.name()] ?? [],
     options: command
       .createHelp()
       .visibleOptions(command)
       .map((option) => {
         const name = option.long as string;
-        const values = name === "--event" ? EVENT_TYPES : PATHS.includes(name) ? "path" : [];
+        const values = name === "--event" ? events : PATHS.includes(name) ? "path" : [];
         return { name, description: option.description, values, takesValue: option.required };
       }),
   }));
 }
 
 function writeBash(tree: readonly Branch[]): string {
+  const events = tree.find(({ name }) => name === "trigger")?.arguments as readonly string[];
   const cases = tree.map(
     ({ name, options, arguments: words }) =>
       `    ${name}) words="${options.map((option) => option.name).join(" ")}${words === "path" ? "" : ` ${words.join(" ")}`}" ;;`,
@@ -75,7 +76,7 @@ _fluxhook() {
   local current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" words
   COMPREPLY=()
   case "$previous" in
-    --event) COMPREPLY=($(compgen -W "${EVENT_TYPES.join(" ")}" -- "$current")); return ;;
+    --event) COMPREPLY=($(compgen -W "${events.join(" ")}" -- "$current")); return ;;
     ${PATHS.join("|")}) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   case "\${COMP_WORDS[1]}" in
@@ -98,7 +99,7 @@ function writeZsh(tree: readonly Branch[]): string {
     quote(`*${name}[${plain(description)}]${takesValue ? `:value${action(values)}` : ""}`);
   const cases = tree.map(({ name, options, arguments: words }) => {
     const rest =
-      words === "path" ? [quote("*:file:_files")] : words.length > 0 ? [quote(`1:shell:(${words.join(" ")})`)] : [];
+      words === "path" ? [quote("*:file:_files")] : words.length > 0 ? [quote(`1:argument:(${words.join(" ")})`)] : [];
     return `    ${name})\n      _arguments ${[...options.map(optionOf), ...rest].join(" \\\n        ")} ;;`;
   });
   return `#compdef fluxhook
