@@ -125,6 +125,7 @@ describe("--check ends with", () => {
         "may not use the keys webhooks:log:*: grant ~webhooks:log:*",
         "may not use the keys webhooks:circuits:webhooks: grant ~webhooks:circuits:webhooks",
         "may not use the keys webhooks:strays:webhooks: grant ~webhooks:strays:webhooks",
+        "may not use the keys webhooks:attempts:webhooks:*: grant ~webhooks:attempts:webhooks:*",
         "may not use the keys webhooks:paused:webhooks: grant ~webhooks:paused:webhooks",
         "may not use the keys webhooks:holds:webhooks: grant ~webhooks:holds:webhooks",
         "may not use the keys webhooks:backlog:webhooks:*: grant ~webhooks:backlog:webhooks:*",

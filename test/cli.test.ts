@@ -322,15 +322,18 @@ describe("status", () => {
     await queue.resume();
     await client.config("SET", "maxmemory-policy", "noeviction");
     expect(out.split("\n\n")[1]).toBe(
-      "Valkey may drop queued events: expected maxmemory-policy noeviction, got volatile-lru\n" +
-        "The queue is paused: nothing is being delivered\n",
+      "The queue is paused: nothing is being delivered. Resume it when you are ready.\n" +
+        "Valkey may drop queued events: expected maxmemory-policy noeviction, got volatile-lru. " +
+        "Set Valkey's maxmemory-policy to noeviction.\n",
     );
     expect(code).toBe(1);
   });
 
   test("is 1 without a worker, and on a replica", async () => {
     const lonely = await fluxhook(["status", "--json"], { env: { WEBHOOK_QUEUE: "nobody-serves" } });
-    expect(JSON.parse(lonely.out).problems).toEqual(["No workers are connected: nothing is being delivered"]);
+    const text = "No workers are connected: nothing is being delivered";
+    const problem = { code: "no_worker", severity: "critical", text, todo: "Start a worker" };
+    expect(JSON.parse(lonely.out)).toMatchObject({ ok: false, problems: [problem] });
     expect(lonely.code).toBe(1);
   });
 
@@ -341,7 +344,7 @@ describe("status", () => {
     const { out, code } = await fluxhook(["status"], { env: { WEBHOOK_QUEUE: "late" } });
     idle.disconnect();
     await late.close();
-    expect(out).toEndWith("Events are waiting for a worker, the next one for 5 min: start more workers\n");
+    expect(out).toEndWith("Events are waiting for a worker, the next one for 5 min. Start more workers.\n");
     expect(code).toBe(1);
   });
 });

@@ -40,7 +40,7 @@ const scrape = Bun.YAML.parse(await read("monitoring/prometheus.yml")) as {
 };
 
 const PROMQL =
-  /^(sum|max|min|rate|increase|changes|absent|vector|histogram_quantile|label_values|by|on|or|and|le|job|state|outcome|event|reason|range)$/;
+  /^(sum|max|min|rate|increase|changes|absent|vector|histogram_quantile|label_values|by|on|or|and|offset|le|job|state|outcome|event|reason|range)$/;
 
 /** The metrics that an expression asks for: the names outside of braces, brackets and quotes. */
 function metricsOf(expr: string): string[] {

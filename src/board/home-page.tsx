@@ -4,16 +4,17 @@
  */
 import type { FC } from "hono/jsx";
 import { formatSpan } from "../operations/moments.ts";
-import { judgeQueue } from "../operations/queue-problems.ts";
 import { type Failure, RECENT_MINUTES, type Summary, type Tally } from "../operations/summary.ts";
 import { printable } from "../runtime/printable.ts";
+import { HeldPanel } from "./held-panel.tsx";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
+import type { Overview } from "./overview.ts";
 import { Search } from "./search.tsx";
 
 export interface HomePageProps {
   readonly site: Site;
-  readonly summary: Summary;
+  readonly overview: Overview;
   readonly notice: Notice | undefined;
   /** Text in the search box. */
   readonly search: string;
@@ -21,48 +22,70 @@ export interface HomePageProps {
   readonly now: number;
 }
 
-export const HomePage: FC<HomePageProps> = ({ site, summary, notice, search, now }) => (
+export const HomePage: FC<HomePageProps> = ({ site, overview, notice, search, now }) => (
   <Layout site={site} title="Overview" notice={notice} isLive>
     <h1 class="unseen">Overview</h1>
     <Search value={search} isLarge />
     <div id="live">
       <div class="head">
-        <Verdict summary={summary} />
+        <Verdict overview={overview} />
         <LiveSwitch path="/" />
       </div>
-      <Figures site={site} summary={summary} />
+      <Figures site={site} summary={overview} />
+      <HeldPanel site={site} holds={overview.holds} now={now} />
       <div class="columns">
         <section class="panel">
           <h2>Finished in the last 30 minutes</h2>
-          <MinutesChart minutes={summary.minutes} />
+          <MinutesChart minutes={overview.minutes} />
         </section>
-        <Circuits hosts={summary.circuits} />
+        <Circuits hosts={overview.circuits} />
       </div>
-      <Failures site={site} failures={summary.failures} now={now} />
+      <Failures site={site} failures={overview.failures} now={now} />
     </div>
   </Layout>
 );
 
-/** One sentence on the health of the queue. */
-const Verdict: FC<{ summary: Summary }> = ({ summary }) => {
-  const { kind, text } = describeHealth(summary);
+/** What is wrong, worst first, and what to do about it; or how well it goes. */
+const Verdict: FC<{ overview: Overview }> = ({ overview }) => {
+  const [worst, ...others] = overview.problems;
+  if (worst === undefined) {
+    return (
+      <p class="verdict good">
+        <Mark kind="good" />
+        <span>{describeHealth(overview)}</span>
+      </p>
+    );
+  }
   return (
-    <p class={`verdict ${kind}`}>
-      <Mark kind={kind} />
-      {text}
-    </p>
+    <div>
+      <p class={`verdict ${KINDS[worst.severity]}`}>
+        <Mark kind={KINDS[worst.severity]} />
+        <span>
+          {printable(worst.text)}. <small>{worst.todo}.</small>
+        </span>
+      </p>
+      {others.length > 0 && (
+        <ul class="problems">
+          {others.map(({ code, severity, text, todo }) => (
+            <li id={`p-${code}`} class={KINDS[severity]}>
+              <Mark kind={KINDS[severity]} />
+              <span>
+                {printable(text)}. <small>{todo}.</small>
+              </span>
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
   );
 };
 
-/** The worst problem, or else how well it goes. */
-function describeHealth(summary: Summary): Notice {
-  const [worst] = judgeQueue(summary);
-  if (worst !== undefined) {
-    const isHarmless = worst.kind === "paused" || worst.kind === "late"; // the events wait unharmed
-    return { kind: isHarmless ? "wait" : "bad", text: `${worst.text}.` };
-  }
-  if (summary.counts.waiting + summary.counts.active > 0) return { kind: "good", text: "Delivering on time" };
-  return { kind: "good", text: "Up to date" };
+const KINDS = { critical: "bad", warning: "wait" } as const;
+
+function describeHealth({ counts, circuits }: Overview): string {
+  const health = counts.waiting + counts.active > 0 ? "Delivering on time" : "Up to date";
+  if (circuits.length === 0) return health;
+  return `${health}, except for ${circuits.length === 1 ? "one host that does" : `${formatCount(circuits.length)} hosts that do`} not respond`;
 }
 
 const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
@@ -86,12 +109,7 @@ const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
       <Figure name="Completed" href={`${queue}completed`} note={describeSpan(delivered)} kind="good">
         {formatTally(delivered)}
       </Figure>
-      <Figure
-        name="Failed"
-        href={`${queue}failed`}
-        note={describeSpan(failed)}
-        kind={failed.count > 0 ? "bad" : undefined}
-      >
+      <Figure name="Failed" href="/failed" note={describeSpan(failed)} kind={failed.count > 0 ? "bad" : undefined}>
         {formatTally(failed)}
       </Figure>
     </dl>
@@ -148,25 +166,26 @@ const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
 
 const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = ({ site, failures, now }) => (
   <section class="panel">
-    <h2>Recent failures</h2>
+    <h2 class="with-link">Recent failures {failures.length > 0 && <a href="/failed">All failed events</a>}</h2>
     {failures.length === 0 ? (
       <p class="calm">
         <Mark kind="good" /> None.
       </p>
     ) : (
       <ul class="failures">
-        {failures.map(({ job, event, userId, reason, failedAt }) => (
+        {failures.map(({ job, event, userId, host, reason, failedAt }) => (
           <li id={`f-${job}`}>
             <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{userId}</a>}</span>
             <span class="event">{printable(event)}</span>
             <span class="reason" title={printable(reason)}>
               {printable(reason)}
             </span>
+            <span class="host">{host === undefined ? "no valid URL" : printable(host)}</span>
             <span class="when">
               <Ago at={failedAt} now={now} />
             </span>
-            <a class="job" href={jobPath(site, job)}>
-              job {printable(job)}
+            <a class="job" href={jobPath(site, job)} title={printable(job)}>
+              job {printable(shorten(job))}
             </a>
           </li>
         ))}
@@ -174,3 +193,6 @@ const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = 
     )}
   </section>
 );
+
+/** Ids of more than a few characters, such as UUIDs, are told apart by their beginning. */
+const shorten = (id: string) => (id.length > 10 ? `${id.slice(0, 8)}…` : id);

@@ -3,15 +3,19 @@
  * The board's own pages. JSX escapes everything shown; every action is a POST that redirects to a page with one of a few fixed
  * messages.
  */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { jobData } from "../delivery/contract.ts";
+import { createFailedEvents } from "../operations/failed-events.ts";
 import { addActions } from "./actions.ts";
+import { addFailedRoutes } from "./failed-routes.tsx";
+import { foundNotice } from "./find-path.ts";
 import { HomePage } from "./home-page.tsx";
 import { ASSETS, type Notice, userPath } from "./layout.tsx";
 import { readOverview } from "./overview.ts";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { needsValkey } from "./refusal.tsx";
 import { addReleaseAction } from "./release-action.ts";
+import { addSearchRoutes } from "./search-routes.tsx";
 import { sendPayloadPage, sendUserPage } from "./user-routes.tsx";
 
 const DAY_SECONDS = 24 * 60 * 60;
@@ -27,14 +31,21 @@ const NOTICES: Readonly<Record<string, Notice>> = {
   broken: { kind: "bad", text: "That job's endpoint is invalid, so no test event was sent." },
 };
 
-/** Routes: `/`, `/users`, `/users/:userId`, actions and static files. */
-export function createPageRoutes(options: PageOptions): Hono {
-  const { site, queue, valkey, now } = options;
+/** Routes: `/`, `/users`, `/users/:userId`, `/search`, `/failed`, actions and static files. */
+export function createPageRoutes(given: PageOptions): Hono {
+  const { queue, valkey, now } = given;
+  const site = { ...given.site }; // with the number of failed events, as of the latest request: every page shows it
+  const options = { ...given, site };
   const app = new Hono();
-  const present = needsValkey(valkey, site);
+  const isPresent = needsValkey(valkey, site);
+  const present: MiddlewareHandler = (c, next) =>
+    isPresent(c, async () => {
+      site.failed = await queue.getFailedCount();
+      await next();
+    });
   const noticeOf = (c: Context) => {
     const name = c.req.query("notice") ?? "";
-    return Object.hasOwn(NOTICES, name) ? NOTICES[name] : undefined;
+    return Object.hasOwn(NOTICES, name) ? NOTICES[name] : foundNotice(c);
   };
 
   for (const [path, { type, text }] of Object.entries(ASSETS)) {
@@ -59,7 +70,6 @@ export function createPageRoutes(options: PageOptions): Hono {
     return await sendUserPage(c, options, userId.data, noticeOf(c));
   };
   app.get("/", present, (c) => home(c));
-  app.get("/search", present, (c) => c.redirect(`/users?id=${encodeURIComponent(c.req.query("q") ?? "")}`));
   app.get("/users", present, (c) => user(c, c.req.query("id") ?? ""));
   app.get("/users/:userId", present, (c) => user(c, c.req.param("userId")));
   app.get("/users/:userId/events/:job", present, (c) =>
@@ -67,6 +77,9 @@ export function createPageRoutes(options: PageOptions): Hono {
   );
 
   addActions(app, present, options);
+  const failed = createFailedEvents(queue, valkey);
+  addSearchRoutes(app, present, options, failed);
+  addFailedRoutes(app, present, options, failed);
   addReleaseAction(app, present, options);
   return app;
 }

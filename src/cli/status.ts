@@ -1,19 +1,18 @@
 /**
  * `fluxhook status`: the state of the queue, its workers and Valkey.
  */
-import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
+import { listHolds } from "../operations/hold.ts";
 import { formatSpan } from "../operations/moments.ts";
-import { judgeQueue, LATE_MS } from "../operations/queue-problems.ts";
+import { judgeQueue, type QueueProblem, THRESHOLDS } from "../operations/queue-problems.ts";
 import type { Tally } from "../operations/summary.ts";
-import type { Queue } from "../queue/worker.ts";
 import type { ValkeyFacts } from "../valkey/connection.ts";
 import { describePersistence, UNTOLD } from "../valkey/facts.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-const SECOND_LOOK_MS = 1000; // 1 s: a job that returns for a retry is old but waits only a moment
 const MAX_KEYS = 100_000; // counted here within a second; in larger databases use the workers' last count
+const SHOWN_HOLDS = 5;
 const MEBIBYTE = 1024 * 1024;
 
 export function addStatus(program: Command, context: Context): void {
@@ -24,8 +23,9 @@ export function addStatus(program: Command, context: Context): void {
     .addHelpText(
       "after",
       `
-Problems are: no worker, a paused queue, an event waiting for a worker for more than a minute, events in none of the queue's lists,
-a Valkey that may evict keys or is a replica.
+Problems are: no worker, a paused queue, stray jobs, a Valkey that is full or nearly full, refuses writes, may evict keys or is a
+replica; an event that waits for a worker for more than a minute; most attempts or events of the last ${THRESHOLDS.minutes} minutes failed; a
+backlog that grows; more than ${THRESHOLDS.openCircuits} hosts that do not respond.
 
 Examples:
   $ fluxhook status
@@ -46,42 +46,41 @@ Examples:
 
 type Status = Awaited<ReturnType<typeof readStatus>>;
 
-async function readStatus({ queue, valkey }: Session, nowMs: number) {
-  const [{ readFacts }, { readSummary, RECENT_MINUTES }, { valkeyProblems }, { countStrays }] = await Promise.all([
+async function readStatus({ config, queue, valkey }: Session, nowMs: number) {
+  const [{ readFacts }, { readSummary, RECENT_MINUTES }, { findWriteRefusal }, { countStrays }] = await Promise.all([
     import("../valkey/connection.ts"),
     import("../operations/summary.ts"),
     import("../monitoring/readiness.ts"),
     import("../queue/stray-jobs.ts"),
   ]);
-  const [facts, summary] = await Promise.all([readFacts(valkey), readSummary(queue, valkey, nowMs)]);
-  const strays = (await valkey.dbsize()) <= MAX_KEYS ? await countStrays(queue, valkey) : (summary.strays ?? null);
-  const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, circuits } = summary;
-  const found = judgeQueue({ ...summary, strays: strays ?? 0 });
-  const isLate = found.some(({ kind }) => kind === "late") && (await isStillLate(queue));
-  const problems = [
-    ...valkeyProblems(facts),
-    ...found.filter(({ kind }) => kind !== "late" || isLate).map(({ text }) => text),
-  ];
+  const [facts, summary, refusal, holds] = await Promise.all([
+    readFacts(valkey),
+    readSummary(queue, valkey, nowMs, config),
+    findWriteRefusal(valkey, queue.name),
+    listHolds({ valkey, queue: queue.name }, nowMs),
+  ]);
+  const strays = (await valkey.dbsize()) <= MAX_KEYS ? await countStrays(queue, valkey) : summary.strays;
+  const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, attempts, circuits } = summary;
+  const problems = judgeQueue({ ...summary, strays, refusal });
   return {
     ok: problems.length === 0,
     problems,
     queue: queue.name,
     depth: counts,
-    strays,
+    strays: strays ?? null,
     oldest_waiting_ms: oldestWaitingMs ?? null,
-    lately: { minutes: RECENT_MINUTES, delivered: describeTally(delivered), failed: describeTally(failed) },
+    lately: {
+      minutes: RECENT_MINUTES,
+      delivered: describeTally(delivered),
+      failed: describeTally(failed),
+      attempts: { made: attempts.made, failed: attempts.failed },
+    },
     workers: workers ?? null,
     paused: isPaused,
     open_circuits: circuits,
+    holds: holds.map(({ id, kind, name, until }) => ({ id, kind, target: name, until: new Date(until).toISOString() })),
     valkey: describeValkey(facts),
   };
-}
-
-/** Check again a second later: by then a worker has taken an old job that returned for a retry. */
-async function isStillLate(queue: Queue): Promise<boolean> {
-  await pause(SECOND_LOOK_MS);
-  const [next] = await queue.getJobs(["waiting"], 0, 0, true);
-  return next !== undefined && Date.now() - next.timestamp > LATE_MS;
 }
 
 /** `at_least`: the queue keeps only the newest jobs, so there may have been more. */
@@ -89,18 +88,20 @@ function describeTally({ count, isLeast }: Tally) {
   return { count, at_least: isLeast };
 }
 
-function describeValkey({ server, evictionPolicy, appendOnly, isPrimary, usedMemoryBytes }: ValkeyFacts) {
+function describeValkey(facts: ValkeyFacts) {
+  const { server, evictionPolicy, appendOnly, isPrimary, usedMemoryBytes, maxMemoryBytes } = facts;
   return {
     server,
     eviction: evictionPolicy,
     append_only: appendOnly ?? null,
     role: isPrimary ? "primary" : "replica",
     used_memory_bytes: usedMemoryBytes ?? null,
+    max_memory_bytes: maxMemoryBytes ?? null,
   };
 }
 
 function printStatus(terminal: Terminal, status: Status): void {
-  const { depth, lately, workers, valkey, open_circuits: circuits, problems } = status;
+  const { depth, lately, workers, valkey, open_circuits: circuits, holds, problems } = status;
   const good = (isGood: boolean, text: string) => terminal.paint(text, isGood ? "green" : "red");
   const oldest = status.oldest_waiting_ms === null ? "" : `, the next one for ${formatSpan(status.oldest_waiting_ms)}`;
   const tally = ({ count, at_least }: typeof lately.failed) => `${count}${at_least ? " or more" : ""}`;
@@ -114,11 +115,29 @@ function printStatus(terminal: Terminal, status: Status): void {
     [`last ${lately.minutes} min`, `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed`],
     ["workers", workers === null ? UNTOLD : good(workers > 0, String(workers))],
     ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.map(printable).join(", "), "yellow")],
+    ...(holds.length === 0 ? [] : [["held", terminal.paint(describeHolds(holds), "yellow")]]),
     ["Valkey", `${printable(valkey.server)}, ${good(valkey.role === "primary", valkey.role)}`],
     ["eviction", good(valkey.eviction === "noeviction", printable(valkey.eviction))],
     ["persistence", describePersistence(valkey.append_only)],
-    ["memory", valkey.used_memory_bytes === null ? UNTOLD : `${Math.ceil(valkey.used_memory_bytes / MEBIBYTE)} MiB`],
+    ["memory", describeMemory(valkey.used_memory_bytes, valkey.max_memory_bytes)],
   ]);
   if (problems.length > 0) terminal.print();
-  for (const problem of problems) terminal.print(terminal.paint(printable(problem), "red"));
+  for (const problem of problems) printProblem(terminal, problem);
+}
+
+function describeHolds(holds: Status["holds"]): string {
+  const shown = holds.slice(0, SHOWN_HOLDS).map(({ kind, target }) => `${kind} ${printable(target)}`);
+  return holds.length > shown.length
+    ? `${shown.join(", ")}, and ${holds.length - shown.length} more`
+    : shown.join(", ");
+}
+
+function describeMemory(usedBytes: number | null, maxBytes: number | null): string {
+  if (usedBytes === null) return UNTOLD;
+  const of = maxBytes === null || maxBytes === 0 ? "" : ` of ${Math.floor(maxBytes / MEBIBYTE)} MiB`;
+  return `${Math.ceil(usedBytes / MEBIBYTE)} MiB${of}`;
+}
+
+function printProblem(terminal: Terminal, { severity, text, todo }: QueueProblem): void {
+  terminal.print(`${terminal.paint(`${printable(text)}.`, severity === "critical" ? "red" : "yellow")} ${todo}.`);
 }

@@ -2,6 +2,7 @@
  * Whether a process can do its work, checked thoroughly enough that load balancers and operators can rely on it.
  */
 
+import { queueKey } from "../queue/layout.ts";
 import type { DeliveryWorker, Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import {
@@ -14,7 +15,8 @@ import {
   type Valkey,
   type ValkeyFacts,
 } from "../valkey/connection.ts";
-import { UNTOLD } from "../valkey/facts.ts";
+import { evictionProblem, replicaProblem } from "../valkey/facts.ts";
+import { codeOf, refusalOf } from "../valkey/refusals.ts";
 import { describeRefusal, findLacks, type Program } from "./rights.ts";
 
 const PROBE_MS = 2 * 1000; // 2 s: health checks time out after a few seconds, and must get the reason before that
@@ -54,10 +56,10 @@ export function createValkeyCheck(options: ValkeyCheckOptions): () => Promise<Va
     return {
       // A replica refuses all writes; its role is reported instead.
       obstacles: [
-        ...roleProblems(facts),
+        ...listed(replicaProblem(facts)),
         ...refusals.filter((text) => facts.isPrimary || !text.includes(" READONLY ")),
       ],
-      risks: evictionProblems(facts),
+      risks: listed(evictionProblem(facts)),
     };
   };
   return async () => {
@@ -129,15 +131,29 @@ export async function untilAccepted(
 }
 
 /** The problems that follow from a Valkey's facts; empty when there are none. */
-export const valkeyProblems = (facts: ValkeyFacts): string[] => [...roleProblems(facts), ...evictionProblems(facts)];
+export const valkeyProblems = (facts: ValkeyFacts): string[] => [
+  ...listed(replicaProblem(facts)),
+  ...listed(evictionProblem(facts)),
+];
 
-function roleProblems({ isPrimary }: ValkeyFacts): string[] {
-  return isPrimary ? [] : ["Valkey takes no writes: it is a replica"];
-}
+const listed = (problem: string | undefined): string[] => (problem === undefined ? [] : [problem]);
 
-function evictionProblems({ evictionPolicy }: ValkeyFacts): string[] {
-  if (evictionPolicy === "noeviction" || evictionPolicy === UNTOLD) return [];
-  return [`Valkey may drop queued events: expected maxmemory-policy noeviction, got ${evictionPolicy}`];
+/** KEYS: an unused key. Valkey checks memory, disk and replicas before a script's first write. */
+const TRY_WRITE = `local reply = redis.pcall("SET", KEYS[1], "", "PX", 1) return type(reply) == "table" and reply.err or ""`;
+
+/**
+ * Find out whether Valkey takes writes from anybody: its memory may be full, its disk broken, its replicas gone.
+ *
+ * @returns its reason to refuse them; undefined when it takes them, or is a replica
+ * @throws  the connection's error
+ */
+export async function findWriteRefusal(valkey: Valkey, queue: string): Promise<string | undefined> {
+  const tried = valkey.eval(TRY_WRITE, 1, `${queueKey(queue)}:trial:${crypto.randomUUID()}`).catch((error: Error) => {
+    if (isAnswer(error)) return error.message;
+    throw error;
+  });
+  const error = new Error(String(await tried).replace(/^-/, ""));
+  return refusalOf(error) === "later" && codeOf(error) !== "READONLY" ? describeRefusal(error.message) : undefined;
 }
 
 /**

@@ -27,6 +27,17 @@ export function describePersistence(appendOnly: boolean | undefined | null): str
   return appendOnly ? "append-only file" : "no append-only file: a restart may lose queued events";
 }
 
+/** Why a server cannot hold the queue at all; undefined when it can. */
+export function replicaProblem({ isPrimary }: ValkeyFacts): string | undefined {
+  return isPrimary ? undefined : "Valkey takes no writes: it is a replica";
+}
+
+/** Why a server may lose queued events while it runs; undefined when it does not, or does not tell. */
+export function evictionProblem({ evictionPolicy }: ValkeyFacts): string | undefined {
+  if (evictionPolicy === "noeviction" || evictionPolicy === UNTOLD) return undefined;
+  return `Valkey may drop queued events: expected maxmemory-policy noeviction, got ${evictionPolicy}`;
+}
+
 /** Read the server's facts. Waits while Valkey is away: race it with a deadline where that matters. */
 export async function readFacts(valkey: { info(): Promise<string> }): Promise<ValkeyFacts> {
   const info = parseInfo(await valkey.info());

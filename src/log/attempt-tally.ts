@@ -1,0 +1,99 @@
+/**
+ * Shows the board how attempts have been going: each worker adds what it counted to a tally per minute in Valkey, since the board
+ * is another process, and a queue keeps only the newest of the jobs it delivered.
+ */
+import { attemptsKey } from "../queue/own-keys.ts";
+import type { Queue } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+
+const MINUTE_MS = 60 * 1000; // 1 min
+const PUBLISH_MS = 2 * 1000; // 2 s
+const KEPT_MS = 10 * MINUTE_MS; // 10 min
+
+/** How attempts have been going in the last minutes. */
+export interface AttemptTally {
+  /** Finished attempts. */
+  readonly made: number;
+  /** Those of them that were not answered with 2xx. */
+  readonly failed: number;
+  /** Jobs waiting or delayed at the beginning; undefined when no worker ran then. */
+  readonly pendingBefore: number | undefined;
+}
+
+/** What a process has counted since it started. */
+export type Totals = Pick<AttemptTally, "made" | "failed">;
+
+/**
+ * Key: `webhooks:attempts:<queue>:<minute>`, a hash. `made` and `failed`: the attempts that ended in this minute, in all workers;
+ * `pending`: jobs waiting or delayed in it. The minute counts from the epoch. Expires after 10 minutes.
+ *
+ * @see AttemptTally
+ */
+const keyAt = (queue: string, nowMs: number) => attemptsKey(queue, Math.floor(nowMs / MINUTE_MS));
+
+export interface TallyOptions {
+  readonly valkey: Valkey;
+  readonly queue: Queue;
+  readonly totals: () => Totals;
+  /** Between two publications, ms. */
+  readonly periodMs?: number;
+}
+
+/**
+ * Publish attempts every 2 s when there were any, and the number of pending jobs once a minute. Costs a delivery nothing. What
+ * Valkey did not take is published with the next lot.
+ *
+ * @returns stops publishing
+ */
+export function publishAttempts({ valkey, queue, totals, periodMs = PUBLISH_MS }: TallyOptions): () => void {
+  let published: Totals = { made: 0, failed: 0 };
+  let lastKey = "";
+  let isPublishing = false;
+  const publish = async (): Promise<void> => {
+    const key = keyAt(queue.name, Date.now());
+    const { made, failed } = totals();
+    if (made === published.made && key === lastKey) return;
+    const pipeline = valkey.multi();
+    pipeline.hincrby(key, "made", made - published.made).hincrby(key, "failed", failed - published.failed);
+    if (key !== lastKey) pipeline.hset(key, "pending", await countPending(queue));
+    await pipeline.pexpire(key, KEPT_MS).exec();
+    published = { made, failed };
+    lastKey = key;
+  };
+  const timer = setInterval(async () => {
+    if (isPublishing) return; // while Valkey is away, commands queue up: there is only ever one
+    isPublishing = true;
+    await publish().catch(() => {}); // the next one tries again
+    isPublishing = false;
+  }, periodMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+const countPending = (queue: Queue) => queue.getJobCountByTypes("waiting", "prioritized", "delayed");
+
+/**
+ * Read the tally of the last minutes, of all workers.
+ *
+ * @param minutes  whole minutes, besides the one that has begun
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readAttemptTally(
+  valkey: Valkey,
+  queue: string,
+  minutes: number,
+  nowMs: number,
+): Promise<AttemptTally> {
+  const pipeline = valkey.pipeline();
+  for (let ago = minutes; ago >= 0; ago--) {
+    pipeline.hmget(keyAt(queue, nowMs - ago * MINUTE_MS), "made", "failed", "pending");
+  }
+  const replies = (await pipeline.exec()) ?? [];
+  const rows = replies.map(([error, reply]) => {
+    if (error) throw error;
+    return reply as (string | null)[];
+  });
+  const sum = (column: number) => rows.reduce((total, row) => total + Number(row[column] ?? 0), 0);
+  const before = rows[0]?.[2] ?? null;
+  return { made: sum(0), failed: sum(1), pendingBefore: before === null ? undefined : Number(before) };
+}

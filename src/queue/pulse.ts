@@ -1,0 +1,65 @@
+/**
+ * How a queue has been doing in the last minutes, as far as Valkey still knows.
+ */
+import type { Valkey } from "../valkey/connection.ts";
+import { keysOf } from "./layout.ts";
+import type { Job, KeptJobs, Queue } from "./worker.ts";
+
+/** Jobs that finished in a time span, counted from its start until now. */
+export interface FinishedJobs {
+  readonly completed: number;
+  readonly failed: number;
+}
+
+/**
+ * KEYS: completed, failed. ARGV: start and end of the span, epoch ms; how many completed, how many failed jobs are kept. A full
+ * set says nothing about the time before its oldest job, so the span starts with the younger of the two sets' oldest jobs.
+ */
+const COUNT_FINISHED = `
+local start = tonumber(ARGV[1])
+for i = 1, 2 do
+  if redis.call("ZCARD", KEYS[i]) >= tonumber(ARGV[2 + i]) then
+    local oldest = redis.call("ZRANGE", KEYS[i], 0, 0, "WITHSCORES")[2]
+    start = math.max(start, tonumber(oldest or ARGV[2]))
+  end
+end
+return {redis.call("ZCOUNT", KEYS[1], start, ARGV[2]), redis.call("ZCOUNT", KEYS[2], start, ARGV[2])}`;
+
+/**
+ * Count the jobs that completed and failed in a time span; in a shorter one when the queue no longer keeps all of them, so that
+ * the two numbers can be compared.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function countFinished(
+  queue: Queue,
+  valkey: Valkey,
+  spanMs: number,
+  nowMs: number,
+  { keepCompleted, keepFailed }: KeptJobs,
+): Promise<FinishedJobs> {
+  const { completed: delivered, failed: lost } = keysOf(queue);
+  const bounds = [nowMs - spanMs, nowMs, keepCompleted, keepFailed];
+  const answer = await valkey.eval(COUNT_FINISHED, 2, delivered, lost, ...bounds);
+  const [completed, failed] = answer as [number, number];
+  return { completed, failed };
+}
+
+/**
+ * How long the job that workers take next has been waiting for them, ms; undefined when none waits. A job that returned for a
+ * retry counts from its last attempt, since Valkey does not keep the time of its return.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readOldestWaitingMs(queue: Queue, nowMs: number): Promise<number | undefined> {
+  const heads = await Promise.all((["waiting", "prioritized"] as const).map((state) => readHead(queue, state)));
+  const ages = heads.flatMap((job) => (job === undefined ? [] : [Math.max(0, nowMs - waitsSince(job))]));
+  return ages.length === 0 ? undefined : Math.max(...ages);
+}
+
+async function readHead(queue: Queue, state: "waiting" | "prioritized"): Promise<Job | undefined> {
+  return (await queue.getJobs([state], 0, 0, true))[0] ?? undefined; // a job that is removed meanwhile is null
+}
+
+const waitsSince = ({ timestamp, processedOn, opts }: Job) =>
+  Math.max(Number(timestamp) + (Number(opts?.delay) || 0) || 0, Number(processedOn) || 0); // producers write what they like
