@@ -1,7 +1,7 @@
 /**
  * What operators can do on the board's own pages to one job.
  */
-import type { Hono, MiddlewareHandler } from "hono";
+import type { Context, Hono, MiddlewareHandler } from "hono";
 import { ContractError } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { redeliver } from "../operations/redeliver.ts";
@@ -17,15 +17,7 @@ export function addActions(app: Hono, present: MiddlewareHandler, { site, queue,
     act: (jobId: string, userId: string, eventId?: string) => Promise<{ notice: string; made?: string }>,
   ) => {
     app.post(`/actions/${name}`, present, async (c) => {
-      if (site.isReadonly) {
-        boardLog.refused(c, "readonly", { action: name });
-        return await refuse(c, site, {
-          status: 403,
-          error: "refused: BOARD_READONLY is set",
-          title: "This board is read-only",
-          text: "BOARD_READONLY is set. Nothing was changed.",
-        });
-      }
+      if (site.isReadonly) return await refuseReadonly(c, { site, boardLog }, name);
       const { user: userId, job, event } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
       if (typeof userId !== "string" || typeof job !== "string" || job === "") {
         return await refuse(c, site, {
@@ -53,5 +45,20 @@ export function addActions(app: Hono, present: MiddlewareHandler, { site, queue,
       if (error instanceof ContractError) return { notice: "broken" };
       throw error;
     }
+  });
+}
+
+/** Refuse an action on a read-only board, and log that. */
+export function refuseReadonly(
+  c: Context,
+  { site, boardLog }: Pick<PageOptions, "site" | "boardLog">,
+  action: string,
+): Response | Promise<Response> {
+  boardLog.refused(c, "readonly", { action });
+  return refuse(c, site, {
+    status: 403,
+    error: "refused: BOARD_READONLY is set",
+    title: "This board is read-only",
+    text: "BOARD_READONLY is set. Nothing was changed.",
   });
 }

@@ -26,12 +26,16 @@ export interface Site {
   /** How many finished events the queue keeps. */
   readonly keepCompleted: number;
   readonly keepFailed: number;
+  /** How many failed events the queue keeps; undefined where that is not known. */
+  readonly failed?: number | undefined;
   /** The type of test events. */
   readonly testEvent: string;
 }
 
 const read = (name: string) => readFileSync(join(import.meta.dir, name), "utf8");
-const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css", "held.css"].map(read).join("\n");
+const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css", "held.css"]
+  .map(read)
+  .join("\n");
 const script = read("live.js");
 const version = (text: string) => Bun.hash(text).toString(36);
 
@@ -108,6 +112,10 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
           {site.isReadonly && <span class="label">read-only</span>}
           <nav aria-label="Main">
             <a href="/">Overview</a>
+            <a href="/failed">
+              Failed
+              {site.failed !== undefined && <span class="count">{site.failed.toLocaleString("en-US")}</span>}
+            </a>
             <a href={site.bullBoard}>Queue</a>
           </nav>
           {search !== undefined && <Search value={search} />}

@@ -33,6 +33,8 @@ export interface BoardLog {
   visitor(c: Context): Visitor;
   /** Log what an operator did. */
   action(c: Context, fields: object): void;
+  /** The same for what ends after the request: who sent it is read at once. */
+  later(c: Context): (fields: object) => void;
   /**
    * Log a refusal: at most ten lines a minute, one per address and reason. The rest are counted and reported at the end of
    * the minute in one line with `reason: "more"` and `counts`, so that nobody can flood the log from outside.
@@ -59,12 +61,15 @@ export function createBoardLog({ logger, trustProxy, windowMs = WINDOW_MS }: Boa
     if (counts.size > 0) logger.warn({ reason: "more", counts: Object.fromEntries(counts) }, "board.refused");
     counts.clear();
   };
+  const later = (c: Context) => {
+    const from = visitor(c);
+    const by = { operator: operatorOf(c, from), address: from.address };
+    return (fields: object) => logger.info({ ...fields, ...by }, "board.action");
+  };
   return {
     visitor,
-    action(c, fields) {
-      const from = visitor(c);
-      logger.info({ ...fields, operator: operatorOf(c, from), address: from.address }, "board.action");
-    },
+    action: (c, fields) => later(c)(fields),
+    later,
     refused(c, reason, fields = {}) {
       if (!isOpen) setTimeout(close, windowMs).unref();
       isOpen = true;

@@ -13,7 +13,7 @@ export interface PageOptions {
   readonly queue: Queue;
   readonly valkey: Valkey;
   readonly log: Pick<AttemptLog, "list">;
-  readonly boardLog: Pick<BoardLog, "action" | "refused">;
+  readonly boardLog: Pick<BoardLog, "action" | "later" | "refused">;
   /** Epoch ms. */
   readonly now: () => number;
 }

@@ -11,7 +11,7 @@ const VALKEY_ANSWERS_MS = 1500; // 1.5 s, so that the 503 is sent within 2 s
 
 /** What an error response says. */
 export interface Reason {
-  readonly status: 400 | 403 | 404 | 500 | 503;
+  readonly status: 400 | 403 | 404 | 409 | 500 | 503;
   /** For JSON. */
   readonly error: string;
   /** For the page. */

@@ -2,6 +2,7 @@
  * The failed events that the queue keeps, for the board's list, for redelivering many, and for the search by host.
  */
 import { endpointName, eventIdOf } from "../delivery/request.ts";
+import { readCircuits } from "../isolation/open-circuits.ts";
 import { keysOf } from "../queue/layout.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -164,6 +165,11 @@ function isAtHost({ endpoint, host }: FailedEvent, text: string): boolean {
   const wanted = parseHost(text);
   if (wanted === undefined || endpoint === undefined || !host?.startsWith(wanted.hostname)) return false;
   return isAt(new URL(endpoint), wanted);
+}
+
+/** The hosts with an open circuit: events redelivered to them wait. Throws like {@link FailedEvents.refresh}. */
+export async function readOpenHosts(queue: Queue, valkey: Valkey, nowMs: number): Promise<string[]> {
+  return await readCircuits(valkey, queue.name, nowMs);
 }
 
 /** A value and how many events have it. */

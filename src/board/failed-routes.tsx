@@ -1,0 +1,122 @@
+/** @jsxImportSource hono/jsx */
+/**
+ * The list of failed events, and their redelivery in bulk.
+ */
+import type { Context, Hono, MiddlewareHandler } from "hono";
+import { type FailedEvents, readOpenHosts } from "../operations/failed-events.ts";
+import { refuseReadonly } from "./actions.ts";
+import { PreviewPage, RunPage, runPath } from "./bulk-page.tsx";
+import { createBulkRedelivery } from "./bulk-redelivery.ts";
+import { FailedPage, ROWS } from "./failed-page.tsx";
+import { filterOf, pinned, queryString, readQuery } from "./failed-query.ts";
+import { type PageOptions, sendPage } from "./page-response.ts";
+import { refuse } from "./refusal.tsx";
+
+const READ_MS = 1500; // 1.5 s for what failed since the last time; the rest is read by the next request
+const MAX_SELECTED = 1_000; // jobs in one form; a page has fewer
+
+/** Add `/failed`, its dry run, its runs, and the actions that start and cancel one. */
+export function addFailedRoutes(
+  app: Hono,
+  present: MiddlewareHandler,
+  options: PageOptions,
+  failed: FailedEvents,
+): void {
+  const { site, queue, valkey, boardLog, now } = options;
+  const bulk = createBulkRedelivery(queue, now);
+
+  app.get("/failed", present, async (c) => {
+    const query = readQuery(c.req.query());
+    const unread = await failed.refresh(READ_MS);
+    const events = failed.list(filterOf(query, now()));
+    const pages = Math.max(1, Math.ceil(events.length / ROWS));
+    const page = Math.min(pages, Math.max(1, Number.parseInt(c.req.query("page") ?? "", 10) || 1));
+    const kept = failed.list().length + unread;
+    const runs = bulk.list().slice(0, 3);
+    return sendPage(
+      c,
+      <FailedPage {...{ site, query, events, kept, unread, page, runs }} notice={undefined} now={now()} />,
+    );
+  });
+
+  /** The events that a dry run or a form names. */
+  const select = async (given: Readonly<Record<string, unknown>>, jobs: readonly string[] | undefined) => {
+    const query = pinned(readQuery(given), now());
+    const unread = await failed.refresh(READ_MS);
+    const wanted = new Set(jobs);
+    const events =
+      jobs === undefined ? failed.list(filterOf(query, now())) : failed.list().filter(({ job }) => wanted.has(job));
+    return { query, unread, events };
+  };
+
+  app.get("/failed/redeliver", present, async (c) => {
+    const given = c.req.query();
+    const jobs = given.of === "all" ? undefined : (c.req.queries("job") ?? []).slice(0, MAX_SELECTED);
+    const { query, unread, events } = await select(given, jobs);
+    const circuits = await readOpenHosts(queue, valkey, now());
+    const back = `/failed${queryString(readQuery(given))}`;
+    return sendPage(c, <PreviewPage {...{ site, query, jobs, events, unread, circuits, back }} />);
+  });
+
+  app.get("/failed/runs/:id", present, (c) => {
+    const id = c.req.param("id");
+    return sendPage(
+      c,
+      <RunPage site={site} id={id} run={bulk.find(id)} query={readQuery(c.req.query())} now={now()} />,
+    );
+  });
+
+  app.post("/actions/redeliver-failed", present, async (c) => {
+    if (site.isReadonly) return await refuseReadonly(c, options, "redeliver-failed");
+    const form = await readForm(c);
+    const jobs = form.jobs.length === 0 ? undefined : form.jobs;
+    if (jobs === undefined && form.fields.to === undefined) return await refuseForm(c);
+    const { query, events } = await select(form.fields, jobs);
+    const log = boardLog.later(c);
+    const fields = {
+      action: "redeliver-failed",
+      ...(jobs === undefined ? { filter: query } : { selected: jobs.length }),
+    };
+    const run = bulk.start(
+      events.map(({ job }) => job),
+      ({ id, state, total, counts }, error) => {
+        const reason = error instanceof Error ? { reason: error.message } : {};
+        log({ ...fields, run: id, result: state, events: total, ...counts, ...reason });
+      },
+    );
+    if (run === undefined) return await refuseMore(c);
+    log({ ...fields, run: run.id, result: "started", events: run.total });
+    return c.redirect(runPath(run.id, jobs === undefined ? query : {}), 303);
+  });
+
+  app.post("/actions/cancel-redelivery", present, async (c) => {
+    if (site.isReadonly) return await refuseReadonly(c, options, "cancel-redelivery");
+    const { fields } = await readForm(c);
+    if (typeof fields.run !== "string" || fields.run === "") return await refuseForm(c);
+    bulk.cancel(fields.run);
+    boardLog.action(c, { action: "cancel-redelivery", run: fields.run.slice(0, 100), result: "canceled" });
+    return c.redirect(runPath(fields.run, readQuery(fields)), 303);
+  });
+
+  const refuseForm = (c: Context) =>
+    refuse(c, site, {
+      status: 400,
+      error: "expected a form of the page /failed/redeliver",
+      title: "Incomplete form",
+      text: "Expected the form of the page before. Nothing was changed.",
+    });
+  const refuseMore = (c: Context) =>
+    refuse(c, site, {
+      status: 409,
+      error: "two redeliveries are running",
+      title: "Two redeliveries are running",
+      text: "Wait until one of them ends, or cancel it: the page of failed events shows them. Nothing was changed.",
+    });
+}
+
+/** A form's fields, and its jobs: a field that may occur several times. */
+async function readForm(c: Context): Promise<{ fields: Record<string, unknown>; jobs: string[] }> {
+  const { job, ...fields } = await c.req.parseBody({ all: true }).catch(() => ({}) as Record<string, unknown>);
+  const jobs = [job].flat().filter((id) => typeof id === "string" && id !== "") as string[];
+  return { fields, jobs: jobs.slice(0, MAX_SELECTED) };
+}
