@@ -195,7 +195,7 @@ describe("a worker", () => {
         /fluxhook_parked_jobs_total\{reason="held"\} 1\n[\s\S]*fluxhook_holds 1\n/,
       );
 
-      expect(await release(placeOf(stack), texts[kind], undefined, Date.now())).toHaveLength(1);
+      expect(await release(placeOf(stack), { kind: undefined, text: texts[kind] }, Date.now())).toHaveLength(1);
       const { state, job: ended } = await stack.settled(job);
       expect([state, ended.attemptsMade, customer.requests.length]).toEqual(["completed", 1, 1]);
       expect(await stack.line("hold.ended")).toMatchObject({ kind });
@@ -237,7 +237,7 @@ describe("a worker", () => {
     await delayedOf(stack, 2);
     expect(customer.requests).toHaveLength(1);
     customer.answer(() => ({ status: 204 }));
-    await release(placeOf(stack), data.userId, "user", Date.now());
+    await release(placeOf(stack), { kind: "user", text: data.userId }, Date.now());
     expect([(await stack.settled(job)).state, (await stack.settled(late)).state]).toEqual(["completed", "completed"]);
   });
 
@@ -274,7 +274,7 @@ describe("a worker", () => {
     const job = await second.queue.add("file.created", data);
     await delayedOf(second, 1);
     expect(customer.requests).toEqual([]);
-    await release(placeOf(second), data.userId, undefined, Date.now());
+    await release(placeOf(second), { kind: undefined, text: data.userId }, Date.now());
     expect((await second.settled(job)).state).toBe("completed");
   });
 });
@@ -304,12 +304,12 @@ describe("the holds in Valkey", () => {
     const place = placeOf(stack);
     const { hold: host } = await holdFor(stack, "host", "a.example", MINUTE_MS);
     await holdFor(stack, "user", "a.example", MINUTE_MS);
-    expect(await release(place, "a.example", undefined, Date.now())).toHaveLength(2);
+    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(2);
     expect(await listHolds(place, Date.now())).toHaveLength(2);
-    expect(await release(place, host.id, undefined, Date.now())).toHaveLength(1);
-    expect(await release(place, "A.example:443", undefined, Date.now())).toEqual([]);
-    expect(await release(place, "a.example", undefined, Date.now())).toHaveLength(1);
-    expect(await release(place, "a.example", undefined, Date.now())).toEqual([]);
+    expect(await release(place, { kind: undefined, text: host.id }, Date.now())).toHaveLength(1);
+    expect(await release(place, { kind: undefined, text: "A.example:443" }, Date.now())).toEqual([]);
+    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(1);
+    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toEqual([]);
   });
 
   test("are removed, with their key, once no event's age depends on them", async () => {

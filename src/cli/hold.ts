@@ -12,6 +12,7 @@ import {
   MAX_HOLD_MS,
   MAX_HOLDS,
   MAX_REASON,
+  type NamedTarget,
   parseTarget,
   release,
   type ShownHold,
@@ -106,10 +107,10 @@ Examples:
     )
     .action(
       act<TargetOptions, [string | undefined]>(context, async (terminal, options, text) => {
-        const { kind, text: what } = readTarget(options, text);
+        const named = readTarget(options, text);
         return await withValkey(readConfig(context.env, terminal), async ({ queue: { name: queue }, valkey }) => {
-          const found = await release({ valkey, queue }, what, kind, Date.now());
-          return tellReleased(terminal, what, found);
+          const found = await release({ valkey, queue }, named, Date.now());
+          return tellReleased(terminal, named.text, found);
         });
       }),
     );
@@ -141,14 +142,8 @@ function addTargetOptions(command: Command): Command {
     .option("--user <id>", "this user");
 }
 
-interface GivenTarget {
-  /** Undefined when the text has to tell. */
-  readonly kind: HoldKind | undefined;
-  readonly text: string;
-}
-
-function readTarget(options: TargetOptions, text: string | undefined): GivenTarget {
-  const given: GivenTarget[] = KINDS.flatMap((kind) => {
+function readTarget(options: TargetOptions, text: string | undefined): NamedTarget {
+  const given: NamedTarget[] = KINDS.flatMap((kind) => {
     const value = options[kind];
     return value === undefined ? [] : [{ kind, text: value }];
   });
@@ -159,7 +154,7 @@ function readTarget(options: TargetOptions, text: string | undefined): GivenTarg
 }
 
 /** The target that is meant. A text that is both a host and the id of a known user could be either. */
-async function settleTarget(valkey: Valkey, { kind, text }: GivenTarget): Promise<HoldTarget> {
+async function settleTarget(valkey: Valkey, { kind, text }: NamedTarget): Promise<HoldTarget> {
   const meant = kind ?? kindOf(text);
   if (kind === undefined && meant === "host" && (await isUserKnown(valkey, text))) {
     throw new CommandError("usage", `${text} could be a host or a user: use --host or --user`);

@@ -90,29 +90,34 @@ export async function hold(
   return { hold: show(made as Hold), wasHeld };
 }
 
+/** A text that names a hold: what it holds, or, without a kind, also its id. */
+export interface NamedTarget {
+  /** Undefined for any. */
+  readonly kind: HoldKind | undefined;
+  readonly text: string;
+}
+
 /**
- * Release what a text names: an id, or a host, URL or user that is held. What has been held keeps counting for its events' age.
+ * Release a hold. The time for which events were held keeps counting for their age.
  *
- * @param kind  undefined for any
- * @returns the holds that it names; released only if there is exactly one
+ * @returns the holds that are named; released only if there is exactly one
  * @throws  when Valkey answers with an error
  */
 export async function release(
   { valkey, queue }: HoldPlace,
-  text: string,
-  kind: HoldKind | undefined,
+  named: NamedTarget | { readonly id: string },
   nowMs: number,
 ): Promise<ShownHold[]> {
   let meant: Hold[] = [];
   await changeHolds(valkey, queue, (holds) => {
-    meant = holds.filter((held) => held.until > nowMs && isNamed(held, text, kind));
+    meant = holds.filter((held) => held.until > nowMs && ("id" in named ? held.id === named.id : isNamed(held, named)));
     const [only] = meant;
     return only !== undefined && meant.length === 1 ? { write: [{ ...only, until: nowMs }] } : undefined;
   });
   return meant.map(show);
 }
 
-function isNamed(held: Hold, text: string, kind: HoldKind | undefined): boolean {
+function isNamed(held: Hold, { kind, text }: NamedTarget): boolean {
   if (kind === undefined && held.id === text) return true;
   if (kind !== undefined && held.kind !== kind) return false;
   return parseTarget(held.kind, text)?.target === held.target;
