@@ -50,6 +50,12 @@ describe("usage", () => {
       ["send", "--event", "file.created", "--url", "http://h/", "--user", "u"],
       /^fluxhook: expected a secret: --secret-env/,
     ],
+    [["trigger"], "fluxhook: missing required argument 'event'\nfluxhook: Try fluxhook trigger --help.\n"],
+    [["trigger", "file.creatd"], "fluxhook: file.creatd is not an event type; did you mean file.created?\n"],
+    [["trigger", "toString"], /^fluxhook: expected the event to be one of file.created, .*storage.exceeded\n$/],
+    [["trigger", "file.created", "--url", "http://h/"], "fluxhook: expected --user\n"],
+    [["redeliver", "--failed", "--event", "file.creatd"], /did you mean file.created\?\n$/],
+    [["cancel", "--event", "x"], /^fluxhook: expected --event to be one of file.created, /],
     [["redeliver"], "fluxhook: expected either job ids or --failed\n"],
     [["redeliver", "1", "--failed"], "fluxhook: expected either job ids or --failed\n"],
     [["redeliver", "1", "--user", "u"], "fluxhook: --since, --user and --event require --failed\n"],
@@ -79,6 +85,7 @@ describe("usage", () => {
       .filter((name) => name !== "help");
     expect(names).toEqual([
       "send",
+      "trigger",
       "attempts",
       "status",
       "redeliver",
