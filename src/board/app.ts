@@ -24,6 +24,7 @@ import { createPageRoutes } from "./page-routes.tsx";
 import { needsValkey, refuse } from "./refusal.tsx";
 
 const BOARD = "/board";
+const STATIC = `${BOARD}/static/`;
 const BODY_MS = 10 * 1000; // 10 s for a form with two ids
 const buildHeaders = (styles: string[]) =>
   secureHeaders({
@@ -118,7 +119,8 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   });
 
   app.get(`${BOARD}/`, (c) => c.redirect(BOARD));
-  app.use(`${BOARD}/api/*`, needsValkey(valkey, site));
+  const present = needsValkey(valkey, site);
+  app.use(`${BOARD}/*`, (c, next) => (c.req.path.startsWith(STATIC) ? next() : present(c, next)));
   app.route(
     BOARD,
     createBullBoardRoutes({
@@ -187,7 +189,7 @@ function loopbackOnly(site: Site, log: BoardLog): MiddlewareHandler {
 /** Responses hold customer data and must not be cached. Static files may. */
 const unstored: MiddlewareHandler = async (c, next) => {
   await next();
-  if (c.res.headers.has("cache-control") || c.req.path.startsWith(`${BOARD}/static/`)) return;
+  if (c.res.headers.has("cache-control") || c.req.path.startsWith(STATIC)) return;
   c.header("cache-control", "no-store");
 };
 

@@ -7,10 +7,12 @@ import { HonoAdapter } from "@bull-board/hono";
 import { Hono } from "hono";
 import { serveStatic } from "hono/bun";
 import { contextStorage, getContext } from "hono/context-storage";
+import { jobData } from "../delivery/contract.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { readFacts, type Valkey } from "../valkey/connection.ts";
+import { userPath } from "./layout.tsx";
 import type { BoardLog } from "./log.ts";
 
 type BoardOptions = NonNullable<Parameters<typeof createBullBoard>[0]["options"]>;
@@ -92,7 +94,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
     },
   };
   createBullBoard({
-    queues: [new BullMQAdapter(queue, { description: "Webhook events, one per job", readOnlyMode: isReadonly })],
+    queues: [createQueueAdapter(queue, isReadonly)],
     serverAdapter: adapter,
     options: {
       handlerHooks,
@@ -120,7 +122,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
   app.use(async (c, next) => {
     await next();
     if (!c.res.headers.get("content-type")?.startsWith("text/html")) return;
-    c.res = new Response(replaceFonts(await c.res.text()), c.res);
+    c.res = new Response(adapt(await c.res.text()), c.res);
   });
   const plugin = adapter.registerPlugin();
   plugin.onError((error) => {
@@ -173,8 +175,36 @@ function isRefusal(error: Error): boolean {
   return typeof (error as { code?: unknown }).code === "number";
 }
 
-/** Bull Board's page loads fonts from another host: use those of our own pages instead. */
-function replaceFonts(html: string): string {
-  const own = html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "");
+/** Cards are titled with the event, its user and its host, and lead to the user's page. */
+function createQueueAdapter(queue: Queue, isReadonly: boolean): BullMQAdapter {
+  const adapter = new BullMQAdapter(queue, {
+    description: "Webhook events, one per job",
+    readOnlyMode: isReadonly,
+    externalJobUrl: ({ data }) => {
+      const { userId } = readSubject(data);
+      return userId === undefined ? { href: "" } : { displayText: `User ${userId}`, href: userPath(userId) };
+    },
+  });
+  adapter.setFormatter("name", ({ name, data }: { name: string; data: unknown }) => {
+    const { userId, host } = readSubject(data);
+    return [name, userId, host].filter((part) => part !== undefined && part !== "").join(" · ");
+  });
+  return adapter;
+}
+
+/** Whose event a job is, and where it goes, as far as its data is valid. */
+function readSubject(data: unknown): { userId: string | undefined; host: string | undefined } {
+  const { userId, endpoint } = (data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } | null };
+  return { userId: jobData.shape.userId.safeParse(userId).data, host: URL.parse(String(endpoint?.url))?.host };
+}
+
+const NO_SCRIPT = `<noscript>
+<style>#root { display: none } body.preload { opacity: 1; visibility: visible }</style>
+<p class="no-script">The queue's page needs JavaScript. <a href="/">The overview</a>, the failed events and the users' pages work without it.</p>
+</noscript>`;
+
+/** Bull Board's page loads fonts from another host: use those of our own pages instead. Without JavaScript, it is empty. */
+function adapt(html: string): string {
+  const own = html.replace(/<link\b[^>]*\bhref="https?:[^>]*>/g, "").replace(/<body\b[^>]*>/, `$&\n${NO_SCRIPT}`);
   return own.replace("</head>", '<link href="/assets/bull-board.css" rel="stylesheet"></head>'); // last, so that it wins
 }

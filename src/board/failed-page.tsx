@@ -8,8 +8,7 @@ import { printable } from "../runtime/printable.ts";
 import { RunRow } from "./bulk-page.tsx";
 import type { Run } from "./bulk-redelivery.ts";
 import { type FailedQuery, queryString, SPANS } from "./failed-query.ts";
-import { findPath } from "./find-path.ts";
-import { Ago, jobPath, Layout, Mark, type Notice, type Site } from "./layout.tsx";
+import { Ago, jobPath, Layout, Mark, type Notice, payloadPath, type Site, userPath } from "./layout.tsx";
 
 /** Rows on a page. */
 export const ROWS = 50;
@@ -86,12 +85,20 @@ const isFiltered = (query: FailedQuery) => Object.keys(query).length > 0;
 /** `1 event`, `1,200 events`. */
 export const formatEvents = (count: number) => `${count.toLocaleString("en-US")} ${count === 1 ? "event" : "events"}`;
 
-const NAMES = { reason: "Reason", host: "Host", user: "User", event: "Event type", from: "From", to: "To" } as const;
+const NAMES = {
+  id: "Event",
+  reason: "Reason",
+  host: "Host",
+  user: "User",
+  event: "Event type",
+  from: "From",
+  to: "To",
+} as const;
 
 /** Fields to narrow the list, and a way to remove each that is set. */
 const Filters: FC<{ query: FailedQuery }> = ({ query }) => {
-  const { reason, event, last } = query;
-  const kept = Object.entries({ reason, event, last }).filter(([, text]) => text !== undefined);
+  const { id, reason, event, last } = query;
+  const kept = Object.entries({ id, reason, event, last }).filter(([, text]) => text !== undefined);
   const chips = Object.entries(NAMES).filter(([name]) => query[name as keyof typeof NAMES] !== undefined);
   return (
     <section class="panel filters" aria-label="Filter">
@@ -226,13 +233,9 @@ const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event:
         />
       )}
       <span class="event">
-        {userId === undefined ? (
-          printable(event)
-        ) : (
-          <a href={findPath({ kind: "event", found: id, id, event, userId, job })}>{printable(event)}</a>
-        )}
+        {userId === undefined ? printable(event) : <a href={payloadPath(userId, job, id)}>{printable(event)}</a>}
       </span>
-      <span class="who">{printable(userId ?? "no user")}</span>
+      <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{printable(userId)}</a>}</span>
       <span class="endpoint">{printable(endpoint ?? "no endpoint")}</span>
       <span class="reason">{printable(reason || "no reason")}</span>
       <span class="when">

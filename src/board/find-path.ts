@@ -3,15 +3,22 @@
  */
 import type { Context } from "hono";
 import type { Find } from "../operations/search.ts";
-import { type Notice, userPath } from "./layout.tsx";
+import { type Notice, payloadPath, userPath } from "./layout.tsx";
 
 /** Ids in a notice: any other text could be made to say anything. */
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
 
-/** Where a find is shown: the user's page, with the event alone. Undefined for a host, and for a job without a user. */
+/**
+ * Where a find is shown: on the user's page, with the event alone. An event that is neither logged there nor pending is shown in the
+ * list of failed events, or by its payload. Undefined for a host, and for a job without a user.
+ */
 export function findPath(find: Find): string | undefined {
   if (find.kind === "host" || find.userId === undefined) return undefined;
   const path = userPath(find.userId);
+  if (find.kind !== "user" && !find.isLogged) {
+    if (find.state === "failed") return `/failed?${new URLSearchParams({ id: find.id })}`;
+    if (find.state === "completed" && find.job !== undefined) return payloadPath(find.userId, find.job, find.id);
+  }
   if (find.kind === "user" || path.includes("?")) return path; // the user `.` has no room for an event's id
   const name = find.kind === "job" ? "job" : UUID.test(find.found) ? `${find.kind}-${find.found}` : "event";
   const anchor = find.kind === "delivery" ? `#a-${encodeURIComponent(find.found)}` : "";

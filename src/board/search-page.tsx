@@ -101,7 +101,7 @@ const HostPanel: FC<{ site: Site; host: HostFind }> = ({ site, host: find }) => 
               {userId === undefined ? (
                 <span>no user</span>
               ) : (
-                <a href={findPath({ kind: "event", found: id, id, event, userId, job })}>{printable(userId)}</a>
+                <a href={`${userPath(userId)}?${new URLSearchParams({ id })}`}>{printable(userId)}</a>
               )}
               <a href={jobPath(site, job)}>job {printable(job)}</a>
             </li>

@@ -9,7 +9,7 @@ import type { Job, Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Attempt } from "./attempts.ts";
 
-const EARLY_MS = 1000; // 1 s by which an attempt may start before its redelivery is written down: another process, another clock
+const SKEW_MS = 1000; // 1 s between the clocks of a worker and of who redelivers
 
 /** Where a job is; `gone` when it is not kept any more, or is another event's by now. */
 export type JobState = ShownState | "gone";
@@ -82,21 +82,20 @@ export async function groupByEvent(
 
 /**
  * Tell which attempts were made after a redelivery. The job says when that was; once it is gone, attempt numbers that start again
- * do. An equal number does not: a worker that dies just after an attempt repeats it.
+ * do. A number that repeats does only near a redelivery: a worker that dies just after an attempt repeats it, too.
  */
 function markRedeliveries(attempts: readonly Attempt[], marked: Redelivered | undefined): LoggedAttempt[] {
+  const firstAt = marked?.firstAt ?? Number.POSITIVE_INFINITY;
   let isRedelivery = false;
   let before = 0;
-  return attempts
-    .toReversed()
-    .map((attempt) => {
-      const earlyMs = attempt.attempt === 1 ? EARLY_MS : 0;
-      const isAfter = marked !== undefined && Date.parse(attempt.timestamp) >= marked.firstAt - earlyMs;
-      isRedelivery ||= isAfter || attempt.attempt < before;
-      before = attempt.attempt;
-      return { ...attempt, isRedelivery };
-    })
-    .toReversed();
+  const oldestFirst = attempts.toReversed().map((attempt) => {
+    const startedAt = Date.parse(attempt.timestamp);
+    const isNear = startedAt >= firstAt - SKEW_MS;
+    isRedelivery ||= startedAt >= firstAt || attempt.attempt < before || (isNear && attempt.attempt === before);
+    before = attempt.attempt;
+    return { ...attempt, isRedelivery };
+  });
+  return oldestFirst.reverse();
 }
 
 /**

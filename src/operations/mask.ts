@@ -50,6 +50,8 @@ export interface MaskOptions {
   readonly about?: unknown;
   /** Names to keep even if they contain a secret: the queue's. */
   readonly names?: ReadonlySet<string>;
+  /** Leave bidirectional controls as they are: the caller escapes them. */
+  readonly keepsBidi?: boolean;
 }
 
 /**
@@ -62,9 +64,10 @@ export interface MaskOptions {
  *
  * @throws  never, for what JSON.parse and parseExact return
  */
-export function maskSecrets(value: unknown, { about, names = new Set() }: MaskOptions = {}): unknown {
+export function maskSecrets(value: unknown, options: MaskOptions = {}): unknown {
+  const { about, names = new Set(), keepsBidi = false } = options;
   const secrets = collectSecrets([value, about]);
-  return new Copy(secrets && listSearched(secrets), names).of(value);
+  return new Copy(secrets && listSearched(secrets), names, keepsBidi).of(value);
 }
 
 /**
@@ -138,6 +141,7 @@ class Copy {
   constructor(
     private readonly searched: readonly string[] | undefined,
     private readonly names: ReadonlySet<string>,
+    private readonly keepsBidi: boolean,
   ) {}
 
   of(value: unknown, key = "", isFree = false, depth = 0, nestedTexts = 0): unknown {
@@ -185,7 +189,8 @@ class Copy {
   #free(text: string): string {
     this.#left -= text.length;
     if (this.#left < 0) return WITHHELD;
-    return withoutBidi(this.#search(maskUrls(maskAssignments(text))));
+    const shown = this.#search(maskUrls(maskAssignments(text)));
+    return this.keepsBidi ? shown : withoutBidi(shown);
   }
 
   /** Inside a JSON string it can stay a number. */

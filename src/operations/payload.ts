@@ -63,19 +63,28 @@ export function describePayload(job: Job, nowMs: number): Payload | readonly Con
     const endpoint = { url, secrets: ["not shown"] as const };
     const { head } = buildRequest({ ...event, expiresAtMs: Infinity, endpoint }, crypto.randomUUID(), nowMs);
     const text = body.toString();
-    const masked = printableJson(String(maskSecrets(text, { about: job.data })));
+    const masked = printableJson(String(maskSecrets(text, { about: job.data, keepsBidi: true })));
     const isCut = masked.length > SHOWN;
     return {
       ...{ id, event: type, endpoint: endpointName(url), enqueuedAt: job.timestamp, bytes: body.length },
       head: describeHead(url, head),
       body: isCut ? masked.slice(0, SHOWN) : masked,
-      formatted: isCut ? undefined : printableJson(JSON.stringify(parseExact(masked), null, 2)),
+      formatted: isCut ? undefined : format(masked),
       isMasked: masked !== printableJson(text),
       isCut,
     };
   } catch (error) {
     if (error instanceof ContractError) return error.issues;
     throw error;
+  }
+}
+
+/** JSON with indentation; undefined for the words that stand for a body that was too much to search for secrets. */
+function format(text: string): string | undefined {
+  try {
+    return printableJson(JSON.stringify(parseExact(text), null, 2));
+  } catch {
+    return undefined;
   }
 }
 

@@ -37,8 +37,9 @@ export async function redeliver(queue: Queue, jobId: string, isFailedOnly = fals
   try {
     if (state === "delayed") await job.promote();
     else {
+      const nowMs = Date.now(); // before a worker can start the attempt
       await job.retry(state, { resetAttemptsMade: true, resetAttemptsStarted: true });
-      await markRedelivered(queue, jobId, Date.now()).catch(() => {}); // it is queued all the same
+      await markRedelivered(queue, jobId, nowMs).catch(() => {}); // it is queued all the same
     }
     return "queued";
   } catch (error) {
