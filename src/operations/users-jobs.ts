@@ -9,12 +9,14 @@ import type { Valkey } from "../valkey/connection.ts";
 import { parseObject, userOf } from "./job-filter.ts";
 
 const PAGE = 250; // jobs per script: less than 1 ms of Valkey
-const PAGE_BYTES = 2 * 1024 * 1024; // data searched per script: about 1 ms of Valkey; a single job may be larger
+const PAGE_BYTES = 512 * 1024; // data searched per script: about 1 ms of Valkey; a single job may be larger
 const MAX_DATA_BYTES = 4 * MAX_BODY_BYTES; // larger data is not read
 
 /** How far to look. */
 export interface LookBounds {
   readonly maxJobs: number;
+  /** Of data. */
+  readonly maxBytes: number;
   readonly maxMs: number;
 }
 
@@ -45,7 +47,7 @@ export interface Look {
  * KEYS: a list or sorted set of job ids. ARGV: the command that reads it; prefix of job keys; from, to; bytes of data to search;
  * maximum size of a job's data; the text to search for; names of fields to return.
  *
- * Returns the size of the set, how many members were looked at, and of each job whose data contains the text its id, score (empty in
+ * Returns the size of the set, how many members were looked at, bytes of data searched, and of each job whose data contains the text its id, score (empty in
  * a list), data and fields. Data without the text never leaves Valkey.
  */
 const LOOK = `
@@ -54,13 +56,13 @@ local budget, largest, text = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local isList = command == "LRANGE"
 local size = redis.call(isList and "LLEN" or "ZCARD", KEYS[1])
 local members = isList and redis.call(command, KEYS[1], from, to) or redis.call(command, KEYS[1], from, to, "WITHSCORES")
-local looked, found = 0, {}
+local looked, searched, found = 0, 0, {}
 for i = 1, #members, isList and 1 or 2 do
   local key = prefix .. members[i]
   local bytes = redis.pcall("HSTRLEN", key, "data")
   if type(bytes) == "number" and bytes <= largest then
-    budget = budget - bytes
-    if budget < 0 and looked > 0 then break end
+    if searched + bytes > budget and looked > 0 then break end
+    searched = searched + bytes
     local data = redis.call("HGET", key, "data")
     if data and string.find(data, text, 1, true) then
       found[#found + 1] = {
@@ -70,11 +72,12 @@ for i = 1, #members, isList and 1 or 2 do
   end
   looked = looked + 1
 end
-return {size, looked, found}`;
+return {size, looked, searched, found}`;
 
 type Page = [
   size: number,
   looked: number,
+  searched: number,
   found: [id: string, score: string, data: string, fields: (string | null)[]][],
 ];
 
@@ -99,21 +102,22 @@ export async function findUsersJobs(
   userId: string,
   places: readonly JobPlace[],
   fields: readonly string[],
-  { maxJobs, maxMs }: LookBounds,
+  { maxJobs, maxBytes, maxMs }: LookBounds,
 ): Promise<Look> {
   const keys = keysOf(queue);
   const endAt = performance.now() + maxMs;
   const jobs = new Map<string, UsersJob>();
   const sizes = new Map<JobPlace, number>();
   let open = places.map((place) => ({ place, from: 0 }));
-  let looked = 0;
-  while (open.length > 0 && looked < maxJobs && performance.now() < endAt) {
+  let [looked, bytes] = [0, 0];
+  while (open.length > 0 && looked < maxJobs && bytes < maxBytes && performance.now() < endAt) {
     const next: typeof open = [];
     for (const { place, from } of open) {
       const range = [from, from + PAGE - 1];
       const args = [commandOf(place), keys.jobs, ...range, PAGE_BYTES, MAX_DATA_BYTES, textOf(userId), ...fields];
-      const [size, seen, found] = (await valkey.eval(LOOK, 1, keys[place], ...args)) as Page;
+      const [size, seen, searched, found] = (await valkey.eval(LOOK, 1, keys[place], ...args)) as Page;
       looked += seen;
+      bytes += searched;
       sizes.set(place, size);
       if (seen > 0 && from + seen < size) next.push({ place, from: from + seen });
       for (const [id, score, text, values] of found) {
