@@ -1,25 +1,36 @@
 /**
- * `bun src/dev/job-schema.ts`: print the job contract as JSON Schema, for docs/job.schema.json.
+ * `bun src/dev/job-schema.ts`: print the job contract as JSON Schema, for docs/job.schema.json. With `events`, print the event
+ * catalog, for docs/events.schema.json.
  */
 import { z } from "zod";
-import { EVENT_TYPES, jobData } from "../delivery/contract.ts";
+import { jobData } from "../delivery/contract.ts";
+import { EVENT_TYPES } from "../events.ts";
+import { buildEventsSchema, dropPattern } from "./event-schemas.ts";
 
-/** The contract as JSON Schema, without the rules for URLs and secrets that JSON Schema cannot express. */
-export function buildJobSchema(): object {
+/**
+ * The contract as JSON Schema, without the rules for URLs and secrets that JSON Schema cannot express.
+ *
+ * @param events  the event types
+ */
+export function buildJobSchema(events: readonly string[] = EVENT_TYPES): object {
   const { $schema, ...data } = z.toJSONSchema(jobData, {
     io: "input",
     unrepresentable: "any",
-    override({ zodSchema, jsonSchema }) {
-      if (zodSchema._zod.def.type === "custom") jsonSchema.type = "object";
+    override(context) {
+      if (context.zodSchema._zod.def.type === "custom") context.jsonSchema.type = "object";
+      dropPattern(context);
     },
   });
   return {
     $schema,
     title: "A job of Fluxhook",
     type: "object",
-    properties: { name: { enum: EVENT_TYPES }, data },
+    properties: { name: { enum: events }, data },
     required: ["name", "data"],
   };
 }
 
-if (import.meta.main) process.stdout.write(`${JSON.stringify(buildJobSchema(), undefined, 2)}\n`);
+if (import.meta.main) {
+  const schema = process.argv[2] === "events" ? buildEventsSchema() : buildJobSchema();
+  process.stdout.write(`${JSON.stringify(schema, undefined, 2)}\n`);
+}
