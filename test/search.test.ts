@@ -58,7 +58,10 @@ describe("what takes no time is found without a search through everything:", () 
     for (const text of [id, id.toUpperCase(), `webhook-id: ${id}`, `"${id}",`, `event ${id}`]) {
       const { finds, jobs } = await search(text);
       expect(finds, text).toEqual([
-        { kind: "event", found: id, id, event: "file.created", userId: job.data.userId, job: id },
+        {
+          ...{ kind: "event", found: id, id, event: "file.created", userId: job.data.userId, job: id },
+          ...{ state: "waiting", isLogged: false },
+        },
       ]);
       expect(jobs).toBeUndefined();
     }
@@ -146,7 +149,14 @@ describe("without a user all logs are searched", () => {
     const attempt = await log("usr_wanted", { job: "order-17" });
     await log("usr_wanted", { ...attempt, delivery: uuid(), attempt: 2 });
     const { id, delivery } = attempt;
-    const event = { id, event: "file.created", userId: "usr_wanted", job: "order-17" };
+    const event = {
+      id,
+      event: "file.created",
+      userId: "usr_wanted",
+      job: "order-17",
+      state: "unknown",
+      isLogged: true,
+    };
     expect((await search(id)).finds).toEqual([{ kind: "event", found: id, ...event }]);
     expect((await search(delivery.toUpperCase())).finds).toEqual([{ kind: "delivery", found: delivery, ...event }]);
     expect((await search("order-17")).finds).toEqual([{ kind: "job", found: "order-17", ...event }]);

@@ -18,8 +18,9 @@ export interface PreviewProps {
   readonly site: Site;
   /** The filter, with its times fixed; what was failed until then is redelivered, and nothing that fails later. */
   readonly query: FailedQuery;
-  /** The jobs to redeliver; undefined for all that match the filter. */
+  /** The jobs that were selected; undefined for all that match the filter. */
   readonly jobs: readonly string[] | undefined;
+  /** Those of them that are failed. */
   readonly events: readonly FailedEvent[];
   /** Kept events that could not be read in time. */
   readonly unread: number;
@@ -70,9 +71,7 @@ export const PreviewPage: FC<PreviewProps> = ({ site, query, jobs, events, unrea
                 {Object.entries(query).map(([name, text]) => (
                   <input type="hidden" name={name} value={text} />
                 ))}
-                {jobs?.map((job) => (
-                  <input type="hidden" name="job" value={job} />
-                ))}
+                {jobs !== undefined && events.map(({ job }) => <input type="hidden" name="job" value={job} />)}
                 <button id="redeliver-failed" type="submit" class="strong">
                   Redeliver {formatEvents(events.length)}
                 </button>

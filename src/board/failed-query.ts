@@ -53,8 +53,9 @@ export function filterOf(query: FailedQuery, nowMs: number): FailedFilter {
 /** The same filter with its times fixed, so that it means the same later. */
 export function pinned(query: FailedQuery, nowMs: number): FailedQuery {
   const { sinceMs = 0, untilMs = nowMs } = filterOf(query, nowMs);
+  if (!Number.isFinite(sinceMs)) return query; // matches nothing, now and later
   const { last: _, ...rest } = query;
-  const from = Number.isFinite(sinceMs) && sinceMs > 0 ? { from: new Date(sinceMs).toISOString() } : {};
+  const from = sinceMs > 0 ? { from: new Date(sinceMs).toISOString() } : {};
   return { ...rest, ...from, to: new Date(Math.min(nowMs, untilMs)).toISOString() };
 }
 

@@ -42,6 +42,8 @@ export interface FailedFilter {
   readonly sinceMs?: number | undefined;
   /** Failed at or before, epoch ms. */
   readonly untilMs?: number | undefined;
+  /** The event's id. */
+  readonly id?: string | undefined;
   readonly userId?: string | undefined;
   /** The event type. */
   readonly event?: string | undefined;
@@ -154,6 +156,7 @@ function causeOf(reason: string): string {
 function isMatch(event: FailedEvent, filter: FailedFilter): boolean {
   const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, host } = filter;
   if (event.failedAt < sinceMs || event.failedAt > untilMs) return false;
+  if (filter.id !== undefined && event.id !== filter.id) return false;
   if (filter.userId !== undefined && event.userId !== filter.userId) return false;
   if (filter.event !== undefined && event.event !== filter.event) return false;
   if (filter.cause !== undefined && event.cause !== filter.cause) return false;

@@ -14,7 +14,7 @@ const CURSOR = /^\d{1,20}$/;
 export const START = "0";
 
 /** Whether a text is a cursor that an earlier search may have returned. */
-export const isCursor = (text: string): boolean => CURSOR.test(text);
+export const isCursor = (text: string): boolean => CURSOR.test(text) && BigInt(text) < 2n ** 64n;
 
 /** An attempt in a user's log. */
 export interface LoggedHit {

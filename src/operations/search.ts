@@ -3,12 +3,13 @@
  */
 import { USER_ID } from "../delivery/limits.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
+import { findUsersJob } from "../log/deliveries.ts";
 import type { JobPlace } from "../queue/layout.ts";
 import { logKey } from "../queue/own-keys.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { FailedEvents } from "./failed-events.ts";
-import { isAt, isMeant, parseHost, userOf } from "./job-filter.ts";
+import { isAt, isMeant, parseHost, parseObject, userOf } from "./job-filter.ts";
 import { readIds, readJobs, type StoredJob } from "./job-pages.ts";
 import { searchJobs, storedEventId } from "./job-search.ts";
 import { type LoggedHit, START, searchLogs } from "./log-search.ts";
@@ -50,6 +51,10 @@ export interface EventFind {
   readonly userId: string | undefined;
   /** Undefined in log entries of older versions. */
   readonly job: string | undefined;
+  /** BullMQ's state of its job; `unknown` when it is not kept any more. */
+  readonly state: string;
+  /** Whether its user's log has an attempt of it. */
+  readonly isLogged: boolean;
 }
 
 /** Pending events in one place. */
@@ -147,10 +152,12 @@ export function createSearch({ queue, valkey, failed, now = () => performance.no
     try {
       const jobsEndAt = Math.min(endAt, now() + JOBS_MS);
       const jobs = from === undefined ? await searchJobs(ids, { queue, valkey, endAt: jobsEndAt, now }) : undefined;
-      const inJobs = (jobs?.hits ?? []).map((job) => describeJob(queue, job, ids));
+      const inJobs = await describeJobs({ queue, valkey }, jobs?.hits ?? [], ids);
       if (inJobs.length > 0) return { ...nothing, finds: unique(inJobs), jobs };
       const logs = await searchLogs(ids, { valkey, ...(from !== undefined && { cursor: from }), endAt, now });
-      const finds = unique(logs.hits.map((hit) => describeHit(hit, ids)));
+      const finds = await Promise.all(
+        unique(logs.hits.map((hit) => describeHit(hit, ids))).map((find) => withState(queue, find)),
+      );
       const isOver = finds.length > 0 || logs.cursor === START;
       return { ...nothing, finds, jobs, logs, next: isOver ? undefined : logs.cursor };
     } finally {
@@ -179,28 +186,46 @@ async function findNow(sources: Required<SearchSources>, text: string, ids: read
   ]);
   const finds: Find[] = [
     ...(hasLog > 0 ? [{ kind: "user", userId: text } as const] : []),
-    ...unique(jobs.map((job) => describeJob(queue, job, ids))),
+    ...unique(await describeJobs(sources, jobs, ids)),
   ];
   if (host === undefined) return finds;
   const isNeeded = host.isOpen || host.failed + host.pending > 0 || (finds.length === 0 && !MAYBE_HOST.test(text));
   return isNeeded ? [...finds, host] : finds;
 }
 
-/** A job as what it was found by: its event's id, its user, or its own id. */
-function describeJob(queue: Queue, job: StoredJob, ids: readonly string[]): UserFind | EventFind {
-  const id = storedEventId(queue, job);
-  const user = userOf(job);
-  const userId = user !== undefined && USER_ID.test(user) ? user : undefined;
-  const event = { id, event: job.name, userId, job: job.id };
-  if (ids.includes(id)) return { kind: "event", found: id, ...event };
-  if (ids.includes(job.id) || userId === undefined) return { kind: "job", found: job.id, ...event };
-  return { kind: "user", userId };
+/** Jobs as what they were found by: their event's id, their user, or their own id. */
+async function describeJobs(
+  { queue, valkey }: Pick<SearchSources, "queue" | "valkey">,
+  jobs: readonly StoredJob[],
+  ids: readonly string[],
+): Promise<(UserFind | EventFind)[]> {
+  return await Promise.all(
+    jobs.map(async (job): Promise<UserFind | EventFind> => {
+      const id = storedEventId(queue, job);
+      const user = userOf(job);
+      const userId = user !== undefined && USER_ID.test(user) ? user : undefined;
+      const isEvent = ids.includes(id);
+      if (!isEvent && !ids.includes(job.id) && userId !== undefined) return { kind: "user", userId };
+      const log = userId === undefined ? [] : await valkey.zrange(logKey(userId), "0", "-1");
+      const isLogged = log.some((attempt) => parseObject(attempt)?.id === id);
+      const found = isEvent ? { kind: "event" as const, found: id } : { kind: "job" as const, found: job.id };
+      return { ...found, id, event: job.name, userId, job: job.id, state: await queue.getJobState(job.id), isLogged };
+    }),
+  );
 }
 
 function describeHit({ userId, attempt }: LoggedHit, ids: readonly string[]): EventFind {
   const { id, delivery, event, job } = attempt;
   const kind = ids.includes(id) ? "event" : ids.includes(delivery) ? "delivery" : "job";
-  return { kind, found: { event: id, delivery, job }[kind], id, event, userId, job };
+  return { kind, found: { event: id, delivery, job }[kind], id, event, userId, job, state: "unknown", isLogged: true };
+}
+
+/** The state of the job of an event that was found in a log, if its job is still the same event's. */
+async function withState(queue: Queue, find: EventFind): Promise<EventFind> {
+  const { userId, id, job } = find;
+  if (userId === undefined || job === undefined) return find;
+  const kept = await findUsersJob(queue, job, userId, id);
+  return kept === undefined ? find : { ...find, state: await kept.getState() };
 }
 
 /** Each find once: an event has several attempts, and a user several jobs. */
