@@ -2,7 +2,6 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { appRoutes } from "@bull-board/api/dist/routes.js";
 import { Queue } from "bullmq";
 import { Registry } from "prom-client";
-import { DEFAULT_EVENTS } from "../src/delivery/contract.ts";
 import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
@@ -10,6 +9,7 @@ import { watchQueue } from "../src/monitoring/metrics.ts";
 import { AttemptFailed, DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
+import { BOARD_DEFAULTS } from "./support/board.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const QUEUE = `board-${crypto.randomUUID()}`;
@@ -43,13 +43,8 @@ function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
   watchQueue(registry, from.queue, from.valkey);
   return createBoardApp({
     config: {
-      boardUser: "admin",
-      boardPassword: undefined,
+      ...BOARD_DEFAULTS,
       boardEnvironment: "staging",
-      boardReadonly: false,
-      boardTrustProxy: [],
-      timeoutMs: 10_000,
-      events: DEFAULT_EVENTS,
       ...config,
     },
     ...from,
@@ -277,7 +272,30 @@ describe("an operator", () => {
   });
 });
 
+describe("a job's card", () => {
+  test("is titled with event, user and host, and leads to the user's page", async () => {
+    const job = await producer.add("file.created", data());
+    const bare = await producer.add("file.created", { userId: 7, endpoint: { url: "no url" } });
+    const read = async (path: string) => (await app.request(path)).json();
+    const query = `?activeQueue=${QUEUE}&status=waiting&page=1&jobsPerPage=50`;
+    const { queues } = (await read(`/board/api/queues${query}`)) as { queues: { jobs: { id: string }[] }[] };
+    const card = {
+      name: "file.created · usr_1 · receiver.example",
+      externalUrl: { displayText: "This user's attempts", href: "/users/usr_1" },
+    };
+    expect(queues[0]?.jobs.find(({ id }) => id === job.id)).toMatchObject(card);
+    expect(queues[0]?.jobs.find(({ id }) => id === bare.id)).toMatchObject({ name: "file.created" });
+    expect(queues[0]?.jobs.find(({ id }) => id === bare.id)).not.toHaveProperty("externalUrl");
+    expect(await read(api(`/${job.id}`))).toMatchObject({ job: card });
+    await Promise.all([job.remove(), bare.remove()]);
+  });
+});
+
 describe("the page", () => {
+  test("says that it needs JavaScript, to browsers that run none", async () => {
+    expect(await (await app.request("/board")).text()).toMatch(/<noscript>[\s\S]*needs JavaScript[\s\S]*<\/noscript>/);
+  });
+
   test("opens at /board, where /board/ leads", async () => {
     const slashed = await app.request("/board/");
     expect([slashed.status, slashed.headers.get("location")]).toEqual([302, "/board"]);
@@ -462,9 +480,11 @@ describe("without Valkey", () => {
       board.request("/board/api/queues"),
       board.request(`/board/api/queues/away/${job.id}/promote`, { method: "PUT", headers: SAME_ORIGIN }),
       board.request("/readyz"),
+      board.request("/board/queue/away", { headers: { accept: "text/html" } }),
     ]);
     expect(performance.now() - startedAt).toBeLessThan(2_500);
-    expect(responses.map(({ status }) => status)).toEqual([503, 503, 503, 503]);
+    expect(responses.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503]);
+    expect(await responses[4]?.text()).toContain("<h1>Valkey does not answer</h1>");
     expect(await responses[0]?.json()).toEqual({ error: "Valkey does not answer" });
     server.resume();
     await away.ping();

@@ -6,7 +6,6 @@ import { csrf } from "hono/csrf";
 import { HTTPException } from "hono/http-exception";
 import { secureHeaders } from "hono/secure-headers";
 import type { Registry } from "prom-client";
-import { jobData } from "../delivery/contract.ts";
 import { createAttemptLog } from "../log/attempts.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
 import { createValkeyCheck } from "../monitoring/readiness.ts";
@@ -16,6 +15,7 @@ import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { type Config, isLoopback } from "../settings/config.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { createAttemptsApi } from "./attempts-api.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
 import type { Site } from "./layout.tsx";
 import { type BoardLog, createBoardLog } from "./log.ts";
@@ -112,11 +112,7 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   app.route("/", createMetricsRoutes(registry));
   app.route("/", createPageRoutes({ site, queue, valkey, log, boardLog, now }));
 
-  app.get("/users/:userId/attempts", needsValkey(valkey, site), async (c) => {
-    const userId = jobData.shape.userId.safeParse(c.req.param("userId"));
-    if (!userId.success) return c.json({ error: `userId: ${userId.error.issues[0]?.message}` }, 400);
-    return c.json({ attempts: await log.list(userId.data, now()) });
-  });
+  app.route("/", createAttemptsApi({ site, valkey, log, now }));
 
   app.get(`${BOARD}/`, (c) => c.redirect(BOARD));
   const present = needsValkey(valkey, site);

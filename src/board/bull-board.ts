@@ -182,7 +182,8 @@ function createQueueAdapter(queue: Queue, isReadonly: boolean): BullMQAdapter {
     readOnlyMode: isReadonly,
     externalJobUrl: ({ data }) => {
       const { userId } = readSubject(data);
-      return userId === undefined ? { href: "" } : { displayText: `User ${userId}`, href: userPath(userId) };
+      const link = userId === undefined ? undefined : { displayText: "This user's attempts", href: userPath(userId) };
+      return link as NonNullable<typeof link>; // without a user there is no link, which the type does not know
     },
   });
   adapter.setFormatter("name", ({ name, data }: { name: string; data: unknown }) => {

@@ -33,11 +33,13 @@ async function refresh() {
     const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const next = page.querySelector("#live");
-    if (!response.ok || next === null) throw new Error(`answered ${response.status}`);
-    if (isOn) morph(document.querySelector("#live"), next);
+    if (response.status === 503) throw new Error("Valkey does not answer");
+    if (!response.ok || next === null) throw new Error(`The board answers ${response.status}`);
+    if (isOn) morph(document.querySelector("#live"), next); // no longer stale
     show(isOn ? "Live" : "Stopped", isOn);
-  } catch {
-    show("Not responding, retrying", false);
+  } catch ({ name, message }) {
+    document.querySelector("#live").classList.add("stale"); // what is shown may no longer be true: no green tick
+    show(`${name === "Error" ? message : "The board does not answer"}, retrying`, false);
   } finally {
     isFetching = false;
   }
@@ -50,15 +52,16 @@ function morph(node, next) {
     return;
   }
   // Keep the switch, and what the reader selected or opened.
-  if (node.nodeType !== Node.ELEMENT_NODE || node.id === "live-switch") return;
+  if (node.nodeType !== Node.ELEMENT_NODE || idOf(node) === "live-switch") return;
   const isOurs = (name) => !(name === "open" && node.nodeName === "DETAILS");
   for (const { name, value } of next.attributes)
     if (isOurs(name) && node.getAttribute(name) !== value) node.setAttribute(name, value);
   for (const { name } of [...node.attributes]) if (isOurs(name) && !next.hasAttribute(name)) node.removeAttribute(name);
   let current = node.firstChild;
   for (const child of [...next.childNodes]) {
-    const same = child.id
-      ? [...node.children].find(({ id }) => id === child.id)
+    const id = idOf(child);
+    const same = id
+      ? [...node.children].find((other) => idOf(other) === id)
       : isAlike(current, child)
         ? current
         : null;
@@ -77,8 +80,13 @@ function morph(node, next) {
   }
 }
 
+/** Not its property, which is a form's field where that has one named "id". */
+function idOf(node) {
+  return node.nodeType === Node.ELEMENT_NODE ? node.getAttribute("id") : null;
+}
+
 function isAlike(node, next) {
-  return node !== null && !node.id && node.nodeType === next.nodeType && node.nodeName === next.nodeName;
+  return node !== null && !idOf(node) && node.nodeType === next.nodeType && node.nodeName === next.nodeName;
 }
 
 if (control !== null) {

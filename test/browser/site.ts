@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Queue } from "bullmq";
 import { type LogLine, startChild } from "../../src/dev/processes.ts";
 import { type Receiver, startReceiver } from "../../src/dev/receiver.ts";
-import { startValkey } from "../../src/dev/valkey.ts";
+import { startValkey, type ThrowawayValkey } from "../../src/dev/valkey.ts";
 
 export interface Site {
   readonly origin: string;
@@ -13,6 +13,7 @@ export interface Site {
   readonly password: string;
   readonly queue: Queue;
   readonly receiver: Receiver;
+  readonly valkey: ThrowawayValkey;
   /** Put an event for a path of the receiver on the queue; the job's id. */
   enqueue(event: string, userId: string, path: string, data?: object): Promise<string>;
   /** Resolves when the worker has logged so many attempts of a job. */
@@ -58,6 +59,7 @@ export async function startSite(env: Record<string, string> = {}): Promise<Site>
     ...login,
     queue,
     receiver,
+    valkey,
     async enqueue(event, userId, path, data = { path: "/a.txt" }) {
       const endpoint = { url: receiver.url(path), secret: "the customer's secret" };
       return (await queue.add(event, { userId, endpoint, data })).id as string;
