@@ -9,7 +9,7 @@ import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
 import { findLacks } from "../src/monitoring/rights.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
-import { createCommand } from "./support/command.ts";
+import { createCommand, startCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
@@ -121,8 +121,18 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
     }
 
     const run = createCommand({ VALKEY_URL: urlOf("command") });
+    const forwarding = startCommand(
+      ["listen", "--forward-to", receiver.url("/dev"), "--user", "u", "--secret", "s3cret-of-the-test", "--count", "1"],
+      { VALKEY_URL: urlOf("command") },
+    );
+    await forwarding.until("Forwarding");
     for (const args of [
       ["status"],
+      ["pause", "--yes"],
+      ["resume", "--yes"],
+      ["hold", "held.example", "--for", "1h"],
+      ["holds"],
+      ["release", "held.example"],
       ["attempts", delivered.userId],
       ["redeliver", later],
       ["redeliver", "--failed", "--yes"],
@@ -141,6 +151,7 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       const { code, err } = await run(args);
       expect([args[0], code, err]).toEqual([args[0], 0, expect.any(String)]);
     }
+    expect(await forwarding.exited).toBe(0);
   } catch (error) {
     const log = refusals((await admin.call("ACL", "LOG")) as unknown[][]);
     throw new Error(`${(error as Error).message}\nRefused: ${log.join("\n")}\n${worker.output()}`);

@@ -4,6 +4,7 @@ import { FlowProducer, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { hold } from "../src/operations/hold.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
 import { startWorkerProcess } from "./support/process.ts";
@@ -72,6 +73,9 @@ async function fill(userId: string): Promise<void> {
   await flow.add({ ...child, children: [child, { ...child, data: data("usr_other") }] });
   await flow.close();
   await client.zadd(`webhooks:log:${userId}`, 1, "{}", 2, "{ }");
+  await client.zadd(`webhooks:responses:${userId}`, 1, "{}");
+  const heldUntil = { until: Date.now() + 60_000, reason: undefined, by: undefined };
+  await hold({ valkey: client, queue: "forget" }, { kind: "user", target: userId }, heldUntil, Date.now());
   await client.hset(key("fair:tags"), `u:${userId}`, 7, `e:https://a.example/in`, 9);
 }
 
@@ -82,7 +86,7 @@ test("everything of a user goes, counted by kind, and nothing of another whose i
   const expected = {
     user: USER,
     jobs: { waiting: 7, prioritized: 2, delayed: 3, waiting_children: 1, completed: 4, failed: 5, other: 1 },
-    ...{ schedulers: 2, attempts: 2, backlog: 0, tags: 1, active: 0, unreadable: 0 },
+    ...{ schedulers: 2, attempts: 2, backlog: 0, tags: 1, holds: 1, active: 0, unreadable: 0 },
   };
   const before = await dumpAll(client);
   const dry = await forget(USER, "--dry-run");

@@ -71,7 +71,7 @@ async function withBar<T>(terminal: Terminal, session: Session, run: (onSeen: (j
 }
 
 /** Counts by kind, as in the JSON output. */
-function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events }: Holdings) {
+function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events, holds }: Holdings) {
   const { wait = 0, paused = 0, prioritized = 0, delayed = 0, completed = 0, failed = 0 } = lists;
   const parents = lists["waiting-children"] ?? 0;
   return {
@@ -81,6 +81,7 @@ function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events }: 
     backlog,
     tags,
     events,
+    holds,
   };
 }
 
@@ -96,6 +97,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   backlog: "entries in the user's backlog",
   tags: "entry in the order between users",
   events: "entries in the event stream",
+  holds: "of the user, current or ended",
   active: "attempts in progress",
 };
 

@@ -7,8 +7,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { join } from "node:path";
 import type { Command } from "commander";
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
-import { act, CommandError, type Context, EXIT, type JsonOption } from "./context.ts";
-import { addSecretOptions, readInteger, readSecrets, type SecretOptions } from "./input.ts";
+import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import type { Forwarding } from "./forward.ts";
+import { addSecretOptions, readInteger, readSecrets, readUser, type SecretOptions } from "./input.ts";
 import { checkRequest, type RequestReport } from "./request-check.ts";
 import { type SavedRequest, writeRequest } from "./saved-request.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -18,40 +19,55 @@ const TOLERANCE_MS = 5 * 60 * 1000; // 5 min
 const SHOWN_CHARACTERS = 2_000; // of a body; --json has all of it
 
 interface ListenOptions extends JsonOption, SecretOptions {
-  readonly host: string;
-  readonly port: string;
+  readonly host?: string;
+  readonly port?: string;
   readonly status?: string;
   readonly retryAfter?: string;
   readonly count?: string;
   readonly save?: string;
+  readonly forwardTo?: string;
+  readonly user?: string;
 }
 
 export function addListen(program: Command, context: Context): void {
   const command = program
     .command("listen")
     .description("receive requests on this machine: print them, and verify them if given a secret")
-    .option("--host <address>", "address to listen on", "127.0.0.1")
-    .option("--port <number>", "0 for any free port", "8080");
+    .option("--host <address>", "address to listen on; default: 127.0.0.1")
+    .option("--port <number>", "0 for any free port; default: 8080");
   addSecretOptions(command);
   command
     .option("--status <code>", "respond with this status; default: 204, or 401 if verification fails")
     .option("--retry-after <value>", "send this Retry-After: seconds or an HTTP date")
     .option("--count <number>", "exit after this many requests; exits with 1 if verification failed for any")
     .option("--save <directory>", "save each request to a file for fluxhook verify")
+    .option("--forward-to <url>", "instead of listening: post the events that are enqueued for --user to this URL")
+    .option("--user <id>", "with --forward-to: whose events")
     .option("--json", "print one JSON document per line: the URL first, then each request")
     .addHelpText(
       "after",
       `
 A worker reaches this machine only with WEBHOOK_ALLOW_NETWORKS=127.0.0.0/8.
 
+With --forward-to no worker is involved: each event of the user is posted as soon as it is enqueued, once, signed with the given
+secret, or else with its own. The queue and the real deliveries are not affected.
+
 Examples:
   $ fluxhook listen --secret-env SECRET
   $ fluxhook listen --port 9000 --status 503 --retry-after 30
-  $ fluxhook listen --count 1 --save requests --json`,
+  $ fluxhook listen --count 1 --save requests --json
+  $ fluxhook listen --forward-to http://localhost:3000/webhooks --user usr_42 --secret-env SECRET`,
     )
     .action(
       act<ListenOptions>(context, async (terminal, options) => {
         const secrets = readSecrets(options, context.env);
+        const forwarding = readForwarding(options, secrets);
+        if (forwarding !== undefined) {
+          const { forward } = await import("./forward.ts");
+          return await withValkey(readConfig(context.env, terminal), (session) =>
+            forward(terminal, session, forwarding),
+          );
+        }
         checkRetryAfter(options.retryAfter);
         return await listen(terminal, options, secrets);
       }),
@@ -65,8 +81,9 @@ interface Arrival extends SavedRequest {
 }
 
 async function listen(terminal: Terminal, options: ListenOptions, secrets: readonly string[]) {
-  const port = readInteger(options.port, "--port", 0, 65_535);
-  const count = options.count === undefined ? Number.POSITIVE_INFINITY : readInteger(options.count, "--count", 1, 1e9);
+  const { host = "127.0.0.1" } = options;
+  const port = readInteger(options.port ?? "8080", "--port", 0, 65_535);
+  const count = readCount(options.count);
   const status = options.status === undefined ? undefined : readInteger(options.status, "--status", 200, 599);
   if (options.save !== undefined) prepareFolder(options.save);
   let arrived = 0;
@@ -96,13 +113,10 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
   server.once("error", ({ code, message }: NodeJS.ErrnoException) => {
     const reason = code === "EADDRINUSE" ? "another process listens there" : message;
     stop.reject(
-      new CommandError(
-        "failed",
-        `cannot listen on ${options.host}:${port}: ${reason}. Use --port 0 for any free port.`,
-      ),
+      new CommandError("failed", `cannot listen on ${host}:${port}: ${reason}. Use --port 0 for any free port.`),
     );
   });
-  server.listen(port, options.host, () => {
+  server.listen(port, host, () => {
     const { address, port: taken, family } = server.address() as { address: string; port: number; family: string };
     const url = `http://${family === "IPv6" ? `[${address}]` : address}:${taken}/`;
     terminal.printJson({ url });
@@ -116,6 +130,30 @@ async function listen(terminal: Terminal, options: ListenOptions, secrets: reado
     server.closeAllConnections();
   }
   return isAllVerified ? EXIT.ok : EXIT.failed;
+}
+
+function readCount(text: string | undefined): number {
+  return text === undefined ? Number.POSITIVE_INFINITY : readInteger(text, "--count", 1, 1e9);
+}
+
+/** What to forward, and where to; undefined without `--forward-to`. */
+function readForwarding(options: ListenOptions, secrets: readonly string[]): Forwarding | undefined {
+  const { forwardTo, user, count } = options;
+  if (forwardTo === undefined && user === undefined) return undefined;
+  if (forwardTo === undefined || user === undefined) {
+    throw new CommandError("usage", "expected --forward-to and --user together");
+  }
+  const others = (["host", "port", "status", "retryAfter", "save"] as const).filter(
+    (name) => options[name] !== undefined,
+  );
+  if (others.length > 0) {
+    const flags = others.map((name) => (name === "retryAfter" ? "--retry-after" : `--${name}`)).join(", ");
+    throw new CommandError("usage", `--forward-to listens on no port: leave out ${flags}`);
+  }
+  if (!URL.canParse(forwardTo) || !/^https?:$/.test(new URL(forwardTo).protocol)) {
+    throw new CommandError("usage", "expected --forward-to to be an http or https URL");
+  }
+  return { url: new URL(forwardTo), user: readUser(user), secrets, count: readCount(count) };
 }
 
 /** Check the header now: an invalid one would fail at the first request. */

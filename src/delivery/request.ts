@@ -1,6 +1,7 @@
 /**
  * Builds the request for an event. Pure: the body is the same on every attempt, byte for byte.
  */
+import { createHash } from "node:crypto";
 import { signFluxdrop, signStandard } from "./signature.ts";
 
 /** A valid event that the backend enqueued, ready to deliver. */
@@ -54,7 +55,16 @@ export function eventIdOf(
   job: { readonly queueName: string; readonly id?: string | undefined; readonly timestamp: number },
   given: string | undefined,
 ): string {
-  return given ?? Bun.randomUUIDv5(`${job.queueName}:${job.id}:${job.timestamp}`, NAMESPACE);
+  return given ?? nameUuid(`${job.queueName}:${job.id}:${job.timestamp}`);
+}
+
+/** A UUID v5 (RFC 9562 section 5.5) in {@link NAMESPACE}: by Bun, or for the command on Node the same by hand. */
+function nameUuid(name: string): string {
+  if (typeof Bun !== "undefined") return Bun.randomUUIDv5(name, NAMESPACE);
+  const bytes = createHash("sha1").update(NAMESPACE.replaceAll("-", ""), "hex").update(name).digest().subarray(0, 16);
+  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x50, 6);
+  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /**

@@ -6,9 +6,10 @@ import { backlogLines } from "../isolation/backlog.ts";
 import { flowTagsKey } from "../isolation/fair-queue.ts";
 import { flowField } from "../isolation/fair-queue-script.ts";
 import { type JobPlace, keysOf, queueKey } from "../queue/layout.ts";
-import { logKey } from "../queue/own-keys.ts";
+import { logKey, responsesKey } from "../queue/own-keys.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
 import { countActive, countJobs, endMeant, type Held, leaveBacklog, WAITING } from "./cancel.ts";
+import { handleHoldsOf } from "./hold.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
 import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
 
@@ -33,6 +34,8 @@ export interface Holdings {
   readonly tags: number;
   /** Entries in BullMQ's event stream that contain the user's id, as part of job ids. */
   readonly events: number;
+  /** Holds of the user, ended ones included. */
+  readonly holds: number;
   /** Jobs whose attempt is in progress. */
   readonly active: number;
   /** Jobs of any user whose data is not a JSON object. */
@@ -67,7 +70,7 @@ export async function countHoldings(held: Held, userId: string, onSeen?: (jobs: 
 }
 
 /**
- * Erase a user's data: jobs in every state, job schedulers, the log of attempts, and entries in the backlog and the order
+ * Erase a user's data: jobs in every state, job schedulers, the log of attempts with what is kept of responses, holds, and entries in the backlog and the order
  * between users. Events enqueued later are delivered as usual.
  *
  * @param patienceMs  how long to wait for attempts in progress, whose jobs cannot be removed
@@ -160,16 +163,18 @@ async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Pr
 async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving: boolean) {
   const tags = flowTagsKey(queueKey(queue.name));
   const [, line] = backlogLines(queue.name, "", userId);
-  const [attempts, backlog, isTagged, events] = await Promise.all([
+  const [attempts, backlog, isTagged, events, holds] = await Promise.all([
     valkey.zcard(logKey(userId)),
     valkey.zcard(line),
     valkey.hexists(tags, flowField("u", userId)) as Promise<number>,
     handleEvents({ queue, valkey }, userId, isRemoving),
+    handleHoldsOf({ queue: queue.name, valkey }, userId, isRemoving),
   ]);
   if (isRemoving) {
-    await Promise.all([valkey.unlink(logKey(userId)), valkey.unlink(line), valkey.hdel(tags, flowField("u", userId))]);
+    const keys = [logKey(userId), responsesKey(userId), line];
+    await Promise.all([...keys.map((key) => valkey.unlink(key)), valkey.hdel(tags, flowField("u", userId))]);
   }
-  return { attempts, backlog, tags: isTagged, events };
+  return { attempts, backlog, tags: isTagged, events, holds };
 }
 
 /**

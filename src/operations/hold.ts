@@ -151,6 +151,20 @@ export async function listHoldsOn(
   return held.filter(isOn).map(show);
 }
 
+/** Count, and optionally remove, the holds of a user, ended ones included. Throws when Valkey answers with an error. */
+export async function handleHoldsOf(
+  { valkey, queue }: HoldPlace,
+  userId: string,
+  isRemoving: boolean,
+): Promise<number> {
+  let ids: string[] = [];
+  await changeHolds(valkey, queue, (holds) => {
+    ids = holds.filter(({ kind, target }) => kind === "user" && target === userId).map(({ id }) => id);
+    return isRemoving && ids.length > 0 ? { remove: ids } : undefined;
+  });
+  return ids.length;
+}
+
 function show({ target, ...hold }: Hold): ShownHold {
   return { ...hold, name: nameHeld({ kind: hold.kind, target }) };
 }

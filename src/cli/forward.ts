@@ -1,0 +1,162 @@
+/**
+ * `fluxhook listen --forward-to`: posts a user's events to a local server as they are enqueued, for development.
+ *
+ * It follows the queue's stream of job events, and reads the job of each new one. It writes nothing, so workers and the real
+ * deliveries are not affected.
+ */
+import { randomUUID } from "node:crypto";
+import { ContractError, parseEvent } from "../delivery/contract.ts";
+import { buildRequest, endpointName, type WebhookEvent } from "../delivery/request.ts";
+import { keysOf } from "../queue/layout.ts";
+import type { Job } from "../queue/worker.ts";
+import type { Valkey } from "../valkey/connection.ts";
+import { EXIT, type ExitCode, type Session } from "./context.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+const BLOCK_MS = 1000; // 1 s, below the 2 s after which a silent Valkey counts as away
+const PIECE = 100; // stream entries read at once
+/** Headers that depend on the connection. */
+const OWN_HEADERS = ["host", "content-length", "accept-encoding"];
+
+/** What to forward, and where to. */
+export interface Forwarding {
+  readonly url: URL;
+  readonly user: string;
+  /** Sign with these, current first. Empty: with each event's own, which {@link Session}'s keys open if it is sealed. */
+  readonly secrets: readonly string[];
+  /** End after this many events. */
+  readonly count: number;
+}
+
+/** The result of one post. */
+interface Posted {
+  readonly status: number | null;
+  /** Why there is no status. */
+  readonly error: string | null;
+  readonly durationMs: number;
+}
+
+/** Forward until a signal or the count ends it. Exits with 1 if an event was not accepted with 2xx. */
+export async function forward(terminal: Terminal, session: Session, forwarding: Forwarding): Promise<ExitCode> {
+  const { queue, valkey } = session;
+  const { url, user, secrets, count } = forwarding;
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
+  const stream = keysOf(queue).events;
+  const [[newest] = ["0-0"]] = await valkey.xrevrange(stream, "+", "-", "COUNT", 1);
+  const signedWith = secrets.length > 0 ? "given" : "own";
+  terminal.printJson({ forward_to: endpointName(url), user, queue: queue.name, signed_with: signedWith });
+  const signature = secrets.length > 0 ? "the given secret" : "each event's own secret";
+  terminal.print(`Forwarding events of ${user} to ${printable(endpointName(url))}, signed with ${signature}.`);
+
+  let [number, isAllAccepted] = [0, true];
+  for await (const id of readNewJobs(valkey, stream, newest, stop.signal)) {
+    const job = await queue.getJob(id);
+    if (job === undefined || (job.data as { userId?: unknown } | null)?.userId !== user) continue;
+    number += 1;
+    const { event, ...posted } = await handOver(job, session, forwarding, stop.signal);
+    if (stop.signal.aborted) break;
+    show(terminal, job, number, event, posted);
+    if (posted.status === null || posted.status < 200 || posted.status > 299) isAllAccepted = false;
+    if (number >= count) break;
+  }
+  return isAllAccepted ? EXIT.ok : EXIT.failed;
+}
+
+/**
+ * The ids of jobs that are enqueued from now on, or again because somebody redelivers them.
+ *
+ * @param from  the stream's entry to start after
+ */
+async function* readNewJobs(valkey: Valkey, stream: string, from: string, signal: AbortSignal): AsyncGenerator<string> {
+  const { promise: stopped, resolve } = createStop();
+  signal.addEventListener("abort", () => resolve(null));
+  for (let last = from; !signal.aborted; ) {
+    const reading = valkey.xread("COUNT", PIECE, "BLOCK", BLOCK_MS, "STREAMS", stream, last);
+    reading.catch(() => {}); // the connection may be closed before it is answered
+    const [[, entries] = ["", []]] = (await Promise.race([reading, stopped])) ?? [];
+    for (const [entry, fields] of entries) {
+      last = entry;
+      const { event, jobId, prev } = toRecord(fields);
+      const isNew = event === "added" || (event === "waiting" && (prev === "failed" || prev === "completed"));
+      if (isNew && jobId !== undefined && !signal.aborted) yield jobId;
+    }
+  }
+}
+
+/** Field names and values in turn, as a record. */
+function toRecord(fields: readonly string[]): Partial<Record<string, string>> {
+  return Object.fromEntries(
+    fields.flatMap((name, index) => (index % 2 === 0 ? [[name, fields[index + 1] as string]] : [])),
+  );
+}
+
+/** A promise to resolve from elsewhere; Node 20 has no Promise.withResolvers. */
+function createStop() {
+  let resolve!: (nothing: null) => void;
+  const promise = new Promise<null>((onResolve) => {
+    resolve = onResolve;
+  });
+  return { promise, resolve };
+}
+
+/** Sign an event and post it once. Whatever goes wrong is part of the result. */
+async function handOver(
+  job: Job,
+  { config, queue }: Session,
+  { url, secrets }: Forwarding,
+  signal: AbortSignal,
+): Promise<Posted & { readonly event: WebhookEvent | undefined }> {
+  let event: WebhookEvent | undefined;
+  const startedAt = performance.now();
+  const result = (status: number | null, error: string | null) => {
+    return { event, status, error, durationMs: Math.round(performance.now() - startedAt) };
+  };
+  try {
+    const { id, name, timestamp } = job;
+    event = parseEvent({ id, name, timestamp, data: withSecrets(job.data, secrets), queueName: queue.name }, config);
+    const { endpoint } = event;
+    const { head, body } = buildRequest({ ...event, endpoint: { ...endpoint, url } }, randomUUID(), Date.now());
+    const response = await fetch(url, {
+      ...{ method: "POST", headers: readHeaders(head), body: new Uint8Array(body), redirect: "manual" },
+      signal: AbortSignal.any([signal, AbortSignal.timeout(config.timeoutMs)]),
+    });
+    await response.body?.cancel();
+    return result(response.status, null);
+  } catch (error) {
+    return result(null, explain(error as Error, config.timeoutMs));
+  }
+}
+
+/** A job's data with other secrets, so that it does not matter whether its own can be opened. */
+function withSecrets(data: unknown, secrets: readonly string[]): unknown {
+  if (secrets.length === 0) return data;
+  const { endpoint, ...rest } = data as { endpoint?: object };
+  return { ...rest, endpoint: { ...endpoint, secret: secrets } };
+}
+
+function readHeaders(head: string): Record<string, string> {
+  const lines = head.split("\r\n").filter((line) => line !== "");
+  const headers = lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)] as const);
+  return Object.fromEntries(headers.filter(([name]) => !OWN_HEADERS.includes(name.toLowerCase())));
+}
+
+/** Node and Bun name the same errors differently. */
+function explain(error: Error, timeoutMs: number): string {
+  if (error instanceof ContractError) return `not sent: ${error.message}`;
+  if (error.name === "TimeoutError") return `no answer within ${timeoutMs / 1000} s`;
+  const { code, message } = (error.cause ?? error) as NodeJS.ErrnoException;
+  if (/refused/i.test(`${code} ${message}`)) return "connection refused: is the server running?";
+  return `${code ?? message}`;
+}
+
+function show(terminal: Terminal, job: Job, number: number, event: WebhookEvent | undefined, posted: Posted): void {
+  const { status, error, durationMs } = posted;
+  const names = { number, event: job.name, id: event?.id ?? null, job: job.id };
+  terminal.printJson({ ...names, status, error, duration_ms: durationMs });
+  const isAccepted = status !== null && status >= 200 && status <= 299;
+  const outcome = status === null ? printable(error ?? "") : `${status}  ${durationMs} ms`;
+  terminal.print(
+    `${terminal.paint(`#${number} ${printable(job.name)}`, "bold")}  ${event?.id ?? `job ${printable(String(job.id))}`}  ${terminal.paint(outcome, isAccepted ? "green" : "red")}`,
+  );
+}
