@@ -60,11 +60,7 @@ function morph(node, next) {
   let current = node.firstChild;
   for (const child of [...next.childNodes]) {
     const id = idOf(child);
-    const same = id
-      ? [...node.children].find((other) => idOf(other) === id)
-      : isAlike(current, child)
-        ? current
-        : null;
+    const same = id ? [...node.children].find((other) => idOf(other) === id) : isAlike(current, child) ? current : null;
     if (!same) {
       node.insertBefore(document.importNode(child, true), current);
       continue;
