@@ -6,6 +6,7 @@ import { errorCode, isDelivered, type Outcome, statusCode, tlsCause } from "../s
 import { endpointName, type WebhookEvent } from "../src/delivery/request.ts";
 import type { Verdict } from "../src/delivery/retry.ts";
 import type { Attempt, AttemptLog } from "../src/log/attempts.ts";
+import { keepResponse } from "../src/log/kept-response.ts";
 import type { Metrics } from "../src/monitoring/metrics.ts";
 import type { Logger } from "../src/runtime/logger.ts";
 
@@ -42,10 +43,13 @@ export function createCompletion({
   log,
   metrics,
   logger,
+  keepResponseBytes = 0,
 }: {
   log: Pick<AttemptLog, "record">;
   metrics: Pick<Metrics, "attempted" | "unlogged" | "backlogFull">;
   logger: Pick<Logger, "info" | "error">;
+  /** How much of the body is kept of a failed response. */
+  keepResponseBytes?: number;
 }): Completed {
   return async ({ event, job, delivery, attempt, startedAt, outcome, verdict, isTest }) => {
     const cause = tlsCause(outcome);
@@ -70,7 +74,8 @@ export function createCompletion({
     logger.info(line, "delivery.attempted");
     if (verdict.kind === "defer") return;
     await new Promise<void>((onSent) => {
-      const write = async () => log.record(event.userId, entry, onSent);
+      const write = async () =>
+        log.record(event.userId, withResponse(entry, outcome, event, keepResponseBytes), onSent);
       write()
         .catch((error) => {
           metrics.unlogged();
@@ -80,6 +85,12 @@ export function createCompletion({
         .then(onSent);
     });
   };
+}
+
+/** The response is for the log alone, not for the line of output. */
+function withResponse(entry: Attempt, outcome: Outcome, { endpoint }: WebhookEvent, keptBytes: number): Attempt {
+  if (outcome.kind !== "response" || outcome.beginning === undefined) return entry;
+  return { ...entry, response: keepResponse(outcome.beginning, keptBytes, endpoint) };
 }
 
 /** Includes causes that customers must not see: the cause of a `dns` failure would reveal which internal names exist. */

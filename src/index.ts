@@ -9,8 +9,16 @@ import { parseExact } from "./delivery/exact-json.ts";
 import { DEFAULT_BODY_BYTES } from "./delivery/limits.ts";
 import { createKey, isSealed, seal } from "./delivery/seal.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
-import { type Attempt, createAttemptLog } from "./log/attempts.ts";
-import { ClosedError, checkEnqueueOptions, checkFluxhookOptions, findUnknown, isRecord } from "./package/options.ts";
+import type { AttemptQuery } from "./log/attempt-query.ts";
+import { ALL_KEPT, type Attempt, createAttemptLog } from "./log/attempts.ts";
+import {
+  ClosedError,
+  checkAttemptQuery,
+  checkEnqueueOptions,
+  checkFluxhookOptions,
+  findUnknown,
+  isRecord,
+} from "./package/options.ts";
 import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "./queue/enqueue.ts";
 import { openQueue, type Queue } from "./queue/worker.ts";
@@ -21,6 +29,7 @@ import { NoDatabaseError, type Valkey } from "./valkey/connection.ts";
 export type * from "./events.ts";
 export {
   type Attempt,
+  type AttemptQuery,
   ClosedError,
   ContractError,
   type ContractIssue,
@@ -77,7 +86,7 @@ export interface Fluxhook {
   /**
    * Put an event on the queue.
    *
-   * With an `id`, an event enqueued twice is delivered once while its job is kept (the last 1,000 completed, for up to a
+   * With an `id`, an event enqueued twice is delivered once while its job is kept (the last `WEBHOOK_KEEP_COMPLETED`, for up to a
    * day), so after any error, enqueue it again. A failed event with the same id is replaced. Lost connections are retried
    * within `timeoutMs`, which never enqueues twice.
    *
@@ -99,8 +108,8 @@ export interface Fluxhook {
    * @throws  like {@link Fluxhook.enqueue}
    */
   enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<Enqueued[]>;
-  /** A user's last attempts, newest first: at most 10 of the last 7 days. Throws like {@link Fluxhook.enqueue}. */
-  readAttempts(userId: string): Promise<Attempt[]>;
+  /** A user's attempts that are kept, newest first, or some of them. Throws like {@link Fluxhook.enqueue}. */
+  readAttempts(userId: string, query?: AttemptQuery): Promise<Attempt[]>;
   /** Close the connection once pending calls have ended. Never rejects; safe to call again. */
   close(): Promise<void>;
   /** The same, for `await using`. */
@@ -126,7 +135,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
   const { valkeyUrl = "redis://127.0.0.1:6379", queue: name = "webhooks", timeoutMs = 2_000 } = options;
   checkSealingKey(options.sealingKey);
   const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
-  const log = createAttemptLog(valkey);
+  const log = createAttemptLog(valkey, ALL_KEPT);
   const lazyQueue = createLazyQueue(name, valkey);
   const pending = new Set<Promise<unknown>>();
   let closing: Promise<void> | undefined;
@@ -172,10 +181,11 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
         for (let i = 0; i < jobs.length; i += BATCH) enqueued.push(...(await add(jobs.slice(i, i + BATCH))));
         return enqueued;
       }),
-    readAttempts: (userId) =>
+    readAttempts: (userId, query = {}) =>
       call(async () => {
         if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
-        return await run(() => log.list(userId, Date.now()));
+        checkAttemptQuery(query);
+        return await run(() => log.list(userId, Date.now(), query));
       }),
     close,
     [Symbol.asyncDispose]: close,

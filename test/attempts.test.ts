@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Redis } from "ioredis";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { type Attempt, type AttemptLog, createAttemptLog } from "../src/log/attempts.ts";
+import { ALL_KEPT, type Attempt, type AttemptLog, createAttemptLog, type KeptResponse } from "../src/log/attempts.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { jobData, startStack } from "./support/stack.ts";
@@ -242,6 +242,131 @@ describe("the log", () => {
       admin.disconnect();
       await own.stop();
     }
+  });
+});
+
+describe("the log's settings", () => {
+  test("keep as many attempts as they say, and a worker that keeps fewer trims the log", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const long = createAttemptLog(valkey, { logSize: 25 });
+    const all = Array.from({ length: 30 }, () => attemptAt(nowMs));
+    for (const attempt of all) await long.record(user, attempt);
+    expect(await long.list(user, nowMs)).toEqual(all.slice(5).reverse());
+    expect(await log.list(user, nowMs)).toHaveLength(10); // reads as many as it would keep
+    await log.record(user, attemptAt(nowMs));
+    expect(await valkey.zcard(keyOf(user))).toBe(10);
+  });
+
+  test("keep attempts as long as they say", async () => {
+    const user = newUser();
+    const long = createAttemptLog(valkey, { logAgeMs: 30 * DAY_MS });
+    const nowMs = Date.now();
+    const old = attemptAt(nowMs - 29 * DAY_MS);
+    await valkey.zadd(keyOf(user), nowMs - 29 * DAY_MS, JSON.stringify(old));
+    const fresh = attemptAt(nowMs);
+    await long.record(user, fresh);
+    expect(await long.list(user, nowMs)).toEqual([fresh, old]);
+    expect(await valkey.pttl(keyOf(user))).toBeGreaterThan(30 * DAY_MS - 60_000);
+    expect(await log.list(user, nowMs)).toEqual([fresh]);
+  });
+
+  test("are not needed to read: what workers let expire is left out", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const reader = createAttemptLog(valkey, ALL_KEPT);
+    const short = createAttemptLog(valkey, { logSize: 500, logAgeMs: 60 * 60 * 1000 });
+    const all = Array.from({ length: 12 }, () => attemptAt(nowMs));
+    for (const attempt of all) await short.record(user, attempt);
+    const old = attemptAt(nowMs - 61 * 60 * 1000); // written in time, but no write has trimmed it since
+    await valkey.zadd(keyOf(user), nowMs - 61 * 60 * 1000, JSON.stringify(old));
+    expect(await reader.list(user, nowMs)).toEqual(all.reverse());
+  });
+});
+
+describe("responses", () => {
+  const RESPONSE: KeptResponse = {
+    status_line: "HTTP/1.1 503 Service Unavailable",
+    headers: { server: "nginx" },
+    body: "<h1>busy\u0000</h1>",
+    is_truncated: true,
+  };
+  const responsesOf = (user: string) => `webhooks:responses:${user}`;
+  const failedAt = (timeMs: number, response?: KeptResponse) =>
+    attemptAt(timeMs, { status_code: 503, success: false, error: "http_503", ...(response && { response }) });
+  const bare = ({ response: _, ...attempt }: Attempt) => attempt;
+
+  test("are read by those who ask for them, and no member of the log has one", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = [attemptAt(nowMs), failedAt(nowMs, RESPONSE), attemptAt(nowMs), failedAt(nowMs)];
+    await Promise.all(all.map((attempt) => log.record(user, attempt)));
+    expect(await log.list(user, nowMs, { withResponses: true })).toEqual(all.toReversed());
+    expect(await log.list(user, nowMs)).toEqual(all.toReversed().map(bare));
+    expect((await valkey.zrange(keyOf(user), "0", "-1")).join()).not.toContain("busy");
+    expect(await valkey.zcard(responsesOf(user))).toBe(1);
+    expect(await log.list(user, nowMs, { withResponses: true, outcome: "failed", limit: 1 })).toEqual([
+      all[3] as Attempt,
+    ]);
+    expect(await log.list(user, nowMs, { withResponses: true, outcome: "failed" })).toEqual([
+      all[3] as Attempt,
+      all[1] as Attempt,
+    ]);
+  });
+
+  test("are written by the script that writes the attempts", async () => {
+    const users = Array.from({ length: 10 }, newUser);
+    const nowMs = Date.now();
+    const before = await scriptCalls();
+    await Promise.all(users.map((user, n) => log.record(user, failedAt(nowMs, { ...RESPONSE, body: `${n}` }))));
+    expect((await scriptCalls()) - before).toBe(1);
+    for (const [n, user] of users.entries()) {
+      expect((await log.list(user, nowMs, { withResponses: true }))[0]?.response?.body).toBe(`${n}`);
+    }
+  });
+
+  test("go when their attempts go, and expire like the log", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const all = Array.from({ length: 14 }, (_, n) => failedAt(nowMs, { ...RESPONSE, body: `${n}` }));
+    for (const attempt of all) await log.record(user, attempt);
+    expect(await valkey.zcard(responsesOf(user))).toBe(10);
+    expect(await log.list(user, nowMs, { withResponses: true })).toEqual(all.slice(4).reverse());
+    const [logLeftMs, leftMs] = await Promise.all([valkey.pttl(keyOf(user)), valkey.pttl(responsesOf(user))]);
+    expect(Math.abs(logLeftMs - leftMs)).toBeLessThan(1000);
+    await log.record(user, all[13] as Attempt); // as when resent
+    expect(await valkey.zcard(responsesOf(user))).toBe(10);
+  });
+
+  test("become part of the log's members where customers may see them", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const shown = createAttemptLog(valkey, { showResponse: true });
+    const failed = failedAt(nowMs, RESPONSE);
+    await shown.record(user, failed);
+    expect(await log.list(user, nowMs)).toEqual([failed]);
+    expect(await log.list(user, nowMs, { withResponses: true })).toEqual([failed]);
+    expect(await valkey.exists(responsesOf(user))).toBe(0);
+  });
+
+  test("do not keep an attempt from its log when they cannot be written", async () => {
+    const [broken, other] = [newUser(), newUser()];
+    const nowMs = Date.now();
+    await valkey.set(responsesOf(broken), "not ours");
+    await Promise.all([broken, other].map((user) => log.record(user, failedAt(nowMs, RESPONSE))));
+    expect(await log.list(broken, nowMs)).toHaveLength(1);
+    expect((await log.list(other, nowMs, { withResponses: true }))[0]?.response).toEqual(RESPONSE);
+    expect(await valkey.get(responsesOf(broken))).toBe("not ours");
+  });
+
+  test("are read around what is none", async () => {
+    const user = newUser();
+    const nowMs = Date.now();
+    const failed = failedAt(nowMs, RESPONSE);
+    await log.record(user, failed);
+    const score = Number(await valkey.zscore(keyOf(user), JSON.stringify(bare(failed))));
+    for (const member of ["{cut off", "null", "7", "{}"]) await valkey.zadd(responsesOf(user), score, member);
+    expect(await log.list(user, nowMs, { withResponses: true })).toEqual([failed]);
   });
 });
 

@@ -26,13 +26,15 @@ export interface AttemptLimits {
   readonly lockMs: number;
   readonly resolver: Resolver;
   readonly proxy: EgressProxy | undefined;
+  /** How much of a failed response's body to return, in bytes; 0 returns nothing of the response. */
+  readonly responseBytes: number;
 }
 
 /** Sends one request and settles once with its outcome. Its connection calls the methods of {@link Exchange}. */
 export class Attempt implements Exchange {
   readonly #startedAt = performance.now();
   readonly sendBy: number;
-  #reader = new ResponseReader();
+  #reader: ResponseReader;
   #connection: Connection | undefined;
   #request: Buffer | undefined;
   #deadline: Timer | undefined;
@@ -48,6 +50,7 @@ export class Attempt implements Exchange {
     private readonly settle: (outcome: Outcome) => void,
   ) {
     this.sendBy = this.#startedAt + limits.lockMs;
+    this.#reader = new ResponseReader(limits.responseBytes);
   }
 
   start(requestLine: string, request: WebhookRequest): void {
@@ -105,7 +108,7 @@ export class Attempt implements Exchange {
   }
 
   receivedEnd(): boolean {
-    this.#reader.isReusable = false;
+    this.#reader.end();
     return this.#keepsSending();
   }
 
@@ -121,7 +124,7 @@ export class Attempt implements Exchange {
   /** Not on a pooled connection, which may be just as stale. */
   #retryOnNewConnection(): void {
     this.#connection?.destroy();
-    this.#reader = new ResponseReader();
+    this.#reader = new ResponseReader(this.limits.responseBytes);
     this.#begin(this.connections.open(this.target));
   }
 
@@ -152,8 +155,11 @@ export class Attempt implements Exchange {
   }
 
   #response(): Result | undefined {
-    const { status, retryAfter } = this.#reader;
-    return status === undefined ? undefined : { kind: "response", status, retryAfter };
+    const { status, retryAfter, beginning } = this.#reader;
+    if (status === undefined) return undefined;
+    return beginning === undefined
+      ? { kind: "response", status, retryAfter }
+      : { kind: "response", status, retryAfter, beginning };
   }
 
   #finish(result: Result): void {

@@ -8,6 +8,9 @@
  * @see RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2, only to recognize it)
  */
 
+import { isFrameHead } from "./frame-head.ts";
+import { CollectedBeginning } from "./response-beginning.ts";
+
 /** The state after reading some bytes: more are needed, the response is complete, or it is no valid HTTP/1 response. */
 export type Reading = "more" | "done" | "invalid";
 
@@ -53,6 +56,8 @@ export class ResponseReader {
   isUntouched = true;
   /** Whether the bytes are the start of an HTTP/2 connection, all that the receiver speaks. Set only with "invalid". */
   speaksHttp2 = false;
+  /** What came of a failed response; undefined while there is none, or when it is not kept. */
+  beginning: CollectedBeginning | undefined;
   #text = ""; // bytes not processed yet, as latin1
   #recent = ""; // the last characters of #text, which may be the start of HEAD_END
   #preambleBytes = 0;
@@ -63,6 +68,15 @@ export class ResponseReader {
   #bodyBytes = 0;
   #chunkPart: "size" | "data" | "trailer" = "size";
   #chunkBytes = 0; // remaining bytes of the current chunk's data
+
+  /** @param keptBytes  how much of a failed response's body to keep; 0 keeps nothing, and costs nothing */
+  constructor(private readonly keptBytes = 0) {}
+
+  /** The receiver has finished sending. */
+  end(): void {
+    this.isReusable = false;
+    if (this.#framing === "close") this.beginning?.end();
+  }
 
   read(bytes: Buffer): Reading {
     const text = bytes.toString("latin1");
@@ -87,7 +101,9 @@ export class ResponseReader {
         this.#recent = recent.slice(-3);
         return "more";
       }
-      const framing = this.#readFields(this.#text.slice(0, length));
+      const head = this.#text.slice(0, length);
+      const framing = this.#readFields(head);
+      if (!isInterim) this.#keepHead(head);
       this.#text = this.#text.slice(length + end[0].length);
       if (!isInterim) return this.#beginBody(framing);
       if (framing !== "close") this.#mayPersist = false; // 1xx responses have no body, but this one may send one anyway
@@ -133,8 +149,18 @@ export class ResponseReader {
   #cutHead(): Reading {
     if (this.status === undefined) return "invalid";
     const head = this.#text.slice(0, MAX_HEAD_BYTES);
-    this.#readFields(head.slice(0, Math.max(0, head.lastIndexOf("\n"))));
+    const fields = head.slice(0, Math.max(0, head.lastIndexOf("\n")));
+    this.#readFields(fields);
+    this.#keepHead(fields);
+    this.beginning?.cut();
     return "done";
+  }
+
+  #keepHead(head: string): void {
+    const status = this.status ?? 0;
+    if (this.keptBytes > 0 && (status < 200 || status > 299)) {
+      this.beginning = new CollectedBeginning(head, this.keptBytes);
+    }
   }
 
   /** @param text  the head, without the line break of its last line */
@@ -197,11 +223,23 @@ export class ResponseReader {
 
   #readBody(text: string): Reading {
     const framing = this.#framing;
+    if (framing === "chunked") return this.#readChunked(text);
+    this.beginning?.add(typeof framing === "number" ? text.slice(0, Math.max(0, framing - this.#bodyBytes)) : text);
     this.#bodyBytes += text.length; // includes unsolicited bytes after the body
-    if (framing === "chunked") return this.#bodyBytes > MAX_BODY_BYTES ? "done" : this.#readChunks(text);
     if (framing === this.#bodyBytes && framing <= MAX_BODY_BYTES) this.isReusable = this.#mayPersist;
-    const isOver = framing === "unknown" || (typeof framing === "number" && this.#bodyBytes >= framing);
-    return isOver || this.#bodyBytes > MAX_BODY_BYTES ? "done" : "more";
+    if (typeof framing === "number" && this.#bodyBytes >= framing) this.beginning?.end();
+    else if (framing !== "unknown" && this.#bodyBytes <= MAX_BODY_BYTES) return "more";
+    this.beginning?.cut();
+    return "done";
+  }
+
+  #readChunked(text: string): Reading {
+    this.#bodyBytes += text.length;
+    if (this.#bodyBytes <= MAX_BODY_BYTES) return this.#readChunks(text);
+    this.#mayPersist = false;
+    if (this.beginning !== undefined) this.#readChunks(text);
+    this.beginning?.cut();
+    return "done";
   }
 
   #readChunks(piece: string): Reading {
@@ -210,6 +248,7 @@ export class ResponseReader {
     for (;;) {
       const skipped = Math.min(this.#chunkBytes, text.length - at);
       this.#chunkBytes -= skipped;
+      if (skipped > 0) this.beginning?.add(text.slice(at, at + skipped));
       at += skipped;
       const end = text.indexOf("\n", at) + 1;
       if ((end === 0 ? text.length : end) - at > MAX_LINE_BYTES) return "done";
@@ -221,6 +260,7 @@ export class ResponseReader {
       at = end;
       if (this.#chunkPart === "trailer" && line === "\r\n") {
         this.isReusable = this.#mayPersist && at === text.length;
+        this.beginning?.end();
         return "done";
       }
       if (!this.#readChunkLine(line)) return "done"; // malformed chunks: the status counts
@@ -253,19 +293,4 @@ function withoutBlanks(text: string): string {
 
 function isBlank(code: number): boolean {
   return code === 0x20 || code === 0x09;
-}
-
-/**
- * Whether the bytes are the header, or the start of the header, of the first frame of an HTTP/2 server: SETTINGS or GOAWAY.
- *
- * @see RFC 9113 sections 3.4, 4.1, 6.5, 6.8
- */
-function isFrameHead(bytes: Buffer): boolean {
-  const [length = 0, length2 = 0, , type = 4, flags = 0, ...stream] = bytes;
-  const isShort = length === 0 && length2 <= 0x40; // at most 16 KiB, the initial limit
-  return (
-    isShort &&
-    ((type === 4 && flags === 0) || type === 7) &&
-    stream.every((byte, i) => (byte & (i === 0 ? 0x7f : 0xff)) === 0)
-  );
 }

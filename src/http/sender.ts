@@ -34,6 +34,8 @@ export interface SenderOptions extends DestinationRules {
   readonly proxy?: URL | undefined;
   /** Leave name resolution to the proxy: names are not looked up here, so their addresses are not vetted. */
   readonly proxyResolves?: boolean;
+  /** How much of a failed response's body to return with the outcome, in bytes; by default nothing of the response. */
+  readonly responseBytes?: number;
   /** Maximum age of a connection, ms, even while in use; 5 min ± 20 % by default. For tests. */
   readonly connectionAgeMs?: number;
 }
@@ -62,6 +64,7 @@ export function createSender(options: SenderOptions): Sender {
   const {
     timeoutMs,
     lockMs = Number.POSITIVE_INFINITY,
+    responseBytes = 0,
     allowNetworks,
     denyNetworks,
     dnsServers,
@@ -106,7 +109,7 @@ export function createSender(options: SenderOptions): Sender {
         const attempt: Attempt = new Attempt(
           connections,
           destination.target,
-          { timeoutMs, lockMs, resolver, proxy },
+          { timeoutMs, lockMs, resolver, proxy, responseBytes },
           (outcome) => {
             if (attempts.get(key) === attempt) attempts.delete(key);
             settle(outcome);

@@ -5,6 +5,7 @@
 
 import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "../delivery/limits.ts";
 import { MAX_ATTEMPTS } from "../delivery/retry.ts";
+import { type AttemptQuery, findQueryProblems, QUERY_FIELDS } from "../log/attempt-query.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import { nearest } from "../settings/misspelled.ts";
@@ -69,6 +70,13 @@ export function checkFluxhookOptions(options: unknown): void {
     areEventTypes,
     `events to be an array of 1 to ${MAX_EVENT_TYPES} event types, each ${EVENT_TYPE_FORM}`,
   );
+}
+
+/** Validate the query of `readAttempts`. @throws UsageError */
+export function checkAttemptQuery(query: unknown): asserts query is AttemptQuery {
+  expectOptions(query, `{ outcome: "failed" }`, QUERY_FIELDS);
+  const problems = findQueryProblems(query);
+  if (problems.length > 0) throw new UsageError(problems.join("; "));
 }
 
 /** Validate the options of `enqueue` and `enqueueMany`. @throws UsageError */

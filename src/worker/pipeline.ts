@@ -13,6 +13,7 @@ import { createGate, type Gate } from "../isolation/gate.ts";
 import { Holds } from "../isolation/holds.ts";
 import { createPromotion } from "../isolation/promotion.ts";
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import { receivedFor } from "../log/kept-response.ts";
 import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
 import type { Tracing } from "../monitoring/tracing.ts";
 import { createArrivals } from "../queue/arrivals.ts";
@@ -92,7 +93,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { random = Math.random } = parts;
   const prefix = queueKey(config.queue);
   const lockMs = lockMsFor(config.timeoutMs);
-  const ownSender = createSender({ ...config, lockMs, resolve: parts.resolve });
+  const responseBytes = receivedFor(config.keepResponseBytes);
+  const ownSender = createSender({ ...config, lockMs, responseBytes, resolve: parts.resolve });
   const excuse = createExcuses((jobs) => worker.excuse(jobs));
   const holds = parts.holds ?? new Holds();
   const gate =
@@ -122,7 +124,12 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       })
     : undefined;
   const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
-  const completed = createCompletion({ log: parts.log ?? createAttemptLog(valkey, config), metrics, logger });
+  const completed = createCompletion({
+    log: parts.log ?? createAttemptLog(valkey, config),
+    metrics,
+    logger,
+    ...config,
+  });
   const fairQueue = createFairQueue({
     valkey,
     queue: config.queue,

@@ -1,0 +1,120 @@
+/**
+ * Finds secrets that a receiver echoed in its response, as error pages do with the request. Pure.
+ *
+ * Texts are latin1: a character per byte, as they were received.
+ */
+
+const MIN_SECRET = 4; // characters: shorter texts occur everywhere
+const MIN_PARAMETER = 8; // characters of a query parameter: shorter ones are page numbers or flags, not tokens
+
+/** What an attempt used that must not be shown. */
+export interface Confidential {
+  readonly url: URL;
+  readonly secrets: readonly string[];
+}
+
+const NAMES: Readonly<Record<string, string>> = {
+  "&": "amp",
+  "<": "lt",
+  ">": "gt",
+  '"': "quot",
+  "'": "apos",
+  "+": "plus",
+  "/": "sol",
+  "=": "equals",
+};
+
+const hexOf = (code: number, digits: number) =>
+  code
+    .toString(16)
+    .padStart(digits, "0")
+    .replace(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`);
+
+/** A pattern for a character as it is, and as JSON, URLs and HTML write it. */
+function formsOf(character: string): string {
+  if (/[A-Za-z0-9_-]/.test(character)) return character;
+  const bytes = Buffer.from(character);
+  const code = character.codePointAt(0) as number;
+  const name = NAMES[character];
+  return `(?:${[
+    `\\\\{0,3}${bytes.toString("latin1").replace(/[^A-Za-z0-9]/g, "\\$&")}`,
+    [...bytes].map((byte) => `%${hexOf(byte, 2)}`).join(""),
+    `&#(?:0*${code}|[xX]0*${hexOf(code, 1)});`,
+    `\\\\{1,3}u${hexOf(code & 0xffff, 4)}`,
+    ...(name === undefined ? [] : [`&${name};`]),
+    ...(character === " " ? ["\\+"] : []),
+  ].join("|")})`;
+}
+
+const patternOf = (text: string) => [...text].map(formsOf).join("");
+
+const DIGIT64 = `(?:[A-Za-z0-9]|${formsOf("+")}|${formsOf("/")})`;
+const PADDING = formsOf("=");
+const ANY_ESCAPE = "%[0-9A-Fa-f]{2}|&#?\\w{1,8};|\\\\{1,3}(?:u[0-9A-Fa-f]{4}|[bfnrt])";
+
+/** The whole of each word of base64; an escape of any other character separates words. */
+const WORD = new RegExp(`((?:${DIGIT64})+)((?:${PADDING})*)|${ANY_ESCAPE}`, "g");
+const ONE_DIGIT64 = new RegExp(DIGIT64, "g");
+const HEX_MAC = /^[0-9A-Fa-f]{64}$/;
+/** What 32 random bytes in base64 have, and paths such as `/api/v1/users` do not. */
+const IS_MIXED = /^(?=.*\d)(?=.*[a-z])(?=.*[A-Z])/;
+
+/** Secrets that show by their form: ours, whosever they are. */
+const PREFIXED = new RegExp(
+  `(?:whsec_|sealed${formsOf(":")}v1${formsOf(":")})(?:[\\w-]|${formsOf("+")}|${formsOf("/")}|${PADDING})*`,
+  "g",
+);
+
+type Range = readonly [start: number, end: number];
+
+/**
+ * Find the endpoint's secrets, its URL's query, and whatever has the form of a secret or of a signature: 32 bytes in base64 or
+ * hexadecimal. So the signature that a receiver expected is found as well.
+ *
+ * Takes time linear in the text, unless it contains most of a secret.
+ *
+ * @returns in order, without overlaps
+ */
+export function findEchoed(text: string, confidential: Confidential): Range[] {
+  const ranges = [...findMacs(text), ...findAll(text, PREFIXED)];
+  for (const secret of listSecrets(confidential)) {
+    const longest = (secret.match(/[A-Za-z0-9_-]+/g) ?? []).reduce(
+      (most, run) => (run.length > most.length ? run : most),
+      "",
+    );
+    if (text.includes(longest)) ranges.push(...findAll(text, new RegExp(patternOf(secret), "g")));
+  }
+  return merge(ranges);
+}
+
+function findAll(text: string, pattern: RegExp): Range[] {
+  return [...text.matchAll(pattern)].map((match) => [match.index, match.index + match[0].length]);
+}
+
+function findMacs(text: string): Range[] {
+  return [...text.matchAll(WORD)].flatMap((match): Range[] => {
+    const [whole, digits = "", padding = ""] = match;
+    const count = digits.length < 43 ? 0 : (digits.match(ONE_DIGIT64)?.length ?? 0);
+    const isMac = HEX_MAC.test(digits) || (count === 43 && IS_MIXED.test(digits));
+    return isMac ? [[match.index, match.index + (padding === "" ? digits : whole).length]] : [];
+  });
+}
+
+function listSecrets({ url, secrets }: Confidential): string[] {
+  const query = url.search.slice(1);
+  const values = [...url.searchParams.values(), ...query.split("&").map((part) => part.slice(part.indexOf("=") + 1))];
+  return [
+    ...secrets.flatMap((secret) => [secret, secret.replace(/^whsec_/, "")]),
+    ...[query, ...values].filter((text) => text.length >= MIN_PARAMETER),
+  ].filter((text) => text.length >= MIN_SECRET);
+}
+
+function merge(ranges: Range[]): Range[] {
+  const merged: Range[] = [];
+  for (const [start, end] of ranges.sort(([a], [b]) => a - b)) {
+    const last = merged.at(-1);
+    if (last === undefined || start > last[1]) merged.push([start, end]);
+    else merged[merged.length - 1] = [last[0], Math.max(last[1], end)];
+  }
+  return merged;
+}
