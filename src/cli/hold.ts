@@ -121,6 +121,7 @@ export function addHolds(program: Command, context: Context): void {
     .command("holds")
     .description("list what is held")
     .option("--json", "print JSON")
+    .addHelpText("after", "\nExamples:\n  $ fluxhook holds")
     .action(
       act<JsonOption>(context, async (terminal) => {
         return await withValkey(readConfig(context.env, terminal), async ({ queue: { name: queue }, valkey }) => {

@@ -11,7 +11,7 @@ export type HoldKind = "host" | "url" | "user";
 
 /** One hold, current or over. */
 export interface Hold {
-  /** Identifies it to operators; short. */
+  /** Identifies it to operators: `h482913`. */
   readonly id: string;
   readonly kind: HoldKind;
   /**

@@ -1,6 +1,7 @@
 /**
  * Holding the events of a host, an endpoint or a user, releasing them, and listing what is held: for the board and the command.
  */
+import { randomInt } from "node:crypto";
 import { endpointKey } from "../delivery/request.ts";
 import { changeHolds, readHolds } from "../isolation/hold-store.ts";
 import { type HeldParty, type Hold, type HoldKind, Holds, nameHeld } from "../isolation/holds.ts";
@@ -83,11 +84,17 @@ export async function hold(
     const present = holds.find((other) => other.kind === kind && other.target === target && other.until > nowMs);
     if (present === undefined && holds.length >= MAX_HOLDS) throw new TooManyHolds();
     wasHeld = present !== undefined;
-    const { id, from } = present ?? { id: crypto.randomUUID().slice(0, 8), from: nowMs };
+    const { id, from } = present ?? { id: newId(holds), from: nowMs };
     made = { id, kind, target, from, until, reason, by };
     return { write: [made] };
   });
   return { hold: show(made as Hold), wasHeld };
+}
+
+/** Short enough to type; the letter tells it from a job's id. */
+function newId(holds: readonly Hold[]): string {
+  const id = `h${randomInt(100_000, 1_000_000)}`;
+  return holds.some((other) => other.id === id) ? newId(holds) : id;
 }
 
 /** A text that names a hold: what it holds, or, without a kind, also its id. */
