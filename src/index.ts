@@ -11,6 +11,7 @@ import { createKey, isSealed, seal } from "./delivery/seal.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
 import { ALL_KEPT, type Attempt, createAttemptLog } from "./log/attempts.ts";
+import { createLazyQueue } from "./package/lazy-queue.ts";
 import {
   ClosedError,
   checkAttemptQuery,
@@ -21,10 +22,8 @@ import {
 } from "./package/options.ts";
 import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "./queue/enqueue.ts";
-import { openQueue, type Queue } from "./queue/worker.ts";
-import { within } from "./runtime/deadline.ts";
 import { UsageError } from "./runtime/usage-error.ts";
-import { NoDatabaseError, type Valkey } from "./valkey/connection.ts";
+import { NoDatabaseError } from "./valkey/connection.ts";
 
 export type * from "./events.ts";
 export {
@@ -117,7 +116,6 @@ export interface Fluxhook {
 }
 
 const BATCH = 100; // events per transaction, which blocks Valkey for a few milliseconds
-const CLOSE_MS = 1000;
 const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
 const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
 const ENDPOINT_FIELDS = ["url", "secret"];
@@ -189,28 +187,6 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
       }),
     close,
     [Symbol.asyncDispose]: close,
-  };
-}
-
-/** A queue opened on first use. If the connection is cut while it opens, it stays unusable, so the next use opens another. */
-function createLazyQueue(name: string, valkey: Valkey) {
-  let opened: Queue | undefined;
-  return {
-    async use<T>(work: (queue: Queue) => Promise<T>): Promise<T> {
-      const queue = opened ?? openQueue(name, valkey);
-      if (opened === undefined) queue.on("error", () => {}); // the failing call reports it
-      opened = queue;
-      try {
-        await queue.waitUntilReady();
-      } catch (error) {
-        if (opened === queue) opened = undefined;
-        throw error;
-      }
-      return await work(queue);
-    },
-    async close(): Promise<void> {
-      if (opened !== undefined) await within(CLOSE_MS, opened.close(), undefined);
-    },
   };
 }
 

@@ -28,8 +28,8 @@ function schemaOf(name: string): z.ZodType {
 
 /** What a status is described to answer with. */
 const schemaFor = (status: number) => {
-  const { $ref } = operation.responses?.[`${status}`]?.content?.["application/json"]?.schema as { $ref?: unknown };
-  return schemaOf(`${$ref}`.replace("#/components/schemas/", ""));
+  const described = operation.responses?.[`${status}`]?.content?.["application/json"]?.schema;
+  return schemaOf(`${described?.$ref}`.replace("#/components/schemas/", ""));
 };
 
 let stack: Stack;

@@ -93,8 +93,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const { random = Math.random } = parts;
   const prefix = queueKey(config.queue);
   const lockMs = lockMsFor(config.timeoutMs);
-  const responseBytes = receivedFor(config.keepResponseBytes);
-  const ownSender = createSender({ ...config, lockMs, responseBytes, resolve: parts.resolve });
+  const ownSender = createOwnSender(options, lockMs);
   const excuse = createExcuses((jobs) => worker.excuse(jobs));
   const holds = parts.holds ?? new Holds();
   const gate =
@@ -124,12 +123,6 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       })
     : undefined;
   const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
-  const completed = createCompletion({
-    log: parts.log ?? createAttemptLog(valkey, config),
-    metrics,
-    logger,
-    ...config,
-  });
   const fairQueue = createFairQueue({
     valkey,
     queue: config.queue,
@@ -148,7 +141,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     arrivedAt: createArrivals(valkey, prefix),
     holds,
     random,
-    completed: parts.completed?.(completed) ?? completed,
+    completed: createCompleted(options, metrics),
     rejected: (job, reason) => {
       metrics.rejected();
       logger.warn({ job: job.id, reason }, "job.rejected");
@@ -159,13 +152,20 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       fairQueue.held(userId);
     },
   });
-  const worker = new DeliveryWorker(deliver, {
-    ...describeWorker(options),
-    watch: fairQueue,
-    suspects,
-  });
+  const worker = new DeliveryWorker(deliver, { ...describeWorker(options), watch: fairQueue, suspects });
   handleEvents(worker, sender, logger);
   return { worker, sender, gate, metrics, holds };
+}
+
+function createOwnSender({ config, parts }: PipelineOptions, lockMs: number): Sender {
+  const responseBytes = receivedFor(config.keepResponseBytes);
+  return createSender({ ...config, lockMs, responseBytes, resolve: parts?.resolve });
+}
+
+function createCompleted({ config, logger, valkey, parts }: PipelineOptions, metrics: Metrics): Completed {
+  const log = parts?.log ?? createAttemptLog(valkey, config);
+  const completed = createCompletion({ ...config, log, metrics, logger });
+  return parts?.completed?.(completed) ?? completed;
 }
 
 /** Adds up the jobs that occupy no slot, which several parts hold, and reports the total whenever one of them changes. */
