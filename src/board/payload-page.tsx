@@ -9,6 +9,7 @@ import { printable } from "../runtime/printable.ts";
 import { CodeBlock, Copyable } from "./copy-button.tsx";
 import { EndpointName } from "./endpoint-name.tsx";
 import { Ago, jobPath, Layout, type Site, userPath } from "./layout.tsx";
+import { filteredPath } from "./user-filter.tsx";
 
 interface PayloadPageProps {
   readonly site: Site;
@@ -29,14 +30,14 @@ export const PayloadPage: FC<PayloadPageProps> = ({ site, userId, job, payload, 
     {payload === undefined ? (
       <Gone job={job} />
     ) : "body" in payload ? (
-      <Shown site={site} job={job} payload={payload} now={now} />
+      <Shown site={site} userId={userId} job={job} payload={payload} now={now} />
     ) : (
       <Broken site={site} job={job} issues={payload} />
     )}
   </Layout>
 );
 
-const Shown: FC<{ site: Site; job: string; payload: Payload; now: number }> = ({ site, job, payload, now }) => {
+const Shown: FC<PayloadPageProps & { payload: Payload }> = ({ site, userId, job, payload, now }) => {
   const { id, event, endpoint, enqueuedAt, head, body, formatted, bytes, isMasked, isCut } = payload;
   return (
     <>
@@ -58,6 +59,7 @@ const Shown: FC<{ site: Site; job: string; payload: Payload; now: number }> = ({
         <span>
           enqueued <Ago at={enqueuedAt} now={now} />
         </span>
+        <a href={filteredPath(userId, { id })}>Attempts</a>
       </p>
       <section class="payload">
         <h2>Request</h2>

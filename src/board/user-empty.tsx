@@ -3,21 +3,8 @@
  * A user's page with nothing to show.
  */
 import type { FC } from "hono/jsx";
+import { describeRetention } from "../operations/moments.ts";
 import type { Site } from "./layout.tsx";
-
-const UNITS = [
-  [24 * 60 * 60 * 1000, "day"],
-  [60 * 60 * 1000, "hour"],
-  [60 * 1000, "minute"],
-  [1000, "second"],
-] as const;
-
-/** `7 days`, `36 hours`, `1 minute`: a setting's duration, in the largest unit that it is a multiple of. */
-export function describeRetention(ms: number): string {
-  const [unitMs, unit] = UNITS.find(([unitMs]) => ms % unitMs === 0) ?? [1, "millisecond"];
-  const count = ms / unitMs;
-  return `${count} ${unit}${count === 1 ? "" : "s"}`;
-}
 
 /** Says why there may be no events, and where to look next. */
 export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoard, queue, logAgeMs }, userId }) => {
@@ -47,7 +34,7 @@ export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoa
 };
 
 /** Says that the filter shows nothing. */
-export const NoMatch: FC<{ userId: string; id: string | undefined }> = ({ userId, id }) => (
+export const NoMatch: FC<{ id: string | undefined }> = ({ id }) => (
   <section class="empty">
     <h2>No event matches the filter</h2>
     {id === undefined ? (
@@ -55,8 +42,8 @@ export const NoMatch: FC<{ userId: string; id: string | undefined }> = ({ userId
     ) : (
       <p>
         Neither the log nor the pending events of this user hold the event <code>{id}</code>.{" "}
-        <a href={`/search?q=${encodeURIComponent(id)}`}>Search everywhere</a>, or see the{" "}
-        <a href={`/failed?user=${encodeURIComponent(userId)}`}>failed events</a> of this user.
+        <a href={`/search?${new URLSearchParams({ q: id })}`}>Search everywhere</a>, or among the{" "}
+        <a href={`/failed?${new URLSearchParams({ id })}`}>failed events</a>.
       </p>
     )}
   </section>

@@ -5,13 +5,13 @@
 import type { FC } from "hono/jsx";
 import type { Delivery, LoggedAttempt, LoggedEvent } from "../log/deliveries.ts";
 import type { ShownHold } from "../operations/hold.ts";
-import { formatDuration } from "../operations/moments.ts";
+import { describeRetention, formatDuration } from "../operations/moments.ts";
 import type { MoreFailed, Pending } from "../operations/pending.ts";
 import { DeliveryCard } from "./delivery-card.tsx";
 import { HeldPanel } from "./held-panel.tsx";
 import { Layout, LiveSwitch, type Notice, type Site } from "./layout.tsx";
 import { TestForm } from "./test-form.tsx";
-import { describeRetention, NoAttempts, NoMatch } from "./user-empty.tsx";
+import { NoAttempts, NoMatch } from "./user-empty.tsx";
 import { FilterForm, filteredPath, isFiltered, isPendingShown, type UserFilter } from "./user-filter.tsx";
 import { History } from "./user-history.tsx";
 import { MoreFailedEvents, PendingEvents } from "./user-pending.tsx";
@@ -72,7 +72,7 @@ export const UserPage: FC<UserPageProps> = (props) => {
         <MoreFailedEvents userId={userId} more={moreFailed} />
         {filter.outcome === undefined && <PendingEvents site={site} userId={userId} pending={shownPending} now={now} />}
         {known.length === 0 && !hasFilter && <NoAttempts site={site} userId={userId} />}
-        {hasFilter && shown === 0 && <NoMatch userId={userId} id={filter.id} />}
+        {hasFilter && shown === 0 && <NoMatch id={filter.id} />}
         {deliveries.length > 0 && <Legend site={site} logged={logged} attempts={attempts.length} />}
         <ol class="deliveries">
           {deliveries.map((delivery) => (
