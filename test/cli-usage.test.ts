@@ -101,6 +101,8 @@ describe("usage", () => {
       "listen",
       "seal",
       "key",
+      "worker",
+      "board",
       "completion",
     ]);
     expect(out).toContain("69  Valkey unavailable");
