@@ -25,7 +25,7 @@ const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
 exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // logged by the connection
-const registry = createBoardMetrics(queue, valkey);
+const registry = createBoardMetrics(queue, valkey, config);
 const endWatch = watchPausedList({ ...config, logger });
 
 const app = createBoardApp({ config, valkey, queue, registry, logger });

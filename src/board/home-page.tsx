@@ -36,7 +36,7 @@ export const HomePage: FC<HomePageProps> = ({ site, overview, notice, search, no
       <div class="columns">
         <section class="panel">
           <h2>Finished in the last 30 minutes</h2>
-          <MinutesChart minutes={overview.minutes} />
+          <MinutesChart site={site} minutes={overview.minutes} />
         </section>
         <Circuits hosts={overview.circuits} />
       </div>

@@ -4,13 +4,14 @@
  */
 import type { FC } from "hono/jsx";
 import type { Summary } from "../operations/summary.ts";
+import type { Site } from "./layout.tsx";
 
 const STEP = 10;
 const BAR = 7;
 const HEIGHT = 100;
 
 /** Minutes for which the queue no longer keeps every job are drawn as a patterned stub: their totals are unknown. */
-export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) => {
+export const MinutesChart: FC<{ site: Site; minutes: Summary["minutes"] }> = ({ site, minutes }) => {
   const most = Math.max(1, ...minutes.map(({ delivered, failed }) => delivered.count + failed.count));
   const total = (of: "delivered" | "failed") => minutes.reduce((sum, minute) => sum + minute[of].count, 0);
   const isPartly = minutes.some(({ delivered, failed }) => delivered.isLeast || failed.isLeast);
@@ -47,7 +48,7 @@ export const MinutesChart: FC<{ minutes: Summary["minutes"] }> = ({ minutes }) =
       <p class="tally">
         {words}
         {isPartly &&
-          ". The queue keeps the last 1,000 completed and 10,000 failed jobs; for rates, see the workers' metrics"}
+          `. The queue keeps the last ${site.keepCompleted.toLocaleString("en-US")} completed and ${site.keepFailed.toLocaleString("en-US")} failed jobs; for rates, see the workers' metrics`}
         .
       </p>
     </>

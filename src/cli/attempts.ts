@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { nameError } from "../delivery/outcome.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { type Advice, adviceFor } from "../operations/advice.ts";
-import { formatAgo } from "../operations/moments.ts";
+import { describeRetention, formatAgo } from "../operations/moments.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -13,7 +13,7 @@ import { printable, type Terminal } from "./terminal.ts";
 export function addAttempts(program: Command, context: Context): void {
   program
     .command("attempts")
-    .description("list a user's last attempts: at most 10, of the last 7 days, newest first")
+    .description("list a user's attempts in the log, newest first: WEBHOOK_LOG_SIZE of WEBHOOK_LOG_AGE")
     .argument("<user>", "the event's userId")
     .option("--json", "print the array that the board's API returns")
     .addHelpText(
@@ -29,7 +29,8 @@ Examples:
         const config = readConfig(context.env, terminal);
         const attempts = await withValkey(config, ({ log }) => log.list(userId, Date.now()));
         terminal.printJson(attempts);
-        if (attempts.length === 0) terminal.print(`No attempts for ${userId} in the last 7 days.`);
+        if (attempts.length === 0)
+          terminal.print(`No attempts for ${userId} in the last ${describeRetention(config.logAgeMs)}.`);
         else printAttempts(terminal, attempts, config.timeoutMs, Date.now());
         return EXIT.ok;
       }),

@@ -7,7 +7,6 @@ import {
   CANCELED,
   type Census,
   countActive,
-  countAll,
   countJobs,
   type Ended,
   endMeant,
@@ -16,6 +15,7 @@ import {
   WAITING,
 } from "../operations/cancel.ts";
 import { type JobFilter, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
+import { countAll } from "../operations/job-pages.ts";
 import {
   act,
   CommandError,
@@ -58,8 +58,8 @@ export function addCancel(program: Command, context: Context): void {
       "after",
       `
 Pending events are waiting, prioritized or delayed; the queue may be paused. Attempts in progress are not stopped. Canceled events are
-kept as failed for 7 days with the reason "${CANCELED}", and redeliver restores them. The queue keeps 10,000 failed events; if
-more match than fit, nothing is canceled without --remove.
+kept as failed for 7 days with the reason "${CANCELED}", and redeliver restores them. The queue keeps WEBHOOK_KEEP_FAILED failed
+events; if more match than fit, nothing is canceled without --remove.
 
 Examples:
   $ fluxhook cancel --user usr_42 --dry-run

@@ -48,7 +48,7 @@ export function addRedeliver(program: Command, context: Context): void {
     .command("redeliver")
     .description("redeliver events: same id and body, with the full retry schedule")
     .argument("[job...]", "job ids, as shown by attempts and the board")
-    .option("--failed", "all failed jobs that are kept: the last 10,000 of the last 7 days")
+    .option("--failed", "all failed jobs that are kept: WEBHOOK_KEEP_FAILED of the last 7 days")
     .option("--since <when>", "with --failed: failed since a duration ago (2h) or an ISO 8601 time")
     .option("--user <id>", "with --failed: only of this user")
     .option("--host <host[:port]>", "with --failed: only to this host")

@@ -7,7 +7,7 @@ import { JOB_STATES } from "../queue/layout.ts";
 import { circuitsKey } from "../queue/own-keys.ts";
 import { countFinished, type FinishedJobs, readOldestWaitingMs } from "../queue/pulse.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
-import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
+import { DEFAULT_KEPT, type KeptJobs, type Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 
@@ -137,10 +137,10 @@ function outcomeLabel(outcome: Outcome): string {
 }
 
 /** Create the metrics of a board process: the queue's gauges. */
-export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
+export function createBoardMetrics(queue: Queue, valkey: Valkey, kept: KeptJobs): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  watchQueue(registry, queue, valkey);
+  watchQueue(registry, queue, valkey, kept);
   return registry;
 }
 
@@ -148,11 +148,17 @@ export function createBoardMetrics(queue: Queue, valkey: Valkey): Registry {
  * Add the queue's gauges to a registry. Each scrape asks Valkey once. While it does not answer, `fluxhook_valkey_up` is 0 and the
  * other gauges are absent, so that no stale value looks current.
  */
-export function watchQueue(registry: Registry, queue: Queue, valkey: Valkey, now: () => number = Date.now): void {
+export function watchQueue(
+  registry: Registry,
+  queue: Queue,
+  valkey: Valkey,
+  kept: KeptJobs = DEFAULT_KEPT,
+  now: () => number = Date.now,
+): void {
   const registers = [registry];
   let asked: Promise<QueueFigures | undefined> | undefined;
   const ask = (): Promise<QueueFigures | undefined> => {
-    asked ??= within(SCRAPE_MS, readFigures(queue, valkey, now), undefined).finally(() => {
+    asked ??= within(SCRAPE_MS, readFigures(queue, valkey, kept, now()), undefined).finally(() => {
       asked = undefined;
     });
     return asked;
@@ -228,12 +234,11 @@ interface QueueFigures {
   readonly facts: ValkeyFacts | undefined;
 }
 
-async function readFigures(queue: Queue, valkey: Valkey, now: () => number): Promise<QueueFigures> {
-  const nowMs = now();
+async function readFigures(queue: Queue, valkey: Valkey, kept: KeptJobs, nowMs: number): Promise<QueueFigures> {
   const [counts, oldestAgeMs = 0, finished, silentHosts, strays, facts] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
     readOldestWaitingMs(queue, nowMs),
-    countFinished(queue, valkey, RECENT_MS, nowMs, DEFAULT_KEPT),
+    countFinished(queue, valkey, RECENT_MS, nowMs, kept),
     valkey.zcount(circuitsKey(queue.name), nowMs, "+inf"),
     readStrayCount(queue.name, valkey),
     readFacts(valkey).catch(() => undefined), // some hosted Valkeys do not allow INFO

@@ -37,3 +37,17 @@ export function formatExact(epochMs: number): string {
   if (!(Math.abs(epochMs) <= 8_640_000_000_000_000)) return "";
   return `${new Date(epochMs).toISOString().replace("T", " ").replace("Z", "")} UTC`;
 }
+
+const UNITS = [
+  [DAY, "day"],
+  [HOUR, "hour"],
+  [MINUTE, "minute"],
+  [SECOND, "second"],
+] as const;
+
+/** `7 days`, `36 hours`, `1 minute`: a setting's duration, in the largest unit that it is a multiple of. */
+export function describeRetention(ms: number): string {
+  const [unitMs, unit] = UNITS.find(([unitMs]) => ms % unitMs === 0) ?? [1, "millisecond"];
+  const count = ms / unitMs;
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}

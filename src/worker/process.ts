@@ -44,7 +44,7 @@ const { worker, sender, gate, metrics, holds } = createPipeline({
 });
 const queue = openQueue(config.queue, probeValkey);
 queue.on("error", () => {}); // the connection reports it
-watchQueue(metrics.registry, queue, probeValkey);
+watchQueue(metrics.registry, queue, probeValkey, config);
 watchStrays(queue, probeValkey);
 publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
 publishAttempts({ valkey: probeValkey, queue, totals: metrics.totals });
