@@ -61,8 +61,8 @@ const CODES: Readonly<Record<string, Advice>> = {
     todo: "Use an https URL: the operator requires it (WEBHOOK_REQUIRE_HTTPS). Not retried.",
   },
   expired: {
-    what: "The event waited too long",
-    todo: "The endpoint was unavailable for too long, or there were too few workers. Fix that, then redeliver.",
+    what: "The event waited too long, or its time was over",
+    todo: "The endpoint was unavailable for too long, or there were too few workers. Fix that, then redeliver. An event past its own expiresAt is not sent any more.",
   },
   backlog_full: {
     what: "Too many events were waiting for this endpoint or user, and this was among the oldest",
