@@ -6,7 +6,7 @@ import { Timeline } from "./timeline.ts";
 
 const EPOCH_MS = 1_760_000_000_000;
 const MINUTE_MS = 60_000;
-const ANSWER = { kind: "response", status: 200, durationMs: 5 } as const;
+const ANSWER = { kind: "response", status: 200, retryAfter: undefined, durationMs: 5 } as const;
 
 function createBench() {
   const timeline = new Timeline();
