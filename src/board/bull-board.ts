@@ -52,6 +52,12 @@ const ALLOWED = new Set([
   "put /api/queues/:queueName/:jobId/clean",
 ]);
 
+/** Our pages' accent, and text that can be read: Bull Board's own gray and red are too pale for WCAG AA. */
+const THEME = {
+  light: { ...accent("#3a46b8"), "muted-foreground": "#444c56", destructive: "#b3261e", "status-failed": "#c62f26" },
+  dark: { ...accent("#9aa4ff"), "muted-foreground": "#b4bdca", destructive: "#ff9389", "status-failed": "#ff9389" },
+};
+
 const MAX_JOBS = 100; // per page, with their data: up to about 25 MB at the largest body size
 const FINISHED = new Set(["completed", "failed"]); // all other states are still to be delivered
 
@@ -104,6 +110,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
         boardLogo: { path: ICON, width: 28, height: 28 },
         favIcon: { default: ICON, alternative: ICON },
         miscLinks: [{ text: "Users and overview", url: "/" }],
+        theme: THEME,
         ...(environment === "" ? {} : { environment: { label: environment, color: "#b45309", textColor: "#ffffff" } }),
       },
     },
@@ -129,6 +136,15 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
     throw error; // to the app's own handler: the plugin's would print the stack
   });
   return app.route("/", plugin);
+}
+
+function accent(color: string) {
+  const selected = `color-mix(in srgb, ${color} 14%, transparent)`;
+  return {
+    ...{ primary: color, ring: color, "state-selected": selected, "state-selected-foreground": color },
+    ...{ "sidebar-primary": color, "sidebar-ring": color },
+    ...{ "sidebar-state-selected": selected, "sidebar-state-selected-foreground": color },
+  };
 }
 
 function nameOf({ method, route }: HookContext): string {

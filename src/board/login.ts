@@ -35,7 +35,9 @@ export function createLogin({ user, password, log, now }: LoginOptions): Middlew
     const waitMs = tries.waitMs(network);
     if (waitMs > 0) {
       log.refused(c, "too_many_tries");
-      c.header("retry-after", String(Math.ceil(waitMs / 1000)));
+      const seconds = Math.ceil(waitMs / 1000);
+      c.header("retry-after", String(seconds));
+      if (isBrowser(c)) return c.html(barePage("Too many wrong passwords", `Try again in ${seconds} s.`), 429);
       return c.json({ error: "too many wrong passwords from this address" }, 429);
     }
     const credentials = parseBasic(given);
@@ -52,10 +54,25 @@ export function createLogin({ user, password, log, now }: LoginOptions): Middlew
   };
 }
 
-function challenge(c: Context): Response {
+function challenge(c: Context): Response | Promise<Response> {
   c.header("www-authenticate", CHALLENGE);
-  return c.json({ error: "user and password required" }, 401);
+  if (!isBrowser(c)) return c.json({ error: "user and password required" }, 401);
+  return c.html(barePage("Login required", "Reload this page to enter the user and the password."), 401);
 }
+
+const isBrowser = (c: Context): boolean => c.req.header("accept")?.includes("text/html") ?? false;
+
+/** What a browser shows when the login is cancelled. Without styles, since those require the login as well. */
+const barePage = (title: string, text: string): string => `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${title} · Fluxhook</title>
+</head>
+<body><main><h1>${title}</h1><p>${text}</p></main></body>
+</html>`;
 
 /** User and password of an Authorization header; empty when it is not Basic. */
 function parseBasic(header: string): { user: string; password: string } {
