@@ -387,6 +387,21 @@ describe("the filter of a user's page", () => {
     expect(count(without.html, 'class="delivery ')).toBe(3);
   });
 
+  test("is kept by an action, as far as it is one", async () => {
+    await prepared;
+    const locationAfter = async (referer: string) => {
+      const body = new URLSearchParams({ user: userId, job: "none" });
+      const headers = { origin: "http://localhost", referer };
+      return (await app.request("/actions/redeliver", { method: "POST", headers, body })).headers.get("location");
+    };
+    const path = `/users/${userId}`;
+    const from = `http://localhost${path}?event=file.created&page=2&outcome=evil&other=1&notice=queued`;
+    expect(await locationAfter(from)).toBe(`${path}?event=file.created&page=2&notice=gone`);
+    for (const referer of [`http://localhost/users/other?event=x`, "nowhere", "http://localhost/?event=x"]) {
+      expect(await locationAfter(referer)).toBe(`${path}?notice=gone`);
+    }
+  });
+
   test("works for a user whom no path can name", async () => {
     await record("..", { event: "file.created" }, { event: "file.deleted" });
     const { html } = await read("/users?id=..&event=file.deleted");

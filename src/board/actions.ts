@@ -6,9 +6,9 @@ import { ContractError } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { redeliver } from "../operations/redeliver.ts";
 import { sendTestEvent } from "../operations/test-event.ts";
-import { userPath } from "./layout.tsx";
 import type { PageOptions } from "./page-response.ts";
 import { refuse } from "./refusal.tsx";
+import { pathOfSender } from "./user-filter.tsx";
 
 /** What operators can do to one job of one user. */
 export function addActions(app: Hono, present: MiddlewareHandler, { site, queue, boardLog, now }: PageOptions): void {
@@ -29,7 +29,7 @@ export function addActions(app: Hono, present: MiddlewareHandler, { site, queue,
       }
       const { notice, made } = await act(job, userId, typeof event === "string" ? event : undefined);
       boardLog.action(c, { action: name, user: userId, job, result: notice, made });
-      const path = userPath(userId);
+      const path = pathOfSender(c.req.header("referer"), userId);
       return c.redirect(`${path}${path.includes("?") ? "&" : "?"}notice=${notice}`, 303);
     });
   };

@@ -4,6 +4,7 @@
  */
 import type { FC } from "hono/jsx";
 import { describeRetention } from "../operations/moments.ts";
+import { printable } from "../runtime/printable.ts";
 import type { Site } from "./layout.tsx";
 
 /** Says why there may be no events, and where to look next. */
@@ -12,7 +13,7 @@ export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoa
   return (
     <section class="empty">
       <h2>No attempts in the last {describeRetention(logAgeMs)}</h2>
-      <p>Nothing was sent for this user. Possible reasons:</p>
+      <p>The log of this user is empty. Possible reasons:</p>
       <ul>
         <li>
           <b>The ID is wrong.</b> It has to match the events' <code>userId</code> exactly: <code>{userId}</code>.
@@ -41,7 +42,7 @@ export const NoMatch: FC<{ id: string | undefined }> = ({ id }) => (
       <p>The log and the pending events of this user hold no such event.</p>
     ) : (
       <p>
-        Neither the log nor the pending events of this user hold the event <code>{id}</code>.{" "}
+        Neither the log nor the pending events of this user hold the event <code>{printable(id)}</code>.{" "}
         <a href={`/search?${new URLSearchParams({ q: id })}`}>Search everywhere</a>, or among the{" "}
         <a href={`/failed?${new URLSearchParams({ id })}`}>failed events</a>.
       </p>

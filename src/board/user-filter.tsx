@@ -66,6 +66,19 @@ export function filteredPath(userId: string, filter: UserFilter, page = 1): stri
   return query.size === 0 ? path : `${path}${path.includes("?") ? "&" : "?"}${query}`;
 }
 
+/**
+ * Path of the user's page that an action was sent from, with its filter, so that the action leads back to it.
+ *
+ * @param referrer  the page's URL as the browser sends it; without one, or from another page, there is no filter
+ */
+export function pathOfSender(referrer: string | undefined, userId: string): string {
+  const url = URL.parse(referrer ?? "");
+  const path = userPath(userId);
+  if (url === null || url.pathname !== path) return path;
+  const read = (name: string) => url.searchParams.get(name) ?? undefined;
+  return filteredPath(userId, parseUserFilter(read), Math.trunc(Number(read("page"))) || 1);
+}
+
 interface FilterFormProps {
   readonly userId: string;
   readonly filter: UserFilter;

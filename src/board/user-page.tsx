@@ -69,7 +69,7 @@ export const UserPage: FC<UserPageProps> = (props) => {
           <FilterForm userId={userId} filter={filter} {...choices} shown={shown} total={known.length} />
         )}
         <HeldPanel site={site} holds={props.holds} now={now} userId={userId} />
-        <MoreFailedEvents userId={userId} more={moreFailed} />
+        <MoreFailedEvents userId={userId} more={moreFailed} isLogEmpty={logged.length === 0} />
         {filter.outcome === undefined && <PendingEvents site={site} userId={userId} pending={shownPending} now={now} />}
         {known.length === 0 && !hasFilter && <NoAttempts site={site} userId={userId} />}
         {hasFilter && shown === 0 && <NoMatch id={filter.id} />}

@@ -94,7 +94,8 @@ const Row: FC<{ site: Site; userId: string; event: PendingEvent; now: number }> 
 };
 
 /** How many more of the user's events failed than the log shows, with the way to them. */
-export const MoreFailedEvents: FC<{ userId: string; more: MoreFailed }> = ({ userId, more }) => {
+export const MoreFailedEvents: FC<{ userId: string; more: MoreFailed; isLogEmpty: boolean }> = (props) => {
+  const { userId, more, isLogEmpty } = props;
   const { count, isPartial } = more;
   if (count === 0 && !isPartial) return null;
   if (count === 0) {
@@ -110,9 +111,10 @@ export const MoreFailedEvents: FC<{ userId: string; more: MoreFailed }> = ({ use
       <span>
         <a href={`/failed?${new URLSearchParams({ user: userId })}`}>
           {isPartial && "At least "}
-          {number(count)} more {count === 1 ? "event" : "events"} failed
+          {number(count)} {isLogEmpty ? "" : "more "}
+          {count === 1 ? "event" : "events"} failed
         </a>{" "}
-        and {count === 1 ? "is" : "are"} not in the log below.
+        and {count === 1 ? "is" : "are"} not in the log{isLogEmpty ? "" : " below"}.
         {isPartial && ` Looked at the latest ${share(more)} failed jobs.`}
       </span>
     </p>

@@ -86,7 +86,7 @@ const COMMANDS: Partial<Record<JobPlace, string>> = { delayed: "ZRANGE", priorit
 const commandOf = (place: JobPlace) => (isJobList(place) ? "LRANGE" : (COMMANDS[place] ?? "ZREVRANGE"));
 
 /** Text that occurs in every JSON with this user: JSON writers escape none of these characters. Empty when they might. */
-const textOf = (userId: string) => (/^[\w.:@-]+$/.test(userId) ? userId : "");
+const textOf = (userId: string) => (/^[\w.:@-]+$/.test(userId) ? `"${userId}"` : "");
 
 /**
  * Look for a user's jobs, taking pages from all places by turns, so that a long list does not hide the others.
