@@ -87,6 +87,7 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       "/",
       `/users/${delivered.userId}`,
       `/users/${delivered.userId}/attempts`,
+      ...["/failed", "/failed/redeliver?of=all", "/search?q=no-such-job", "/search?q=no-such-host.example"],
     ]) {
       expect([path, (await fetch(url + path, { headers: { accept: "text/html" } })).status]).toEqual([path, 200]);
     }
@@ -134,6 +135,8 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       ["holds"],
       ["release", "held.example"],
       ["attempts", delivered.userId],
+      ["find", delivered.userId],
+      ["find", later],
       ["redeliver", later],
       ["redeliver", "--failed", "--yes"],
       ["recover", "--dry-run"],

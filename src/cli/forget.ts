@@ -2,8 +2,8 @@
  * `fluxhook forget`: erase a user's data.
  */
 import type { Command } from "commander";
-import { countAll } from "../operations/cancel.ts";
 import { countHoldings, ERASED, eraseUser, type Holdings } from "../operations/erase.ts";
+import { countAll } from "../operations/job-pages.ts";
 import {
   act,
   type Context,

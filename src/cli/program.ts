@@ -7,6 +7,7 @@ import { printable, printableJson } from "../runtime/printable.ts";
 import { addAttempts } from "./attempts.ts";
 import { addCancel } from "./cancel.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
+import { addFind } from "./find.ts";
 import { addForget } from "./forget.ts";
 import { addHold, addHolds, addRelease } from "./hold.ts";
 import { addKey, addSeal } from "./key.ts";
@@ -41,6 +42,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
     addSend,
     addTrigger,
     addAttempts,
+    addFind,
     addStatus,
     addRedeliver,
     addRecover,

@@ -3,7 +3,16 @@
  */
 import { randomUUID } from "node:crypto";
 import { keysOf, queueKey } from "../queue/layout.ts";
-import { attemptsKey, backlogPrefix, caughtKey, circuitsKey, holdsKey, logKey, straysKey } from "../queue/own-keys.ts";
+import {
+  attemptsKey,
+  backlogPrefix,
+  caughtKey,
+  circuitsKey,
+  holdsKey,
+  logKey,
+  responsesKey,
+  straysKey,
+} from "../queue/own-keys.ts";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
@@ -125,6 +134,7 @@ const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
 /** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
   { pattern: logKey("*"), call: ["ZCARD", logKey("")] },
+  { pattern: responsesKey("*"), call: ["ZCARD", responsesKey("")] },
   { pattern: circuitsKey(queue), call: ["ZCARD", circuitsKey(queue)] },
   { pattern: straysKey(queue), call: ["GET", straysKey(queue)] },
   { pattern: attemptsKey(queue, "*"), call: ["HMGET", attemptsKey(queue, 0), "made"] },
@@ -134,6 +144,7 @@ const otherKeys = (queue: string): readonly { readonly pattern: string; readonly
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: logKey("*"), call: ["ZADD", logKey(""), "XX", "0", "a"] },
+  { pattern: responsesKey("*"), call: ["ZADD", responsesKey(""), "XX", "0", "a"] },
   { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
   { pattern: holdsKey(queue), call: ["HDEL", holdsKey(queue), "none"] },
 ];
@@ -249,9 +260,11 @@ async function tryCommands(valkey: Valkey, key: string, program: Program, keys: 
   };
   const worker: typeof shared = {
     BZPOPMIN: () => valkey.bzpopmin(key, 0.001),
+  };
+  const both: typeof shared = {
+    BLMOVE: () => valkey.blmove(key, key, "RIGHT", "LEFT", 0.001),
     SCAN: () => valkey.scan("0", "MATCH", key, "COUNT", 1),
   };
-  const both: typeof shared = { BLMOVE: () => valkey.blmove(key, key, "RIGHT", "LEFT", 0.001) };
   const tries = Object.entries(program === "worker" ? { ...shared, ...both, ...worker } : { ...shared, ...both });
   const answers = await Promise.all(tries.map(async ([name, run]) => [name, await answerOf(run())] as const));
   return answers.flatMap(([name, answer]) => (answer instanceof Error ? [describe(name, answer)] : []));

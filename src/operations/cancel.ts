@@ -4,11 +4,12 @@
 
 import { endpointKey } from "../delivery/request.ts";
 import { backlogLines } from "../isolation/backlog.ts";
-import { isJobList, type JobPlace, keysOf } from "../queue/layout.ts";
+import { type JobPlace, keysOf } from "../queue/layout.ts";
 import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { endJobs, type Fate } from "./job-ends.ts";
 import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
-import { endJobs, type Fate, type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
+import { type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
 
 /** The failure reason of canceled events. */
 export const CANCELED = "canceled by an operator";
@@ -68,14 +69,6 @@ export async function countJobs(
     });
   }
   return { lists: counts, total, unreadable, some };
-}
-
-/** How many jobs there are to check. */
-export async function countAll({ queue, valkey }: Held, lists: readonly JobPlace[]): Promise<number> {
-  const sizes = lists.map((list) =>
-    isJobList(list) ? valkey.llen(keysOf(queue)[list]) : valkey.zcard(keysOf(queue)[list]),
-  );
-  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
 /** How many matching jobs are active. */

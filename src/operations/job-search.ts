@@ -5,9 +5,8 @@ import { eventIdOf } from "../delivery/request.ts";
 import { type JobPlace, keysOf } from "../queue/layout.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { countAll } from "./cancel.ts";
 import { userOf } from "./job-filter.ts";
-import { readIds, readJobs, type StoredJob } from "./job-pages.ts";
+import { countAll, readIds, readJobs, type StoredJob } from "./job-pages.ts";
 
 const PAGE = 500; // ids read at once
 const PAGE_BYTES = 2 * 1024 * 1024; // data per script: about 1 ms of Valkey; a single job may be larger

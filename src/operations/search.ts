@@ -283,11 +283,12 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 
 /** How far a search came that found nothing, in words: `12,000 of about 50,000 logs`. */
 export function describeReach({ jobs, logs }: Pick<Findings, "jobs" | "logs">): string {
-  const count = (number: number) => number.toLocaleString("en-US");
-  const part = (reach: Reach | undefined, about: string, of: string) => {
+  const format = (count: number) => count.toLocaleString("en-US");
+  const part = (reach: Reach | undefined, about: string, thing: string) => {
     if (reach === undefined) return [];
     const { searched, total } = reach;
-    return [searched < total ? `${count(searched)} of ${about}${count(total)} ${of}` : `${count(searched)} ${of}`];
+    const things = total === 1 ? thing : `${thing}s`;
+    return [`${format(searched)}${searched < total ? ` of ${about}${format(total)}` : ""} ${things}`];
   };
-  return [...part(jobs, "", "kept jobs"), ...part(logs, "about ", "logs")].join(" and ");
+  return [...part(jobs, "", "kept job"), ...part(logs, "about ", "log")].join(" and ");
 }
