@@ -1,17 +1,12 @@
-/** The package as a backend and a receiver on Node get it: built, packed, and used there without Bun. */
+/** Both packages as they are published: built, packed, installed by npm from the packed files, and used on Node without Bun. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  realpathSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import manifest from "../package.json";
+import { signStandard } from "../src/delivery/signature.ts";
+import { startReceiver } from "../src/dev/receiver.ts";
+import { startRegistry } from "./support/registry.ts";
 import { findSnippet } from "./support/snippets.ts";
 import { startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
@@ -20,6 +15,8 @@ const ROOT = join(import.meta.dir, "..");
 const BUILD_MS = 120_000;
 const project = realpathSync(mkdtempSync(join(tmpdir(), "fluxhook-package-")));
 const installed = join(project, "node_modules/fluxhook");
+const PACKAGES = ["fluxhook", "fluxhook-verify"];
+const packedFile = (name: string) => `./${name}-${manifest.version}.tgz`;
 
 afterAll(() => rmSync(project, { recursive: true, force: true }));
 
@@ -30,20 +27,34 @@ async function run(command: string[], cwd = project, env: Record<string, string>
   return { code: await child.exited, out, errors };
 }
 
-/** Unpacks the tarball as an installer does; its dependencies are those that are installed here, at the same versions. */
+/** PATH without the folders that have this program. */
+function pathWithout(program: string): string {
+  const folders = (process.env.PATH ?? "").split(":");
+  return folders.filter((folder) => !existsSync(join(folder, program))).join(":");
+}
+
+async function readUntil(stream: ReadableStream<Uint8Array>, pattern: RegExp): Promise<RegExpMatchArray> {
+  let text = "";
+  for await (const chunk of stream) {
+    text += Buffer.from(chunk).toString();
+    const match = text.match(pattern);
+    if (match !== null) return match;
+  }
+  throw new Error(`expected ${pattern} in the output:\n${text}`);
+}
+
+/** `npm pack`, and `npm install` of what it made in a folder of their own, with a registry that has what is installed here. */
 beforeAll(async () => {
+  writeFileSync(join(project, "package.json"), '{ "type": "module" }');
   const packed = await run(["npm", "pack", "--pack-destination", project], ROOT);
   expect([packed.code, packed.errors.includes("npm error")]).toEqual([0, false]);
-  const tarball = readdirSync(project).find((file) => file.endsWith(".tgz")) as string;
-  mkdirSync(installed, { recursive: true });
-  expect((await run(["tar", "-xzf", tarball, "--strip-components=1", "-C", installed])).code).toBe(0);
-  const { dependencies } = await Bun.file(join(installed, "package.json")).json();
-  for (const name of [...Object.keys(dependencies), "@types/node", "express", "standardwebhooks"]) {
-    const link = join(project, "node_modules", name);
-    mkdirSync(join(link, ".."), { recursive: true });
-    symlinkSync(realpathSync(join(ROOT, "node_modules", name)), link);
-  }
-  writeFileSync(join(project, "package.json"), '{ "type": "module" }');
+  const registry = startRegistry();
+  const files = PACKAGES.map(packedFile);
+  const others = ["@types/node", "express", "standardwebhooks"];
+  const options = ["--no-audit", "--no-fund", `--registry=${registry.url}`, `--cache=${join(project, "cache")}`];
+  const installing = await run(["npm", "install", ...options, ...files, ...others]);
+  await registry.stop();
+  expect([installing.code, installing.errors.includes("npm error")]).toEqual([0, false]);
 }, BUILD_MS);
 
 test("holds what was built, and no test", () => {
@@ -51,7 +62,100 @@ test("holds what was built, and no test", () => {
     expect(existsSync(join(installed, file))).toBe(true);
   }
   expect(readdirSync(installed)).not.toContain("test");
+  expect(existsSync(join(installed, "src/dev"))).toBe(false);
 });
+
+test("both are of one version, and can be published: public, and with provenance", async () => {
+  for (const name of PACKAGES) {
+    const {
+      version,
+      publishConfig,
+      private: isPrivate,
+    } = await Bun.file(join(project, "node_modules", name, "package.json")).json();
+    expect([version, publishConfig, isPrivate]).toEqual([
+      manifest.version,
+      { access: "public", provenance: true },
+      undefined,
+    ]);
+    const nowhere = ["--registry=http://127.0.0.1:1", "--fetch-retries=0"];
+    const { code, out } = await run(["npm", "publish", packedFile(name), "--dry-run", ...nowhere]);
+    expect([code, out]).toEqual([0, `+ ${name}@${manifest.version}\n`]);
+  }
+  expect(manifest.engines.bun).toBe(`>=${manifest.devDependencies.bun}`);
+}, 30_000);
+
+test("fluxhook-verify is verify and what it needs, without dependencies; it verifies on Node and on Bun", async () => {
+  const folder = join(project, "node_modules/fluxhook-verify");
+  const { dependencies, main, types, exports } = await Bun.file(join(folder, "package.json")).json();
+  expect(dependencies).toBeUndefined();
+  for (const file of [main, types, exports["./events"].types, exports["./events"].default, "LICENSE"]) {
+    expect(existsSync(join(folder, file))).toBe(true);
+  }
+  const code = await Promise.all(
+    [...new Bun.Glob("**/*.js").scanSync(folder)].map((file) => Bun.file(join(folder, file)).text()),
+  );
+  const imports = code.flatMap((text) => [...text.matchAll(/^import .*"([^".\n][^"\n]*)"/gm)].map((match) => match[1]));
+  expect([...new Set(imports)].sort()).toEqual(["node:buffer", "node:crypto"]);
+
+  const body = JSON.stringify({ id: "1", event: "file.created", timestamp: "2026-11-23T08:59:50.851Z", data: {} });
+  const time = Math.floor(Date.now() / 1000);
+  const headers = {
+    "webhook-id": "1",
+    "webhook-timestamp": String(time),
+    "webhook-signature": signStandard("1", time, body, ["right"]),
+  };
+  const verifying = `import { verify } from "fluxhook-verify";
+const [body, headers] = ${JSON.stringify([body, headers])};
+console.log(verify(body, headers, "right").payload.event, verify(body, new Headers(headers), "wrong").reason);`;
+  writeFileSync(join(project, "verifying.mjs"), verifying);
+  for (const runtime of ["node", process.execPath]) {
+    expect(await run([runtime, "verifying.mjs"])).toEqual({
+      code: 0,
+      out: "file.created wrong_signature\n",
+      errors: "",
+    });
+  }
+});
+
+test("npx fluxhook runs the command, and with a Bun also the worker and the board, which deliver and show an event", async () => {
+  const help = await run(["npx", "fluxhook", "--help"]);
+  expect([help.code, help.out]).toEqual([0, expect.stringContaining("Usage: fluxhook")]);
+  const without = await run(["npx", "fluxhook", "worker"], project, { PATH: pathWithout("bun") });
+  expect([without.code, without.errors]).toEqual([1, expect.stringContaining('Install it with "npm install bun".')]);
+
+  symlinkSync(join(ROOT, "node_modules/bun"), join(project, "node_modules/bun")); // as npm install bun does
+  const receiver = await startReceiver();
+  const env = {
+    PATH: pathWithout("bun"),
+    VALKEY_URL: await testValkeyUrl(),
+    WEBHOOK_QUEUE: `package-${crypto.randomUUID()}`,
+    WEBHOOK_ALLOW_NETWORKS: "127.0.0.0/8",
+    WORKER_PORT: "0",
+    BOARD_PORT: "0",
+  };
+  // Not through npx, whose shell does not pass on a SIGTERM.
+  const command = join(project, "node_modules/.bin/fluxhook");
+  const start = (name: string) =>
+    Bun.spawn([command, name], { cwd: project, env, stdio: ["ignore", "pipe", "inherit"] });
+  const [worker, board] = [start("worker"), start("board")];
+  try {
+    const sent = await run(
+      [...["npx", "fluxhook", "send", "--event", "file.created", "--user", "usr_1", "--secret", "s3cret"]].concat(
+        ...["--url", receiver.url("/"), "--wait"],
+      ),
+      project,
+      env,
+    );
+    expect([sent.code, sent.errors, sent.out]).toEqual([0, "", expect.stringContaining("Delivered.")]);
+    const [, url] = await readUntil(board.stdout, /"url":"([^"]+)".*"board\.ready"/);
+    const page = await fetch(`${url}/users/usr_1`);
+    expect([page.status, await page.text()]).toEqual([200, expect.stringContaining("file.created")]);
+  } finally {
+    for (const child of [worker, board]) child.kill("SIGTERM");
+    expect(await Promise.all([worker.exited, board.exited])).toEqual([0, 0]);
+    await receiver.stop();
+  }
+}, 60_000);
 
 test("what it cannot do without takes the Node that it promises; tracing's parts, which want a newer one, are optional", async () => {
   const { engines, dependencies } = await Bun.file(join(installed, "package.json")).json();
