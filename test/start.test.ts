@@ -105,7 +105,7 @@ describe("npm start", () => {
     "stays up, takes further events, and ends with 0 on %s, leaving nothing behind",
     async (signal) => {
       const demo = start([]);
-      const [, command] = await demo.shows(/^ {2}(VALKEY_URL=\S+ npx bun src\/dev\/send\.ts .+)$/m);
+      const [, command] = await demo.shows(/^ {2}((?:export \S+\n {2})?npm run send.*)$/m);
       const { text: soFar } = await Promise.race([
         demo.shows(/Ctrl-C/).then(({ input }) => ({ text: input as string })),
         demo.end(),
@@ -116,11 +116,11 @@ describe("npm start", () => {
       )) {
         expect((await fetch(url as string)).status).toBe(200);
       }
-      // As a user would paste it, but for npx, which would take its time.
-      const local = (command as string).replace("npx bun", process.execPath).replace("file.created", "org.updated");
+      // As a user would paste it, but for npm's own check and output.
+      const local = (command as string).replace(/npm run send(?: --)?/, `"${process.execPath}" src/dev/send.ts`);
       const send = Bun.spawn(["sh", "-c", local], { cwd: root, stdout: "pipe" });
-      expect(await new Response(send.stdout).text()).toBe('Enqueued org.updated on "webhooks" as job 11.\n');
-      await demo.shows(/Ctrl-C[\s\S]*org\.updated +200 .*verified/);
+      expect(await new Response(send.stdout).text()).toBe('Enqueued file.created on "webhooks" as job 11.\n');
+      await demo.shows(/Ctrl-C[\s\S]*file\.created +200 .*verified/);
       demo.child.kill(signal);
       demo.child.kill(signal); // as under npm, which passes on what the terminal has sent already
       const { code, text } = await demo.end();
@@ -128,6 +128,41 @@ describe("npm start", () => {
       expect(text).toEndWith("\nStopping.\n");
       expect(demo.leftovers()).toEqual([]);
       expect(await Promise.all(portsIn(text).map(listens))).toEqual([false, false, false, false]);
+    },
+    patienceMs,
+  );
+
+  test(
+    "takes another port than 6379 and 8484 while they are taken, and shows the lines to paste for that",
+    async () => {
+      for (const port of [6379, 8484]) {
+        const server = createServer();
+        await new Promise<void>((resolve) => server.once("error", () => resolve()).listen(port, "127.0.0.1", resolve));
+        endings.push(() => server.close());
+      }
+      const demo = start([]);
+      const { input } = await demo.shows(/Ctrl-C/);
+      const [valkey, , , receiver] = portsIn(input as string);
+      expect(input).toContain(`\n  export VALKEY_URL=redis://127.0.0.1:${valkey}\n`);
+      expect(input).toContain("Port 6379 is taken. Paste the first line into every terminal");
+      expect(input).toContain(`\n  npm run send -- file.created http://127.0.0.1:${receiver}/webhooks\n`);
+      expect(valkey).not.toBe(6379);
+      expect(receiver).not.toBe(8484);
+    },
+    patienceMs,
+  );
+
+  test(
+    "takes the ports that the README's snippets use, if they are free",
+    async () => {
+      const areFree = !(await listens(6379)) && !(await listens(8484));
+      const demo = start([]);
+      const { input } = await demo.shows(/Ctrl-C/);
+      const [valkey, , , receiver] = portsIn(input as string);
+      if (!areFree) return; // another test's demo, or this machine's Valkey: the test above is about that
+      if (valkey !== 6379) expect(input).toContain("Port 6379 is taken"); // in the meantime
+      if (receiver !== 8484) expect(input).toContain("Port 8484 is taken");
+      if (valkey === 6379 && receiver === 8484) expect(input).toMatch(/\n {2}npm run send\n {2}npx fluxhook attempts/);
     },
     patienceMs,
   );

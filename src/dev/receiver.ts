@@ -53,6 +53,8 @@ export type Script = (request: ReceivedRequest, index: number) => Answer | undef
 export interface ReceiverOptions {
   /** Speak HTTPS: PEM. */
   readonly tls?: { readonly key: string; readonly cert: string };
+  /** Any free port by default. */
+  readonly port?: number;
 }
 
 export interface Receiver {
@@ -83,8 +85,8 @@ export interface Receiver {
 
 const WAIT_MS = 10 * 1000; // 10 s
 
-/** Start a receiver on a free port of 127.0.0.1. */
-export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Receiver> {
+/** Start a receiver on 127.0.0.1. */
+export async function startReceiver({ tls, port: wantedPort = 0 }: ReceiverOptions = {}): Promise<Receiver> {
   const requests: ReceivedRequest[] = [];
   const notHandedOut: ReceivedRequest[] = [];
   const waiters = createWaiters(() => requests.length);
@@ -104,7 +106,7 @@ export async function startReceiver({ tls }: ReceiverOptions = {}): Promise<Rece
     connections++;
   });
   await new Promise<void>((resolve, reject) => {
-    server.once("error", reject).listen(0, "127.0.0.1", resolve);
+    server.once("error", reject).listen(wantedPort, "127.0.0.1", resolve);
   });
   const { port } = server.address() as AddressInfo;
 

@@ -1,7 +1,7 @@
 /**
  * Enqueue one sample event with a plain BullMQ client, as a backend would.
  *
- *     bun src/dev/send.ts file.created https://example.com/webhooks
+ *     npm run send -- file.created https://example.com/webhooks
  */
 import { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
@@ -9,15 +9,16 @@ import { within } from "../runtime/deadline.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
 import { reachValkey } from "../valkey/connection.ts";
 import { placeOf } from "../valkey/url.ts";
-import { buildSample } from "./samples.ts";
+import { buildSample, DEMO_ENDPOINT } from "./samples.ts";
 
 const ANSWER_MS = 5 * 1000; // 5 s: someone is waiting at a terminal
 
-const [type = "", url = "", ...rest] = process.argv.slice(2);
+const [type = "file.created", url = DEMO_ENDPOINT, ...rest] = process.argv.slice(2);
 if (!isEventType(type) || !URL.canParse(url) || rest.length > 0) {
-  console.error(`usage: bun src/dev/send.ts EVENT URL
+  console.error(`usage: npm run send -- [EVENT] [URL]
 
-Enqueues one sample event for the endpoint at URL, on WEBHOOK_QUEUE at VALKEY_URL.
+Enqueues one sample event, file.created by default, for the endpoint at URL, the receiver of npm start by default. Uses
+WEBHOOK_QUEUE at VALKEY_URL.
 EVENT is one of ${EVENT_TYPES.join(", ")}.`);
   process.exit(2);
 }

@@ -6,17 +6,17 @@ import { within } from "../runtime/deadline.ts";
 import type { Config } from "../settings/config.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
 import { DemoError, prepareEnvironment } from "./environment.ts";
-import { type Child, type LogLine, startChild } from "./processes.ts";
-import { startReceiver } from "./receiver.ts";
+import { type Child, freePort, type LogLine, startChild } from "./processes.ts";
+import { type Receiver, startReceiver } from "./receiver.ts";
 import { createPaint, formatAttempt, formatAttemptHead, formatLog, formatPairs } from "./report.ts";
-import { DEMO_USER } from "./samples.ts";
+import { DEMO_ENDPOINT, DEMO_USER } from "./samples.ts";
 import { createTour, enqueueSamples, RETRIED, readLog } from "./tour.ts";
 import { startValkey } from "./valkey.ts";
 
 const USAGE = `usage: npm start [-- OPTION]
 
 Starts Fluxhook on this machine, with a throwaway Valkey and a receiver, sends one event of each type and shows what
-happens. Stays up until Ctrl-C.
+happens. Stays up until Ctrl-C. Valkey listens on port 6379, or on a free one if that is taken.
 
   --once  exit when all events are delivered; exit code 1 if one is not within 30 s
   --help  print this
@@ -28,6 +28,10 @@ const BEYOND_SHUTDOWN_MS = 5 * 1000; // 5 s after the worker's own shutdown time
 const ONE_KEYSTROKE_MS = 400; // npm forwards the Ctrl-C that the terminal has already sent: count them once
 const FLUSH_MS = 1000; // 1 s for a slow reader of our output
 const QUIET = new Set<unknown>(["trace", "debug", "info"]);
+// What the README's commands and snippets use, so that they work as pasted.
+const VALKEY_PORT = 6379;
+const VALKEY_URL = `redis://127.0.0.1:${VALKEY_PORT}`;
+const RECEIVER_PORT = Number(new URL(DEMO_ENDPOINT).port);
 
 const options = process.argv.slice(2);
 const unknown = options.filter((option) => !["--once", "--help", "-h"].includes(option));
@@ -79,7 +83,7 @@ process.exit(code);
 
 async function run(once: boolean): Promise<number> {
   const ownValkey = process.env.VALKEY_URL || undefined;
-  const [valkeyUrl, receiver] = await Promise.all([ownValkey ?? startThrowaway(), startReceiver()]);
+  const [valkeyUrl, receiver] = await Promise.all([ownValkey ?? startThrowaway(), startDemoReceiver()]);
   endings.push(() => receiver.stop());
   const { env, config, queue } = await prepareEnvironment(process.env, valkeyUrl, ownValkey !== undefined);
   endings.push(() => queue.close());
@@ -137,18 +141,37 @@ async function run(once: boolean): Promise<number> {
   );
   if (once) return 0;
 
-  title("Send another event, from a second terminal in this directory");
-  const settings = buildSettings(valkeyUrl, queue.name);
-  say(`  ${paint("cyan", `${settings}npx bun src/dev/send.ts file.created ${endpoint}`)}`);
-  say(`\n${paint("dim", "Attempts show up here. Press Ctrl-C to stop everything.")}\n`);
+  showCommands(valkeyUrl, queue.name, endpoint, ownValkey !== undefined);
   return await interrupted.promise;
 }
 
+/** What to type next, and what to paste first if the ports that the README uses were taken. */
+function showCommands(valkeyUrl: string, queue: string, endpoint: string, isOwnValkey: boolean): void {
+  title("Try it, from a second terminal in this directory");
+  const lines = [
+    ...exportSettings(valkeyUrl, queue),
+    endpoint === DEMO_ENDPOINT ? "npm run send" : `npm run send -- file.created ${endpoint}`,
+    `npx fluxhook attempts ${DEMO_USER}`,
+  ];
+  for (const line of lines) say(`  ${paint("cyan", line)}`);
+  if (!isOwnValkey && valkeyUrl !== VALKEY_URL) {
+    say(`\n  Port ${VALKEY_PORT} is taken. Paste the first line into every terminal that runs the README's commands.`);
+  }
+  if (endpoint !== DEMO_ENDPOINT) {
+    say(`\n  Port ${RECEIVER_PORT} is taken. In the README's snippets, use the endpoint ${endpoint}.`);
+  }
+  say(`\n${paint("dim", "Attempts show up here. Press Ctrl-C to stop everything.")}\n`);
+}
+
 async function startThrowaway(): Promise<string> {
-  const starting = startValkey();
+  const starting = startValkey({ preferredPort: VALKEY_PORT });
   // Stopped last, and registered before it is up, since Ctrl-C may come before that.
   endings.unshift(() => starting.then((valkey) => valkey.stop()));
   return (await starting).url;
+}
+
+async function startDemoReceiver(): Promise<Receiver> {
+  return startReceiver({ port: await freePort(RECEIVER_PORT, "127.0.0.1") });
 }
 
 /** Start `src/<name>.ts` as in production, and print its warnings and errors. */
@@ -177,8 +200,12 @@ function authorize({ boardUser, boardPassword }: Config): Record<string, string>
   return { authorization: `Basic ${Buffer.from(`${boardUser}:${boardPassword}`).toString("base64")}` };
 }
 
-/** The variables a command needs to reach our queue. A URL with a password is left out: it is in the user's environment. */
-function buildSettings(valkeyUrl: string, queue: string): string {
-  const url = maskValkeyUrl(valkeyUrl) === valkeyUrl ? `VALKEY_URL=${valkeyUrl} ` : "";
-  return queue === "webhooks" ? url : `${url}WEBHOOK_QUEUE=${queue} `;
+/** The lines that make a shell's commands use our queue. A URL with a password is left out: it is in the user's environment. */
+function exportSettings(valkeyUrl: string, queue: string): string[] {
+  const isShown = valkeyUrl !== VALKEY_URL && maskValkeyUrl(valkeyUrl) === valkeyUrl;
+  const settings = [
+    ...(isShown ? [`VALKEY_URL=${valkeyUrl}`] : []),
+    ...(queue === "webhooks" ? [] : [`WEBHOOK_QUEUE=${queue}`]),
+  ];
+  return settings.length === 0 ? [] : [`export ${settings.join(" ")}`];
 }
