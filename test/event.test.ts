@@ -52,6 +52,22 @@ test("turns a job with nothing but name and data into an event", () => {
   });
 });
 
+test("takes the event types that the settings name; of many, a reason names 20", () => {
+  const types = Array.from({ length: 25 }, (_, index) => `type.${index}`);
+  const limits = { ...LIMITS, events: new Set(types) };
+  for (const name of types) expect(parse({ ...job, name }, limits).type).toBe(name);
+  const refusal = (name: unknown) => {
+    try {
+      parse({ ...job, name: name as string }, limits);
+    } catch (error) {
+      return (error as ContractError).message;
+    }
+  };
+  const listed = `name: expected one of ${types.slice(0, 20).join(", ")} and 5 more in WEBHOOK_EVENTS`;
+  for (const name of ["file.created", "type.0 ", "", undefined, null, 7, ["type.0"]])
+    expect(refusal(name)).toBe(listed);
+});
+
 test("knows the event types of the contract and no other", () => {
   expect([...EVENT_TYPES].sort()).toEqual([
     "file.created",

@@ -3,7 +3,7 @@ import { Queue } from "bullmq";
 import { createKey, isSealed, openSealed } from "../src/delivery/seal.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { ContractError, createFluxhook, type NewEvent, ValkeyAwayError } from "../src/index.ts";
+import { ContractError, createFluxhook, EVENT_TYPES, type NewEvent, ValkeyAwayError } from "../src/index.ts";
 import { listen } from "./support/listener.ts";
 import { jobData, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
@@ -172,9 +172,32 @@ describe("while Valkey is away", () => {
   });
 });
 
-test.each([{ valkeyUrl: "http://x" }, { timeoutMs: 0 }, { timeoutMs: Number.NaN }, { sealingKey: "short" }])(
-  "createFluxhook(%p) is refused",
-  (options) => {
-    expect(() => createFluxhook(options)).toThrow(RangeError);
-  },
-);
+test("a backend's own event types are checked in place of the ten", async () => {
+  const valkeyUrl = await testValkeyUrl();
+  const other = createFluxhook({ valkeyUrl, queue: "unworked", events: ["invoice.paid", "file.created"] });
+  const sent = (type: string) => ({ ...event(), event: type as "file.created" });
+  for (const type of ["invoice.paid", "file.created"]) {
+    const { id } = await other.enqueue(sent(type));
+    expect(await stack.valkey.hget(`bull:unworked:${id}`, "name")).toBe(type);
+  }
+  const refused = [await other.enqueue(sent("share.linked")).catch(String)];
+  refused.push(await fluxhook.enqueue(sent("invoice.paid")).catch(String));
+  expect(refused).toEqual([
+    "ContractError: event: expected one of invoice.paid, file.created",
+    `ContractError: event: expected one of ${EVENT_TYPES.join(", ")}`,
+  ]);
+  await other.close();
+});
+
+test.each<object>([
+  { valkeyUrl: "http://x" },
+  { timeoutMs: 0 },
+  { timeoutMs: Number.NaN },
+  { sealingKey: "short" },
+  { events: [] },
+  { events: "file.created" },
+  { events: ["a b"] },
+  { events: [7] },
+])("createFluxhook(%p) is refused", (options) => {
+  expect(() => createFluxhook(options)).toThrow(RangeError);
+});

@@ -47,7 +47,7 @@ const fluxhook = createFluxhook({ valkeyUrl: process.env.VALKEY_URL, queue: proc
 console.log(await relay(client, fluxhook));
 await fluxhook.close();`;
 
-async function runRelay(mode: "live" | "die"): Promise<{ out: string; signal: string | null }> {
+async function runRelay(mode: "live" | "die"): Promise<{ out: string; signal: Bun.Subprocess["signalCode"] }> {
   const child = Bun.spawn([process.execPath, "program.ts", join(folder, "backend.sqlite"), mode], {
     cwd: folder,
     env: { PATH: process.env.PATH ?? "", VALKEY_URL: await testValkeyUrl(), QUEUE: stack.queue.name },

@@ -44,6 +44,7 @@ export async function prepareEnvironment(base: Env, valkeyUrl: string, own: bool
       ...base,
       VALKEY_URL: valkeyUrl,
       WEBHOOK_QUEUE: queue.name,
+      WEBHOOK_EVENTS: "", // the demo sends the default ones
       WEBHOOK_ALLOW_NETWORKS: [base.WEBHOOK_ALLOW_NETWORKS, "127.0.0.0/8"].filter(Boolean).join(","),
       WEBHOOK_RETRY_DELAYS: base.WEBHOOK_RETRY_DELAYS || "1s,5s,30s",
       WORKER_PORT: String(workerPort),
