@@ -7,7 +7,7 @@ import { Queue } from "bullmq";
 import type { EventType } from "../../src/delivery/contract.ts";
 import { startChild } from "../../src/dev/processes.ts";
 import { startValkey } from "../../src/dev/valkey.ts";
-import { type Attempt, createAttemptLog } from "../../src/log/attempts.ts";
+import { type Attempt, createAttemptLog, type KeptResponse } from "../../src/log/attempts.ts";
 import { AttemptFailed, DeliveryWorker } from "../../src/queue/worker.ts";
 import { createLogger } from "../../src/runtime/logger.ts";
 import { connectValkey } from "../../src/valkey/connection.ts";
@@ -43,6 +43,13 @@ const worker = new DeliveryWorker(
 
 type Try = [minutesAgo: number, attempt: number, error: string | null, status: number | null, durationMs: number];
 
+/** What the endpoint sent with its 503. */
+const RESPONSE: KeptResponse = {
+  status_line: "HTTP/1.1 503 Service Unavailable",
+  headers: { "content-type": "text/plain", "retry-after": "120" },
+  body: "Down for maintenance",
+};
+
 /** An event with its attempts, and a job that ended with `reason`, was delivered, or waits for another attempt. */
 async function tell(userId: string, event: EventType, url: string, tries: Try[], reason?: string, delay?: number) {
   const ended = Promise.withResolvers<void>();
@@ -60,6 +67,7 @@ async function tell(userId: string, event: EventType, url: string, tries: Try[],
       ...{ id, delivery: crypto.randomUUID(), attempt, timestamp, endpoint: url, event, status_code: status },
       ...{ duration_ms: durationMs, success: error === null, error, job: job.id as string },
       ...(error === "tls" && { cause: "expired" }),
+      ...(status === 503 && { response: RESPONSE }),
     };
     await log.record(userId, entry);
   }
@@ -96,6 +104,7 @@ await tell(
   undefined,
   24 * MINUTE_MS,
 );
+await tell(USER, "storage.exceeded", HOOK, [], undefined, 95 * MINUTE_MS);
 // Half an hour of deliveries, by the time at which they finished.
 for (let minutesAgo = 29.5; minutesAgo > 0; minutesAgo--) {
   const finish = async (state: "completed" | "failed", count: number) => {
