@@ -123,6 +123,7 @@ describe("--check ends with", () => {
       [
         "may not run XADD: grant +xadd",
         "may not use the keys webhooks:log:*: grant ~webhooks:log:*",
+        "may not use the keys webhooks:responses:*: grant ~webhooks:responses:*",
         "may not use the keys webhooks:circuits:webhooks: grant ~webhooks:circuits:webhooks",
         "may not use the keys webhooks:strays:webhooks: grant ~webhooks:strays:webhooks",
         "may not use the keys webhooks:attempts:webhooks:*: grant ~webhooks:attempts:webhooks:*",
