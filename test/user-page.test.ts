@@ -250,11 +250,14 @@ describe("the payload of a kept job", () => {
     expect(html).toContain("is not kept any longer");
   });
 
-  test("is not shown of an invalid event, which is never sent: its faults are", async () => {
-    const data = jobData("ftp://a.example/");
-    const { html } = await payloadOf(await idle.queue.add("file.created", data), idleApp);
+  test.each([
+    ["file.created", "ftp://a.example/", "data.endpoint.url"],
+    ["a type\nwith a line break", "https://a.example/", "name"],
+  ])("is not shown of an invalid event, which is never sent: its faults are (%j, %s)", async (event, url, field) => {
+    const { status, html } = await payloadOf(await idle.queue.add(event, jobData(url)), idleApp);
+    expect(status).toBe(200);
     expect(html).toContain("Not sent: the event is invalid");
-    expect(html).toContain("<b>data.endpoint.url</b>");
+    expect(html).toContain(`<b>${field}</b>`);
     expect(html).not.toContain(SECRET);
   });
 });

@@ -93,9 +93,9 @@ const Gone: FC<{ job: string }> = ({ job }) => (
   <section class="empty">
     <h1>Payload not available</h1>
     <p>
-      The event's data is in its job, and job <code>{printable(job)}</code> is not kept any longer, or belongs to
-      another event by now. The queue keeps the latest completed and failed jobs only; the log of attempts holds no
-      payloads.
+      The event's data is in its job, and job <code>{printable(job)}</code> is not kept any longer, cannot be read, or
+      belongs to another event by now. The queue keeps the latest completed and failed jobs only; the log of attempts
+      holds no payloads.
     </p>
   </section>
 );

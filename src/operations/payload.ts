@@ -3,7 +3,7 @@
  */
 import { ContractError, type ContractIssue, checkEvent, writeBody } from "../delivery/contract.ts";
 import { parseExact } from "../delivery/exact-json.ts";
-import { MAX_BODY_BYTES } from "../delivery/limits.ts";
+import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { buildRequest, endpointName, eventIdOf } from "../delivery/request.ts";
 import type { Job } from "../queue/worker.ts";
 import { printableJson } from "../runtime/printable.ts";
@@ -52,6 +52,7 @@ export interface Payload {
  * @throws  never
  */
 export function describePayload(job: Job, nowMs: number): Payload | readonly ContractIssue[] {
+  if (!EVENT_TYPE.test(job.name)) return [{ path: "name", message: `expected ${EVENT_TYPE_FORM}` }];
   try {
     // Which event types there are does not matter for what would be sent.
     const { type, data } = checkEvent(job.name, job.data, job.timestamp, new Set([job.name]));
