@@ -141,6 +141,8 @@ function describeWorkers(workers: number | undefined): string {
   return workers === 1 ? "1 worker" : `${workers} workers`;
 }
 
+const SHOWN_HOSTS = 6;
+
 const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
   <section class="panel">
     <h2>Open circuits</h2>
@@ -151,17 +153,27 @@ const Circuits: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
     ) : (
       <>
         <p>These hosts are not responding. Each gets one probe at a time; its other events wait, and none are lost:</p>
-        <ul class="hosts">
-          {hosts.map((host) => (
-            <li>
-              <Mark kind="wait" />
-              <code>{printable(host)}</code>
-            </li>
-          ))}
-        </ul>
+        <Hosts hosts={hosts.slice(0, SHOWN_HOSTS)} />
+        {hosts.length > SHOWN_HOSTS && (
+          <details id="more-hosts">
+            <summary>{formatCount(hosts.length - SHOWN_HOSTS)} more</summary>
+            <Hosts hosts={hosts.slice(SHOWN_HOSTS)} />
+          </details>
+        )}
       </>
     )}
   </section>
+);
+
+const Hosts: FC<{ hosts: readonly string[] }> = ({ hosts }) => (
+  <ul class="hosts">
+    {hosts.map((host) => (
+      <li>
+        <Mark kind="wait" />
+        <code>{printable(host)}</code>
+      </li>
+    ))}
+  </ul>
 );
 
 const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = ({ site, failures, now }) => (
