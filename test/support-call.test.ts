@@ -165,9 +165,11 @@ describe("the list of failed events", () => {
     const { html } = await read("/failed");
     expect(html).toContain("2 events kept.");
     for (const name of ["HTTP 503, no attempts left", "HTTP 410", HOST, "usr_one", "file.deleted"]) {
-      expect(html).toMatch(new RegExp(`<li><a href="/failed\\?[^"]+">${name}</a><span class="number">\\d</span></li>`));
+      expect(html).toMatch(
+        new RegExp(`<li><a href="/failed\\?[^"]+">${name}</a> <span class="number">\\d</span></li>`),
+      );
     }
-    expect(html).toContain(`Failed<span class="count">2</span>`);
+    expect(html).toContain(`Failed <span class="count">2</span>`);
     expect(html).not.toContain(TOKEN);
     expect(html).not.toContain(SECRET);
     const rows = async (query: string) =>

@@ -93,8 +93,7 @@ const Counts: FC<{ title: string; facets: readonly Facet[] }> = ({ title, facets
     <ul>
       {facets.slice(0, LISTED).map(({ value, count }) => (
         <li>
-          <span>{printable(value)}</span>
-          <span class="number">{format(count)}</span>
+          <span>{printable(value)}</span> <span class="number">{format(count)}</span>
         </li>
       ))}
     </ul>

@@ -173,7 +173,7 @@ const FacetList: FC<FacetListProps> = ({ name, title, query, facets }) => (
             <b>{printable(value)}</b>
           ) : (
             <a href={`/failed${queryString(query, { [name]: value })}`}>{printable(value)}</a>
-          )}
+          )}{" "}
           <span class="number">{count.toLocaleString("en-US")}</span>
         </li>
       ))}

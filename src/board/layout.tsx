@@ -33,7 +33,16 @@ export interface Site {
 }
 
 const read = (name: string) => readFileSync(join(import.meta.dir, name), "utf8");
-const css = ["page.css", "parts.css", "user.css", "user-parts.css", "test-form.css", "home.css", "held.css"]
+const css = [
+  "page.css",
+  "parts.css",
+  "user.css",
+  "user-parts.css",
+  "test-form.css",
+  "home.css",
+  "held.css",
+  "failed.css",
+]
   .map(read)
   .join("\n");
 const script = read("live.js");
@@ -113,8 +122,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
           <nav aria-label="Main">
             <a href="/">Overview</a>
             <a href="/failed">
-              Failed
-              {site.failed !== undefined && <span class="count">{site.failed.toLocaleString("en-US")}</span>}
+              Failed {site.failed !== undefined && <span class="count">{site.failed.toLocaleString("en-US")}</span>}
             </a>
             <a href={site.bullBoard}>Queue</a>
           </nav>
