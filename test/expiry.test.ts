@@ -99,6 +99,17 @@ test("an event that waits for an open circuit fails when its time is over, not w
   expect(customer.requests.length).toBe(sent);
 });
 
+test("an event that an operator holds fails when its time is over, though its age stands still", async () => {
+  const { customer, system } = await start();
+  const nowMs = Date.now();
+  const hold = { id: "1", kind: "url", target: customer.url(), from: nowMs, until: nowMs + HOUR_MS } as const;
+  system.holds.replace([hold]);
+  const data = jobData(customer.url(), { expiresAt: inMs(300) });
+  const { job } = await system.settled(await system.queue.add("file.created", data));
+  expect(job.failedReason).toBe(NEVER_SENT);
+  expect(customer.requests).toEqual([]);
+});
+
 test("an event whose time ends while it waits for its endpoint is not sent, and gives back its place", async () => {
   const released: unknown[] = [];
   const permit = { kind: "go" } as const;

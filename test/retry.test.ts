@@ -1,6 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import type { Outcome } from "../src/delivery/outcome.ts";
-import { JITTER, judge, policyOf, type RetryPolicy, retryAfterMs } from "../src/delivery/retry.ts";
+import {
+  JITTER,
+  judge,
+  policyOf,
+  type RetryPolicy,
+  retryAfterMs,
+  type Verdict,
+  withinLifetime,
+} from "../src/delivery/retry.ts";
 
 const SECOND = 1000;
 const HOUR = 60 * 60 * SECOND;
@@ -280,6 +288,35 @@ describe("judge", () => {
         }
       }
     }
+  });
+});
+
+describe("withinLifetime", () => {
+  const retry: Verdict = { kind: "retry", delayMs: 1_000 };
+  const defer: Verdict = { kind: "defer", delayMs: 1_000 };
+  const atOnce: Verdict = { kind: "defer", delayMs: 0 };
+  const delivered: Verdict = { kind: "delivered" };
+  const gone: Verdict = { kind: "give_up", cause: "gone" };
+  const expired: Verdict = { kind: "give_up", cause: "expired" };
+  const pastExpiry: Verdict = { kind: "give_up", cause: "past_expiry" };
+
+  test.each<[Verdict, leftMs: number, expiryMs: number | undefined, Verdict]>([
+    [retry, 1_000, undefined, retry],
+    [retry, 999, undefined, expired],
+    [defer, 999, undefined, expired],
+    [atOnce, -1, undefined, atOnce],
+    [retry, 1_000, 1_001, retry],
+    [retry, 1_000, 1_000, pastExpiry], // no attempt begins at its expiry
+    [retry, 999, 1_000, pastExpiry],
+    [retry, 999, 1_001, expired],
+    [defer, 1_000, -1, pastExpiry],
+    [atOnce, 1_000, -1, atOnce], // whoever takes it next sees that it has expired
+    [delivered, -1, -1, delivered], // an attempt that had begun
+    [gone, -1, -1, gone],
+    [expired, -1, 1, expired],
+    [expired, -1, 0, pastExpiry],
+  ])("turns %p with %p ms left, and %p until its own expiry, into %p", (verdict, leftMs, expiryMs, expected) => {
+    expect(withinLifetime(verdict, leftMs, expiryMs)).toEqual(expected);
   });
 });
 
