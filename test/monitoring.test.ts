@@ -4,6 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Queue } from "bullmq";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { readAttemptTally } from "../src/log/attempt-tally.ts";
+import { createLogger } from "../src/runtime/logger.ts";
+import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
@@ -64,6 +67,7 @@ let customer: Receiver;
 let board: Bun.Subprocess;
 const output = join(tmpdir(), `fluxhook-board-${crypto.randomUUID()}.log`);
 let queue: Queue;
+let valkey: Valkey;
 
 function learn(text: string): void {
   for (const [, name] of text.matchAll(/^# TYPE (\S+) /gm)) served.names.add(name as string);
@@ -85,6 +89,7 @@ beforeAll(async () => {
     stdio: ["ignore", Bun.file(output), "ignore"],
   });
   queue = new Queue(name, { connection: { url: valkeyUrl } });
+  valkey = connectValkey(valkeyUrl, "test:monitoring", createLogger("silent").logger);
   await queue.add("file.created", jobData(customer.url()));
   await queue.add("file.created", jobData("http://10.0.0.1/"));
   await queue.add("file.created", {});
@@ -105,6 +110,7 @@ beforeAll(async () => {
 afterAll(async () => {
   board.kill();
   await Promise.all([worker.stop(), customer.stop(), queue.close(), board.exited]);
+  valkey.disconnect();
   rmSync(output);
 });
 
@@ -124,6 +130,14 @@ test.each(expressions)("every label that %s selects by is one of its metric", (_
       expect(labels.filter((label) => label !== "job" && !known.has(label))).toEqual([]);
     }
   }
+});
+
+test("a worker's attempts are tallied for the board", async () => {
+  const tally = await eventually(
+    () => readAttemptTally(valkey, queue.name, 5, Date.now()),
+    ({ made }) => made >= 2,
+  );
+  expect(tally).toMatchObject({ made: 2, failed: 1 });
 });
 
 describe("the dashboard", () => {

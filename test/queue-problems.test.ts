@@ -146,3 +146,21 @@ describe("the alerts", async () => {
     expect(rules.get("FluxhookNothingMoves")?.expr).toContain('state=~"waiting|prioritized"');
   });
 });
+
+test("the dashboard's colors change where the problems begin", async () => {
+  const { panels } = (await Bun.file(new URL("../docs/monitoring/dashboard.json", import.meta.url)).json()) as {
+    panels: {
+      type: string;
+      title: string;
+      fieldConfig: { defaults: { thresholds: { steps: { value: number }[] } } };
+    }[];
+  };
+  const stepsOf = (name: string) =>
+    panels
+      .find(({ type, title }) => type === "stat" && title === name)
+      ?.fieldConfig.defaults.thresholds.steps.slice(1)
+      .map(({ value }) => value);
+  expect(stepsOf("Error share")).toEqual([THRESHOLDS.failedShare, THRESHOLDS.nearlyAllShare]);
+  expect(stepsOf("Oldest waiting")).toEqual([lateMs / 1000, veryLateMs / 1000]);
+  expect(stepsOf("Silent hosts")).toEqual([THRESHOLDS.openCircuits]);
+});

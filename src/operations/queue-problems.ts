@@ -131,7 +131,7 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
 
 function judgeWorkers({ workers, isPaused, strays = 0 }: JudgedQueue, say: Say): void {
   if (workers === 0) say("no_worker", "No workers are connected: nothing is being delivered", "Start a worker");
-  if (isPaused) say("paused", "The queue is paused: nothing is being delivered", "Resume it when you are ready");
+  if (isPaused) say("paused", "The queue is paused: nothing is being delivered", "Run fluxhook resume when it may go on");
   if (strays > 0) {
     const text = `${count(strays, "event is", "events are")} in none of the queue's lists and will not be delivered`;
     say("strays", text, "Run fluxhook recover");
@@ -150,7 +150,7 @@ function judgePace({ oldestWaitingMs: ageMs = 0, attempts, counts }: JudgedQueue
   const growth = counts.waiting + counts.delayed - (pendingBefore ?? Number.POSITIVE_INFINITY);
   if (growth > minGrowth && growth / (growth + made - failed) > pendingShare) {
     const text = `${count(growth, "more event is", "more events are")} pending than ${minutes} minutes ago, and ${format(made - failed)} were delivered`;
-    say("backlog_grows", text, "Look for endpoints that fail or do not respond, or start more workers");
+    say("backlog_grows", text, "Look for endpoints that fail, do not respond or are held, or start more workers");
   }
 }
 
