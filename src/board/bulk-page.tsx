@@ -9,7 +9,7 @@ import { doneOf, type Run } from "./bulk-redelivery.ts";
 import { type FailedQuery, queryString } from "./failed-query.ts";
 import { Ago, Layout, LiveSwitch, Mark, type Notice, type Site } from "./layout.tsx";
 
-const LISTED = 20; // hosts and reasons
+const LISTED = 10; // values of each kind
 
 const format = (count: number) => count.toLocaleString("en-US");
 const formatEvents = (count: number) => `${format(count)} ${count === 1 ? "event" : "events"}`;
@@ -198,7 +198,8 @@ const Progress: FC<{ site: Site; run: Run; query: FailedQuery; now: number }> = 
         </div>
       </dl>
       <p>
-        Started <Ago at={run.startedAt} now={now} />. It goes on when this page is closed.
+        Started <Ago at={run.startedAt} now={now} />.
+        {run.state === "running" && " It goes on when this page is closed."}
       </p>
       {run.state === "running" && !site.isReadonly && (
         <form action="/actions/cancel-redelivery" method="post">

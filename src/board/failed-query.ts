@@ -7,8 +7,8 @@ const HOUR_MS = 60 * 60 * 1000;
 
 /** The time spans offered, by their name in the URL. */
 export const SPANS: Readonly<Record<string, { readonly label: string; readonly ms: number }>> = {
-  "1h": { label: "last hour", ms: HOUR_MS },
-  "24h": { label: "last 24 hours", ms: 24 * HOUR_MS },
+  "1h": { label: "Last hour", ms: HOUR_MS },
+  "24h": { label: "Last 24 hours", ms: 24 * HOUR_MS },
 };
 
 const FIELDS = ["id", "reason", "host", "user", "event", "last", "from", "to"] as const;
