@@ -9,7 +9,7 @@ import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
 import { findLacks } from "../src/monitoring/rights.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
-import { createCommand, startCommand } from "./support/command.ts";
+import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
@@ -87,7 +87,6 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       "/",
       `/users/${delivered.userId}`,
       `/users/${delivered.userId}/attempts`,
-      ...["/failed", "/failed/redeliver?of=all", "/search?q=no-such-job", "/search?q=no-such-host.example"],
     ]) {
       expect([path, (await fetch(url + path, { headers: { accept: "text/html" } })).status]).toEqual([path, 200]);
     }
@@ -122,21 +121,9 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
     }
 
     const run = createCommand({ VALKEY_URL: urlOf("command") });
-    const forwarding = startCommand(
-      ["listen", "--forward-to", receiver.url("/dev"), "--user", "u", "--secret", "s3cret-of-the-test", "--count", "1"],
-      { VALKEY_URL: urlOf("command") },
-    );
-    await forwarding.until("Forwarding");
     for (const args of [
       ["status"],
-      ["pause", "--yes"],
-      ["resume", "--yes"],
-      ["hold", "held.example", "--for", "1h"],
-      ["holds"],
-      ["release", "held.example"],
       ["attempts", delivered.userId],
-      ["find", delivered.userId],
-      ["find", later],
       ["redeliver", later],
       ["redeliver", "--failed", "--yes"],
       ["recover", "--dry-run"],
@@ -154,7 +141,6 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       const { code, err } = await run(args);
       expect([args[0], code, err]).toEqual([args[0], 0, expect.any(String)]);
     }
-    expect(await forwarding.exited).toBe(0);
   } catch (error) {
     const log = refusals((await admin.call("ACL", "LOG")) as unknown[][]);
     throw new Error(`${(error as Error).message}\nRefused: ${log.join("\n")}\n${worker.output()}`);
@@ -197,15 +183,20 @@ describe.each(["worker", "board"] as const)("the rights of the %s", (program) =>
     expect(await findLacks(connection, "webhooks", program)).toEqual([]);
     const optional = ["+info", "+hello", "+select", "+client|setname", "+client|setinfo", "+client|list"];
     const commands = rulesOf(user).filter((rule) => rule.startsWith("+") && !optional.includes(rule));
-    const unnamed: string[] = [];
-    for (const rule of commands) {
-      await admin.acl("SETUSER", user, rule.replace("+", "-"));
-      const lacks = await findLacks(connection, "webhooks", program);
-      if (!lacks.some((lack) => ` ${lack.split(": grant ")[1]} `.includes(` ${rule} `)))
-        unnamed.push(`${rule}: ${lacks}`);
-      await admin.acl("SETUSER", user, rule);
-    }
-    expect(unnamed).toEqual([]);
+    const lackOf = async (rule: string): Promise<string> => {
+      const name = `fluxhook-${program}-without-${rule}`; // has its own user, so that all can be tried at once
+      await admin.acl("SETUSER", name, ...rulesOf(user));
+      const own = connectValkey(urlOf(program).replace(user, name), "test:rights", quiet, { isProbe: true });
+      await own.exists("bull:webhooks:meta");
+      await admin.acl("SETUSER", name, rule.replace("+", "-"));
+      const lacks = await findLacks(own, "webhooks", program);
+      own.disconnect();
+      return lacks.join("\n");
+    };
+    const lacks = await Promise.all(commands.map(async (rule) => [rule, await lackOf(rule)] as const));
+    const isNamed = (rule: string, lack: string) =>
+      lack.split("\n").some((line) => ` ${line.split(": grant ")[1]} `.includes(` ${rule} `));
+    expect(lacks.filter(([rule, lack]) => !isNamed(rule, lack))).toEqual([]);
     await eventually(
       () => admin.keys("bull:webhooks:trial:*"),
       (keys) => keys.length === 0,

@@ -12,27 +12,33 @@ import { bounded } from "./support/stack.ts";
 const ROOT = join(import.meta.dir, "..");
 const WAIT_MS = 60_000; // a process with a hundred mistakes, on a machine that may be busy
 const folder = mkdtempSync(join(tmpdir(), "fluxhook-misuse-"));
-let valkey: ThrowawayValkey;
+const started: ThrowawayValkey[] = [];
 let silent: Listener;
 let url: string;
 
 beforeAll(async () => {
-  valkey = await startValkey();
   silent = await listen(() => {}, { onConnection() {} });
-  const admin = new Redis(valkey.url);
-  await admin.acl("SETUSER", "limited", "on", ">s3cret", "~*", "&*", "-@all");
-  await admin.config("SET", "requirepass", "right");
-  admin.disconnect();
-  url = valkey.url.replace("redis://", "redis://:right@");
+  url = await startLocked();
   symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"));
   const entrypoints = [join(ROOT, "test/support/misuse-program.ts"), join(ROOT, "src/index.ts")];
   await Bun.build({ entrypoints, target: "node", packages: "external", outdir: folder, naming: "[name].mjs" });
 });
 afterAll(async () => {
   await silent.stop();
-  await valkey.stop();
+  for (const valkey of started) await valkey.stop();
   rmSync(folder, { recursive: true });
 });
+
+/** A Valkey with a password, and with a user who may do nothing; its URL. Programs that cut everybody's connections have one each. */
+async function startLocked(): Promise<string> {
+  const valkey = await startValkey();
+  started.push(valkey);
+  const admin = new Redis(valkey.url);
+  await admin.acl("SETUSER", "limited", "on", ">s3cret", "~*", "&*", "-@all");
+  await admin.config("SET", "requirepass", "right");
+  admin.disconnect();
+  return valkey.url.replace("redis://", "redis://:right@");
+}
 
 async function run(command: string[], env: Record<string, string>) {
   const child = Bun.spawn(command, {
@@ -133,10 +139,10 @@ const EXPECTED: Record<string, string> = {
   "enqueue while the connection is cut again and again": "fine",
 };
 
-test.each(RUNTIMES)(
+test.concurrent.each(RUNTIMES)(
   "on %s, each mistake of a backend has its own code, at once, and nothing reaches its process",
   async (_, runtime) => {
-    const env = { VALKEY_URL: url, SILENT_PORT: String(silent.port) };
+    const env = { VALKEY_URL: await startLocked(), SILENT_PORT: String(silent.port) };
     const { out, err, code } = await run([runtime, "misuse-program.mjs"], env);
     expect([err, code]).toEqual(["", 0]);
     const { results, reached } = JSON.parse(out) as { results: Record<string, string>; reached: string[] };
@@ -167,18 +173,19 @@ describe("a script that forgets close()", () => {
     Object.keys(SCRIPTS).map((when) => [name, when, runtime] as const),
   );
 
-  test.each(cases)(
+  test.concurrent.each(cases)(
     "on %s, %s, ends by itself",
     async (_, when, runtime) => {
-      const script = join(folder, `forgets-${when.replaceAll(" ", "-")}.mjs`);
-      const valkeyUrl = when === "after Valkey was away" ? "redis://127.0.0.1:1" : url;
+      const script = join(folder, `${crypto.randomUUID()}.mjs`);
+      const isAway = when === "after Valkey was away";
+      const options = isAway ? { valkeyUrl: "redis://127.0.0.1:1", timeoutMs: 1000 } : { valkeyUrl: url };
       writeFileSync(
         script,
         `import { createFluxhook } from "./index.mjs";
-const fluxhook = createFluxhook({ valkeyUrl: ${JSON.stringify(valkeyUrl)}, timeoutMs: 1000 });
+const fluxhook = createFluxhook(${JSON.stringify(options)});
 ${SCRIPTS[when]}`,
       );
-      const answer = when === "after Valkey was away" ? "VALKEY_AWAY\n" : "new\n";
+      const answer = isAway ? "VALKEY_AWAY\n" : "new\n";
       expect(await run([runtime, script], {})).toEqual({ out: answer, err: "", code: 0 });
     },
     WAIT_MS,

@@ -110,18 +110,22 @@ for (const [what, given] of Object.entries(wrongLists))
   await note(`enqueueMany: ${what}`, () => wild.enqueueMany(...given));
 await note("readAttempts: nothing", () => wild.readAttempts());
 
-/** Every call of a connection that cannot be used, and then `close`, twice. */
+/** Every call of a connection that cannot be used, the first alone and then two at once; and then `close`, twice. */
 async function cannot(what: string, valkeyUrl: string): Promise<void> {
   const broken = createFluxhook({ valkeyUrl, queue, timeoutMs: 1000 });
   await note(`${what}: enqueue`, () => broken.enqueue(event));
-  await note(`${what}: enqueueMany`, () => broken.enqueueMany([event, event]));
-  await note(`${what}: readAttempts`, () => broken.readAttempts("usr_1"));
+  await Promise.all([
+    note(`${what}: enqueueMany`, () => broken.enqueueMany([event, event])),
+    note(`${what}: readAttempts`, () => broken.readAttempts("usr_1")),
+  ]);
   await note(`${what}: close`, () => broken.close());
   await note(`${what}: close again`, () => broken.close());
 }
-await cannot("away", "redis://127.0.0.1:1");
-await cannot("silent", `redis://127.0.0.1:${process.env.SILENT_PORT}`);
-await cannot("no such host", "redis://nowhere.invalid:6379");
+await Promise.all([
+  cannot("away", "redis://127.0.0.1:1"),
+  cannot("silent", `redis://127.0.0.1:${process.env.SILENT_PORT}`),
+  cannot("no such host", "redis://nowhere.invalid:6379"),
+]);
 await cannot("wrong password", `redis://:wrong@${place}`);
 await cannot("no password", `redis://${place}`);
 await cannot("no rights", `redis://limited:s3cret@${place}`);

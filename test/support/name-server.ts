@@ -1,8 +1,9 @@
 /**
  * A real name server on loopback, UDP and TCP on one port, whose answers a test writes.
  */
-import { createSocket, type RemoteInfo } from "node:dgram";
-import { createServer } from "node:net";
+import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server } from "node:net";
 import { RECORD_TYPES, type RecordType } from "../../src/dns/message.ts";
 import type { NameServer } from "../../src/dns/resolv-conf.ts";
 
@@ -27,12 +28,13 @@ export interface Question {
 /** What a server says; undefined is silence. */
 export type Script = (question: Question) => Said | undefined;
 
-export interface TestNameServer {
+export interface TestNameServer extends Disposable {
   readonly server: NameServer;
   /** All that was asked so far, as in `A a.example`; over TCP with `/tcp` behind it. */
   readonly asked: readonly string[];
   /** In place of the script so far. */
   script: Script;
+  /** May be called again. */
   stop(): void;
 }
 
@@ -48,22 +50,19 @@ export const v4 =
 /** Start a name server on 127.0.0.1, on a free port unless one is given. */
 export async function startNameServer(script: Script, wantedPort = 0): Promise<TestNameServer> {
   const asked: string[] = [];
-  const tcp = createServer();
-  const port = await new Promise<number>((listening) => {
-    tcp.listen(wantedPort, "127.0.0.1", () => listening((tcp.address() as { port: number }).port));
-  });
-  const udp = createSocket("udp4");
-  await new Promise<void>((bound) => udp.bind(port, "127.0.0.1", bound));
+  const { tcp, udp, port } = await listenOnBoth(wantedPort);
   let isStopped = false;
-  const self = {
+  const self: TestNameServer = {
     server: { address: "127.0.0.1", port },
     asked,
     script,
     stop() {
+      if (isStopped) return;
       isStopped = true;
       udp.close();
       tcp.close();
     },
+    [Symbol.dispose]: () => self.stop(),
   };
 
   function hear(message: Buffer, isTcp: boolean, reply: (answer: Buffer) => void): void {
@@ -91,6 +90,23 @@ export async function startNameServer(script: Script, wantedPort = 0): Promise<T
     );
   });
   return self;
+}
+
+/** A socket of each kind on one port. Those of other programs may have the number that TCP got: then another. */
+async function listenOnBoth(wantedPort: number): Promise<{ tcp: Server; udp: Socket; port: number }> {
+  for (;;) {
+    const tcp = createServer().listen(wantedPort, "127.0.0.1");
+    await once(tcp, "listening");
+    const { port } = tcp.address() as AddressInfo;
+    const udp = createSocket("udp4").bind(port, "127.0.0.1");
+    try {
+      await once(udp, "listening");
+      return { tcp, udp, port };
+    } catch (error) {
+      tcp.close();
+      if (wantedPort !== 0) throw error;
+    }
+  }
 }
 
 function readQuestion(message: Buffer, isTcp: boolean): Question {
