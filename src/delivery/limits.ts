@@ -17,9 +17,9 @@ export const DEFAULT_BODY_BYTES = 256 * 1024; // 256 KiB
 /** The format of an event type: safe in a header, a URL and a shell. */
 export const EVENT_TYPE = /^[A-Za-z\d][A-Za-z\d._-]{0,127}$/;
 
-/** The same in words, to follow "each". */
+/** The same in words. */
 export const EVENT_TYPE_FORM =
-  "of 1 to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit";
+  "1 to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit";
 
 /** Upper bound on the number of event types: each is a label of the metrics. */
 export const MAX_EVENT_TYPES = 500;

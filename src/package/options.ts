@@ -68,7 +68,7 @@ export function checkFluxhookOptions(options: unknown): void {
   expectIf(
     events,
     areEventTypes,
-    `events to be an array of 1 to ${MAX_EVENT_TYPES} event types, each ${EVENT_TYPE_FORM}`,
+    `events to be an array of 1 to ${MAX_EVENT_TYPES} event types, each of ${EVENT_TYPE_FORM}`,
   );
 }
 

@@ -57,7 +57,7 @@ export const SETTINGS = {
     list(z.string().regex(EVENT_TYPE), MAX_EVENT_TYPES)
       .refine((names) => names.length > 0 && new Set(names).size === names.length)
       .transform((names): ReadonlySet<string> => new Set(names)),
-    `up to ${MAX_EVENT_TYPES} different event types, separated by commas, each ${EVENT_TYPE_FORM}`,
+    `up to ${MAX_EVENT_TYPES} different event types, separated by commas, each of ${EVENT_TYPE_FORM}`,
     "the event types; an event of any other type fails immediately",
   ),
   concurrency: setting(
