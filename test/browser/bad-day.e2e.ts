@@ -4,7 +4,7 @@ import type { Browser, Page } from "playwright-core";
 import { openPage, startChromium } from "./chromium.ts";
 import { type Site, startSite } from "./site.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 let site: Site;
 let locked: Site;
 let browser: Browser;
@@ -111,4 +111,17 @@ test("while Valkey is away no page shows that all is well, and each says why", a
   await home.page.locator(".verdict.good").waitFor(); // by itself
   await Promise.all([home, board, late].map(({ close }) => close()));
   await away.stop();
+});
+
+test("while every endpoint fails and all events are retried later, the overview is not green", async () => {
+  const failing = await startSite({ WEBHOOK_RETRY_DELAYS: "1h", WEBHOOK_ENDPOINT_CONCURRENCY: "50" });
+  failing.receiver.answer({ status: 503 });
+  const { page, close } = await openPage(browser, failing);
+  await page.goto("/");
+  await page.locator(".verdict.good").waitFor();
+  for (let user = 0; user < 40; user++) await failing.enqueue("file.created", crypto.randomUUID(), `/${user}`);
+  await page.locator(".verdict.bad").getByText("100% of attempts failed in the last 5 minutes").waitFor();
+  expect(await failing.queue.getFailedCount()).toBe(0);
+  await close();
+  await failing.stop();
 });
