@@ -1,7 +1,9 @@
 /** Every page of ours, checked by axe-core: light and dark, on a desktop and on a phone. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { Redis } from "ioredis";
 import type { Browser, Page } from "playwright-core";
+import { hold } from "../../src/operations/hold.ts";
 import { eventually } from "../support/stack.ts";
 import { openPage, startChromium } from "./chromium.ts";
 import { type Site, startSite } from "./site.ts";
@@ -26,7 +28,7 @@ afterAll(async () => {
   await Promise.all([site?.stop(), quiet?.stop()]);
 });
 
-/** Events that were delivered, failed at once, failed after retries, wait for a retry; an open circuit; a broken contract. */
+/** Events that were delivered, failed at once, failed after retries, wait for a retry; an open circuit; a broken contract; a hold. */
 async function prepare(): Promise<void> {
   const { receiver, queue, enqueue, attempted } = site;
   receiver.answer(({ path }) => {
@@ -48,6 +50,10 @@ async function prepare(): Promise<void> {
     (count) => count >= 3,
     30_000,
   );
+  const valkey = new Redis(site.valkey.url);
+  const details = { until: Date.now() + 3_600_000, reason: "they asked us to wait", by: "ops" };
+  await hold({ valkey, queue: queue.name }, { kind: "user", target: USER }, details, Date.now());
+  valkey.disconnect();
 }
 
 /** What axe-core objects to, as `rule: element`. */
