@@ -6,7 +6,7 @@ import type { Attempt, KeptResponse } from "../src/log/attempts.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
 import { DELAYED_SCORE_PER_MS } from "../src/queue/layout.ts";
-import { openQueue } from "../src/queue/worker.ts";
+import { openQueue, type Queue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
 import { eventually, jobData, QUICK, startStack } from "./support/stack.ts";
@@ -17,10 +17,14 @@ const idle = await startStack({ isIdle: true });
 const receiver = await startReceiver();
 
 function buildApp({ queue, valkey } = stack, config: Partial<BoardConfig> = {}) {
+  return createApp(openQueue(queue.name, valkey), valkey, config);
+}
+
+function createApp(queue: Queue, valkey = stack.valkey, config: Partial<BoardConfig> = {}) {
   return createBoardApp({
     config: { ...BOARD_DEFAULTS, ...config },
     valkey,
-    queue: openQueue(queue.name, valkey),
+    queue,
     registry: new Registry(),
     logger: createLogger("silent").logger,
   });
@@ -260,6 +264,28 @@ describe("the payload of a kept job", () => {
     expect(html).toContain(`<b>${field}</b>`);
     expect(html).not.toContain(SECRET);
   });
+});
+
+test("an event that is delivered while the page is read is shown with the attempt that did", async () => {
+  const userId = newUser();
+  receiver.answer({ status: 500 });
+  const job = await stack.queue.add("file.created", jobData(receiver.url(), { userId }));
+  await stack.settled(job);
+  receiver.answer({ status: 200 });
+  const queue = openQueue(stack.queue.name, stack.valkey);
+  const getJob = queue.getJob.bind(queue);
+  let isRedelivered = false;
+  queue.getJob = async (jobId) => {
+    if (!isRedelivered) {
+      isRedelivered = true;
+      await redeliver(queue, job.id as string);
+      await stack.settled(job);
+    }
+    return await getJob(jobId);
+  };
+  const { html } = await read(`/users/${userId}`, createApp(queue));
+  expect(count(html, 'class="attempt"')).toBe(2);
+  expect(html).toContain("Delivered</p>");
 });
 
 describe("the response of a failed attempt", () => {

@@ -10,8 +10,10 @@ import { countMoreFailed, findPending } from "../operations/pending.ts";
 import type { Notice } from "./layout.tsx";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { PayloadPage } from "./payload-page.tsx";
-import { isLoggedShown, parseUserFilter } from "./user-filter.tsx";
-import { EVENTS_PER_PAGE, UserPage } from "./user-page.tsx";
+import { isLoggedShown, parseUserFilter, type UserFilter } from "./user-filter.tsx";
+import { EVENTS_PER_PAGE, UserPage, type UserPageProps } from "./user-page.tsx";
+
+const MAX_READS = 3; // of a log that is written meanwhile
 
 /**
  * Respond with a user's page.
@@ -20,30 +22,55 @@ import { EVENTS_PER_PAGE, UserPage } from "./user-page.tsx";
  */
 export async function sendUserPage(
   c: Context,
-  { site, queue, valkey, log, now }: PageOptions,
+  options: PageOptions,
   userId: string,
   notice: Notice | undefined,
 ): Promise<Response> {
-  const nowMs = now();
+  const { site, queue, valkey } = options;
+  const now = options.now();
   const isIdOfUser = c.req.path === "/users"; // `/users?id=.`
   const filter = parseUserFilter((name) => (name === "id" && isIdOfUser ? undefined : c.req.query(name)));
-  const logged = await groupByEvent({ queue, valkey }, await log.list(userId, nowMs, { withResponses: true }));
-  const matching = logged.filter((event) => isLoggedShown(event, filter));
-  const pages = Math.max(1, Math.ceil(matching.length / EVENTS_PER_PAGE));
-  const page = Math.min(pages, Math.max(1, Math.trunc(Number(c.req.query("page"))) || 1));
-  const shown = matching.slice((page - 1) * EVENTS_PER_PAGE, page * EVENTS_PER_PAGE);
-  const jobs = new Set(logged.flatMap(({ job }) => (job === undefined ? [] : [job])));
-  const [deliveries, pending, moreFailed] = await Promise.all([
-    readDeliveries({ queue, valkey }, userId, shown),
-    findPending(queue, valkey, userId, nowMs),
-    countMoreFailed(queue, valkey, userId, jobs),
+  const [read, pending] = await Promise.all([
+    readLogged(options, userId, filter, Math.trunc(Number(c.req.query("page"))) || 1, now),
+    findPending(queue, valkey, userId, now),
   ]);
-  const loggedEvents = new Set(logged.map(({ id, job }) => `${id} ${job}`));
-  const events = pending.events.filter(({ id, job }) => !loggedEvents.has(`${id} ${job}`));
+  const { logged } = read;
+  const jobs = new Set(logged.flatMap(({ job }) => (job === undefined ? [] : [job])));
+  const known = new Set(logged.map(({ id, job }) => `${id} ${job}`));
+  const events = pending.events.filter(({ id, job }) => !known.has(`${id} ${job}`));
   const endpoints = [...events, ...logged].flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint]));
-  const holds = await listHoldsOn({ valkey, queue: queue.name }, userId, endpoints, nowMs);
-  const props = { holds, site, userId, filter, logged, matching, page, deliveries, moreFailed, notice, now: nowMs };
+  const [moreFailed, holds] = await Promise.all([
+    countMoreFailed(queue, valkey, userId, jobs),
+    listHoldsOn({ valkey, queue: queue.name }, userId, endpoints, now),
+  ]);
+  const props = { ...read, site, userId, filter, moreFailed, holds, notice, now };
   return await sendPage(c, <UserPage {...props} pending={{ ...pending, events }} />);
+}
+
+/**
+ * Read the log and the jobs of one page of its events. The log is read again if it has changed meanwhile: an attempt is logged before its
+ * job is finished, so that no event is shown as delivered without the attempt that did.
+ */
+async function readLogged(
+  { queue, valkey, log }: PageOptions,
+  userId: string,
+  filter: UserFilter,
+  wantedPage: number,
+  now: number,
+): Promise<Pick<UserPageProps, "logged" | "matching" | "page" | "deliveries">> {
+  let attempts = await log.list(userId, now, { withResponses: true });
+  for (let reads = 1; ; reads++) {
+    const logged = await groupByEvent({ queue, valkey }, attempts);
+    const matching = logged.filter((event) => isLoggedShown(event, filter));
+    const pages = Math.max(1, Math.ceil(matching.length / EVENTS_PER_PAGE));
+    const page = Math.min(pages, Math.max(1, wantedPage));
+    const shown = matching.slice((page - 1) * EVENTS_PER_PAGE, page * EVENTS_PER_PAGE);
+    const deliveries = await readDeliveries({ queue, valkey }, userId, shown);
+    const [latest] = await log.list(userId, now, { limit: 1 });
+    const isUnchanged = latest?.delivery === attempts[0]?.delivery;
+    if (isUnchanged || reads === MAX_READS) return { logged, matching, page, deliveries };
+    attempts = await log.list(userId, now, { withResponses: true });
+  }
 }
 
 /** Respond with the page of an event's payload; 404 when its job is not kept any more. */

@@ -180,7 +180,7 @@ test.each([320, 360, 768])("pages of long names do not scroll sideways at %d px"
   for (const path of [`/users/${userId}?id=${long}${long}`, `/users/${userId}`, `/users/${userId}/events/${job}`]) {
     await page.goto(path);
     for (const summary of await page.locator("summary").all()) {
-      if (!(await summary.evaluate<boolean>("(node) => node.parentElement.open"))) await summary.click();
+      if (!(await summary.evaluate("(node) => node.parentElement.open"))) await summary.click();
     }
     expect(await page.evaluate<number>("document.documentElement.scrollWidth"), path).toBe(width);
   }
