@@ -169,7 +169,7 @@ describe("the list of failed events", () => {
         new RegExp(`<li><a href="/failed\\?[^"]+">${name}</a> <span class="number">\\d</span></li>`),
       );
     }
-    expect(html).toContain(`Failed <span class="count">2</span>`);
+    expect(html).toContain(`Failed <span class="nav-count">2</span>`);
     expect(html).not.toContain(TOKEN);
     expect(html).not.toContain(SECRET);
     const rows = async (query: string) =>

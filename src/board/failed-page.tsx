@@ -122,7 +122,7 @@ const Filters: FC<{ query: FailedQuery }> = ({ query }) => {
           </a>
         ))}
         {chips.map(([name, label]) => (
-          <a class="chip" href={`/failed${queryString(query, { [name]: undefined })}`}>
+          <a class="set" href={`/failed${queryString(query, { [name]: undefined })}`}>
             <span class="unseen">Remove </span>
             {label}: {printable(query[name as keyof typeof NAMES])} <span aria-hidden="true">×</span>
           </a>
@@ -208,7 +208,7 @@ const Rows: FC<FailedPageProps> = ({ site, query, events, page, now }) => {
         ))}
       </ul>
       {pages > 1 && (
-        <nav class="pages" aria-label="Pages">
+        <nav class="failed-pages" aria-label="Pages">
           {page > 1 && <a href={`/failed${queryString(query, { page: String(page - 1) })}`}>Newer</a>}
           <span>
             Page {page} of {pages}

@@ -122,7 +122,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
           <nav aria-label="Main">
             <a href="/">Overview</a>
             <a href="/failed">
-              Failed {site.failed !== undefined && <span class="count">{site.failed.toLocaleString("en-US")}</span>}
+              Failed {site.failed !== undefined && <span class="nav-count">{site.failed.toLocaleString("en-US")}</span>}
             </a>
             <a href={site.bullBoard}>Queue</a>
           </nav>
