@@ -1,20 +1,110 @@
-/** What the README says to paste, as it stands there: an event of its sender, through a worker, to its receiver. */
+/**
+ * The README's commands and snippets, as they stand there and in the order in which a reader meets them, then those of the
+ * guides; in a clone, on a PATH without Bun.
+ */
 import { afterAll, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
-import { Queue } from "bullmq";
-import type { JobData } from "../src/delivery/contract.ts";
-import { startValkey } from "../src/dev/valkey.ts";
-import { startWorkerProcess } from "./support/process.ts";
-import { findSnippet, readSnippets } from "./support/snippets.ts";
+import manifest from "../package.json";
+import { buildProgram } from "../src/cli/program.ts";
+import { startReader } from "./support/reader.ts";
+import { findSnippet, readSnippets, type Snippet } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
 const ROOT = join(import.meta.dir, "..");
+const LIMIT_MS = 240_000; // some forty commands
+const SHELL = ["", "sh", "bash", "console"];
+const DATA = ["json", "mermaid", "squid"];
 
-/** What is to end, however the test ends; the last first. */
-const open: (() => unknown)[] = [];
-afterAll(async () => {
-  for (const stop of open.reverse()) await stop();
-});
+const text = (page: string) => readFileSync(join(ROOT, page), "utf8");
+
+/** The README, the guides in the order of its links, and the rest. */
+const pages = [
+  ...new Set([
+    "README.md",
+    ...[...text("README.md").matchAll(/\((docs\/[\w/-]+\.md)[)#]/g)].map((match) => match[1] as string),
+    ...[...new Bun.Glob("docs/**/*.md").scanSync(ROOT)].sort(),
+  ]),
+];
+
+/** What is not run here, and why. */
+const NOT_RUN: readonly [command: RegExp, reason: string][] = [
+  [/\bdocker compose\b/, "needs Docker; compose.test.ts reads the file"],
+  [/^kubectl /, "needs Kubernetes"],
+  [/\bsystemctl\b|^cp docs\/deploy|^cd \/opt/, "needs systemd and root"],
+  [/^ACL SETUSER /, "Valkey's, not the shell's; acl-recipe.test.ts runs it"],
+  [/^valkey-cli /, "part of Valkey's own tools"],
+  [/^npm install /, "package.test.ts installs both packages"],
+  [/^npm (test|run (test:\w+|check|bench|screenshots))\b/, "would run this test, or take minutes"],
+  [/^[A-Z_]+=\S+$/, "a setting, not a command"],
+  [/^[a-z.\d]+: /, "what a worker says, not a command"],
+  [/OTEL_EXPORTER_OTLP_ENDPOINT=/, "needs a collector; tracing.test.ts has one"],
+  [/git\.example\.com/, "changes a file to the reader's own address"],
+  [/^npm (publish|version|login|pack)\b|^git /, "publishes; package.test.ts packs, and publishes with --dry-run"],
+];
+
+/** Pages whose shell blocks show what commands print: these tests compare that. */
+const COMPARED: Readonly<Record<string, string>> = {
+  "docs/cli.md": "test/cli-docs.test.ts",
+};
+
+/** Commands that do not end with 0, because they show a problem. */
+const FAILS: readonly [command: RegExp, code: number][] = [
+  [/^WEBHOOK_TIMEOUT=ten /, 78],
+  [/^WEBHOOK_TIMOUT=5s /, 78],
+];
+
+/** Commands that go on until Ctrl-C, what they print when they are ready, and whether they stay up for what follows. */
+const GOES_ON: readonly { command: RegExp; until: RegExp; stays: boolean; settings?: string }[] = [
+  { command: /^npm start$/, until: /Press Ctrl-C/, stays: true },
+  // npm start's have the default ports.
+  { command: /^npm run worker$/, until: /"worker\.ready"/, stays: false, settings: "WORKER_PORT=0" },
+  { command: /^npm run board$/, until: /"board\.ready"/, stays: false, settings: "BOARD_PORT=0" },
+  { command: /npx bun receive\.mjs$/, until: /^/, stays: true }, // says nothing, but listens
+];
+
+/** The commands of a shell block: whole lines, or in examples with `$` what follows it. */
+function commandsIn({ code }: Snippet): string[] {
+  const lines = code.replaceAll("\\\n", " ").split("\n");
+  const prompts = lines.filter((line) => line.startsWith("$ "));
+  const commands = prompts.length > 0 ? prompts.map((line) => line.slice(2)) : lines;
+  return commands.map((line) => line.replace(/\s+# .*/, "").trim()).filter(Boolean);
+}
+
+const reader = startReader();
+afterAll(() => reader.stop());
+const seen = new Set<string>(); // by npx
+let valkeyUrl = "redis://127.0.0.1:6379"; // npm start's
+
+/** npx takes a second to find a program that is right here: after the first time this does it. */
+function withoutNpx(command: string): string {
+  const [whole, program = ""] = /\bnpx (fluxhook|bun)\b/.exec(command) ?? [];
+  if (whole === undefined || !seen.has(program)) {
+    seen.add(program);
+    return command;
+  }
+  return command.replace(whole, program === "bun" ? "node_modules/.bin/bun" : "node scripts/fluxhook.mjs");
+}
+
+async function paste(command: string): Promise<string> {
+  const goesOn = GOES_ON.find((one) => one.command.test(command));
+  if (goesOn !== undefined) {
+    const started = await reader.start(`${goesOn.settings ?? ""} ${command}`, goesOn.until);
+    if (!goesOn.stays) await started.stop();
+    return started.output();
+  }
+  const { code, output } = await reader.run(withoutNpx(command));
+  const expected = FAILS.find(([pattern]) => pattern.test(command))?.[1] ?? 0;
+  expect(`$ ${command}\n${output}${code}`).toBe(`$ ${command}\n${output}${expected}`);
+  return output;
+}
+
+const isTaken = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connect(port, "127.0.0.1", () => resolve(true)).on("error", () => resolve(false));
+    socket.on("connect", () => socket.destroy());
+  });
 
 function freePort(): number {
   const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
@@ -22,65 +112,92 @@ function freePort(): number {
   return probe.port;
 }
 
-/** In the repository, where `fluxhook` and its doors are the sources. */
-function run(code: string, env: Record<string, string>) {
-  const child = Bun.spawn([process.execPath, "run", "-"], {
-    cwd: ROOT,
-    env: { PATH: process.env.PATH ?? "", ...env },
-    stdio: [new Blob([code]), "pipe", "pipe"],
-  });
-  open.push(() => child.kill("SIGKILL"));
-  return child;
+/** The name under which the page says to save a snippet. */
+function nameOf({ code }: Snippet, page: string): string | undefined {
+  const before = text(page).slice(0, text(page).indexOf(code));
+  return [...before.slice(before.lastIndexOf("\n```\n") + 1).matchAll(/`([\w-]+\.mjs)`/g)].at(-1)?.[1];
 }
 
-test("both of the README's senders enqueue the same event", async () => {
-  const valkey = await startValkey();
-  open.push(() => valkey.stop());
-  const senders = readSnippets("README.md").filter(
-    ({ language, headings }) => language === "js" && headings.some((text) => text.includes("Send one event")),
-  );
-  expect(senders).toHaveLength(2);
-  for (const { code } of senders) {
-    const sender = run(code.replaceAll("redis://127.0.0.1:6379", valkey.url), {});
-    expect([await sender.exited, await new Response(sender.stderr).text()]).toEqual([0, ""]);
+test(
+  "the README, from npm start to the last command",
+  async () => {
+    const port = (await isTaken(8080)) ? freePort() : 8080;
+    reader.replace("8080", String(port));
+    const printed = new Map<string, string>();
+    for (const snippet of readSnippets("README.md")) {
+      if (snippet.language === "js") {
+        const name = nameOf(snippet, "README.md");
+        if (name === undefined) throw new Error(`expected the README to say where to save:\n${snippet.code}`);
+        reader.save(name, snippet.code);
+        const command = `npx bun ${name}`;
+        if (text("README.md").includes(`\`${command}\``)) printed.set(name, await paste(command));
+      } else if (SHELL.includes(snippet.language)) {
+        for (const command of commandsIn(snippet)) {
+          if (NOT_RUN.some(([pattern]) => pattern.test(command))) continue;
+          const output = await paste(command);
+          printed.set(command, output);
+          if (command.endsWith("receive.mjs")) await eventually(() => isTaken(port), Boolean);
+          if (command !== "npm start") continue;
+          // As npm start asks for where ports are taken.
+          const exported = /^ {2}export VALKEY_URL=(\S+)$/m.exec(output)?.[1];
+          if (exported !== undefined) {
+            valkeyUrl = exported;
+            reader.set("VALKEY_URL", exported);
+          }
+          const endpoint = /use the endpoint (\S+)\.$/m.exec(output)?.[1];
+          if (endpoint !== undefined) reader.replace("http://127.0.0.1:8484/webhooks", endpoint);
+        }
+      } else expect(DATA).toContain(snippet.language);
+    }
+    expect(printed.get("npx fluxhook attempts usr_demo")).toMatch(/^200 .*file\.created/m);
+    expect(printed.get("add.mjs")).toBe("");
+    expect(printed.get("send.mjs")).toMatch(/status_code: 200/);
+    const triggered = [...printed].find(([command]) => command.startsWith("npx fluxhook trigger"));
+    expect(triggered?.[1]).toContain("Delivered.");
+    expect(printed.get("npx fluxhook attempts usr_42")?.match(/^20[04] /gm)?.length).toBeGreaterThanOrEqual(3);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "the commands of the guides, in the order of the README's links",
+  async () => {
+    const ran: string[] = [];
+    for (const page of pages.slice(1).filter((page) => COMPARED[page] === undefined)) {
+      for (const snippet of readSnippets(page).filter(({ language }) => SHELL.includes(language))) {
+        for (const command of commandsIn(snippet)) {
+          if (NOT_RUN.some(([pattern]) => pattern.test(command))) continue;
+          ran.push(command);
+          await paste(command);
+        }
+      }
+    }
+    expect(ran.length).toBeGreaterThan(5);
+
+    const tracing = findSnippet("docs/monitoring/tracing.md", "js");
+    reader.save("tracing.mjs", `${tracing.replace("redis://127.0.0.1:6379", valkeyUrl)}\nawait queue.close();`);
+    await paste("npx bun tracing.mjs");
+  },
+  LIMIT_MS,
+);
+
+test("every page with snippets is named in the test that runs them", () => {
+  const files = readdirSync(join(ROOT, "test"), { recursive: true, encoding: "utf8" });
+  const tests = files.filter((file) => file.endsWith(".ts")).map((file) => text(`test/${file}`));
+  for (const page of pages) {
+    const isProgram = ({ language }: Snippet) => ![...SHELL, ...DATA].includes(language);
+    if (!readSnippets(page).some(isProgram)) continue;
+    expect([page, tests.some((code) => code.includes(page))]).toEqual([page, true]);
   }
-  const queue = new Queue<JobData>("webhooks", { connection: { url: valkey.url } });
-  open.push(() => queue.close());
-  const jobs = await queue.getWaiting();
-  expect(jobs.map(({ name, data }) => [name, data.userId, data.data])).toEqual(
-    Array(2).fill(["file.created", "usr_42", { fileId: "file_7", name: "report.pdf" }]),
-  );
-}, 60_000);
+  for (const file of Object.values(COMPARED)) expect(existsSync(join(ROOT, file))).toBe(true);
+});
 
-test("what the README sends arrives at what the README receives with, and nothing else passes there", async () => {
-  const valkey = await startValkey();
-  open.push(() => valkey.stop());
-  const port = freePort();
-  const receiver = `http://127.0.0.1:${port}`;
-
-  const sending = findSnippet("README.md", "js", { heading: "Send one event" });
-  expect(sending).toContain("https://example.com/");
-  expect(sending).toMatch(/redis:\/\/127\.0\.0\.1:6379|VALKEY_URL/);
-  const sender = run(
-    sending.replaceAll("redis://127.0.0.1:6379", valkey.url).replaceAll("https://example.com", receiver),
-    { VALKEY_URL: valkey.url },
-  );
-  expect([await sender.exited, await new Response(sender.stderr).text()]).toEqual([0, ""]);
-  const queue = new Queue<JobData>("webhooks", { connection: { url: valkey.url } });
-  open.push(() => queue.close());
-  const waiting = await queue.getWaiting();
-  expect(waiting).toHaveLength(1);
-  const { url, secret } = (waiting as [(typeof waiting)[0]])[0].data.endpoint;
-
-  const receiving = findSnippet("README.md", "js", { heading: "Receive and verify it" });
-  expect(receiving).toContain("8080");
-  const current = [secret].flat()[0] as string;
-  run(receiving.replaceAll("8080", String(port)), { SECRET: current });
-  const forged = () => fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body: "{}" });
-  const status = await eventually(() => forged().then((answer) => answer.status, String), Number.isInteger);
-  expect(status).toBe(401);
-
-  const worker = startWorkerProcess({ VALKEY_URL: valkey.url });
-  open.push(() => worker.stop());
-  expect(await worker.line("delivery.attempted")).toMatchObject({ attempt: 1, success: true });
-}, 60_000);
+test("commands in a page's text exist: of npm, and of fluxhook", () => {
+  const commands = buildProgram({ env: {}, exitCode: 0 }, "0", () => {}).commands.map((command) => command.name());
+  const scripts = Object.keys(manifest.scripts);
+  for (const page of [...pages, "CONTRIBUTING.md"]) {
+    for (const [, script] of text(page).matchAll(/\bnpm run (?:-s )?([\w:]+)/g))
+      expect(scripts).toContain(script as string);
+    for (const [, name] of text(page).matchAll(/\bnpx fluxhook ([a-z]+)/g)) expect(commands).toContain(name as string);
+  }
+});

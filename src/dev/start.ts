@@ -164,7 +164,7 @@ function showCommands(valkeyUrl: string, queue: string, endpoint: string, isOwnV
 }
 
 async function startThrowaway(): Promise<string> {
-  const starting = startValkey({ preferredPort: VALKEY_PORT });
+  const starting = startValkey({ port: VALKEY_PORT }).catch(() => startValkey()); // taken, most likely
   // Stopped last, and registered before it is up, since Ctrl-C may come before that.
   endings.unshift(() => starting.then((valkey) => valkey.stop()));
   return (await starting).url;

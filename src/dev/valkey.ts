@@ -16,10 +16,8 @@ export type ThrowawayValkeyOptions = {
   /** The maxmemory-policy; "noeviction" by default. */
   policy?: string;
   password?: string;
-  /** A free loopback port by default. Throws if it is taken. */
+  /** A free loopback port by default. */
   port?: number;
-  /** Tried first; if it is taken, any free port. */
-  preferredPort?: number;
   /** Any other setting, by its name in valkey.conf. */
   settings?: Readonly<Record<string, string>>;
 };
@@ -60,7 +58,7 @@ export async function startValkey(options: ThrowawayValkeyOptions = {}): Promise
   const launch = (port: number) => launchServer(server, directory, port, options);
 
   let running: Running;
-  let port = options.port ?? options.preferredPort ?? randomPort();
+  let port = options.port ?? randomPort();
   try {
     for (let tries = 1; ; tries++) {
       const result = await launch(port);
