@@ -52,6 +52,9 @@ const DIGIT64 = `(?:[A-Za-z0-9]|${formsOf("+")}|${formsOf("/")})`;
 const PADDING = formsOf("=");
 const ANY_ESCAPE = "%[0-9A-Fa-f]{2}|&#?\\w{1,8};|\\\\{1,3}(?:u[0-9A-Fa-f]{4}|[bfnrt])";
 
+/** What a signature is part of, in whatever form: seldom in a text, and cheap to find. */
+const LONG = /[A-Za-z0-9+/=%&#;\\]{43,}/g;
+
 /** The whole of each word of base64; an escape of any other character separates words. */
 const WORD = new RegExp(`((?:${DIGIT64})+)((?:${PADDING})*)|${ANY_ESCAPE}`, "g");
 const ONE_DIGIT64 = new RegExp(DIGIT64, "g");
@@ -67,6 +70,30 @@ const PREFIXED = new RegExp(
 
 type Range = readonly [start: number, end: number];
 
+/** A text to mask wherever a response has it. */
+export interface Echo {
+  /** Its longest part that is written alike everywhere: a cheap first check. */
+  readonly longest: string;
+  readonly text: string;
+}
+
+/** List the texts to look for: the endpoint's secrets, and the query of its URL. */
+export function listEchoes({ url, secrets }: Confidential): Echo[] {
+  const query = url.search.slice(1);
+  const values = query.split("&").map((parameter) => parameter.slice(parameter.indexOf("=") + 1));
+  const decoded = query === "" ? [] : [...url.searchParams.values()];
+  const texts = [
+    ...secrets.flatMap((secret) => [secret, secret.replace(/^whsec_/, "")]),
+    ...[query, ...values, ...decoded].filter((text) => text.length >= MIN_PARAMETER),
+  ];
+  return [...new Set(texts)]
+    .filter((text) => text.length >= MIN_SECRET)
+    .map((text) => {
+      const runs = text.match(/[A-Za-z0-9_-]+/g) ?? [];
+      return { text, longest: runs.reduce((most, run) => (run.length > most.length ? run : most), "") };
+    });
+}
+
 /**
  * Find the endpoint's secrets, its URL's query, and whatever has the form of a secret or of a signature: 32 bytes in base64 or
  * hexadecimal. So the signature that a receiver expected is found as well.
@@ -75,16 +102,13 @@ type Range = readonly [start: number, end: number];
  *
  * @returns in order, without overlaps
  */
-export function findEchoed(text: string, confidential: Confidential): Range[] {
-  const ranges = [...findMacs(text), ...findAll(text, PREFIXED)];
-  for (const secret of listSecrets(confidential)) {
-    const longest = (secret.match(/[A-Za-z0-9_-]+/g) ?? []).reduce(
-      (most, run) => (run.length > most.length ? run : most),
-      "",
-    );
+export function findEchoed(text: string, echoes: readonly Echo[]): Range[] {
+  const ranges = findMacs(text);
+  if (text.includes("whsec_") || text.includes("sealed")) ranges.push(...findAll(text, PREFIXED));
+  for (const { longest, text: secret } of echoes) {
     if (text.includes(longest)) ranges.push(...findAll(text, new RegExp(patternOf(secret), "g")));
   }
-  return merge(ranges);
+  return ranges.length > 1 ? merge(ranges) : ranges;
 }
 
 function findAll(text: string, pattern: RegExp): Range[] {
@@ -92,21 +116,15 @@ function findAll(text: string, pattern: RegExp): Range[] {
 }
 
 function findMacs(text: string): Range[] {
-  return [...text.matchAll(WORD)].flatMap((match): Range[] => {
-    const [whole, digits = "", padding = ""] = match;
-    const count = digits.length < 43 ? 0 : (digits.match(ONE_DIGIT64)?.length ?? 0);
-    const isMac = HEX_MAC.test(digits) || (count === 43 && IS_MIXED.test(digits));
-    return isMac ? [[match.index, match.index + (padding === "" ? digits : whole).length]] : [];
-  });
-}
-
-function listSecrets({ url, secrets }: Confidential): string[] {
-  const query = url.search.slice(1);
-  const values = [...url.searchParams.values(), ...query.split("&").map((part) => part.slice(part.indexOf("=") + 1))];
-  return [
-    ...secrets.flatMap((secret) => [secret, secret.replace(/^whsec_/, "")]),
-    ...[query, ...values].filter((text) => text.length >= MIN_PARAMETER),
-  ].filter((text) => text.length >= MIN_SECRET);
+  const ranges: Range[] = [];
+  for (const { 0: long, index: from } of text.matchAll(LONG)) {
+    for (const { 0: whole, 1: digits = "", 2: padding = "", index } of long.matchAll(WORD)) {
+      const count = digits.length < 43 ? 0 : (digits.match(ONE_DIGIT64)?.length ?? 0);
+      const isMac = HEX_MAC.test(digits) || (count === 43 && IS_MIXED.test(digits));
+      if (isMac) ranges.push([from + index, from + index + (padding === "" ? digits : whole).length]);
+    }
+  }
+  return ranges;
 }
 
 function merge(ranges: Range[]): Range[] {

@@ -3,7 +3,7 @@
  */
 import type { ResponseBeginning } from "../delivery/outcome.ts";
 import type { KeptResponse } from "./attempt.ts";
-import { type Confidential, findEchoed } from "./echoed-secrets.ts";
+import { type Confidential, type Echo, findEchoed, listEchoes } from "./echoed-secrets.ts";
 
 /** Those that help to find a fault, and that carry no credentials. Of `set-cookie` and `www-authenticate`, nothing is kept. */
 const HEADERS: ReadonlySet<string> = new Set([
@@ -38,29 +38,30 @@ export function keepResponse(
   keptBytes: number,
   confidential: Confidential,
 ): KeptResponse {
+  const echoes = listEchoes(confidential);
   const [statusLine = "", ...lines] = head.split(/\r?\n/);
   const limit = isCut ? Math.min(keptBytes, Math.max(0, body.length - MARGIN)) : keptBytes;
-  const headers = readHeaders(lines, confidential);
+  const headers = readHeaders(lines, echoes);
   const isCompressed = COMPRESSED.test(`${headers["content-encoding"]} ${headers["transfer-encoding"]}`);
   const omitted = isCompressed ? "compressed" : body.includes("\0") ? "binary" : undefined;
   const isOmitted = omitted !== undefined && body !== "";
   return {
-    status_line: show(statusLine.trim(), MAX_LINE, confidential),
+    status_line: show(statusLine.trim(), MAX_LINE, echoes),
     headers,
-    body: isOmitted ? "" : show(body, limit, confidential),
+    body: isOmitted ? "" : show(body, limit, echoes),
     ...((body.length > limit || isCut || !isEnded) && { is_truncated: true }),
     ...(isOmitted && { omitted }),
   };
 }
 
-function readHeaders(lines: readonly string[], confidential: Confidential): Record<string, string> {
+function readHeaders(lines: readonly string[], echoes: readonly Echo[]): Record<string, string> {
   const headers: Record<string, string> = {};
   for (const line of lines) {
     const colon = line.indexOf(":");
     const name = line.slice(0, Math.max(0, colon)).trim().toLowerCase();
     if (!HEADERS.has(name) || name in headers) continue;
     const value = line.slice(colon + 1).trim();
-    headers[name] = show(name === "location" ? withoutQuery(value) : value, MAX_LINE, confidential);
+    headers[name] = show(name === "location" ? withoutQuery(value) : value, MAX_LINE, echoes);
   }
   return headers;
 }
@@ -69,10 +70,10 @@ function readHeaders(lines: readonly string[], confidential: Confidential): Reco
 const withoutQuery = (url: string): string => url.replace(/[?#].*$/s, "").replace(/^((?:[\w+.-]+:)?\/\/)[^/]*@/, "$1");
 
 /** Decode the first bytes of a text, masked. What begins in them is masked as a whole. */
-function show(text: string, limit: number, confidential: Confidential): string {
+function show(text: string, limit: number, echoes: readonly Echo[]): string {
   let shown = "";
   let from = 0;
-  for (const [start, end] of findEchoed(text, confidential)) {
+  for (const [start, end] of findEchoed(text, echoes)) {
     if (start >= limit) break;
     shown += text.slice(from, start) + MASK;
     from = end;
