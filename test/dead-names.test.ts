@@ -12,7 +12,7 @@ const DEAD_NAMES = 60;
 const SECONDS = 5;
 const HEALTHY_A_SECOND = 20;
 
-test.each([
+test.concurrent.each([
   ["are silent", undefined],
   ["fail after three seconds", { code: "SERVFAIL", afterMs: 3_000 } as const],
 ])(

@@ -1,30 +1,17 @@
 /** How long an event may be put off, and what becomes of it then. */
-import { afterEach, expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Address } from "../src/dns/address.ts";
 import type { Gate } from "../src/isolation/gate.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
+import { keep, sideBySide } from "./support/side-by-side.ts";
 import { eventually, jobData, OPEN_GATE, QUICK, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const HOUR_MS = 60 * 60 * 1000;
 const REASON = /^(\S+ after \d+ ms|expired), older than WEBHOOK_MAX_AGE$/;
 
-const open: { stop(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const { stop } of open.splice(0).reverse()) await stop();
-});
-
-async function receiver(): Promise<Receiver> {
-  const started = await startReceiver();
-  open.push(started);
-  return started;
-}
-
-async function stack(options: StackOptions): Promise<Stack> {
-  const started = await startStack(options);
-  open.push(started);
-  return started;
-}
+const receiver = async (): Promise<Receiver> => keep(await startReceiver());
+const stack = async (options: StackOptions): Promise<Stack> => keep(await startStack(options));
 
 const noResolver = () => Promise.reject(Object.assign(new Error("no resolver"), { code: "EAI_AGAIN" }));
 const loopback: Address[] = [{ address: "127.0.0.1", family: 4 }];
@@ -50,7 +37,7 @@ async function expectExpired(system: Stack, job: { id?: string | undefined }, us
   return ended;
 }
 
-test("an event too old for an open circuit expires, unsent, and is in the user's log", async () => {
+sideBySide("an event too old for an open circuit expires, unsent, and is in the user's log", async () => {
   const customer = await receiver();
   customer.answer("reset");
   const system = await stack({ maxAgeMs: HOUR_MS });
@@ -73,7 +60,7 @@ test("an event too old for an open circuit expires, unsent, and is in the user's
   expect((await system.stored(young)).failedReason).toBeUndefined();
 });
 
-test("an event that grows old while its circuit is open expires when its turn comes", async () => {
+sideBySide("an event that grows old while its circuit is open expires when its turn comes", async () => {
   const customer = await receiver();
   customer.answer("reset");
   const system = await stack({ maxAgeMs: 1_000 });
@@ -90,31 +77,38 @@ test("an event that grows old while its circuit is open expires when its turn co
   await expectExpired(system, job, data.userId, "expired");
 });
 
-test("an event whose name no resolver answers for expires, and its one line in the user's log says why", async () => {
-  const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: HOUR_MS });
-  const data = jobData("http://customer.example/");
-  const old = await system.queue.add("file.created", data, { timestamp: Date.now() - HOUR_MS - 1 });
-  const ended = await expectExpired(system, old, data.userId, "resolver");
-  expect(ended.failedReason).toMatch(/^resolver after \d+ ms, older than WEBHOOK_MAX_AGE$/);
-});
+sideBySide(
+  "an event whose name no resolver answers for expires, and its one line in the user's log says why",
+  async () => {
+    const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: HOUR_MS });
+    const data = jobData("http://customer.example/");
+    const old = await system.queue.add("file.created", data, { timestamp: Date.now() - HOUR_MS - 1 });
+    const ended = await expectExpired(system, old, data.userId, "resolver");
+    expect(ended.failedReason).toMatch(/^resolver after \d+ ms, older than WEBHOOK_MAX_AGE$/);
+  },
+);
 
-test("an event that is deferred again and again costs nothing until the pause would outlast it", async () => {
-  const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: 7_000, random: () => 0.5 }); // pauses of 5 s
-  const data = jobData("http://customer.example/");
-  const job = await system.queue.add("file.created", data);
-  expect(await system.line("delivery.attempted")).toMatchObject({ verdict: "defer", retry_in_ms: 5_000 });
-  await eventually(
-    () => job.getState(),
-    (state) => state === "delayed",
-  );
-  expect((await system.stored(job)).atm ?? "0").toBe("0");
-  expect(await system.attempts(data.userId)).toEqual([]);
-  await Bun.sleep(Math.max(0, job.timestamp + 2_010 - Date.now())); // less than a pause is left
-  await job.promote();
-  await expectExpired(system, job, data.userId, "resolver");
-}, 10_000);
+sideBySide(
+  "an event that is deferred again and again costs nothing until the pause would outlast it",
+  async () => {
+    const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: 7_000, random: () => 0.5 }); // pauses of 5 s
+    const data = jobData("http://customer.example/");
+    const job = await system.queue.add("file.created", data);
+    expect(await system.line("delivery.attempted")).toMatchObject({ verdict: "defer", retry_in_ms: 5_000 });
+    await eventually(
+      () => job.getState(),
+      (state) => state === "delayed",
+    );
+    expect((await system.stored(job)).atm ?? "0").toBe("0");
+    expect(await system.attempts(data.userId)).toEqual([]);
+    await Bun.sleep(Math.max(0, job.timestamp + 2_010 - Date.now())); // less than a pause is left
+    await job.promote();
+    await expectExpired(system, job, data.userId, "resolver");
+  },
+  10_000,
+);
 
-test("an attempt that fails expires when its next one would come too late, with what happened", async () => {
+sideBySide("an attempt that fails expires when its next one would come too late, with what happened", async () => {
   const customer = await receiver();
   customer.answer({ status: 503 });
   const policy = { attempts: 5, delaysMs: [HOUR_MS], jitter: 0 };
@@ -127,7 +121,7 @@ test("an attempt that fails expires when its next one would come too late, with 
   expect(customer.requests.length).toBe(1);
 });
 
-test("an old event goes out as any other does while its endpoint takes it", async () => {
+sideBySide("an old event goes out as any other does while its endpoint takes it", async () => {
   const customer = await receiver();
   const system = await stack({ maxAgeMs: 60_000 });
   const data = jobData(customer.url());
@@ -136,43 +130,49 @@ test("an old event goes out as any other does while its endpoint takes it", asyn
   expect(await system.attempts(data.userId)).toMatchObject([{ success: true, attempt: 1 }]);
 });
 
-test("many old events at once, as when they are redelivered, all have their turn while their endpoint answers", async () => {
-  const customer = await receiver();
-  customer.answer(() => Bun.sleep(50).then(() => ({})));
-  const system = await stack({ maxAgeMs: HOUR_MS, concurrency: 32 });
-  const jobs = await system.queue.addBulk(
-    Array.from({ length: 200 }, () => ({
-      name: "file.created",
-      data: jobData(customer.url()),
-      opts: { timestamp: Date.now() - 2 * HOUR_MS },
-    })),
-  );
-  const ends = await Promise.all(jobs.map((job) => system.settled(job)));
-  expect(ends.filter(({ state }) => state !== "completed").map(({ job }) => job.failedReason)).toEqual([]);
-});
+sideBySide(
+  "many old events at once, as when they are redelivered, all have their turn while their endpoint answers",
+  async () => {
+    const customer = await receiver();
+    customer.answer(() => Bun.sleep(50).then(() => ({})));
+    const system = await stack({ maxAgeMs: HOUR_MS, concurrency: 32 });
+    const jobs = await system.queue.addBulk(
+      Array.from({ length: 200 }, () => ({
+        name: "file.created",
+        data: jobData(customer.url()),
+        opts: { timestamp: Date.now() - 2 * HOUR_MS },
+      })),
+    );
+    const ends = await Promise.all(jobs.map((job) => system.settled(job)));
+    expect(ends.filter(({ state }) => state !== "completed").map(({ job }) => job.failedReason)).toEqual([]);
+  },
+);
 
-test("an expired event, retried by hand once its endpoint is well, is delivered, with the bytes it always had", async () => {
-  const customer = await receiver();
-  let isUp = false;
-  const resolve = async () => (isUp ? loopback : await noResolver());
-  const system = await stack({ resolve, maxAgeMs: HOUR_MS });
-  const timestamp = Date.now() - 2 * HOUR_MS;
-  const data = jobData(`http://customer.example:${customer.port}/`);
-  const job = await system.queue.add("file.created", data, { timestamp });
-  await expectExpired(system, job, data.userId, "resolver");
+sideBySide(
+  "an expired event, retried by hand once its endpoint is well, is delivered, with the bytes it always had",
+  async () => {
+    const customer = await receiver();
+    let isUp = false;
+    const resolve = async () => (isUp ? loopback : await noResolver());
+    const system = await stack({ resolve, maxAgeMs: HOUR_MS });
+    const timestamp = Date.now() - 2 * HOUR_MS;
+    const data = jobData(`http://customer.example:${customer.port}/`);
+    const job = await system.queue.add("file.created", data, { timestamp });
+    await expectExpired(system, job, data.userId, "resolver");
 
-  isUp = true;
-  const again = system.settled(job);
-  await (await system.queue.getJob(job.id as string))?.retry("failed"); // as Bull Board does it
-  expect((await again).state).toBe("completed");
-  expect((await customer.next()).json).toMatchObject({ timestamp: new Date(timestamp).toISOString() });
-  expect(await system.attempts(data.userId)).toMatchObject([
-    { attempt: 2, success: true },
-    { attempt: 1, success: false, error: "resolver" },
-  ]);
-});
+    isUp = true;
+    const again = system.settled(job);
+    await (await system.queue.getJob(job.id as string))?.retry("failed"); // as Bull Board does it
+    expect((await again).state).toBe("completed");
+    expect((await customer.next()).json).toMatchObject({ timestamp: new Date(timestamp).toISOString() });
+    expect(await system.attempts(data.userId)).toMatchObject([
+      { attempt: 2, success: true },
+      { attempt: 1, success: false, error: "resolver" },
+    ]);
+  },
+);
 
-test("an expired event, retried by hand while its circuit is still open, expires again", async () => {
+sideBySide("an expired event, retried by hand while its circuit is still open, expires again", async () => {
   const customer = await receiver();
   customer.answer("reset");
   const system = await stack({ maxAgeMs: HOUR_MS });
@@ -189,7 +189,7 @@ test("an expired event, retried by hand while its circuit is still open, expires
   ]);
 });
 
-test("a delay of the producer's own does not count as age", async () => {
+sideBySide("a delay of the producer's own does not count as age", async () => {
   const customer = await receiver();
   customer.answer((_, index) => ({ status: index === 0 ? 503 : 200 }));
   const policy = { ...QUICK, delaysMs: [100] };
@@ -210,7 +210,7 @@ test("a delay of the producer's own does not count as age", async () => {
   expect((await system.settled(old)).job.failedReason).toMatch(/^HTTP 503 in \d+ ms, older than WEBHOOK_MAX_AGE$/);
 });
 
-test("a delay of the producer's own does not keep an event for ever", async () => {
+sideBySide("a delay of the producer's own does not keep an event for ever", async () => {
   const customer = await receiver();
   customer.answer({ status: 503 });
   const system = await stack({ maxAgeMs: 60_000, policy: { ...QUICK, delaysMs: [100] } });
@@ -231,21 +231,23 @@ function crowdedGate(times: number, reason: "limit" | "retry_after" = "limit"): 
   };
 }
 
-test.each(["limit", "retry_after"] as const)(
-  "an event that is too old when it comes, as after days without a worker, is parked for %s until it has its attempt",
-  async (reason) => {
-    const customer = await receiver();
-    const gate = crowdedGate(25, reason);
-    const system = await stack({ gate, maxAgeMs: HOUR_MS });
-    const data = jobData(customer.url());
-    const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
-    const { state, job: ended } = await system.settled(job);
-    expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 26]);
-    expect(await system.attempts(data.userId)).toMatchObject([{ attempt: 1, success: true }]);
-  },
-);
+for (const reason of ["limit", "retry_after"] as const) {
+  sideBySide(
+    `an event that is too old when it comes, as after days without a worker, is parked for ${reason} until it has its attempt`,
+    async () => {
+      const customer = await receiver();
+      const gate = crowdedGate(25, reason);
+      const system = await stack({ gate, maxAgeMs: HOUR_MS });
+      const data = jobData(customer.url());
+      const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+      const { state, job: ended } = await system.settled(job);
+      expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 26]);
+      expect(await system.attempts(data.userId)).toMatchObject([{ attempt: 1, success: true }]);
+    },
+  );
+}
 
-test("an event that is too old when it comes waits for as long as any other, and then expires", async () => {
+sideBySide("an event that is too old when it comes waits for as long as any other, and then expires", async () => {
   const customer = await receiver();
   const gate = crowdedGate(Number.POSITIVE_INFINITY);
   const system = await stack({ gate, maxAgeMs: 1_000 });
@@ -257,38 +259,45 @@ test("an event that is too old when it comes waits for as long as any other, and
   expect(gate.asked).toBeGreaterThan(2);
 });
 
-test("an old event whose attempt has failed expires when it finds no room for the next", async () => {
-  const customer = await receiver();
-  customer.answer({ status: 503 });
-  const gate = crowdedGate(0);
-  const system = await stack({ gate, maxAgeMs: 3_000, policy: { ...QUICK, delaysMs: [100] } });
-  gate.admit = () => {
-    gate.asked += 1;
-    return gate.asked === 1 ? { kind: "go" } : { kind: "park", retryAt: Date.now() + 100, reason: "limit" };
-  };
-  const data = jobData(customer.url());
-  const job = await system.queue.add("file.created", data);
-  const { job: ended } = await system.settled(job);
-  expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
-  expect(Date.now() - job.timestamp).toBeWithin(3_000, 4_500);
-  expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["expired", "http_503"]);
-}, 10_000);
+sideBySide(
+  "an old event whose attempt has failed expires when it finds no room for the next",
+  async () => {
+    const customer = await receiver();
+    customer.answer({ status: 503 });
+    const gate = crowdedGate(0);
+    const system = await stack({ gate, maxAgeMs: 3_000, policy: { ...QUICK, delaysMs: [100] } });
+    gate.admit = () => {
+      gate.asked += 1;
+      return gate.asked === 1 ? { kind: "go" } : { kind: "park", retryAt: Date.now() + 100, reason: "limit" };
+    };
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data);
+    const { job: ended } = await system.settled(job);
+    expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
+    expect(Date.now() - job.timestamp).toBeWithin(3_000, 4_500);
+    expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["expired", "http_503"]);
+  },
+  10_000,
+);
 
-test.each([
+const AGAIN: [string, (system: Stack, id: string) => Promise<unknown>][] = [
   ["redelivered", (system: Stack, id: string) => redeliver(system.queue, id)],
   ["retried in Bull Board", async (system: Stack, id: string) => (await system.queue.getJob(id))?.retry("failed")],
-])("an expired event that is %s comes anew, and may wait for room again", async (_, again) => {
-  const customer = await receiver();
-  const gate = crowdedGate(Number.POSITIVE_INFINITY);
-  const system = await stack({ gate, maxAgeMs: 500 });
-  const data = jobData(customer.url());
-  const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
-  await expectExpired(system, job, data.userId, "expired");
-  gate.admit = crowdedGate(3).admit;
-  gate.asked = 0;
-  await Bun.sleep(600); // longer than an event may wait: what it came with before counts no more
-  const settled = system.settled(job);
-  await again(system, job.id as string);
-  const { state, job: ended } = await settled;
-  expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 4]);
-});
+];
+for (const [how, again] of AGAIN) {
+  sideBySide(`an expired event that is ${how} comes anew, and may wait for room again`, async () => {
+    const customer = await receiver();
+    const gate = crowdedGate(Number.POSITIVE_INFINITY);
+    const system = await stack({ gate, maxAgeMs: 500 });
+    const data = jobData(customer.url());
+    const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
+    await expectExpired(system, job, data.userId, "expired");
+    gate.admit = crowdedGate(3).admit;
+    gate.asked = 0;
+    await Bun.sleep(600); // longer than an event may wait: what it came with before counts no more
+    const settled = system.settled(job);
+    await again(system, job.id as string);
+    const { state, job: ended } = await settled;
+    expect([state, ended.failedReason, gate.asked]).toEqual(["completed", undefined as unknown as string, 4]);
+  });
+}

@@ -114,7 +114,7 @@ describe("a Valkey that loads its data for seconds", () => {
   const LOADING = "Valkey is loading";
   const SLOW = { "key-load-delay": "8000", "loading-process-events-interval-bytes": "1024" };
 
-  test("is that for worker, --check, command and package, in the same words, and the worker goes on by itself", async () => {
+  test.concurrent("is that for worker, --check, command and package, in the same words, and the worker goes on by itself", async () => {
     await using setup = await setUp({ settings: SLOW, appendonly: false });
     const { valkey, admin } = setup;
     const worker = startWorkerProcess({ VALKEY_URL: valkey.url });

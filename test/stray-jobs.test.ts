@@ -65,8 +65,11 @@ test("what a BullMQ 5 client's resume leaves behind is found by status, and reco
   expect(status.code).toBe(1);
   const report = JSON.parse(status.out);
   expect(report.strays).toBe(20);
-  expect(report.problems).toContain(
-    "20 events are in none of the queue's lists and will not be delivered: run fluxhook recover",
+  expect(report.problems).toContainEqual(
+    expect.objectContaining({
+      text: "20 events are in none of the queue's lists and will not be delivered",
+      todo: "Run fluxhook recover",
+    }),
   );
 
   const dry = await fluxhook(["recover", "--dry-run"]);
@@ -115,7 +118,7 @@ test("a busy queue has none while jobs move from list to list", async () => {
   let answers = 0;
   receiver.answer(() => ({ status: answers++ % 2 === 0 ? 503 : 200 }));
   const stack = await startStack({ concurrency: 32 });
-  const jobs = Array.from({ length: 1_500 }, () => ({ name: "file.created", data: jobData(receiver.url()) }));
+  const jobs = Array.from({ length: 500 }, () => ({ name: "file.created", data: jobData(receiver.url()) }));
   await stack.queue.addBulk(jobs);
   const isBusy = async () => {
     const { wait, active, delayed } = await stack.queue.getJobCounts("wait", "active", "delayed");

@@ -37,7 +37,7 @@ const waiting = (name: string, run: (own: Open) => Promise<void>) =>
     } finally {
       await close(own);
     }
-  }, 20_000);
+  }, 30_000);
 
 interface Setting {
   readonly valkeyUrl: string;
@@ -98,7 +98,6 @@ const whenReady = (process: WorkerProcess, status: number) =>
   eventually(
     () => ready(process),
     (answer) => answer.status === status,
-    4_500,
   );
 
 async function timed<T>(promise: Promise<T>): Promise<{ value: T; tookMs: number }> {
@@ -273,13 +272,13 @@ describe("while Valkey is away", () => {
   }
 });
 
-test("SIGTERM while Valkey is gone lets a request finish, and is obeyed soon after, with 1", async () => {
-  const customer = await receiver();
+waiting("SIGTERM while Valkey is gone lets a request finish, and is obeyed soon after, with 1", async (own) => {
+  const customer = await receiver(own);
   const held = Promise.withResolvers<void>();
   customer.answer(() => held.promise.then(() => ({})));
-  const valkey = await ownValkey({ appendfsync: "always" });
-  const setting = backend(valkey.url);
-  const process = worker(setting, { SHUTDOWN_TIMEOUT: "60s" });
+  const valkey = await ownValkey({ appendfsync: "always" }, own);
+  const setting = backend(valkey.url, own);
+  const process = worker(setting, { SHUTDOWN_TIMEOUT: "60s" }, own);
   const job = await setting.queue.add("file.created", jobData(customer.url()));
   const [request] = await customer.waitFor(1, 15_000);
   await valkey.kill();
@@ -292,7 +291,7 @@ test("SIGTERM while Valkey is gone lets a request finish, and is obeyed soon aft
   expect(await request?.ended).toBe("answered");
   await valkey.restart();
   expect(await job.getState()).toBe("active"); // until its lock expires: then it goes again
-}, 30_000);
+});
 
 waiting(
   "a job that comes late is left alone when its lock would not outlast the attempt, and is gone already",
