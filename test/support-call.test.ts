@@ -3,6 +3,8 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Registry } from "prom-client";
 import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
 import { filterOf, pinned, readQuery } from "../src/board/failed-query.ts";
+import type { Site } from "../src/board/layout.tsx";
+import { SearchPage } from "../src/board/search-page.tsx";
 import { startReceiver } from "../src/dev/receiver.ts";
 import type { Queue } from "../src/queue/worker.ts";
 import type { Logger } from "../src/runtime/logger.ts";
@@ -132,6 +134,30 @@ describe("the search", () => {
     expect(html).toMatch(/Searched 0 kept jobs and [\d,]+ logs\./);
     expect(html).toContain('<a href="/users/usr_nobody">show the page of usr_nobody</a>');
     expect((await read("/search")).html).toContain("Ids are compared as a whole");
+  });
+
+  test("offers to go on when its time was over, and to try again when others were searching", async () => {
+    const text = crypto.randomUUID();
+    const reach = { searched: 12_000, total: 50_000 };
+    const findings = {
+      text,
+      finds: [],
+      jobs: { searched: 11_000, total: 11_000 },
+      logs: reach,
+      next: "77",
+      isBusy: false,
+    };
+    const site = { isReadonly: false, environment: "", bullBoard: "/board", queue: "q", logSize: 10 } as Site;
+    const cut = String(SearchPage({ site, findings, isContinued: false }));
+    expect(cut).toContain("Nothing found yet for");
+    expect(cut).toContain("Searched 11,000 kept jobs and 12,000 of about 50,000 logs.");
+    expect(cut).toContain(`<a href="/search?q=${text}&amp;from=77">Search on</a>`);
+    const next = String(SearchPage({ site, findings: { ...findings, jobs: undefined }, isContinued: true }));
+    expect(next).toContain("Searched another 12,000 of about 50,000 logs.");
+    const busy = { ...findings, jobs: undefined, logs: undefined, next: undefined, isBusy: true };
+    expect(String(SearchPage({ site, findings: busy, isContinued: false }))).toContain(
+      `Two other searches are running, so jobs and logs were not searched. <a href="/search?q=${text}">Try again</a>`,
+    );
   });
 
   test("shows nothing that a link brings along, and takes no cursor but a number", async () => {

@@ -39,6 +39,7 @@ export const FailedPage: FC<FailedPageProps> = (props) => {
         <div>
           <h1>Failed events</h1>
           <p class="sub">
+            {(site.failed ?? 0) > kept && "The newest "}
             {formatEvents(kept - unread)} kept{isFiltered(query) && `, ${formatEvents(events.length)} match`}.
             {unread > 0 && (
               <>
