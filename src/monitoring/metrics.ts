@@ -156,13 +156,7 @@ export function watchQueue(
   now: () => number = Date.now,
 ): void {
   const registers = [registry];
-  let asked: Promise<QueueFigures | undefined> | undefined;
-  const ask = (): Promise<QueueFigures | undefined> => {
-    asked ??= within(SCRAPE_MS, readFigures(queue, valkey, kept, now()), undefined).finally(() => {
-      asked = undefined;
-    });
-    return asked;
-  };
+  const ask = createAsk(() => readFigures(queue, valkey, kept, now()));
   new Gauge({
     name: "fluxhook_valkey_up",
     help: "1 while Valkey answers, else 0",
@@ -171,28 +165,27 @@ export function watchQueue(
       this.set((await ask()) === undefined ? 0 : 1);
     },
   });
-  new Gauge({
-    name: "fluxhook_jobs",
-    help: "Jobs in the queue by state",
-    labelNames: ["state"],
-    registers,
-    async collect() {
-      const figures = await ask();
-      this.reset();
-      for (const state of JOB_STATES) if (figures !== undefined) this.labels(state).set(figures.counts[state] ?? 0);
-    },
-  });
-  new Gauge({
-    name: "fluxhook_recent_jobs",
-    help: "Jobs that completed and failed in the last 5 minutes, or in as much of them as the queue keeps of both",
-    labelNames: ["state"],
-    registers,
-    async collect() {
-      const figures = await ask();
-      this.reset();
-      for (const [state, count] of Object.entries(figures?.finished ?? {})) this.labels(state).set(count);
-    },
-  });
+  /** Add a gauge with a value for each state, absent while they are unknown. */
+  const byState = (name: string, help: string, of: (figures: QueueFigures) => Readonly<Record<string, number>>) =>
+    new Gauge({
+      name,
+      help,
+      labelNames: ["state"],
+      registers,
+      async collect() {
+        const figures = await ask();
+        this.reset();
+        for (const [state, count] of Object.entries(figures ? of(figures) : {})) this.labels(state).set(count);
+      },
+    });
+  byState("fluxhook_jobs", "Jobs in the queue by state", ({ counts }) =>
+    Object.fromEntries(JOB_STATES.map((state) => [state, counts[state] ?? 0])),
+  );
+  byState(
+    "fluxhook_recent_jobs",
+    "Jobs that completed and failed in the last 5 minutes, or in as much of them as the queue keeps of both",
+    ({ finished }) => ({ ...finished }),
+  );
   /** Add a gauge that is absent while its value is unknown. */
   const gauge = (name: string, help: string, of: (figures: QueueFigures) => number | undefined) =>
     new Gauge({
@@ -223,6 +216,17 @@ export function watchQueue(
     "Valkey's maxmemory; 0 when it has none",
     ({ facts }) => facts?.maxMemoryBytes,
   );
+}
+
+/** Reads the figures once for all gauges of a scrape; undefined while Valkey does not answer in time. */
+function createAsk(read: () => Promise<QueueFigures>): () => Promise<QueueFigures | undefined> {
+  let asked: Promise<QueueFigures | undefined> | undefined;
+  return () => {
+    asked ??= within(SCRAPE_MS, read(), undefined).finally(() => {
+      asked = undefined;
+    });
+    return asked;
+  };
 }
 
 interface QueueFigures {
