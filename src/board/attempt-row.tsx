@@ -77,7 +77,7 @@ function isKept(response: KeptResponse | undefined): response is KeptResponse {
 
 /** The response as text, whatever the receiver sent. */
 const Response: FC<{ response: KeptResponse; delivery: string }> = ({ response, delivery }) => {
-  const { status_line, headers, body, is_truncated } = response;
+  const { status_line, headers, body, is_truncated, omitted } = response;
   const head = Object.entries(headers ?? {}).map(([name, value]) => printable(`${name}: ${value}`));
   const text = [printable(status_line), ...head, "", printableLines(body)].join("\n").trimEnd();
   return (
@@ -86,7 +86,8 @@ const Response: FC<{ response: KeptResponse; delivery: string }> = ({ response, 
       <CodeBlock id={`t-${delivery}`} what="response" text={text} />
       <p>
         {is_truncated && "Truncated: only the beginning of the body is kept. "}
-        {body === "" && !is_truncated && "The body was empty. "}
+        {omitted && `The body was ${omitted}: not shown. `}
+        {body === "" && !is_truncated && !omitted && "The body was empty. "}
         Not all headers are kept; secrets and signatures in it are masked.
       </p>
     </details>
