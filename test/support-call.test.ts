@@ -274,7 +274,7 @@ describe("a bulk redelivery", () => {
     const response = await post("/actions/redeliver-failed", fieldsOf(html));
     await settled;
     const [run] = /[\da-f-]{36}/.exec(response.headers.get("location") as string) as unknown as [string];
-    expect(await ended(run)).toMatchObject({ selected: 2, events: 1, queued: 1 });
+    expect(await ended(run)).toMatchObject({ selected: 2, events: 2, queued: 1, pending: 1 });
     expect(receiver.requests.length).toBe(before + 1);
     expect(await stack.queue.getJobState(third.job)).toBe("failed");
   });
@@ -323,6 +323,16 @@ describe("a bulk redelivery", () => {
     ],
     ["without an origin", {}, [["to", "2030-01-01T00:00Z"]], 403],
     ["without a time up to which events failed", SAME_ORIGIN, [], 400],
+    ["with an empty time", SAME_ORIGIN, [["to", ""]], 400],
+    [
+      "with two times",
+      SAME_ORIGIN,
+      [
+        ["to", "2030-01-01T00:00Z"],
+        ["to", "2030-01-01T00:00Z"],
+      ],
+      400,
+    ],
     ["with a time that cannot be read", SAME_ORIGIN, [["to", "tomorrow"]], 303],
   ])("%s changes nothing", async (_, headers, fields, status) => {
     const { queued } = await failed();

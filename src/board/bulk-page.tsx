@@ -22,7 +22,7 @@ export interface PreviewProps {
   readonly jobs: readonly string[] | undefined;
   /** Those of them that are failed. */
   readonly events: readonly FailedEvent[];
-  /** Kept events that could not be read in time. */
+  /** Kept events that could not be read in time, if all that match are meant. */
   readonly unread: number;
   /** Hosts with an open circuit. */
   readonly circuits: readonly string[];
@@ -50,7 +50,6 @@ export const PreviewPage: FC<PreviewProps> = ({ site, query, jobs, events, unrea
               Nothing was sent yet. Each goes again with the same id and body, and with its whole retry schedule. A
               receiver that deduplicates by id processes it once.
             </p>
-            {unread > 0 && <p>{formatEvents(unread)} could not be read in time and are not among them.</p>}
             {silent.length > 0 && (
               <p class="calm">
                 <Mark kind="wait" />
@@ -66,7 +65,7 @@ export const PreviewPage: FC<PreviewProps> = ({ site, query, jobs, events, unrea
               <Counts title="Event types" facets={countBy(events, ({ event }) => event)} />
               <Counts title="Users" facets={countBy(events, ({ userId }) => userId ?? "no user")} />
             </div>
-            {!site.isReadonly && (
+            {!site.isReadonly && unread === 0 && (
               <form class="bulk" action="/actions/redeliver-failed" method="post">
                 {Object.entries(query).map(([name, text]) => (
                   <input type="hidden" name={name} value={text} />
@@ -78,6 +77,13 @@ export const PreviewPage: FC<PreviewProps> = ({ site, query, jobs, events, unrea
               </form>
             )}
           </>
+        )}
+        {unread > 0 && (
+          <p>
+            {formatEvents(unread)} more are being read, some of which may match:{" "}
+            <a href={`/failed/redeliver${queryString(query, { of: "all" })}`}>go on</a>. They can be redelivered when
+            all are read.
+          </p>
         )}
         <p>
           <a href={back}>Back to the list</a>

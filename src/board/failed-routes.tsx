@@ -13,6 +13,7 @@ import { type PageOptions, sendPage } from "./page-response.ts";
 import { refuse } from "./refusal.tsx";
 
 const READ_MS = 1500; // 1.5 s for what failed since the last time; the rest is read by the next request
+const READ_ALL_MS = 8 * 1000; // 8 s, before events are redelivered that match a filter: none may be missing
 const MAX_SELECTED = 1_000; // jobs in one form; a page has fewer
 
 /** Add `/failed`, its dry run, its runs, and the actions that start and cancel one. */
@@ -39,23 +40,17 @@ export function addFailedRoutes(
     );
   });
 
-  /** The events that a dry run or a form names. */
-  const select = async (given: Readonly<Record<string, unknown>>, jobs: readonly string[] | undefined) => {
-    const query = pinned(readQuery(given), now());
-    const unread = await failed.refresh(READ_MS);
-    const wanted = new Set(jobs);
-    const events =
-      jobs === undefined ? failed.list(filterOf(query, now())) : failed.list().filter(({ job }) => wanted.has(job));
-    return { query, unread, events };
-  };
-
   app.get("/failed/redeliver", present, async (c) => {
     const given = c.req.query();
     const jobs = given.of === "all" ? undefined : (c.req.queries("job") ?? []).slice(0, MAX_SELECTED);
-    const { query, unread, events } = await select(given, jobs);
+    const query = pinned(readQuery(given), now());
+    const unread = await failed.refresh(READ_ALL_MS);
+    const wanted = new Set(jobs);
+    const events = failed.list(jobs === undefined ? filterOf(query, now()) : {});
     const circuits = await readOpenHosts(queue, valkey, now());
-    const back = `/failed${queryString(readQuery(given))}`;
-    return sendPage(c, <PreviewPage {...{ site, query, jobs, events, unread, circuits, back }} />);
+    const props = { site, query, jobs, circuits, back: `/failed${queryString(readQuery(given))}` };
+    const shown = jobs === undefined ? events : events.filter(({ job }) => wanted.has(job));
+    return sendPage(c, <PreviewPage {...props} events={shown} unread={jobs === undefined ? unread : 0} />);
   });
 
   app.get("/failed/runs/:id", present, (c) => {
@@ -68,25 +63,21 @@ export function addFailedRoutes(
 
   app.post("/actions/redeliver-failed", present, async (c) => {
     if (site.isReadonly) return await refuseReadonly(c, options, "redeliver-failed");
-    const form = await readForm(c);
-    const jobs = form.jobs.length === 0 ? undefined : form.jobs;
-    if (jobs === undefined && form.fields.to === undefined) return await refuseForm(c);
-    const { query, events } = await select(form.fields, jobs);
+    const { fields: given, jobs } = await readForm(c);
+    const isSelection = jobs.length > 0;
+    const query = readQuery(given);
+    if (!isSelection && query.to === undefined) return await refuseForm(c);
+    if (!isSelection && (await failed.refresh(READ_ALL_MS)) > 0) return await refuseUnread(c);
+    const wanted = isSelection ? jobs : failed.list(filterOf(query, now())).map(({ job }) => job);
     const log = boardLog.later(c);
-    const fields = {
-      action: "redeliver-failed",
-      ...(jobs === undefined ? { filter: query } : { selected: jobs.length }),
-    };
-    const run = bulk.start(
-      events.map(({ job }) => job),
-      ({ id, state, total, counts }, error) => {
-        const reason = error instanceof Error ? { reason: error.message } : {};
-        log({ ...fields, run: id, result: state, events: total, ...counts, ...reason });
-      },
-    );
+    const fields = { action: "redeliver-failed", ...(isSelection ? { selected: jobs.length } : { filter: query }) };
+    const run = bulk.start(wanted, ({ id, state, total, counts }, error) => {
+      const reason = error instanceof Error ? { reason: error.message } : {};
+      log({ ...fields, run: id, result: state, events: total, ...counts, ...reason });
+    });
     if (run === undefined) return await refuseMore(c);
     log({ ...fields, run: run.id, result: "started", events: run.total });
-    return c.redirect(runPath(run.id, jobs === undefined ? query : {}), 303);
+    return c.redirect(runPath(run.id, isSelection ? {} : query), 303);
   });
 
   app.post("/actions/cancel-redelivery", present, async (c) => {
@@ -104,6 +95,13 @@ export function addFailedRoutes(
       error: "expected a form of the page /failed/redeliver",
       title: "Incomplete form",
       text: "Expected the form of the page before. Nothing was changed.",
+    });
+  const refuseUnread = (c: Context) =>
+    refuse(c, site, {
+      status: 503,
+      error: "the failed events are still being read",
+      title: "The failed events are still being read",
+      text: "There are too many to read them all at once. Nothing was changed: send the form again in a moment.",
     });
   const refuseMore = (c: Context) =>
     refuse(c, site, {
