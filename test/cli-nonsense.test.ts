@@ -94,6 +94,13 @@ const TABLE: Readonly<Record<string, Table>> = {
       ...{ "--delay": DURATIONS, "--wait": DURATIONS.filter((text) => !text.startsWith("-")), ...secrets },
     },
   },
+  trigger: {
+    base: ["--url", "http://127.0.0.1/", "--user", "u", "--secret", "s", "file.created"],
+    options: {
+      ...{ "--url": URLS, "--user": USERS, "--data": DATA, "--id": IDS },
+      ...{ "--delay": DURATIONS, "--wait": DURATIONS.filter((text) => !text.startsWith("-")), ...secrets },
+    },
+  },
   attempts: { base: [], options: {}, args: USERS },
   status: { base: [], options: {} },
   redeliver: {

@@ -96,7 +96,7 @@ const EXPECTED: Record<string, string> = {
   "enqueue: list": `${BROKEN}expected an object with event, userId, endpoint and data`,
   "enqueue: an empty object": `${BROKEN}event: TYPES; userId: expected a string; endpoint: expected an object with url and secret; data: expected a JSON object`,
   "enqueue: unknown fields": `${BROKEN}user: not a field of an event; did you mean userId?; endpoint.uri: not a field of an endpoint; did you mean url?`,
-  "enqueue: a job": `${BROKEN}name: not a field of an event; expected one of event, userId, endpoint, data, id; event: TYPES; userId: expected a string; endpoint: expected an object with url and secret`,
+  "enqueue: a job": `${BROKEN}name: not a field of an event; expected one of event, userId, endpoint, data, id, expiresAt; event: TYPES; userId: expected a string; endpoint: expected an object with url and secret`,
   "enqueue: a circle": `${BROKEN}data: expected a value that can be written as JSON: no BigInt, no circular references, not nested too deeply`,
   "enqueue: a BigInt": `${BROKEN}data: expected a value that can be written as JSON: no BigInt, no circular references, not nested too deeply`,
   "enqueue: a getter that throws": `${BROKEN}data: expected a value that can be written as JSON: no BigInt, no circular references, not nested too deeply`,
