@@ -262,6 +262,16 @@ describe("a worker", () => {
     expect(customer.requests).toHaveLength(3);
   });
 
+  test("does not put off an event's own expiry", async () => {
+    const customer = await startCustomer();
+    const stack = await start();
+    const data = jobData(customer.url(), { expiresAt: new Date(Date.now() + 400).toISOString() });
+    await holdFor(stack, "user", data.userId, 600);
+    await stack.line("hold.started");
+    const { job } = await stack.settled(await stack.queue.add("file.created", data));
+    expect([job.failedReason, customer.requests.length]).toEqual(["expired, no attempt after its expiresAt", 0]);
+  });
+
   test("knows the holds before it takes its first event, so that a restart delivers nothing that is held", async () => {
     const customer = await startCustomer();
     const first = await start();
