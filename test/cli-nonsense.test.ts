@@ -279,6 +279,7 @@ test("output that cannot be written is a failure, of every command; output that 
     const { job } = JSON.parse(sent.out);
     const commands = [
       `send --event file.created --url ${receiver.url()} --user u --secret-env SECRET`,
+      `trigger file.created --url ${receiver.url()} --user u --secret-env SECRET`,
       "attempts u",
       "status",
       `redeliver ${job} --dry-run`,
