@@ -4,6 +4,7 @@ import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board/app.ts";
 import { readOverview } from "../src/board/overview.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { redeliver } from "../src/operations/redeliver.ts";
 import { MINUTES, readSummary } from "../src/operations/summary.ts";
 import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
@@ -205,6 +206,19 @@ describe("the overview", () => {
     await queue.add("file.created", jobData("https://e.example/"), { timestamp, delay: hour - 30_000 });
     await queue.promoteJobs();
     expect((await readSummary(queue, valkey, Date.now())).oldestWaitingMs).toBeWithin(29_000, 50_000);
+  });
+
+  test("counts a redelivered event's wait from its redelivery", async () => {
+    const { queue } = open();
+    const timestamp = Date.now() - 60 * MINUTE_MS;
+    const job = await queue.add("file.created", jobData("https://e.example/"), { timestamp });
+    await valkey.lrem(queue.toKey("wait"), 0, job.id as string);
+    await valkey.hset(queue.toKey(job.id as string), "failedReason", "HTTP 410", "finishedOn", timestamp);
+    await valkey.zadd(queue.toKey("failed"), timestamp, job.id as string);
+    expect(await redeliver(queue, job.id as string)).toBe("queued");
+    const { counts, oldestWaitingMs } = await readSummary(queue, valkey, Date.now());
+    expect([counts.waiting, oldestWaitingMs ?? MINUTE_MS]).toEqual([1, expect.any(Number)]);
+    expect(oldestWaitingMs).toBeLessThan(MINUTE_MS);
   });
 
   test("counts prioritized events among those that wait", async () => {

@@ -241,7 +241,7 @@ interface QueueFigures {
 async function readFigures(queue: Queue, valkey: Valkey, kept: KeptJobs, nowMs: number): Promise<QueueFigures> {
   const [counts, oldestAgeMs = 0, finished, silentHosts, strays, facts] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
-    readOldestWaitingMs(queue, nowMs),
+    readOldestWaitingMs(queue, valkey, nowMs),
     countFinished(queue, valkey, RECENT_MS, nowMs, kept),
     valkey.zcount(circuitsKey(queue.name), nowMs, "+inf"),
     readStrayCount(queue.name, valkey),

@@ -88,7 +88,7 @@ export async function readSummary(
   const { completed, failed } = keysOf(queue);
   const [counts, oldestWaitingMs, perMinute, lately, workers] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
-    readAge(queue, nowMs),
+    readAge(queue, valkey, nowMs),
     Promise.all([
       readFinished(valkey, completed, kept.keepCompleted, nowMs),
       readFinished(valkey, failed, kept.keepFailed, nowMs),
@@ -136,8 +136,8 @@ async function readLately(queue: Queue, valkey: Valkey, nowMs: number, kept: Kep
  * How long the next job has been waiting. A long wait is read again a second later: an event that returned for a retry is old, but
  * a worker takes it at once.
  */
-async function readAge(queue: Queue, nowMs: number): Promise<number | undefined> {
-  const read = (atMs: number) => readOldestWaitingMs(queue, atMs).catch(() => undefined); // it may be unreadable
+async function readAge(queue: Queue, valkey: Valkey, nowMs: number): Promise<number | undefined> {
+  const read = (atMs: number) => readOldestWaitingMs(queue, valkey, atMs).catch(() => undefined); // it may be unreadable
   const ageMs = await read(nowMs);
   if (ageMs === undefined || ageMs <= THRESHOLDS.lateMs) return ageMs;
   await pause(SECOND_LOOK_MS);

@@ -3,6 +3,7 @@
  */
 import type { Valkey } from "../valkey/connection.ts";
 import { keysOf } from "./layout.ts";
+import { readRedelivered } from "./marks.ts";
 import type { Job, KeptJobs, Queue } from "./worker.ts";
 
 /** Jobs that finished in a time span, counted from its start until now. */
@@ -47,18 +48,30 @@ export async function countFinished(
 
 /**
  * How long the job that workers take next has been waiting for them, ms; undefined when none waits. A job that returned for a
- * retry counts from its last attempt, since Valkey does not keep the time of its return.
+ * retry counts from its last attempt, and one that was redelivered from then: Valkey does not keep the time of its return.
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function readOldestWaitingMs(queue: Queue, nowMs: number): Promise<number | undefined> {
-  const heads = await Promise.all((["waiting", "prioritized"] as const).map((state) => readHead(queue, state)));
-  const ages = heads.flatMap((job) => (job === undefined ? [] : [Math.max(0, nowMs - waitsSince(job))]));
-  return ages.length === 0 ? undefined : Math.max(...ages);
+export async function readOldestWaitingMs(queue: Queue, valkey: Valkey, nowMs: number): Promise<number | undefined> {
+  const heads = (
+    await Promise.all((["waiting", "prioritized"] as const).map((state) => readHead(queue, state)))
+  ).flat();
+  const since = heads.map(waitsSince);
+  if (since.length === 0) return undefined;
+  if (nowMs - Math.min(...since) < OLD_MS) return Math.max(0, nowMs - Math.min(...since));
+  const redelivered = await readRedelivered(
+    queue,
+    valkey,
+    heads.map(({ id }) => String(id)),
+  );
+  const later = heads.map(({ id }, index) => Math.max(since[index] ?? 0, redelivered.get(String(id))?.lastAt ?? 0));
+  return Math.max(0, nowMs - Math.min(...later));
 }
 
-async function readHead(queue: Queue, state: "waiting" | "prioritized"): Promise<Job | undefined> {
-  return (await queue.getJobs([state], 0, 0, true))[0] ?? undefined; // a job that is removed meanwhile is null
+const OLD_MS = 60 * 1000; // 1 min; a job that is younger was not redelivered, or it does not matter
+
+async function readHead(queue: Queue, state: "waiting" | "prioritized"): Promise<Job[]> {
+  return (await queue.getJobs([state], 0, 0, true)).filter((job) => job != null); // one that is removed meanwhile is null
 }
 
 const waitsSince = ({ timestamp, processedOn, opts }: Job) =>
