@@ -1,12 +1,14 @@
 /** What our scripts know of BullMQ's keys is what BullMQ writes. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { FlowProducer, Queue, Worker } from "bullmq";
+import { FlowProducer, type Job, Queue, Worker } from "bullmq";
 import {
   DELAYED_SCORE_PER_MS,
   FLOW_SUFFIXES,
+  JOB_FIELDS,
   JOB_LISTS,
   JOB_SETS,
   JOB_STATES,
+  KEY_TYPES,
   keysOf,
   LOCK_SUFFIX,
   LOGS_SUFFIX,
@@ -100,6 +102,21 @@ test("a job is a hash, and its data JSON", async () => {
   expect(await valkey.hget(`${keys.jobs}${id}`, "data")).toBe('{"text":"ü"}');
 });
 
+test("every field of a job's hash is the one that BullMQ's Job has under its name", async () => {
+  const id = await add({});
+  const { name: _, data: __, opts: ___, stacktrace: ____, returnvalue: _____, ...texts } = JOB_FIELDS;
+  const values = Object.entries(texts).map(([name, field], index) => ({ name, field, value: 1_000 + index }));
+  for (const { field, value } of values) await valkey.hset(`${keys.jobs}${id}`, field, value);
+  await valkey.hset(`${keys.jobs}${id}`, JOB_FIELDS.stacktrace, '["at"]', JOB_FIELDS.returnvalue, '"fine"');
+  await valkey.hset(`${keys.jobs}${id}`, JOB_FIELDS.name, "share.linked", JOB_FIELDS.opts, '{"attempts":3}');
+  const job = (await queue.getJob(id)) as unknown as Record<string, unknown>;
+  expect(values.map(({ name }) => [name, String(job[name])])).toEqual(
+    values.map(({ name, value }) => [name, String(value)]),
+  );
+  expect(job).toMatchObject({ name: "share.linked", data: { text: "ü" }, opts: { attempts: 3 } });
+  expect(job).toMatchObject({ stacktrace: ["at"], returnvalue: "fine" });
+});
+
 test("the least of a producer's priorities has a score above those of ours", async () => {
   const id = await add({ priority: 1 });
   expect(await scores(keys.prioritized)).toEqual([id, String(PRIORITY_SCORE + 1)]);
@@ -142,5 +159,25 @@ test("an active job's lock holds its worker's token, and without it BullMQ's che
     expect(await valkey.lrange(keys.wait, 0, -1)).toEqual([id]);
   } finally {
     await worker.close();
+  }
+});
+
+test("every key of a queue in use has its type", async () => {
+  const used = new Queue(`layout-${crypto.randomUUID()}`, { connection: valkey });
+  const worker = new Worker(used.name, null, { connection: valkey, autorun: false });
+  try {
+    await used.addBulk(Array.from({ length: 4 }, () => ({ name: "file.created", data: {} })));
+    const take = async () => (await worker.getNextJob("t")) as Job;
+    await (await take()).moveToCompleted("", "t", false);
+    await (await take()).moveToFailed(new Error("no"), "t", false);
+    await take();
+    await used.add("file.created", {}, { delay: 60_000 });
+    await used.add("file.created", {}, { priority: 1 });
+    const types = Object.entries(keysOf(used)).map(async ([name, key]) => [name, await valkey.type(key)]);
+    expect(Object.fromEntries(await Promise.all(types))).toMatchObject(KEY_TYPES);
+  } finally {
+    await worker.close();
+    await used.obliterate({ force: true });
+    await used.close();
   }
 });

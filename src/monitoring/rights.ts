@@ -2,11 +2,11 @@
  * Checks whether the Valkey user has the rights that a process needs, by trying each command in a script that leaves nothing behind.
  */
 import { randomUUID } from "node:crypto";
-import { keysOf, queueKey } from "../queue/layout.ts";
+import { KEY_TYPES, keysOf, queueKey } from "../queue/layout.ts";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
 import { UNTOLD, type ValkeyFacts } from "../valkey/facts.ts";
 import { codeOf, refusalOf } from "../valkey/refusals.ts";
-import { FIRST, KEY, LAST, NONE, otherKeys, type Program, SCRIPTED, TYPES, writtenKeys } from "./trial-calls.ts";
+import { FIRST, KEY, LAST, NONE, otherKeys, type Program, SCRIPTED, writtenKeys } from "./trial-calls.ts";
 
 export type { Program };
 
@@ -57,7 +57,7 @@ export async function findLacks(valkey: Valkey, queue: string, program: Program,
   const others = isQuick ? [] : [...otherKeys(queue), ...written];
   const calls = [...FIRST, ...(isQuick ? [] : SCRIPTED[program]), LAST];
   const queueKeys = keysOf({ name: queue });
-  const names = Object.keys(TYPES) as (keyof typeof TYPES)[];
+  const names = Object.keys(KEY_TYPES) as (keyof typeof KEY_TYPES)[];
   const keys = JSON.stringify(names.map((name) => queueKeys[name]));
   const all = JSON.stringify([...calls, ...others.map(({ call }) => call)]);
   const tried = await answerOf(valkey.eval(TRY, 0, all, key, keys, FIRST.length) as Promise<[string[], string[]]>);
@@ -75,7 +75,7 @@ export async function findLacks(valkey: Valkey, queue: string, program: Program,
   return [
     ...[...commands].map(mayNotRun),
     ...[...(mayUseKeys ? [] : [`${prefix}:*`]), ...new Set(patterns)].map(mayNotUse),
-    ...names.flatMap((name, index) => describeType(queueKeys[name], types[index], TYPES[name])),
+    ...names.flatMap((name, index) => describeType(queueKeys[name], types[index], KEY_TYPES[name])),
     ...(isQuick ? [] : await tryCommands(valkey, key, program, keys)),
   ];
 }

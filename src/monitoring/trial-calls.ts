@@ -1,7 +1,6 @@
 /**
  * The calls by which the rights of a Valkey user are tried: what each program does, command by command.
  */
-import type { keysOf } from "../queue/layout.ts";
 import {
   attemptsKey,
   backlogPrefix,
@@ -146,16 +145,3 @@ export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
   { pattern: holdsKey(queue), call: ["HDEL", holdsKey(queue), "none"] },
 ];
-
-/** The data types of a queue's keys. */
-export const TYPES: Readonly<Partial<Record<keyof ReturnType<typeof keysOf>, string>>> = {
-  wait: "list",
-  active: "list",
-  prioritized: "zset",
-  delayed: "zset",
-  completed: "zset",
-  failed: "zset",
-  marker: "zset",
-  meta: "hash",
-  events: "stream",
-};

@@ -1,7 +1,7 @@
 /**
  * Ends jobs of a queue while workers process others.
  */
-import { FLOW_SUFFIXES, isJobList, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "../queue/layout.ts";
+import { FLOW_SUFFIXES, isJobList, JOB_FIELDS, keysOf, LOCK_SUFFIX, LOGS_SUFFIX } from "../queue/layout.ts";
 import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Piece, StoredJob } from "./job-pages.ts";
@@ -41,7 +41,7 @@ local room = tonumber(ARGV[7]) - redis.call("ZCARD", failed)
 
 local function obstacle(id, timestamp)
   local key = prefix .. id
-  local stored, parent, scheduler = unpack(redis.call("HMGET", key, "timestamp", "parentKey", "rjk"))
+  local stored, parent, scheduler = unpack(redis.call("HMGET", key, "timestamp", "parentKey", "${JOB_FIELDS.repeatJobKey}"))
   if stored ~= timestamp then return "moved" end
   if redis.call("EXISTS", key .. "${LOCK_SUFFIX}") == 1 then return "taken" end
   local due = scheduler and redis.call("ZSCORE", schedulers, scheduler)
@@ -54,7 +54,7 @@ end
 
 local function finish(id)
   local key = prefix .. id
-  local deduplication = redis.call("HGET", key, "deid")
+  local deduplication = redis.call("HGET", key, "${JOB_FIELDS.deduplicationId}")
   if deduplication and redis.call("GET", prefix .. "de:" .. deduplication) == id then
     redis.call("DEL", prefix .. "de:" .. deduplication, prefix .. "dn:" .. deduplication)
   end

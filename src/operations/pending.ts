@@ -3,7 +3,7 @@
  */
 import { endpointName, eventIdOf } from "../delivery/request.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
-import { DELAYED_SCORE_PER_MS, type ShownState } from "../queue/layout.ts";
+import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type ShownState } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -13,7 +13,7 @@ import { findUsersJobs, type Look, type LookBounds, type UsersJob } from "./user
 /** About 20 ms of Valkey when events are small, and 80 ms at most: an open page looks every 3 s. */
 const BOUNDS: LookBounds = { maxJobs: 5_000, maxBytes: 32 * 1024 * 1024, maxMs: 500 };
 const PLACES = ["active", "wait", "paused", "prioritized", "delayed"] as const;
-const FIELDS = ["name", "timestamp", "opts", "atm", "parked"];
+const FIELDS = ["name", "timestamp", "opts", JOB_FIELDS.attemptsMade, "parked"];
 
 /** An event that waits, is delayed or active. */
 export interface PendingEvent {

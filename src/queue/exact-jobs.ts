@@ -7,6 +7,7 @@ import { Job, type JobJson, type JobProgress, Queue } from "bullmq";
 import { holdsInexactNumbers, keepsExactNumbers, parseExact } from "../delivery/exact-json.ts";
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { JOB_FIELDS } from "./layout.ts";
 
 /** A BullMQ job with exact numbers in its data. Runtimes without JSON.rawJSON, such as Node 20, use JSON.parse. */
 export class ExactJob<D, R, N extends string, P extends JobProgress> extends Job<D, R, N, P> {
@@ -29,11 +30,8 @@ export const describeLength = (length: number): string => `${length} characters 
 /** Whether a job's data is too long to be delivered under any setting. Listing such jobs could exhaust memory. */
 export const isTooLong = (data: string | undefined): data is string => data !== undefined && data.length > MAX_LISTED;
 
-/** Fields of a job's hash that a list shows, except its data. */
-const FIELDS = [
-  ...["name", "opts", "timestamp", "delay", "priority", "atm", "ats", "stc"],
-  ...["finishedOn", "processedOn", "failedReason", "returnvalue", "stacktrace", "rjk"],
-];
+/** Fields of a job's hash that a list shows, all but its data. */
+const FIELDS = Object.values(JOB_FIELDS).filter((field) => field !== JOB_FIELDS.data);
 
 class ExactQueue extends Queue {
   /** Jobs whose data is too long are returned without it, since a page of them could exhaust memory. */
@@ -42,17 +40,21 @@ class ExactQueue extends Queue {
     const length = await valkey.hstrlen(this.toKey(jobId), "data");
     if (length <= MAX_LISTED) return await super.getJob(jobId);
     const values = await valkey.hmget(this.toKey(jobId), ...FIELDS);
-    const stored = Object.fromEntries(FIELDS.map((field, index) => [field, values[index] ?? undefined]));
-    if (stored.name === undefined) return undefined; // removed meanwhile
-    const count = (field: string) => Number(stored[field] ?? 0);
+    const stored = new Map<string, string | undefined>(
+      FIELDS.map((field, index) => [field, values[index] ?? undefined]),
+    );
+    const text = (name: keyof typeof JOB_FIELDS) => stored.get(JOB_FIELDS[name]);
+    const count = (name: keyof typeof JOB_FIELDS) => Number(text(name) ?? 0);
+    if (text("name") === undefined) return undefined; // removed meanwhile
     const json = {
-      ...{ id: jobId, name: stored.name, data: JSON.stringify(describeLength(length)), progress: 0 },
-      opts: JSON.parse(stored.opts ?? "{}"),
+      ...{ id: jobId, name: text("name"), data: JSON.stringify(describeLength(length)), progress: 0 },
+      opts: JSON.parse(text("opts") ?? "{}"),
       ...{ timestamp: count("timestamp"), delay: count("delay"), priority: count("priority") },
-      ...{ attemptsMade: count("atm"), attemptsStarted: count("ats"), stalledCounter: count("stc") },
+      ...{ attemptsMade: count("attemptsMade"), attemptsStarted: count("attemptsStarted") },
+      stalledCounter: count("stalledCounter"),
       ...{ finishedOn: count("finishedOn") || undefined, processedOn: count("processedOn") || undefined },
-      ...{ failedReason: stored.failedReason, returnvalue: stored.returnvalue, stacktrace: stored.stacktrace },
-      repeatJobKey: stored.rjk,
+      ...{ failedReason: text("failedReason"), returnvalue: text("returnvalue"), stacktrace: text("stacktrace") },
+      ...{ repeatJobKey: text("repeatJobKey"), deduplicationId: text("deduplicationId") },
     };
     return ExactJob.fromJSON(this, json as JobJson, jobId);
   }

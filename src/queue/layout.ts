@@ -70,6 +70,39 @@ export const queueKeys = (prefix: string) => ({
 /** The keys of a queue, see {@link queueKeys}. */
 export const keysOf = (queue: { readonly name: string }) => queueKeys(queueKey(queue.name));
 
+/** The types of a queue's keys, as Valkey's TYPE names them. */
+export const KEY_TYPES = {
+  wait: "list",
+  active: "list",
+  prioritized: "zset",
+  delayed: "zset",
+  completed: "zset",
+  failed: "zset",
+  marker: "zset",
+  meta: "hash",
+  events: "stream",
+} as const satisfies Partial<Record<keyof ReturnType<typeof queueKeys>, string>>;
+
+/** Fields of a job's hash, by the names that they have in BullMQ's `Job`. */
+export const JOB_FIELDS = {
+  name: "name",
+  data: "data",
+  opts: "opts",
+  timestamp: "timestamp",
+  delay: "delay",
+  priority: "priority",
+  attemptsMade: "atm",
+  attemptsStarted: "ats",
+  stalledCounter: "stc",
+  processedOn: "processedOn",
+  finishedOn: "finishedOn",
+  failedReason: "failedReason",
+  stacktrace: "stacktrace",
+  returnvalue: "returnvalue",
+  repeatJobKey: "rjk",
+  deduplicationId: "deid",
+} as const;
+
 /** Suffix of the key of a job's lock, after the job's own key. */
 export const LOCK_SUFFIX = ":lock";
 

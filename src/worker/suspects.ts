@@ -9,7 +9,7 @@
 import type { FaultCode } from "../delivery/outcome.ts";
 import type { Sender } from "../http/sender.ts";
 import type { Metrics } from "../monitoring/metrics.ts";
-import { queueKeys } from "../queue/layout.ts";
+import { JOB_FIELDS, queueKeys } from "../queue/layout.ts";
 import { AttemptFailed, DelayedError, type DeliveryWorker, type Job, Parked } from "../queue/worker.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -167,7 +167,7 @@ class SuspectLanes implements Suspects {
     this.#reportHeld();
     // Ahead of the acknowledgement. A job that could not be attempted remains a suspect.
     if (settlement.kind === "done" || settlement.kind === "failed") {
-      this.options.valkey.hdel(this.#key(suspect.job), DEATHS, "stc").catch(() => {});
+      this.options.valkey.hdel(this.#key(suspect.job), DEATHS, JOB_FIELDS.stalledCounter).catch(() => {});
     }
     if (settlement.kind === "done") suspect.settled.resolve(settlement.phrase);
     else suspect.settled.reject(errorOf(settlement));
