@@ -152,6 +152,8 @@ describe("the attempts of a user", () => {
     const { attempts } = await get("?include=response", data.userId);
     expect(attempts.map(({ success }) => success)).toEqual([true, false, false, false]);
     expect(attempts[1]?.response?.omitted).toBe("compressed");
+    const page = await (await app.request(`/users/${data.userId}`)).text();
+    expect(page).toContain("The body was compressed: not shown.");
   });
 });
 
