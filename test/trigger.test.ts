@@ -2,6 +2,7 @@
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { EVENT_SAMPLES } from "../src/events.ts";
+import { testEventOf } from "../src/operations/test-event.ts";
 import { createCommand } from "./support/command.ts";
 import { startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
@@ -68,6 +69,11 @@ test("a type that is not in WEBHOOK_EVENTS is refused with those that are, and h
     expect(out).toContain("file.created org.userAdded invoice.paid");
     expect(out).not.toContain("share.linked");
   }
+});
+
+test("the board's test events are of type file.created, or else of the first type", () => {
+  expect(testEventOf(new Set(["invoice.paid", "file.created"]))).toBe("file.created");
+  expect(testEventOf(new Set(["invoice.paid", "invoice.voided"]))).toBe("invoice.paid");
 });
 
 test("the worker fails an event of another type, with the types there are", async () => {
