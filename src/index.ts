@@ -10,7 +10,7 @@ import { DEFAULT_BODY_BYTES } from "./delivery/limits.ts";
 import { createKey, isSealed, seal } from "./delivery/seal.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
-import { ALL_KEPT, type Attempt, createAttemptLog } from "./log/attempts.ts";
+import { ALL_KEPT, type Attempt, createAttemptLog, type KeptResponse } from "./log/attempts.ts";
 import { createLazyQueue } from "./package/lazy-queue.ts";
 import {
   ClosedError,
@@ -36,6 +36,7 @@ export {
   type EnqueueStatus,
   EVENT_TYPES,
   type JobData,
+  type KeptResponse,
   NoDatabaseError,
   seal,
   UsageError,

@@ -255,6 +255,28 @@ describe("attempts", () => {
     expect(JSON.parse(json)).toEqual(attempts.toReversed());
   });
 
+  test("come with the responses to failed ones, escaped, when asked for", async () => {
+    receiver.answer({ status: 500, headers: { "x-request-id": "r-1" }, body: "<b>broken</b>\r\nline \x1b[2J two" });
+    const { user, args } = sending({ "--secret": SECRET, "--url": receiver.url("/in") });
+    await fluxhook([...args, "--wait"]);
+    const { out, code } = await fluxhook(["attempts", user, "--responses"]);
+    const [, response = ""] = out.split("\nThe response to delivery ");
+    expect(response).toContain(":\n  HTTP/1.1 500 Internal Server Error\n");
+    expect(response).toContain("\n  x-request-id: r-1\n");
+    expect(response).toEndWith("\n\n  <b>broken</b>\n  line \\u001b[2J two\n");
+    expect(code).toBe(0);
+    const { out: json } = await fluxhook(["attempts", user, "--responses", "--json"]);
+    expect(JSON.parse(json)[0].response.body).toContain("broken");
+    expect((await fluxhook(["attempts", user, "--json"])).out).not.toContain("broken");
+    await client.zadd("webhooks:responses:odd", 5, JSON.stringify({ delivery: "1" }));
+    await client.zadd(
+      "webhooks:log:odd",
+      Date.now(),
+      JSON.stringify({ delivery: "1", response: { status_line: "x", headers: null } }),
+    );
+    expect((await fluxhook(["attempts", "odd", "--responses"])).code).toBe(0);
+  });
+
   test("of nobody are none", async () => {
     expect(await fluxhook(["attempts", "nobody"])).toEqual({
       out: "No attempts for nobody in the last 7 days.\n",

@@ -32,7 +32,8 @@ const isUuid = (value: unknown) => typeof value === "string" && UUID.test(value)
 const isTime = (value: unknown) => typeof value === "string" && TIME.test(value) && !Number.isNaN(Date.parse(value));
 const isLimit = (value: unknown) =>
   Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ATTEMPTS_READ;
-const isUrl = (value: unknown) => typeof value === "string" && /^https?:$/.test(URL.parse(value)?.protocol ?? "");
+const isUrl = (value: unknown) =>
+  typeof value === "string" && URL.canParse(value) && /^https?:$/.test(new URL(value).protocol);
 
 /** What each field of a query may be: the test, and the rule in words to follow "expected". */
 const RULES: Readonly<Record<keyof AttemptQuery, readonly [isValid: (value: unknown) => boolean, rule: string]>> = {
@@ -58,8 +59,7 @@ export function findQueryProblems(given: Readonly<Record<string, unknown>>): str
 export function selectAttempts(attempts: readonly Attempt[], query: AttemptQuery): Attempt[] {
   const { event, outcome, limit = attempts.length } = query;
   const id = query.id?.toLowerCase();
-  const url = query.endpoint === undefined ? null : URL.parse(query.endpoint);
-  const endpoint = url === null ? query.endpoint : endpointName(url);
+  const endpoint = isUrl(query.endpoint) ? endpointName(new URL(query.endpoint as string)) : query.endpoint;
   const isMeant = (attempt: Attempt) =>
     (id === undefined || String(attempt.id).toLowerCase() === id) &&
     (event === undefined || attempt.event === event) &&
