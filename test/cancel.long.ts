@@ -1,25 +1,15 @@
 /** Canceling events beside a worker that delivers them, with many of both. */
-import { afterAll, expect, test } from "bun:test";
-import { Queue } from "bullmq";
-import { Redis } from "ioredis";
+import { expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { startValkey } from "../src/dev/valkey.ts";
 import { endMeant, WAITING } from "../src/operations/cancel.ts";
 import { openQueue } from "../src/queue/worker.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
 const BUSY_MS = 90_000; // for what takes a moment, on a machine that may be busy
-const valkey = await startValkey();
-const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
-const queue = new Queue("cancel", { connection: client });
-const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "cancel" };
+const { client, queue, env } = await startOwnQueue("cancel");
 const held = { queue: openQueue("cancel", client), valkey: client };
-afterAll(async () => {
-  await queue.close();
-  client.disconnect();
-  await valkey.stop();
-});
 
 test("while a worker delivers 20,000 mixed events, one user's are canceled and every other event arrives once", async () => {
   const receiver = await startReceiver();

@@ -1,30 +1,20 @@
 /** Canceling events that wait: which match, what becomes of them, and that no other job is harmed. */
-import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { FlowProducer, Queue, Worker } from "bullmq";
-import { Redis } from "ioredis";
-import { startValkey } from "../src/dev/valkey.ts";
+import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { FlowProducer, Worker } from "bullmq";
 import { endMeant, WAITING } from "../src/operations/cancel.ts";
 import { isMeant, parseHost } from "../src/operations/job-filter.ts";
 import { openQueue } from "../src/queue/worker.ts";
 import { createCommand, startCommand } from "./support/command.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
 import { jobData } from "./support/stack.ts";
 
 setDefaultTimeout(60_000); // each command is a process that starts
 
-const valkey = await startValkey();
-const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
-const queue = new Queue("cancel", { connection: client });
-const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "cancel" };
+const { client, queue, env, key } = await startOwnQueue("cancel");
 const fluxhook = createCommand(env);
-const key = (name: string) => queue.toKey(name);
 const URL_A = "https://a.example/in?token=hush";
 const held = { queue: openQueue("cancel", client), valkey: client };
 beforeEach(() => client.flushall());
-afterAll(async () => {
-  await queue.close();
-  client.disconnect();
-  await valkey.stop();
-});
 
 const data = (userId: string, url = URL_A) => jobData(url, { userId });
 

@@ -1,27 +1,18 @@
 /** Forgetting a user beside a worker that delivers, with many events of the user and of others. */
-import { afterAll, expect, test } from "bun:test";
-import { Queue } from "bullmq";
-import { Redis } from "ioredis";
+import { expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { startValkey } from "../src/dev/valkey.ts";
 import { eraseUser } from "../src/operations/erase.ts";
 import { openQueue } from "../src/queue/worker.ts";
 import { dumpAll } from "./support/dump.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
 const BUSY_MS = 90_000; // for what takes a moment, on a machine that may be busy
 const USER = "usr_4";
-const valkey = await startValkey();
-const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
-const queue = new Queue("forget", { connection: client });
-const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "forget", WEBHOOK_TIMEOUT: "500ms" };
-
-afterAll(async () => {
-  await queue.close();
-  client.disconnect();
-  await valkey.stop();
-});
+const own = await startOwnQueue("forget");
+const { client, queue } = own;
+const env = { ...own.env, WEBHOOK_TIMEOUT: "500ms" };
 
 /** What mentions a user by its whole id. */
 const mentionsOf = async (userId: string) =>

@@ -1,12 +1,11 @@
 /** Forgetting a user: nothing of it is left in Valkey, and nothing of anybody else is lost. */
-import { afterAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { FlowProducer, Queue, Worker } from "bullmq";
-import { Redis } from "ioredis";
+import { beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { FlowProducer, Worker } from "bullmq";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { startValkey } from "../src/dev/valkey.ts";
 import { hold } from "../src/operations/hold.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
@@ -15,18 +14,11 @@ setDefaultTimeout(60_000); // each command is a process that starts
 const BUSY_MS = 90_000; // for what takes a moment, on a machine that may be busy
 const USER = "usr_4";
 const OTHER = "usr_42"; // its id has the other's in it
-const valkey = await startValkey();
-const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
-const queue = new Queue("forget", { connection: client });
-const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "forget", WEBHOOK_TIMEOUT: "500ms" };
+const own = await startOwnQueue("forget");
+const { client, queue, key } = own;
+const env = { ...own.env, WEBHOOK_TIMEOUT: "500ms" };
 const fluxhook = createCommand(env);
-const key = (name: string) => queue.toKey(name);
 beforeEach(() => client.flushall());
-afterAll(async () => {
-  await queue.close();
-  client.disconnect();
-  await valkey.stop();
-});
 
 const data = (userId: string, url = "https://a.example/in") => jobData(url, { userId });
 

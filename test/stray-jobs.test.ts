@@ -1,29 +1,19 @@
 /** Jobs in none of the queue's lists: found, counted, told, and put back. */
-import { afterAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { Queue } from "bullmq";
+import { beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { Queue as Queue5 } from "bullmq5";
-import { Redis } from "ioredis";
 import { Registry } from "prom-client";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { startValkey } from "../src/dev/valkey.ts";
 import { watchQueue } from "../src/monitoring/metrics.ts";
 import { countStrays, findStrays, putBackStrays, readStrayCount, watchStrays } from "../src/queue/stray-jobs.ts";
 import { createCommand } from "./support/command.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
 import { eventually, jobData, startStack } from "./support/stack.ts";
 
 setDefaultTimeout(30_000);
 
-const valkey = await startValkey();
-const client = new Redis(valkey.url);
-const queue = new Queue("strays", { connection: client });
-const fluxhook = createCommand({ VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "strays" });
-const key = (name: string) => queue.toKey(name);
+const { valkey, client, queue, env, key } = await startOwnQueue("strays");
+const fluxhook = createCommand(env);
 beforeEach(() => client.flushall());
-afterAll(async () => {
-  await queue.close();
-  client.disconnect();
-  await valkey.stop();
-});
 
 const strays = async () => (await Array.fromAsync(findStrays(queue, client))).sort();
 const add = async (count: number, opts = {}) =>

@@ -198,6 +198,18 @@ test("a worker that is closed while it takes jobs leaves none of them in its han
   });
 });
 
+/** Add a job that wakes a worker before what it was told closes the connection on which it waits for jobs. */
+async function addWhile(queue: Queue, { backend }: LoopWorker, tell: () => Promise<void>): Promise<void> {
+  const disconnect = backend.disconnectBlocking.bind(backend);
+  const { promise: added, resolve: disconnectNow } = Promise.withResolvers<void>();
+  backend.disconnectBlocking = (wait) => added.then(() => disconnect(wait));
+  const done = tell();
+  await queue.add("file.created", {});
+  const ending = Bun.sleep(50).then(disconnectNow); // it wakes first
+  await bounded(done, () => "the end of what the worker was told");
+  await ending;
+}
+
 test("a job that wakes a worker which was just told to stop is left, and wakes another", async () => {
   const { queue, worker, begun, asked, valkey } = await setUp(200);
   worker.run();
@@ -205,15 +217,7 @@ test("a job that wakes a worker which was just told to stop is left, and wakes a
     () => asked.inAll,
     (count) => count > 0,
   );
-  const { backend } = worker;
-  const disconnect = backend.disconnectBlocking.bind(backend);
-  const { promise: added, resolve: disconnectNow } = Promise.withResolvers<void>();
-  backend.disconnectBlocking = (wait) => added.then(() => disconnect(wait));
-  const closed = worker.close();
-  await queue.add("file.created", {});
-  const ending = Bun.sleep(50).then(disconnectNow); // it wakes first
-  await bounded(closed, () => "its end");
-  await ending;
+  await addWhile(queue, worker, () => worker.close());
   expect(begun).toEqual([]);
   expect(await queue.getWaitingCount()).toBe(1);
   expect(await valkey.zscore(queue.toKey("marker"), "0")).toBe("0"); // as BullMQ writes it
@@ -226,15 +230,7 @@ test("a job that wakes a worker which was just paused is left, and wakes another
     () => asked.inAll,
     (count) => count > 0,
   );
-  const { backend } = worker;
-  const disconnect = backend.disconnectBlocking.bind(backend);
-  const { promise: added, resolve: disconnectNow } = Promise.withResolvers<void>();
-  backend.disconnectBlocking = (wait) => added.then(() => disconnect(wait));
-  const paused = worker.pause();
-  await queue.add("file.created", {});
-  const ending = Bun.sleep(50).then(disconnectNow); // it wakes first
-  await bounded(paused, () => "the pause");
-  await ending;
+  await addWhile(queue, worker, () => worker.pause());
   expect(begun).toEqual([]);
   expect(await valkey.zscore(queue.toKey("marker"), "0")).toBe("0");
   worker.resume();

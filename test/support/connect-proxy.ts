@@ -2,8 +2,8 @@
  * A proxy on 127.0.0.1 that takes CONNECT, and does to it what the test says. Whatever address or name it is asked for, it
  * connects to that port of 127.0.0.1, so that tests can use public addresses and names.
  */
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { createServer as createTlsServer } from "node:tls";
+import { connect, type Socket } from "node:net";
+import { Arrivals, acceptConnections } from "./accepting.ts";
 
 /** One request for a tunnel, or whatever else came as a head. */
 export interface ConnectRequest {
@@ -43,16 +43,8 @@ export async function startConnectProxy(
   answer: (request: ConnectRequest, index: number) => ConnectAnswer = () => "tunnel",
   { tls, accepts = () => true }: { readonly tls?: string; readonly accepts?: (connection: number) => boolean } = {},
 ): Promise<ConnectProxy> {
-  const sockets: Socket[] = [];
-  const requests: ConnectRequest[] = [];
-  const closings: PromiseWithResolvers<void>[] = [];
-  const waiting: { count: number; resolve: (request: ConnectRequest) => void }[] = [];
-  const closing = (connection: number) => (closings[connection] ??= Promise.withResolvers<void>());
-
-  const accept = (socket: Socket): void => {
-    const connection = sockets.push(socket) - 1;
-    socket.on("error", () => {});
-    socket.on("close", () => closing(connection).resolve());
+  const requests = new Arrivals<ConnectRequest>();
+  const server = await acceptConnections((socket, connection) => {
     if (!accepts(connection)) {
       socket.resume();
       return;
@@ -65,35 +57,23 @@ export async function startConnectProxy(
       const [requestLine = "", ...lines] = head.slice(0, head.indexOf("\r\n\r\n")).split("\r\n");
       const headers = lines.map((line) => line.split(/: (.*)/s, 2) as [string, string]);
       const request = { requestLine, authority: requestLine.split(" ")[1] ?? "", headers, connection, socket };
-      requests.push(request);
-      for (const { count, resolve } of waiting) if (requests.length >= count) resolve(request);
-      reply(request, answer(request, requests.length - 1));
+      reply(request, answer(request, requests.add(request)));
     };
     socket.on("data", read);
-  };
-  const server = tls ? createTlsServer({ key: tls, cert: tls }, accept) : createServer(accept);
-  server.on("tlsClientError", () => {});
-  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+  }, tls);
 
   return {
-    port: (server.address() as AddressInfo).port,
+    port: server.port,
     get connections() {
-      return sockets.length;
+      return server.sockets.length;
     },
-    requests,
-    requested: (count) =>
-      new Promise((resolve) => {
-        const request = requests[count - 1];
-        request ? resolve(request) : waiting.push({ count, resolve });
-      }),
-    closed: (connection) => closing(connection).promise,
+    requests: requests.all,
+    requested: (count) => requests.reached(count),
+    closed: server.closed,
     hangUp() {
-      for (const socket of sockets) socket.destroy();
+      for (const socket of server.sockets) socket.destroy();
     },
-    async stop() {
-      for (const socket of sockets) socket.destroy();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
-    },
+    stop: server.stop,
   };
 }
 

@@ -2,8 +2,8 @@
  * A bare TCP (or TLS) listener on 127.0.0.1 that reads HTTP requests and leaves every byte of the answer to the test:
  * what an HTTP server would not let one send is what the sender must survive.
  */
-import { type AddressInfo, createServer, type Socket } from "node:net";
-import { createServer as createTlsServer } from "node:tls";
+import type { Socket } from "node:net";
+import { Arrivals, acceptConnections } from "./accepting.ts";
 
 /** One request, read completely. */
 export interface Exchange {
@@ -40,16 +40,8 @@ export async function listen(
   answer: (exchange: Exchange, index: number) => void,
   { tls, onConnection }: ListenerOptions = {},
 ): Promise<Listener> {
-  const sockets: Socket[] = [];
-  const exchanges: Exchange[] = [];
-  const closings: PromiseWithResolvers<void>[] = [];
-  const waiting: { count: number; resolve: (exchange: Exchange) => void }[] = [];
-  const closing = (connection: number) => (closings[connection] ??= Promise.withResolvers<void>());
-
-  const accept = (socket: Socket): void => {
-    const connection = sockets.push(socket) - 1;
-    socket.on("error", () => {}); // a sender that hangs up is what many tests are about
-    socket.on("close", () => closing(connection).resolve());
+  const exchanges = new Arrivals<Exchange>();
+  const server = await acceptConnections((socket, connection) => {
     if (onConnection) {
       onConnection(socket, connection);
       return;
@@ -60,32 +52,20 @@ export async function listen(
       for (let parsed = parse(buffered); parsed !== undefined; parsed = parse(buffered)) {
         buffered = parsed.rest;
         const exchange = { ...parsed.request, socket, connection };
-        exchanges.push(exchange);
-        for (const { count, resolve } of waiting) if (exchanges.length >= count) resolve(exchange);
-        answer(exchange, exchanges.length - 1);
+        answer(exchange, exchanges.add(exchange));
       }
     });
-  };
-  const server = tls ? createTlsServer({ key: tls, cert: tls }, accept) : createServer(accept);
-  server.on("tlsClientError", () => {}); // a sender that refuses our certificate
-  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+  }, tls);
 
   return {
-    port: (server.address() as AddressInfo).port,
+    port: server.port,
     get connections() {
-      return sockets.length;
+      return server.sockets.length;
     },
-    exchanges,
-    received: (count) =>
-      new Promise((resolve) => {
-        const exchange = exchanges[count - 1];
-        exchange ? resolve(exchange) : waiting.push({ count, resolve });
-      }),
-    closed: (connection) => closing(connection).promise,
-    async stop() {
-      for (const socket of sockets) socket.destroy();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
-    },
+    exchanges: exchanges.all,
+    received: (count) => exchanges.reached(count),
+    closed: server.closed,
+    stop: server.stop,
   };
 }
 
