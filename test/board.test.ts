@@ -281,7 +281,7 @@ describe("a job's card", () => {
     const { queues } = (await read(`/board/api/queues${query}`)) as { queues: { jobs: { id: string }[] }[] };
     const card = {
       name: "file.created · usr_1 · receiver.example",
-      externalUrl: { displayText: "This user's attempts", href: "/users/usr_1" },
+      externalUrl: { displayText: "Attempts", href: "/users/usr_1" },
     };
     expect(queues[0]?.jobs.find(({ id }) => id === job.id)).toMatchObject(card);
     expect(queues[0]?.jobs.find(({ id }) => id === bare.id)).toMatchObject({ name: "file.created" });

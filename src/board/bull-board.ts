@@ -198,7 +198,7 @@ function createQueueAdapter(queue: Queue, isReadonly: boolean): BullMQAdapter {
     readOnlyMode: isReadonly,
     externalJobUrl: ({ data }) => {
       const { userId } = readSubject(data);
-      const link = userId === undefined ? undefined : { displayText: "This user's attempts", href: userPath(userId) };
+      const link = userId === undefined ? undefined : { displayText: "Attempts", href: userPath(userId) };
       return link as NonNullable<typeof link>; // without a user there is no link, which the type does not know
     },
   });
