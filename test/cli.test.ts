@@ -344,7 +344,7 @@ describe("status", () => {
     await queue.resume();
     await client.config("SET", "maxmemory-policy", "noeviction");
     expect(out.split("\n\n")[1]).toBe(
-      "The queue is paused: nothing is being delivered. Run fluxhook resume when it may go on.\n" +
+      "The queue is paused: nothing is being delivered. Run fluxhook resume to continue.\n" +
         "Valkey may drop queued events: expected maxmemory-policy noeviction, got volatile-lru. " +
         "Set Valkey's maxmemory-policy to noeviction.\n",
     );

@@ -116,11 +116,11 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
   const replica = valkey && replicaProblem(valkey);
   const eviction = valkey && evictionProblem(valkey);
   const share = max > 0 ? used / max : 0;
-  if (share >= 1) {
+  if (share >= 1 && refusal !== undefined) {
     const todo = "Give Valkey more memory, or remove jobs that are not needed";
     say("valkey_full", "Valkey's memory is full: no events can be enqueued, and none are delivered", todo);
   } else if (refusal !== undefined) {
-    say("valkey_refuses", refusal, "Nothing is enqueued or delivered until Valkey accepts writes again");
+    say("valkey_refuses", refusal, "Fix what Valkey names: until then nothing is enqueued or delivered");
   } else if (share > THRESHOLDS.memoryShare) {
     const text = `Valkey uses ${percent(share)} of its memory`;
     say("valkey_memory", text, "Find out what fills it before it is full: then no events can be enqueued");
@@ -131,7 +131,7 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
 
 function judgeWorkers({ workers, isPaused, strays = 0 }: JudgedQueue, say: Say): void {
   if (workers === 0) say("no_worker", "No workers are connected: nothing is being delivered", "Start a worker");
-  if (isPaused) say("paused", "The queue is paused: nothing is being delivered", "Run fluxhook resume when it may go on");
+  if (isPaused) say("paused", "The queue is paused: nothing is being delivered", "Run fluxhook resume to continue");
   if (strays > 0) {
     const text = `${count(strays, "event is", "events are")} in none of the queue's lists and will not be delivered`;
     say("strays", text, "Run fluxhook recover");
@@ -167,7 +167,7 @@ function judgeFailures({ attempts, finished, circuits, counts, keepFailed }: Jud
   const eventShare = completed + failed >= minEvents ? failed / (completed + failed) : 0;
   if (eventShare > failedShare) {
     const events = `${percent(eventShare)} of the events that finished ${AGO} failed for good`;
-    say("events_fail", events, "See the reasons among the failed events, and redeliver them once the cause is mended");
+    say("events_fail", events, "See the reasons among the failed events, and redeliver them once the cause is fixed");
   }
   if (circuits.length > openCircuits) {
     const hosts = `${format(circuits.length)} hosts do not respond`;
