@@ -21,7 +21,7 @@ const WINGS: Readonly<Record<string, readonly string[]>> = {
   "src/log": ["queue", "valkey", "delivery", "runtime"],
   "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
   "src/operations": ["log", "isolation", "queue", "valkey", "delivery", "runtime"],
-  "src/settings": ["monitoring", "http", "dns", "queue", "valkey", "delivery"],
+  "src/settings": ["monitoring", "log", "http", "dns", "queue", "valkey", "delivery"],
   "src/package": ["settings", "log", "queue", "valkey", "delivery", "runtime"],
   jobs: ["monitoring", "log", "isolation", "queue", "http", "delivery", "runtime"],
   "src/worker": [
@@ -37,9 +37,18 @@ const STAND_INS = "src/dev";
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
   ...["exact-json", "limits", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
-  ...["bulkheads", "circuit", "endpoint", "holds", "limiter", "memory", "pacing", "parking", "port", "round-robin-queue"].map(
-    (name) => `isolation/${name}`,
-  ),
+  ...[
+    "bulkheads",
+    "circuit",
+    "endpoint",
+    "holds",
+    "limiter",
+    "memory",
+    "pacing",
+    "parking",
+    "port",
+    "round-robin-queue",
+  ].map((name) => `isolation/${name}`),
   ...["advice", "job-filter", "mask", "mask-text", "moments"].map((name) => `operations/${name}`),
   ...["attempt", "attempt-query", "echoed-secrets", "kept-response"].map((name) => `log/${name}`),
   "board/login-tries",

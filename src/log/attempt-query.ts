@@ -2,7 +2,7 @@
  * Selects attempts of a user's log, for the API, the page and the package. Pure.
  */
 import { endpointName } from "../delivery/request.ts";
-import type { Attempt } from "./attempt.ts";
+import { type Attempt, MAX_LOG_SIZE } from "./attempt.ts";
 
 /** Which attempts to select; all that are given must apply. */
 export interface AttemptQuery {
@@ -22,22 +22,19 @@ export interface AttemptQuery {
   readonly limit?: number | undefined;
 }
 
-/** The most attempts that a log can hold, and so the most to ask for. */
-export const MAX_ATTEMPTS_READ = 1_000;
-
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
 
 const isUuid = (value: unknown) => typeof value === "string" && UUID.test(value);
 const isTime = (value: unknown) => typeof value === "string" && TIME.test(value) && !Number.isNaN(Date.parse(value));
 const isLimit = (value: unknown) =>
-  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ATTEMPTS_READ;
+  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_LOG_SIZE;
 const isUrl = (value: unknown) =>
   typeof value === "string" && URL.canParse(value) && /^https?:$/.test(new URL(value).protocol);
 
 /** What each field of a query may be: the test, and the rule in words to follow "expected". */
 const RULES: Readonly<Record<keyof AttemptQuery, readonly [isValid: (value: unknown) => boolean, rule: string]>> = {
-  limit: [isLimit, `a whole number from 1 to ${MAX_ATTEMPTS_READ}`],
+  limit: [isLimit, `a whole number from 1 to ${MAX_LOG_SIZE}`],
   before: [(value) => isUuid(value) || isTime(value), "a delivery's id, or a time as in 2026-11-24T09:00:00Z"],
   endpoint: [isUrl, "an http or https URL"],
   event: [(value) => typeof value === "string" && value !== "", "an event type"],

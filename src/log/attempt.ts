@@ -2,6 +2,11 @@
  * One attempt, as logs, pages and API have it. Pure.
  */
 
+/** Upper bound for `WEBHOOK_LOG_SIZE`. */
+export const MAX_LOG_SIZE = 1_000;
+/** Upper bound for `WEBHOOK_LOG_AGE`, ms. */
+export const MAX_LOG_AGE_MS = 365 * 24 * 60 * 60 * 1000; // 365 days
+
 /** What is kept of the response to a failed attempt. Secrets and signatures that the receiver echoed are masked. */
 export interface KeptResponse {
   /** As in `HTTP/1.1 503 Service Unavailable`. */

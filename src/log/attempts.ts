@@ -4,7 +4,7 @@
 import { logKey, responsesKey } from "../queue/own-keys.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import type { Attempt, KeptResponse } from "./attempt.ts";
+import { type Attempt, type KeptResponse, MAX_LOG_AGE_MS, MAX_LOG_SIZE } from "./attempt.ts";
 import { type AttemptQuery, selectAttempts } from "./attempt-query.ts";
 
 export type { Attempt, KeptResponse };
@@ -23,7 +23,7 @@ const DEFAULT_SIZE = 10;
 const DEFAULT_AGE_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
 
 /** For readers without the workers' settings: all that is kept, as much as the settings allow. */
-export const ALL_KEPT: LogOptions = { logSize: 1_000, logAgeMs: 365 * 24 * 60 * 60 * 1000 };
+export const ALL_KEPT: LogOptions = { logSize: MAX_LOG_SIZE, logAgeMs: MAX_LOG_AGE_MS };
 
 /**
  * Key: `webhooks:log:<userId>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON.

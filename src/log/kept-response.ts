@@ -2,6 +2,7 @@
  * What is kept of the response to a failed attempt. Pure.
  */
 import type { ResponseBeginning } from "../delivery/outcome.ts";
+import { MAX_SECRET } from "../delivery/secret.ts";
 import type { KeptResponse } from "./attempt.ts";
 import { type Confidential, type Echo, findEchoed, listEchoes } from "./echoed-secrets.ts";
 
@@ -18,9 +19,9 @@ const MASK = "***";
 
 /**
  * How much more of a body to receive than to keep, in bytes, so that a secret that begins within what is kept is recognized as a
- * whole. The longest secret has 1,024 characters.
+ * whole.
  */
-const MARGIN = 2 * 1024;
+const MARGIN = 2 * MAX_SECRET; // escapes included
 
 /** How much of a body to receive, in bytes, to keep this much; 0 for 0. */
 export const receivedFor = (keptBytes: number): number => (keptBytes === 0 ? 0 : keptBytes + MARGIN);

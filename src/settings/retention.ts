@@ -1,25 +1,25 @@
 /**
  * The settings of what is kept after an attempt. Pure.
  */
+import { MAX_LOG_AGE_MS, MAX_LOG_SIZE } from "../log/attempt.ts";
 import { setting } from "./setting.ts";
 import { durationMs, flag, integer, size } from "./values.ts";
 
 const MINUTE_MS = 60 * 1000;
-const DAY_MS = 24 * 60 * MINUTE_MS;
 
 /** Part of the table of settings, in the order of the docs. */
 export const RETENTION_SETTINGS = {
   logSize: setting(
     "WEBHOOK_LOG_SIZE",
     "10",
-    integer(1, 1_000),
-    "a whole number from 1 to 1000",
+    integer(1, MAX_LOG_SIZE),
+    `a whole number from 1 to ${MAX_LOG_SIZE}`,
     "attempts kept in each user's log",
   ),
   logAgeMs: setting(
     "WEBHOOK_LOG_AGE",
     "7d",
-    durationMs(MINUTE_MS, 365 * DAY_MS),
+    durationMs(MINUTE_MS, MAX_LOG_AGE_MS),
     "a duration of 1m to 365d",
     "how long they are kept at most",
   ),
