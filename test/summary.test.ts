@@ -4,6 +4,7 @@ import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board/app.ts";
 import { readOverview } from "../src/board/overview.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { hold, release } from "../src/operations/hold.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
 import { MINUTES, readSummary } from "../src/operations/summary.ts";
 import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
@@ -219,6 +220,17 @@ describe("the overview", () => {
     const { counts, oldestWaitingMs } = await readSummary(queue, valkey, Date.now());
     expect([counts.waiting, oldestWaitingMs ?? MINUTE_MS]).toEqual([1, expect.any(Number)]);
     expect(oldestWaitingMs).toBeLessThan(MINUTE_MS);
+  });
+
+  test("counts a held event's wait from its release", async () => {
+    const { queue } = open();
+    const timestamp = Date.now() - 60 * MINUTE_MS;
+    await queue.add("file.created", jobData("https://e.example/"), { timestamp });
+    const place = { valkey, queue: queue.name };
+    const until = Date.now() + MINUTE_MS;
+    await hold(place, { kind: "host", target: "e.example" }, { until, reason: undefined, by: undefined }, timestamp);
+    await release(place, { kind: "host", text: "e.example" }, Date.now() - 5_000);
+    expect((await readSummary(queue, valkey, Date.now())).oldestWaitingMs).toBeWithin(5_000, MINUTE_MS);
   });
 
   test("counts prioritized events among those that wait", async () => {

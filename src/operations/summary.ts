@@ -3,6 +3,7 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import { jobData } from "../delivery/contract.ts";
+import { readHolds } from "../isolation/hold-store.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
 import { type AttemptTally, readAttemptTally } from "../log/attempt-tally.ts";
 import { JOB_STATES, keysOf, type ShownState } from "../queue/layout.ts";
@@ -134,15 +135,17 @@ async function readLately(queue: Queue, valkey: Valkey, nowMs: number, kept: Kep
 
 /**
  * How long the next job has been waiting. A long wait is read again a second later: an event that returned for a retry is old, but
- * a worker takes it at once.
+ * a worker takes it at once. Of an event that was held, only the time since the last hold ended is known to be a wait.
  */
 async function readAge(queue: Queue, valkey: Valkey, nowMs: number): Promise<number | undefined> {
   const read = (atMs: number) => readOldestWaitingMs(queue, valkey, atMs).catch(() => undefined); // it may be unreadable
   const ageMs = await read(nowMs);
   if (ageMs === undefined || ageMs <= THRESHOLDS.lateMs) return ageMs;
-  await pause(SECOND_LOOK_MS);
+  const [holds] = await Promise.all([readHolds(valkey, queue.name), pause(SECOND_LOOK_MS)]);
   const secondMs = await read(nowMs + SECOND_LOOK_MS);
-  return secondMs === undefined ? undefined : Math.min(ageMs, secondMs);
+  if (secondMs === undefined) return undefined;
+  const endedAt = Math.max(0, ...holds.map(({ until }) => until).filter((until) => until <= nowMs));
+  return Math.min(ageMs, secondMs, nowMs - endedAt);
 }
 
 /**
