@@ -1,5 +1,6 @@
 /**
- * `fluxhook/verify`: lets a customer's server verify requests. Depends only on `node:crypto`.
+ * `fluxhook/verify`, and all of the package `fluxhook-verify`: lets a customer's server verify requests. Depends only on
+ * `node:crypto` and `node:buffer`.
  */
 
 import { isSecret, type Verification, verify as verifySignature } from "./delivery/signature.ts";
