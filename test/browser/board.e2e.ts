@@ -104,7 +104,10 @@ describe("the pages", () => {
     await search(page, "usr_tested");
     await page.getByText("Send a test event").click();
     expect(await page.locator(".test pre").textContent()).toContain('"test": true');
-    await page.locator(".test").getByLabel("Endpoint").selectOption({ label: site.receiver.url("/fine") });
+    await page
+      .locator(".test")
+      .getByLabel("Endpoint")
+      .selectOption({ label: site.receiver.url("/fine") });
     await page.getByRole("button", { name: "Send", exact: true }).click();
     await page.getByRole("status").getByText("Test event queued").waitFor();
     await page.locator(".delivery").nth(3).waitFor(); // it shows up by itself
