@@ -93,7 +93,7 @@ export class Simulation {
     const { timeline } = this;
     while (timeline.nextAt <= Math.min(untilMs, Number.MAX_VALUE)) {
       timeline.step();
-      demand(timeline.steps < MAX_STEPS, `no end after ${MAX_STEPS} steps`);
+      if (timeline.steps >= MAX_STEPS) demand(false, `no end after ${MAX_STEPS} steps`);
       if (this.promised > 0) await null; // for those whose turn has come
       if (this.failure !== undefined) throw this.failure;
       for (const worker of this.workers) worker.check();
@@ -208,7 +208,7 @@ export class ModelWorker {
     const { nowMs, queue, options } = this.simulation;
     const needed = this.inHand.size - this.judge.oldAt(nowMs) - this.judge.waiting;
     const isIdle = !this.#isFetching && queue.size > 0 && needed < options.slots;
-    demand(!isIdle, `${queue.size} jobs wait, and only ${needed} of ${options.slots} slots are in use`);
+    if (isIdle) demand(false, `${queue.size} jobs wait, and only ${needed} of ${options.slots} slots are in use`);
   }
 
   #process(job: Job): void {
