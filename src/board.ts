@@ -2,7 +2,7 @@
  * The board: `bun src/board.ts`. One process is enough. Wiring only.
  */
 import { createBoardApp } from "./board/app.ts";
-import { createBoardMetrics } from "./monitoring/metrics.ts";
+import { createBoardMetrics } from "./monitoring/queue-metrics.ts";
 import { watchPausedList } from "./queue/paused-list.ts";
 import { openQueue } from "./queue/worker.ts";
 import { within } from "./runtime/deadline.ts";
@@ -25,7 +25,7 @@ const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
 exitWithoutDatabase(valkey);
 const queue = openQueue(config.queue, valkey);
 queue.on("error", () => {}); // logged by the connection
-const registry = createBoardMetrics(queue, valkey, config);
+const registry = createBoardMetrics([{ index: 0, queue, valkey }], config);
 const endWatch = watchPausedList({ ...config, logger });
 
 const app = createBoardApp({ config, valkey, queue, registry, logger });

@@ -10,8 +10,8 @@ import { DEFAULT_BODY_BYTES } from "./delivery/limits.ts";
 import { createKey, isSealed, seal } from "./delivery/seal.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
-import { ALL_KEPT, type Attempt, createAttemptLog, type KeptResponse } from "./log/attempts.ts";
-import { createLazyQueue } from "./package/lazy-queue.ts";
+import type { Attempt, KeptResponse } from "./log/attempts.ts";
+import { joinLogs } from "./log/joined-logs.ts";
 import {
   ClosedError,
   checkAttemptQuery,
@@ -20,8 +20,10 @@ import {
   findUnknown,
   isRecord,
 } from "./package/options.ts";
-import { connectPromptly, ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
-import { addJobs, type EnqueueStatus, type NewJob } from "./queue/enqueue.ts";
+import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
+import { connectShard, type ShardClient } from "./package/shard-client.ts";
+import type { EnqueueStatus, NewJob } from "./queue/enqueue.ts";
+import { homeOf, type Shard, shardingProblem, shardsOf } from "./queue/shards.ts";
 import { UsageError } from "./runtime/usage-error.ts";
 import { NoDatabaseError } from "./valkey/connection.ts";
 
@@ -47,6 +49,8 @@ export {
 export interface FluxhookOptions {
   /** Like the worker's `VALKEY_URL`. */
   readonly valkeyUrl?: string | undefined;
+  /** Like the worker's `WEBHOOK_SHARDS`; 1 by default. */
+  readonly shards?: number | undefined;
   /** Like the worker's `WEBHOOK_QUEUE`. */
   readonly queue?: string | undefined;
   /** How long a call may take while Valkey is away, including the first connect; 2,000 by default. */
@@ -116,6 +120,7 @@ export interface Fluxhook {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+const DEFAULT_TIMEOUT_MS = 2_000;
 const BATCH = 100; // events per transaction, which blocks Valkey for a few milliseconds
 const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
 const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
@@ -131,20 +136,26 @@ const NO_EVENT = "expected an object with event, userId, endpoint and data";
 export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
   checkFluxhookOptions(given);
   const options = { ...given, eventTypes: new Set(given.events ?? EVENT_TYPES) };
-  const { valkeyUrl = "redis://127.0.0.1:6379", queue: name = "webhooks", timeoutMs = 2_000 } = options;
   checkSealingKey(options.sealingKey);
-  const { valkey, run } = connectPromptly(valkeyUrl, "fluxhook:backend", timeoutMs);
-  const log = createAttemptLog(valkey, ALL_KEPT);
-  const lazyQueue = createLazyQueue(name, valkey);
+  const shards = shardsFor(options).map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS));
+  const log = joinLogs(shards);
   const pending = new Set<Promise<unknown>>();
   let closing: Promise<void> | undefined;
 
+  /** Add jobs, 100 at a time, each in its user's shard. */
   async function add(jobs: readonly NewJob[]): Promise<Enqueued[]> {
-    const statuses = await run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain)));
-    return jobs.map(({ data }, index) => ({
-      id: (data as JobData).id as string,
-      status: statuses[index] as EnqueueStatus,
-    }));
+    const statuses = new Map<NewJob, EnqueueStatus>();
+    const addBatches = async (shard: ShardClient, own: readonly NewJob[]): Promise<void> => {
+      for (let i = 0; i < own.length; i += BATCH) {
+        const batch = own.slice(i, i + BATCH);
+        const added = await shard.add(batch);
+        for (const [index, job] of batch.entries()) statuses.set(job, added[index] as EnqueueStatus);
+      }
+    };
+    const homes: NewJob[][] = shards.map(() => []);
+    for (const job of jobs) homes[homeOf((job.data as JobData).userId, shards.length)]?.push(job);
+    await Promise.all(shards.map((shard, home) => addBatches(shard, homes[home] as NewJob[])));
+    return jobs.map((job) => ({ id: (job.data as JobData).id as string, status: statuses.get(job) as EnqueueStatus }));
   }
 
   /** Run a call, unless closed; `close()` waits for those that have started. */
@@ -157,8 +168,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
 
   async function end(): Promise<void> {
     await Promise.allSettled(pending);
-    await lazyQueue.close();
-    valkey.disconnect();
+    await Promise.all(shards.map((shard) => shard.close()));
   }
 
   const close = (): Promise<void> => {
@@ -175,20 +185,26 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
     enqueueMany: (events, how = {}) =>
       call(async () => {
         checkEnqueueOptions(how);
-        const jobs = buildJobs(events, options, how, Date.now());
-        const enqueued: Enqueued[] = [];
-        for (let i = 0; i < jobs.length; i += BATCH) enqueued.push(...(await add(jobs.slice(i, i + BATCH))));
-        return enqueued;
+        return await add(buildJobs(events, options, how, Date.now()));
       }),
     readAttempts: (userId, query = {}) =>
       call(async () => {
         if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
         checkAttemptQuery(query);
-        return await run(() => log.list(userId, Date.now(), query));
+        return await log.list(userId, Date.now(), query);
       }),
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** The shards that options name. @throws UsageError when they do not go together */
+function shardsFor({ valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks" }: FluxhookOptions): Shard[] {
+  const sharding = { queue, shards, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
+  const problem = shardingProblem(sharding);
+  if (problem === undefined) return shardsOf(sharding);
+  const named = { VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" };
+  throw new UsageError(Object.entries(named).reduce((text, [from, to]) => text.replaceAll(from, to), problem));
 }
 
 function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {

@@ -62,7 +62,9 @@ const PURE = [
   "dns/resolv-conf",
   "package/options",
   "queue/layout",
+  "queue/budget",
   "queue/own-keys",
+  "queue/shards",
   "queue/wake-up",
   "runtime/invariant",
   "runtime/printable",
@@ -79,17 +81,17 @@ const isDoor = (file: string): boolean => DOORS.includes(file.replace(/\.tsx?$/,
 /** One library, one owner. Types may be used by all; stand-ins use what they like. */
 const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^bullmq$/, /^src\/queue\/(worker|worker-loop|exact-jobs|enqueue)\.ts$/],
-  [/^ioredis$/, /^src\/valkey\/(connection|wire)\.ts$/],
+  [/^ioredis$/, /^src\/valkey\/(cluster|connection|wire)\.ts$/],
   [/^@bull-board\//, /^src\/board\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(monitoring\/health\.ts|board\/(app|bull-board|page-routes|[\w-]+)\.tsx?)$/],
   [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract)\.ts$/],
   [/^ipaddr\.js$/, /^src\/dns\/address\.ts$/],
-  [/^prom-client$/, /^src\/monitoring\/metrics\.ts$/],
+  [/^prom-client$/, /^src\/monitoring\/(queue-)?metrics\.ts$/],
   [/^redis-parser$/, /^src\/valkey\/wire\.ts$/],
   [/^(@opentelemetry\/|bullmq-otel$)/, /^src\/monitoring\/tracing\.ts$/],
   [/^commander$/, /^src\/cli\/program\.ts$/],
   [/^node:http$/, /^src\/cli\/listen\.ts$/],
-  [/^node:(net|tls)$/, /^src\/(http\/dial|dns\/name-server)\.ts$/],
+  [/^node:(net|tls)$/, /^src\/(http\/dial|dns\/name-server|valkey\/cluster)\.ts$/],
 ];
 
 interface Source {

@@ -5,7 +5,7 @@ import { Registry } from "prom-client";
 import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
-import { watchQueue } from "../src/monitoring/metrics.ts";
+import { watchQueue } from "../src/monitoring/queue-metrics.ts";
 import { AttemptFailed, DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -40,7 +40,7 @@ const basic = (user: string, password: string) => ({ authorization: `Basic ${bto
 
 function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
   const registry = new Registry();
-  watchQueue(registry, from.queue, from.valkey);
+  watchQueue(registry, [{ index: 0, ...from }]);
   return createBoardApp({
     config: {
       ...BOARD_DEFAULTS,

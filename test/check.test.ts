@@ -235,7 +235,7 @@ describe("--check ends with", () => {
     async (url) => {
       const { out, code } = await run("board", ["--check"], { VALKEY_URL: url });
       expect(out).toContain(
-        "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
+        "expected VALKEY_URL to be a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, as in redis://user:password@host:6379/0, or several separated by blanks, got something else",
       );
       expect([code, out.includes(SECRET)]).toEqual([78, false]);
     },

@@ -31,6 +31,7 @@ function problemsOf(env: Env): string[] {
 describe("the defaults", () => {
   const defaults = {
     valkeyUrl: "redis://127.0.0.1:6379",
+    shards: [{ index: 0, queue: "webhooks", url: "redis://127.0.0.1:6379", tag: "", label: "" }],
     queue: "webhooks",
     events: new Set(EVENT_TYPES),
     concurrency: 256,
@@ -312,7 +313,7 @@ describe("refuses", () => {
       BOARD_HOST: "0.0.0.0",
     });
     expect(problems).toEqual([
-      "expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
+      "expected VALKEY_URL to be a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, as in redis://user:password@host:6379/0, or several separated by blanks, got something else",
       "expected WEBHOOK_PROXY to be an http:// or https:// URL of a proxy, as in http://user:password@proxy.internal:3128, got something else",
       "expected WEBHOOK_SECRET_KEYS to be keys of 32 bytes in base64, comma-separated, got something else",
       'expected BOARD_PASSWORD to be set, since BOARD_HOST ("0.0.0.0") is not a loopback address, got nothing',
@@ -330,7 +331,7 @@ test("a worker with three bad settings names them on stderr and exits with 78, w
   rmSync(cwd, { recursive: true });
   expect(stderr.toString()).toBe(
     [
-      "fluxhook: expected VALKEY_URL to be a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0, got something else",
+      "fluxhook: expected VALKEY_URL to be a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, as in redis://user:password@host:6379/0, or several separated by blanks, got something else",
       'fluxhook: expected WEBHOOK_TIMEOUT to be a duration of 100ms to 60s, got "ten"',
       'fluxhook: expected WORKER_PORT to be a port from 0 to 65535, got "http"',
       "",

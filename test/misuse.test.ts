@@ -71,7 +71,8 @@ const unusable = (what: string, refusal: string, other: { readAttempts?: string 
 });
 const INVALID = "INVALID_ARGUMENT: ";
 const BROKEN = "INVALID_EVENT: ";
-const URL_FORMS = "a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0";
+const URL_FORMS =
+  "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, as in redis://user:password@host:6379/0, or several separated by blanks";
 const TYPES = /expected one of file\.created.*?(?=;|$)/;
 const EXPECTED: Record<string, string> = {
   "createFluxhook: text": `${INVALID}expected the options to be an object, as in { valkeyUrl: "redis://127.0.0.1:6379" }`,

@@ -3,7 +3,7 @@ import { beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { Queue as Queue5 } from "bullmq5";
 import { Registry } from "prom-client";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { watchQueue } from "../src/monitoring/metrics.ts";
+import { watchQueue } from "../src/monitoring/queue-metrics.ts";
 import { countStrays, findStrays, putBackStrays, readStrayCount, watchStrays } from "../src/queue/stray-jobs.ts";
 import { createCommand } from "./support/command.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
@@ -128,7 +128,7 @@ test("a worker counts them now and then, one worker for all, and publishes how m
   const ids = await add(3);
   await client.lrem(key("wait"), 0, ids[0] as string);
   const registry = new Registry();
-  watchQueue(registry, queue, client);
+  watchQueue(registry, [{ index: 0, queue, valkey: client }]);
   expect(await registry.metrics()).not.toMatch(/^fluxhook_stray_jobs \d/m);
   const ends = [watchStrays(queue, client, 20), watchStrays(queue, client, 20)];
   await eventually(

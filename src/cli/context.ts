@@ -76,10 +76,10 @@ export async function withValkey<T>(config: Config, use: (session: Session) => P
   // Imported lazily: they dominate the startup time, and help, completion and usage errors do not need them.
   const [{ openQueue }, { reachValkey }] = await Promise.all([
     import("../queue/worker.ts"),
-    import("../valkey/connection.ts"),
+    import("../valkey/reach.ts"),
   ]);
   const place = placeOf(config.valkeyUrl);
-  const reached = await reachValkey(config.valkeyUrl, "fluxhook:command");
+  const reached = await reachValkey(config.valkeyUrl, "fluxhook:command", config.queue);
   if (!reached.ok && reached.isWrongSetting) throw new CommandError("settings", reached.reason);
   if (!reached.ok) {
     throw new CommandError("unavailable", `cannot use Valkey at ${place}: ${reached.reason}. Check VALKEY_URL.`);

@@ -4,7 +4,7 @@
 import { Queue } from "bullmq";
 import { within } from "../runtime/deadline.ts";
 import { type Config, loadConfig } from "../settings/config.ts";
-import { reachValkey } from "../valkey/connection.ts";
+import { reachValkey } from "../valkey/reach.ts";
 import { addressOf, placeOf } from "../valkey/url.ts";
 import { freePort } from "./processes.ts";
 

@@ -7,7 +7,7 @@ import { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
 import { within } from "../runtime/deadline.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
-import { reachValkey } from "../valkey/connection.ts";
+import { reachValkey } from "../valkey/reach.ts";
 import { placeOf } from "../valkey/url.ts";
 import { buildSample, DEMO_ENDPOINT } from "./samples.ts";
 

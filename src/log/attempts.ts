@@ -17,6 +17,8 @@ export interface LogOptions {
   readonly logAgeMs?: number;
   /** Whether responses become part of the attempts, for backends in any language to show. Not by default. */
   readonly showResponse?: boolean;
+  /** The shard's, see queue/shards.ts; none by default. */
+  readonly tag?: string;
 }
 
 const DEFAULT_SIZE = 10;
@@ -119,10 +121,10 @@ export interface AttemptLog {
 }
 
 export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): AttemptLog {
-  const { logSize = DEFAULT_SIZE, logAgeMs = DEFAULT_AGE_MS, showResponse = false } = options;
+  const { logSize = DEFAULT_SIZE, logAgeMs = DEFAULT_AGE_MS, showResponse = false, tag = "" } = options;
   const pending = perTurn(async (entries: Entry[]) => {
     try {
-      const written = writeEntries(valkey, entries, logSize, logAgeMs);
+      const written = writeEntries(valkey, entries, { logSize, logAgeMs, tag });
       for (const { onSent } of entries) onSent?.();
       for (const error of await written) {
         const [position, ...words] = error.split(":");
@@ -142,7 +144,7 @@ export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): Atte
       });
     },
     async list(userId, nowMs, { withResponses = false, ...query } = {}) {
-      const key = logKey(userId);
+      const key = logKey(userId, tag);
       const [reply, leftMs] = await Promise.all([
         valkey.zrevrangebyscore(key, "+inf", nowMs - logAgeMs, "WITHSCORES", "LIMIT", 0, logSize),
         valkey.pttl(key),
@@ -156,7 +158,7 @@ export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): Atte
       }
       const selected = selectAttempts([...attempts.keys()], query);
       const scores = selected.map((attempt) => attempts.get(attempt) as string);
-      return withResponses ? await addResponses(valkey, userId, selected, scores) : selected;
+      return withResponses ? await addResponses(valkey, responsesKey(userId, tag), selected, scores) : selected;
     },
   };
 }
@@ -169,12 +171,16 @@ function writeMembers(attempt: Attempt, showResponse: boolean): Pick<Entry, "mem
 }
 
 /** Not EVALSHA: if the script is missing it is resent, after commands that were to take effect after it. */
-function writeEntries(valkey: Valkey, entries: readonly Entry[], size: number, ageMs: number): Promise<string[]> {
-  const keys = entries.map(({ userId }) => logKey(userId));
-  const args: (string | number)[] = [size, ageMs, entries.length, ...entries.map(({ member }) => member)];
+function writeEntries(
+  valkey: Valkey,
+  entries: readonly Entry[],
+  { logSize, logAgeMs, tag }: Required<Pick<LogOptions, "logSize" | "logAgeMs" | "tag">>,
+): Promise<string[]> {
+  const keys = entries.map(({ userId }) => logKey(userId, tag));
+  const args: (string | number)[] = [logSize, logAgeMs, entries.length, ...entries.map(({ member }) => member)];
   for (const [index, { userId, response }] of entries.entries()) {
     if (response === undefined) continue;
-    keys.push(responsesKey(userId));
+    keys.push(responsesKey(userId, tag));
     args.push(index + 1, response);
   }
   const script = keys.length > entries.length ? RECORD + RECORD_RESPONSES + RETURN : RECORD + RETURN;
@@ -184,13 +190,13 @@ function writeEntries(valkey: Valkey, entries: readonly Entry[], size: number, a
 /** @param scores  those of the attempts in the log, newest first; their responses have the same */
 async function addResponses(
   valkey: Valkey,
-  userId: string,
+  key: string,
   attempts: Attempt[],
   scores: readonly string[],
 ): Promise<Attempt[]> {
   const [newest, oldest] = [scores[0], scores.at(-1)];
   if (newest === undefined || oldest === undefined) return attempts;
-  const members = await valkey.zrevrangebyscore(responsesKey(userId), newest, oldest);
+  const members = await valkey.zrevrangebyscore(key, newest, oldest);
   const responses = new Map<string, KeptResponse>();
   for (const member of members) {
     const { delivery, ...response } = readMember<KeptResponse & { delivery: string }>(member) ?? {};

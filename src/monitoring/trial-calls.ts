@@ -11,6 +11,7 @@ import {
   responsesKey,
   straysKey,
 } from "../queue/own-keys.ts";
+import { tagOf } from "../queue/shards.ts";
 
 /** A program, each of which needs different rights. */
 export type Program = "worker" | "board";
@@ -130,8 +131,8 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
 
 /** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 export const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
-  { pattern: logKey("*"), call: ["ZCARD", logKey("")] },
-  { pattern: responsesKey("*"), call: ["ZCARD", responsesKey("")] },
+  { pattern: logKey("*"), call: ["ZCARD", logKey("", tagOf(queue))] },
+  { pattern: responsesKey("*"), call: ["ZCARD", responsesKey("", tagOf(queue))] },
   { pattern: circuitsKey(queue), call: ["ZCARD", circuitsKey(queue)] },
   { pattern: straysKey(queue), call: ["GET", straysKey(queue)] },
   { pattern: attemptsKey(queue, "*"), call: ["HMGET", attemptsKey(queue, 0), "made"] },
@@ -140,8 +141,8 @@ export const otherKeys = (queue: string): readonly { readonly pattern: string; r
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
-  { pattern: logKey("*"), call: ["ZADD", logKey(""), "XX", "0", "a"] },
-  { pattern: responsesKey("*"), call: ["ZADD", responsesKey(""), "XX", "0", "a"] },
+  { pattern: logKey("*"), call: ["ZADD", logKey("", tagOf(queue)), "XX", "0", "a"] },
+  { pattern: responsesKey("*"), call: ["ZADD", responsesKey("", tagOf(queue)), "XX", "0", "a"] },
   { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
   { pattern: holdsKey(queue), call: ["HDEL", holdsKey(queue), "none"] },
 ];

@@ -7,6 +7,7 @@ import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "..
 import { MAX_ATTEMPTS } from "../delivery/retry.ts";
 import { type AttemptQuery, findQueryProblems, QUERY_FIELDS } from "../log/attempt-query.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
+import { MAX_SHARDS } from "../queue/shards.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import { nearest } from "../settings/misspelled.ts";
 import { isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
@@ -25,7 +26,7 @@ type Given = Readonly<Record<string, unknown>>;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's scores of delayed jobs end in 2039
 
-const FLUXHOOK_OPTIONS = ["valkeyUrl", "queue", "timeoutMs", "maxBodyBytes", "sealingKey", "events"];
+const FLUXHOOK_OPTIONS = ["valkeyUrl", "shards", "queue", "timeoutMs", "maxBodyBytes", "sealingKey", "events"];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
 const BACKOFF_OPTIONS = ["type", "delay", "jitter"];
 
@@ -54,12 +55,10 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
-  expectIf(
-    valkeyUrl,
-    (value) => typeof value === "string" && isValkeyUrl(value),
-    `valkeyUrl to be ${VALKEY_URL_FORMS}`,
-  );
+  const { valkeyUrl, shards, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
+  const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
+  expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
+  expectIf(shards, isWhole(1, MAX_SHARDS), `shards to be a whole number from 1 to ${MAX_SHARDS}`);
   expectIf(queue, (value) => typeof value === "string" && isQueueName(value), `queue to be ${QUEUE_NAME_FORM}`);
   expectIf(timeoutMs, isBetween(1, MAX_TIMER_MS), "timeoutMs to be a number of ms, 1 or more");
   expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);

@@ -1,11 +1,12 @@
 /**
  * The connection of a backend, whose calls must succeed or fail within a deadline.
  */
+import type { RedisOptions } from "ioredis";
 import { within } from "../runtime/deadline.ts";
 import {
   expectFailovers,
   isAnswer,
-  isReadonly,
+  isElsewhere,
   NoDatabaseError,
   openValkey,
   type Valkey,
@@ -65,12 +66,13 @@ export interface PromptValkey {
 /**
  * Open the connection. While no call is pending, it does not keep the process alive.
  *
+ * @param key        in a cluster: the connection leads to the node that owns its slot
  * @param timeoutMs  how long {@link PromptValkey.run} tries, including the first connect
  */
-export function connectPromptly(url: string, name: string, timeoutMs: number): PromptValkey {
+export function connectPromptly(url: string, name: string, timeoutMs: number, key?: string): PromptValkey {
   const place = placeOf(url);
   const health: Health = { trouble: undefined };
-  const valkey = open(url, name, timeoutMs, health);
+  const valkey = open(url, name, timeoutMs, health, key);
   const isReady = watchReadiness(valkey, place, health);
   return {
     valkey,
@@ -115,8 +117,8 @@ interface Health {
 const isFinal = ({ trouble }: Health): boolean =>
   trouble instanceof NoDatabaseError || trouble instanceof ValkeyRefusedError;
 
-function open(url: string, name: string, timeoutMs: number, health: Health): Valkey {
-  const valkey = openValkey(url, {
+function open(url: string, name: string, timeoutMs: number, health: Health, key?: string): Valkey {
+  const options: RedisOptions = {
     connectionName: name,
     enableOfflineQueue: false,
     enableReadyCheck: false, // needs INFO, which backends may lack; a loading Valkey refuses each command anyway
@@ -125,8 +127,9 @@ function open(url: string, name: string, timeoutMs: number, health: Health): Val
     connectTimeout: timeoutMs,
     socketTimeout: timeoutMs,
     retryStrategy: () => (health.trouble instanceof ValkeyRefusedError ? REFUSED_MS : RECONNECT_MS),
-    reconnectOnError: (error) => (isReadonly(error) ? 1 : false),
-  });
+    reconnectOnError: (error) => (isElsewhere(error, valkey.isInCluster) ? 1 : false),
+  };
+  const valkey = openValkey(url, options, key);
   expectFailovers(valkey);
   valkey.setMaxListeners(Number.POSITIVE_INFINITY); // each pending call listens; BullMQ raises the limit from here
   // Pending calls have timers, which keep the process alive instead.

@@ -2,11 +2,11 @@
  * Names of our own keys in Valkey. Each key's contents are described where it is written. Pure.
  */
 
-/** A user's log, see src/log/attempts.ts. With an empty `userId`, the prefix of all logs' keys. */
-export const logKey = (userId: string): string => `webhooks:log:${userId}`;
+/** A user's log in a shard with this tag, see src/log/attempts.ts. With an empty `userId`, the prefix of all logs' keys. */
+export const logKey = (userId: string, tag = ""): string => `webhooks:log:${tag}${userId}`;
 
 /** What is kept of the responses to a user's failed attempts, see src/log/attempts.ts. */
-export const responsesKey = (userId: string): string => `webhooks:responses:${userId}`;
+export const responsesKey = (userId: string, tag = ""): string => `webhooks:responses:${tag}${userId}`;
 
 /** A queue's open circuits, see src/isolation/open-circuits.ts. */
 export const circuitsKey = (queue: string): string => `webhooks:circuits:${queue}`;

@@ -79,7 +79,7 @@ export interface PausedListOptions {
  * @returns a function that stops watching
  */
 export function watchPausedList({ valkeyUrl, queue, logger }: PausedListOptions): () => void {
-  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }); // the process's other connections report outages
+  const valkey = connectValkey(valkeyUrl, "fluxhook:paused", { info() {}, warn() {} }, { key: queue }); // the process's other connections report outages
   keepEmpty(valkey, queue, logger);
   return () => valkey.disconnect();
 }

@@ -7,14 +7,14 @@
  */
 import { type Job, type JobJson, type RedisQueueBackend, Worker, withDetachedContext } from "bullmq";
 import { isAnswer, type Valkey } from "../valkey/connection.ts";
+import type { Budget, Share } from "./budget.ts";
 import { keysOf, MARKER } from "./layout.ts";
+import { RefusalPause } from "./refusal-pause.ts";
 
 const PARALLEL_FETCH_AFTER = 3; // consecutive non-empty fetches before fetching in parallel
 const HELD_BACK_SHARE = 1 / 8; // share of slots that a held-back worker uses
 const MAX_PARALLEL_FETCHES = 64; // per call of `take`: more could not start soon, while other workers could take them
 const ERROR_PAUSE_MS = 1000; // 1 s after a failed fetch
-const MIN_REFUSED_PAUSE_MS = 500; // after a refusal; doubled each time
-const MAX_REFUSED_PAUSE_MS = 5 * 1000; // 5 s: how long after Valkey's recovery we may notice
 const LARGE = 4 * 1024 * 1024; // characters of a job's data: fetching many such jobs in parallel could exhaust memory
 const MIN_LIMIT_PAUSE_MS = 10; // how soon to ask again when a rate limit is about to end
 
@@ -38,6 +38,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   /** Prefix of its lock tokens. A subclass may extend it. */
   protected tokenPrefix = `${this.id}:`;
 
+  #share: Share | undefined;
   #isLooping = false;
   #isHeldBack = false;
   #held = 0;
@@ -50,13 +51,19 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   #hasWaited = false; // whether the current `getNextJob` blocked
   #wakeLoop = () => {};
   #endPause = () => {};
-  #refusals = 0; // number of error replies from Valkey
-  #refusedPauseMs = 0; // 0 while Valkey accepts
-  #refusedUntil = 0; // in terms of performance.now()
+  readonly #refusals = new RefusalPause();
 
   #noteError = (error: Error): void => {
-    if (isAnswer(error)) this.#slowDown();
+    if (isAnswer(error)) this.#refusals.refused();
   };
+
+  /** Hold jobs within a budget that the workers of other shards share. Before `run()`. */
+  protected shareBudget(budget: Budget): void {
+    this.#share = budget.join(() => {
+      this.#wakeLoop();
+      if (!this.#isEmpty && !this.isHeldBack) this.take(1);
+    });
+  }
 
   /** How many jobs it may hold. */
   get capacity(): number {
@@ -79,7 +86,12 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
 
   /** How many jobs the loop may hold by fetching by itself. */
   get #limit(): number {
-    if (this.#refusedPauseMs > 0) return 1; // otherwise jobs that cannot be acknowledged would be delivered again and again
+    const own = this.#ownLimit;
+    return this.#share === undefined ? own : Math.min(own, this.#held + this.#share.room);
+  }
+
+  get #ownLimit(): number {
+    if (this.#refusals.isRecent) return 1; // otherwise jobs that cannot be acknowledged would be delivered again and again
     return this.#isHeldBack ? this.#excused + Math.ceil(this.concurrency * HELD_BACK_SHARE) : this.capacity;
   }
 
@@ -138,8 +150,9 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
 
   /** Fetch this many jobs in parallel, limited by free slots. */
   take(jobs: number): void {
-    if (!this.#mayTake || this.#refusedPauseMs > 0) return;
-    const free = Math.min(jobs, MAX_PARALLEL_FETCHES, this.capacity - this.#held);
+    if (!this.#mayTake || this.#refusals.isRecent) return;
+    const room = this.#share?.room ?? MAX_PARALLEL_FETCHES;
+    const free = Math.min(jobs, MAX_PARALLEL_FETCHES, room, this.capacity - this.#held);
     // The caller may be processing another job, whose trace must not continue in these.
     withDetachedContext(this.opts.telemetry, () => {
       for (let asked = 0; asked < free; asked++) this.#work(this.#nextToken());
@@ -149,7 +162,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #loop(): Promise<void> {
     this.#isLooping = true;
     while (this.#mayTake || this.#held > 0) {
-      const pauseMs = this.#refusedUntil - performance.now();
+      const pauseMs = this.#refusals.leftMs;
       if (this.#mayTake && pauseMs > 0) await this.#pauseFor(pauseMs);
       else if (this.#mayTake && this.#held < this.#limit) await this.#takeNext();
       else await this.#change();
@@ -179,23 +192,28 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
     const mayFetchNext = () => {
-      hasAsked = this.#refusedPauseMs === 0 && (this.#held <= this.#limit || this.#allowed > 0);
+      hasAsked =
+        !this.#refusals.isRecent &&
+        (this.#held <= this.#ownLimit || this.#allowed > 0) &&
+        this.#share?.mayGoOn !== false;
       if (this.#allowed > 0) this.#allowed -= 1;
       return hasAsked;
     };
     this.#held += 1;
+    this.#share?.took();
     try {
       let job: Awaited<ReturnType<Worker["processJob"]>> = taken ?? (await this.moveToActive(token, this.opts.name));
       while (job) {
-        const refusals = this.#refusals;
+        const refusals = this.#refusals.count;
         job = await this.processJob(job, token, mayFetchNext);
-        if (refusals === this.#refusals) this.#refusedPauseMs = 0;
+        if (refusals === this.#refusals.count) this.#refusals.accepted();
       }
       if (hasAsked) this.#foundEmpty();
     } catch (error) {
       this.emit("error", error as Error);
     }
     this.#held -= 1;
+    this.#share?.gaveBack();
     this.#wakeLoop();
   }
 
@@ -250,15 +268,6 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
     if (!this.#mayTake) return;
     this.emit("error", error);
     if (!isAnswer(error)) await this.#pauseFor(ERROR_PAUSE_MS);
-  }
-
-  /** After a refusal, take nothing for a while, longer each time, then one job at a time until one is acknowledged. */
-  #slowDown(): void {
-    this.#refusals += 1;
-    const nowMs = performance.now();
-    if (nowMs < this.#refusedUntil) return;
-    this.#refusedPauseMs = Math.min(MAX_REFUSED_PAUSE_MS, Math.max(MIN_REFUSED_PAUSE_MS, 2 * this.#refusedPauseMs));
-    this.#refusedUntil = nowMs + this.#refusedPauseMs;
   }
 
   /** Ends early when the worker is paused or closed. */

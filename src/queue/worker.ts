@@ -17,6 +17,7 @@ import { policyOf, type RetryPolicy } from "../delivery/retry.ts";
 import { lockMsFor, MIN_LOCK_MS } from "../runtime/deadline.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import type { Budget } from "./budget.ts";
 import { describeLength, ExactJob, isTooLong } from "./exact-jobs.ts";
 import { createHolders, givesBack, type Holders } from "./holders.ts";
 import { queueKey } from "./layout.ts";
@@ -86,6 +87,8 @@ export interface DeliveryWorkerOptions extends Partial<KeptJobs> {
   readonly queue: string;
   readonly valkey: Valkey;
   readonly concurrency: number;
+  /** Shared with the workers of other shards in this process. */
+  readonly budget?: Budget | undefined;
   /** Deadline of one attempt, in ms; the job lock outlasts it, so that an attempt never outlives its lock. */
   readonly timeoutMs: number;
   readonly policy: RetryPolicy;
@@ -156,6 +159,7 @@ export class DeliveryWorker extends LoopWorker {
     // Short, for Valkey; the process is named already, and runs few workers.
     if (holders.prefix !== "") this.tokenPrefix = `${holders.prefix}${this.id.slice(0, 6)}:`;
     this.watch = watch;
+    if (options.budget !== undefined) this.shareBudget(options.budget);
     this.#process = process;
     this.#options = options;
   }

@@ -5,8 +5,9 @@
 import { checkProxy } from "../http/proxy-check.ts";
 import { valkeyProblems } from "../monitoring/readiness.ts";
 import { findLacks, findMissed, type Program as RightsProgram } from "../monitoring/rights.ts";
-import { NoDatabaseError, reachValkey, readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+import { NoDatabaseError, readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 import { describePersistence } from "../valkey/facts.ts";
+import { reachValkey } from "../valkey/reach.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
 import { findExpanded, findMisspelled, loadConfig, loadConfigOrExit } from "./config.ts";
 import { nearest } from "./misspelled.ts";
@@ -99,10 +100,11 @@ async function checkSettings(
 ): Promise<{ readonly code: number; readonly text: string }> {
   const loaded = loadConfig(env);
   const misspelled = findMisspelled(env);
-  const url = SETTINGS.valkeyUrl.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrl.default);
-  const place = placeOf(url.data ?? "");
-  const reached = url.success ? await reachValkey(url.data, "fluxhook:check") : undefined;
+  const urls = SETTINGS.valkeyUrls.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrls.default);
+  const [url = ""] = urls.data ?? [];
+  const place = placeOf(url);
   const queue = SETTINGS.queue.schema.safeParse(env.WEBHOOK_QUEUE || SETTINGS.queue.default).data;
+  const reached = urls.success ? await reachValkey(url, "fluxhook:check", queue) : undefined;
   const facts = reached?.ok ? await askFacts(reached.valkey, queue, program) : undefined;
   const proxy =
     loaded.ok && loaded.config.proxy ? await checkProxy({ ...loaded.config, proxy: loaded.config.proxy }) : undefined;
@@ -168,7 +170,7 @@ function describeSetting(key: string, setting: Setting<unknown>, env: Env) {
   const given = env[name] || undefined;
   const value = given ?? defaultOf(setting, env);
   let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
-  if (key === "valkeyUrl") shown = maskValkeyUrl(value);
+  if (key === "valkeyUrls") shown = value.split(/\s+/).map(maskValkeyUrl).join(" ");
   else if (isSecret && value !== "") shown = "***";
   const isDefault = given === undefined && shown !== "(unset)";
   const isUnderstood = given === undefined || schema.safeParse(given).success;

@@ -4,6 +4,7 @@
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isLoopbackAddress, literalOf } from "../dns/address.ts";
+import { type Shard, shardingProblem, shardsOf } from "../queue/shards.ts";
 import { findUnknownSettings, type UnknownSetting } from "./misspelled.ts";
 import { defaultOf, SETTINGS, type Setting } from "./table.ts";
 
@@ -11,7 +12,13 @@ type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setti
 
 /** The parsed settings: durations in ms, sizes in bytes, lists as arrays. */
 export type Config = Readonly<
-  Omit<Parsed, "caFile"> & {
+  Omit<Parsed, "caFile" | "valkeyUrls" | "shardCount" | "queue"> & {
+    /** The parts of the queue, at least one. */
+    shards: readonly [Shard, ...Shard[]];
+    /** The first shard's, for what there is once for all shards. */
+    valkeyUrl: string;
+    /** The first shard's queue. */
+    queue: string;
     /** The certificates in WEBHOOK_CA_FILE, in PEM. */
     ca: string | undefined;
   }
@@ -49,12 +56,18 @@ export function loadConfig(
       `expected BOARD_PASSWORD to be set, since BOARD_HOST ("${parsed.boardHost}") is not a loopback address, got nothing`,
     );
   }
-  const { caFile, ...rest } = parsed;
+  const { caFile, valkeyUrls, shardCount, queue, ...rest } = parsed;
+  const sharding = { queue, valkeyUrls, shards: shardCount };
+  if (problems.length === 0) problems.push(...listed(shardingProblem(sharding)));
   const { certificates: ca, problem } = caFile === undefined ? {} : readCertificates(caFile);
   if (problem !== undefined)
     problems.push(`expected WEBHOOK_CA_FILE to be ${SETTINGS.caFile.expected}, got ${problem}`);
-  return problems.length > 0 ? { ok: false, problems } : { ok: true, config: { ...rest, ca } };
+  if (problems.length > 0) return { ok: false, problems };
+  const shards = shardsOf(sharding);
+  return { ok: true, config: { ...rest, ca, shards, valkeyUrl: shards[0].url, queue: shards[0].queue } };
 }
+
+const listed = (problem: string | undefined): string[] => (problem === undefined ? [] : [problem]);
 
 /**
  * Read the PEM certificates in a file, ignoring everything else, such as comments.

@@ -6,6 +6,7 @@ import { z } from "zod";
 import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "../delivery/limits.ts";
 import { EVENT_TYPES } from "../events.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
+import { MAX_SHARDS } from "../queue/shards.ts";
 import { VALKEY_URL_FORMS } from "../valkey/url.ts";
 import { RETENTION_SETTINGS } from "./retention.ts";
 import { type Setting, setting } from "./setting.ts";
@@ -23,7 +24,7 @@ import {
   portRange,
   size,
   text,
-  valkeyUrl,
+  valkeyUrls,
 } from "./values.ts";
 
 export type { Setting };
@@ -36,13 +37,20 @@ const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"
 
 /** All settings, in the order of the docs. */
 export const SETTINGS = {
-  valkeyUrl: setting(
+  valkeyUrls: setting(
     "VALKEY_URL",
     "redis://127.0.0.1:6379",
-    valkeyUrl,
-    VALKEY_URL_FORMS,
-    "`rediss://` for TLS; user, password and database in the URL; `redis+sentinel://a:26379,b:26379/mymaster` asks Sentinels",
+    valkeyUrls,
+    `${VALKEY_URL_FORMS}, or several separated by blanks`,
+    "`rediss://` for TLS; user, password and database in the URL; `redis+sentinel://a:26379,b:26379/mymaster` asks Sentinels; `redis+cluster://a,b,c` is a cluster; several URLs are one shard each",
     { isSecret: true },
+  ),
+  shardCount: setting(
+    "WEBHOOK_SHARDS",
+    "1",
+    integer(1, MAX_SHARDS),
+    `a whole number from 1 to ${MAX_SHARDS}`,
+    "parts of the queue: in a cluster as many as you like, otherwise one for each URL in `VALKEY_URL`",
   ),
   queue: setting(
     "WEBHOOK_QUEUE",

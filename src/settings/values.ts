@@ -5,6 +5,7 @@ import { z } from "zod";
 import { type Network, parseNetwork } from "../dns/address.ts";
 import { type NameServer, parseNameServer } from "../dns/resolv-conf.ts";
 import { type PortRange, parsePortRange } from "../http/destination.ts";
+import { MAX_SHARDS } from "../queue/shards.ts";
 import { isValkeyUrl } from "../valkey/url.ts";
 
 const MINUTE_MS = 60 * 1000;
@@ -73,7 +74,10 @@ export const key = z
   .transform((value) => Buffer.from(value, "base64"));
 
 /** A URL of Valkey. */
-export const valkeyUrl = z.string().refine(isValkeyUrl);
+export const valkeyUrls = z
+  .string()
+  .transform((value) => value.trim().split(/\s+/))
+  .pipe(z.array(z.string().refine(isValkeyUrl)).min(1).max(MAX_SHARDS));
 
 /**
  * Parse a proxy's URL; undefined when anything follows the port, since a proxy has no use for it, or when the user or

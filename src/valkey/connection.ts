@@ -3,8 +3,8 @@
  */
 import "./channel-subscribers.ts";
 import { type Command, Redis, type RedisOptions, ReplyError } from "ioredis";
-import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { SlotConnector, type SlotOptions, slotOf, Topology } from "./cluster.ts";
 import { buildInfo, isLoading } from "./facts.ts";
 import { joinWrites } from "./joined-writes.ts";
 import { createRefusalWatch, type RefusalWatch } from "./refusal-watch.ts";
@@ -44,14 +44,28 @@ const SENTINEL_MS = 2 * 1000; // 2 s for a Sentinel to answer before trying the 
  * Open a connection that is usable only in its URL's database: while that cannot be selected, every connect ends in an
  * `error` and is retried according to `retryStrategy`. This holds for its duplicates too.
  *
- * @param url  like `VALKEY_URL`; with Sentinels, each connect begins by asking them for the primary
+ * @param url  like `VALKEY_URL`; with Sentinels or a cluster, each connect begins by asking for the primary
+ * @param key  in a cluster: the connection leads to the node that owns this key's slot
  */
-export function openValkey(url: string, options: RedisOptions): DatabaseConnection {
+export function openValkey(url: string, options: RedisOptions, key = ""): DatabaseConnection {
   const address = addressOf(url);
+  if ("nodes" in address) {
+    const { nodes, ...login } = address;
+    const slot: SlotOptions = { topology: topologyOf(url, nodes, login), slot: slotOf(key), Connector: SlotConnector };
+    return new DatabaseConnection(placeOf(url), { ...login, ...options, ...slot });
+  }
   if ("host" in address) return new DatabaseConnection(placeOf(url), { ...address, ...options });
   const timeouts = { connectTimeout: SENTINEL_MS, sentinelCommandTimeout: SENTINEL_MS };
   const sentinelRetryStrategy = options.retryStrategy ?? (() => null);
   return new DatabaseConnection(placeOf(url), { ...address, ...timeouts, sentinelRetryStrategy, ...options });
+}
+
+const topologies = new Map<string, Topology>(); // by URL: connections to all shards of a cluster share one
+
+function topologyOf(url: string, ...known: ConstructorParameters<typeof Topology>): Topology {
+  const topology = topologies.get(url) ?? new Topology(...known);
+  topologies.set(url, topology);
+  return topology;
 }
 
 /** Recognized by its text, since ERR is also the code of temporary errors, such as too many clients. */
@@ -69,6 +83,8 @@ class DatabaseConnection extends Redis {
   resend: Resend<Command> | undefined;
   /** Tracks refusals; shared with duplicates. */
   refusals: RefusalWatch | undefined;
+  /** Whether it has to look for another node when this one no longer owns its slot. */
+  readonly isInCluster: boolean;
 
   constructor(
     private readonly place: string,
@@ -76,6 +92,7 @@ class DatabaseConnection extends Redis {
   ) {
     // Not RESP3: its HELLO includes the password, and a wrong one would be reported as a missing one.
     super({ ...options, protocol: 2, replyMapping: "legacy" });
+    this.isInCluster = options.Connector === SlotConnector;
   }
 
   /** BullMQ blocks on a duplicate, which by default would be a plain Redis. */
@@ -119,7 +136,7 @@ class DatabaseConnection extends Redis {
     const command = item.command as Command;
     if (this.status === "ready") this.refusals?.refused(error, command);
     const isAlone = this.status === "ready" && !command.inTransaction; // not part of a handshake or transaction
-    if (isAlone && !isReadonly(error) && this.resend?.take(error, command)) return;
+    if (isAlone && !isElsewhere(error, this.isInCluster) && this.resend?.take(error, command)) return;
     super.handleReconnection(error, item);
   }
 
@@ -151,16 +168,17 @@ export const SILENCE_MS = 15 * 1000; // 15 s without an answer: longer than Bull
  *
  * @param url      like `VALKEY_URL`
  * @param name     shown in CLIENT LIST and in the log
+ * @param key      like that of {@link openValkey}
  * @param isProbe  pass refusals straight to callers, without logging: for health checks
  */
 export function connectValkey(
   url: string,
   name: string,
   logger: Pick<Logger, "info" | "warn">,
-  { isProbe = false }: { readonly isProbe?: boolean } = {},
+  { isProbe = false, key }: { readonly isProbe?: boolean; readonly key?: string } = {},
 ): Valkey {
   const failover = createFailoverPause();
-  const valkey = openValkey(url, {
+  const options: RedisOptions = {
     connectionName: name,
     maxRetriesPerRequest: null,
     maxLoadingRetryTime: LOADING_MS,
@@ -174,11 +192,12 @@ export function connectValkey(
     },
     // Find the new primary, then resend.
     reconnectOnError(error) {
-      if (!isReadonly(error)) return false;
-      failover.foundReplica();
+      if (!isElsewhere(error, valkey.isInCluster)) return false;
+      failover.foundElsewhere();
       return 2;
     },
-  });
+  };
+  const valkey = openValkey(url, options, key);
   expectFailovers(valkey);
   valkey.on("connect", () => joinWrites(valkey.stream));
   valkey.on("ready", () => {
@@ -201,14 +220,14 @@ export function connectValkey(
   return valkey;
 }
 
-const FAILOVER_MS = 10 * 1000; // the failover is over when no replica was found for 10 s
+const FAILOVER_MS = 10 * 1000; // the failover is over when no other node was found for 10 s
 
-/** How long to wait before looking for the primary again: longer each time a replica is found instead. */
+/** How long to wait before looking for the primary again: longer each time another node is found instead. */
 function createFailoverPause() {
   let found = 0;
   let lastFoundAt = Number.NEGATIVE_INFINITY;
   return {
-    foundReplica(): void {
+    foundElsewhere(): void {
       const sinceMs = performance.now() - lastFoundAt;
       if (sinceMs > FAILOVER_MS) found = 0;
       if (sinceMs > 50) found += 1; // all commands in flight report it at once
@@ -239,59 +258,12 @@ export function isReadonly(error: Error): boolean {
   return error.message.startsWith("READONLY ");
 }
 
-const REACH_MS = 2 * 1000; // 2 s: someone is waiting at a terminal
-
-const REASONS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "nothing listens there",
-  ENOTFOUND: "the host is not known",
-  EAI_AGAIN: "the host cannot be looked up",
-  ETIMEDOUT: "no answer",
-  ECONNRESET: "it cut the connection",
-};
-
-/** A connection, or why there is none. */
-export type Reached =
-  | { readonly ok: true; readonly valkey: Valkey }
-  | {
-      readonly ok: false;
-      readonly reason: string;
-      /** VALKEY_URL itself is wrong; `reason` is then a complete sentence. */
-      readonly isWrongSetting?: boolean;
-    };
+/** What a cluster's node answers when another owns the slot, or will soon. */
+const ELSEWHERE = new Set(["READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED"]);
 
 /**
- * Open a connection for a one-off command that must not hang. It never reconnects, and commands without a reply within 2 s
- * fail.
- *
- * @param url  like `VALKEY_URL`
- * @returns within 2 s, a ready connection or the reason why there is none
- * @throws  never
+ * Whether an error says to look for the primary again. In a cluster those that pass, too: a command that waited here for them
+ * to pass would be sent behind one that was sent to the new owner.
  */
-export async function reachValkey(url: string, name: string): Promise<Reached> {
-  const valkey = openValkey(url, {
-    connectionName: name,
-    lazyConnect: true,
-    retryStrategy: () => null,
-    connectTimeout: REACH_MS,
-    socketTimeout: REACH_MS,
-    maxRetriesPerRequest: 0,
-  });
-  let complaint: NodeJS.ErrnoException | undefined;
-  let resolve!: (nothing: undefined) => void; // Node 20 has no Promise.withResolvers
-  const hasComplained = new Promise<undefined>((onResolve) => {
-    resolve = onResolve;
-  });
-  const complain = (error: NodeJS.ErrnoException) => {
-    complaint ??= codeOf(error) === "LOADING" ? new LoadingError() : error;
-    resolve(undefined);
-  };
-  valkey.on("error", complain);
-  const answered = valkey.connect().then(() => valkey.ping());
-  answered.catch(complain); // an earlier complaint explains more
-  const isReady = await within(REACH_MS, Promise.race([answered, hasComplained]), undefined);
-  if (isReady !== undefined && complaint === undefined) return { ok: true, valkey };
-  valkey.disconnect();
-  if (complaint instanceof NoDatabaseError) return { ok: false, reason: complaint.problem, isWrongSetting: true };
-  if (complaint === undefined) return { ok: false, reason: "no answer" };
-  return { ok: false, reason: REASONS[complaint.code ?? ""] ?? complaint.message.replace(/\.$/, "") };
-}
+export const isElsewhere = (error: Error, isInCluster: boolean): boolean =>
+  isInCluster ? ELSEWHERE.has(codeOf(error)) : isReadonly(error);

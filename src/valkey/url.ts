@@ -1,8 +1,9 @@
 /**
- * `VALKEY_URL`: one Valkey, or Sentinels that know the primary. Pure.
+ * `VALKEY_URL`: one Valkey, Sentinels that know the primary, or nodes of a cluster that know the others. Pure.
  *
  *     redis://[user:password@]host[:port][/database][?username=…&password=…&family=…]
  *     redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/database][?user=…&password=…]
+ *     redis+cluster://[user:password@]host[:port][,host[:port]…]
  *
  * `rediss` instead of `redis` means TLS, also to the Sentinels. User and password before the hosts are Valkey's; those in the
  * query of the second form are the Sentinels'. The database is a number, 0 by default; `family` is 4 or 6 to use only IPv4 or
@@ -14,9 +15,9 @@
 
 /** Completes "expected VALKEY_URL to be …". */
 export const VALKEY_URL_FORMS =
-  "a redis://, rediss:// or redis+sentinel:// URL, as in redis://user:password@host:6379/0";
+  "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL, as in redis://user:password@host:6379/0";
 
-/** Connection options for ioredis and for BullMQ's `connection`. */
+/** Connection options for ioredis and for BullMQ's `connection`, unless it is a cluster. */
 export type ValkeyAddress = {
   readonly db: number;
   readonly username?: string;
@@ -38,6 +39,10 @@ export type ValkeyAddress = {
       readonly sentinelTLS?: object;
       readonly enableTLSForSentinelMode?: boolean;
     }
+  | {
+      /** Of a cluster: nodes to ask first who owns which slot. */
+      readonly nodes: { readonly host: string; readonly port: number }[];
+    }
 );
 
 interface Parts {
@@ -52,6 +57,7 @@ interface Parts {
 }
 
 const PLAIN = /^rediss?:\/\//;
+const CLUSTER = /^(rediss?\+cluster):\/\/([^/?#]*@)?([^@/?#]+)\/?$/;
 const SENTINEL = /^(rediss?\+sentinel):\/\/([^/?#]*@)?([^@/?#]+)(\/.*)$/s;
 const DATABASE = /^\/?$|^\/(?<database>0|[1-9]\d{0,4})\/?$/;
 const NAME_AND_DATABASE = /^\/(?<name>[\w.-]+)(?:\/(?<database>0|[1-9]\d{0,4}))?\/?$/;
@@ -66,6 +72,9 @@ export function isValkeyUrl(text: string): boolean {
   return split(text) !== undefined;
 }
 
+/** Whether a valid `VALKEY_URL` is a cluster's. */
+export const isClusterUrl = (text: string): boolean => CLUSTER.test(text);
+
 /** Parse a `VALKEY_URL`. @throws  RangeError when it is invalid */
 export function addressOf(text: string): ValkeyAddress {
   const parts = split(text);
@@ -76,6 +85,9 @@ export function addressOf(text: string): ValkeyAddress {
   const target = { db: Number(database), ...(isTls ? { tls: {} } : {}) };
   const username = decode(url.username);
   const password = decode(url.password);
+  if (scheme.endsWith("+cluster")) {
+    return { nodes: hosts.map((host) => addressIn(host, PORT)), ...target, ...known({ username, password }) };
+  }
   if (name === undefined) {
     const family = query.get("family");
     return {
@@ -129,10 +141,12 @@ const listHosts = ({ hosts }: Parts): string => hosts.map(({ host }) => host).jo
 
 function split(text: string): Parts | undefined {
   if (/[\t\r\n]\s*\S/.test(text)) return undefined; // URL parsers drop these: 1\n2 becomes 12
-  const [, scheme, user = "", list = "", rest = ""] = SENTINEL.exec(text) ?? [];
+  const [, scheme, user = "", list = "", rest = ""] = CLUSTER.exec(text) ?? SENTINEL.exec(text) ?? [];
   if (scheme === undefined) return PLAIN.test(text) ? splitPlain(text) : undefined;
   const url = parse(`redis://${user}hosts${rest}`);
   const hosts = list.split(",").map((host) => parse(`redis://${host}`));
+  const areHosts = url !== undefined && hosts.every((host) => host !== undefined);
+  if (scheme.endsWith("+cluster")) return areHosts ? { scheme, hosts: hosts as URL[], url } : undefined;
   const { name, database } = NAME_AND_DATABASE.exec(url?.pathname ?? "")?.groups ?? {};
   if (url === undefined || name === undefined || !hasOnly(url, SENTINEL_QUERY)) return undefined;
   return hosts.every((host) => host !== undefined) ? { scheme, hosts, url, name, database } : undefined;

@@ -11,7 +11,7 @@ const HAND_BACK_MS = 2 * 1000; // 2 s: one or two scripts per job, in parallel
 const CONFIRM_MS = 500; // for Valkey to confirm that it has received everything
 
 /**
- * Stop a worker without losing or repeating anything.
+ * Stop a process's workers, one per shard, without losing or repeating anything.
  *
  * 1. Quiet: take no new jobs. 2. Wait for the requests in flight, for at most `timeoutMs` or until `hurried`. 3. Hand back: abort
  * the remaining requests and move their jobs to the head of the queue, without using an attempt. 4. Close.
@@ -20,18 +20,19 @@ const CONFIRM_MS = 500; // for Valkey to confirm that it has received everything
  *          worker once their locks expire
  */
 export async function drain(
-  worker: DeliveryWorker,
+  workers: readonly DeliveryWorker[],
   sender: Sender,
-  valkey: Valkey,
+  shards: readonly { readonly valkey: Valkey }[],
   timeoutMs: number,
   hurried: Promise<void>,
 ): Promise<boolean> {
-  const closed = worker.close().then(() => true);
+  const closed = Promise.all(workers.map((worker) => worker.close())).then(() => true);
   await within(timeoutMs, Promise.race([closed, settled(sender), hurried]), undefined);
   sender.cancelAll("shutdown");
   const isClosed = await within(HAND_BACK_MS, closed, false);
   sender.close();
-  return isClosed && (await within(CONFIRM_MS, valkey.ping(), undefined)) !== undefined;
+  const confirmed = Promise.all(shards.map(({ valkey }) => valkey.ping()));
+  return isClosed && (await within(CONFIRM_MS, confirmed, undefined)) !== undefined;
 }
 
 /** Resolves when no request is in flight. Unlike `worker.close()`, does not wait for Valkey, which may be unreachable. */

@@ -1,85 +1,28 @@
 /**
- * Wires the parts of a worker together, from the queue to deliveries. The process adds settings, signals and health checks.
+ * Wires the parts of a worker together, from the queue's shards to deliveries. The process adds settings, signals and health
+ * checks.
  */
-import { type Completed, createCompletion } from "../../jobs/completion.ts";
-import { createDeliver } from "../../jobs/deliver.ts";
-import { maxDataLength } from "../delivery/contract.ts";
-import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
-import type { Resolve } from "../dns/address.ts";
 import { createSender, type Sender } from "../http/sender.ts";
-import { createBacklog } from "../isolation/backlog.ts";
-import { createFairQueue } from "../isolation/fair-queue.ts";
-import { createGate, type Gate } from "../isolation/gate.ts";
+import { createGate, type Gate, type ParkedJob } from "../isolation/gate.ts";
 import { Holds } from "../isolation/holds.ts";
 import { createPromotion } from "../isolation/promotion.ts";
-import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { receivedFor } from "../log/kept-response.ts";
 import { createMetrics, type Metrics } from "../monitoring/metrics.ts";
-import type { Tracing } from "../monitoring/tracing.ts";
-import { createArrivals } from "../queue/arrivals.ts";
+import { Budget } from "../queue/budget.ts";
 import { queueKey } from "../queue/layout.ts";
-import { DeliveryWorker, type Job } from "../queue/worker.ts";
+import { parseJobName } from "../queue/shards.ts";
+import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
-import type { Logger } from "../runtime/logger.ts";
-import type { Config } from "../settings/config.ts";
-import type { Valkey } from "../valkey/connection.ts";
-import { createSuspects, withSuspects } from "./suspects.ts";
+import { createShardWorker, type PipelineOptions, type ShardWorker, type SharedParts } from "./shard-worker.ts";
+
+export type { PipelineConfig, PipelineOptions, PipelineShard } from "./shard-worker.ts";
 
 const MAX_AHEAD = 64; // jobs held beyond the slots: being fetched from Valkey, or being acknowledged
 
-/** The settings that a pipeline reads. */
-export type PipelineConfig = Pick<
-  Config,
-  | "queue"
-  | "events"
-  | "concurrency"
-  | "endpointConcurrency"
-  | "timeoutMs"
-  | "retryDelaysMs"
-  | "maxAgeMs"
-  | "maxBacklog"
-  | "maxBodyBytes"
-  | "allowNetworks"
-  | "denyNetworks"
-  | "allowPorts"
-  | "requireHttps"
-  | "ca"
-  | "proxy"
-  | "proxyResolves"
-  | "dnsServers"
-  | "secretKeys"
-  | "logSize"
-  | "logAgeMs"
-  | "showResponse"
-  | "keepResponseBytes"
-  | "keepCompleted"
-  | "keepFailed"
->;
-
-export interface PipelineOptions {
-  readonly config: PipelineConfig;
-  readonly logger: Logger;
-  /** For both queue and log: on a shared connection, a log entry takes effect before the acknowledgement sent after it. */
-  readonly valkey: Valkey;
-  /** The program that runs suspects, see suspects.ts. Without it, they run like all others. */
-  readonly suspectsProgram?: string | undefined;
-  readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
-  /** Replacements for parts, in tests. */
-  readonly parts?: {
-    readonly resolve?: Resolve;
-    readonly gate?: Gate;
-    readonly log?: Pick<AttemptLog, "record">;
-    readonly completed?: (completed: Completed) => Completed;
-    readonly random?: () => number;
-    readonly policy?: RetryPolicy;
-    readonly metrics?: Metrics;
-    readonly holds?: Holds;
-  };
-}
-
 export interface Pipeline {
-  /** Takes no jobs until `run()` is called. */
-  readonly worker: DeliveryWorker;
+  /** One for each shard, in their order. They take no jobs until `run()` is called. */
+  readonly workers: readonly [DeliveryWorker, ...DeliveryWorker[]];
+  /** All attempts, of every shard. */
   readonly sender: Sender;
   readonly gate: Gate;
   readonly metrics: Metrics;
@@ -89,20 +32,21 @@ export interface Pipeline {
 
 /** Create all parts of a worker, connected to each other. */
 export function createPipeline(options: PipelineOptions): Pipeline {
-  const { config, logger, valkey, tracing, parts = {} } = options;
-  const { random = Math.random } = parts;
-  const prefix = queueKey(config.queue);
-  const lockMs = lockMsFor(config.timeoutMs);
-  const ownSender = createOwnSender(options, lockMs);
-  const excuse = createExcuses((jobs) => worker.excuse(jobs));
+  const { config, shards, parts = {} } = options;
+  const capacity = config.concurrency + Math.min(config.concurrency, MAX_AHEAD);
+  const budget = shards.length > 1 ? new Budget(capacity) : undefined;
+  const excuse = createExcuses((jobs) => {
+    budget?.excuse(jobs);
+    for (const { worker } of running) worker.excuse(jobs);
+  });
   const holds = parts.holds ?? new Holds();
   const gate =
     parts.gate ??
     createGate({
       slots: config.concurrency,
       endpointSlots: config.endpointConcurrency,
-      onExcused: excuse("gate"),
-      onPromote: createPromotion({ valkey, prefix, logger }),
+      onExcused: (jobs) => excuse("gate", jobs),
+      onPromote: createPromotions(options),
       holds,
     });
   const metrics: Metrics =
@@ -112,92 +56,63 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       openCircuits: () => gate.openCircuits,
       holds: () => holds.countCurrent(Date.now()),
     });
-  const suspects = options.suspectsProgram
-    ? createSuspects({
-        program: options.suspectsProgram,
-        hungMs: lockMs,
-        endpointSlots: config.endpointConcurrency,
-        onHeld: excuse("suspects"),
-        holders: () => worker.holders,
-        ...{ valkey, prefix, metrics, logger },
-      })
-    : undefined;
-  const sender: Sender = suspects ? withSuspects(ownSender, suspects) : ownSender;
-  const fairQueue = createFairQueue({
-    valkey,
-    queue: config.queue,
-    prefix,
-    logger,
-    onLongScan: (isRunning) => {
-      worker.isHeldBack = isRunning;
-    },
-    onScanned: (jobs) => worker.allow(jobs),
-  });
-  const deliver = createDeliver({
+  const ownSender = createOwnSender(options);
+  const shared: SharedParts = {
+    ...{ sender: ownSender, gate, metrics, holds, budget, capacity, excuse },
+    random: parts.random ?? Math.random,
+  };
+  const running = shards.map((shard) => createShardWorker(shard, options, shared));
+  const sender = joinSenders(ownSender, running);
+  const workers = running.map(({ worker }) => worker) as [DeliveryWorker, ...DeliveryWorker[]];
+  return { workers, sender, gate, metrics, holds };
+}
+
+function createOwnSender({ config, parts }: PipelineOptions): Sender {
+  const lockMs = lockMsFor(config.timeoutMs);
+  return createSender({
     ...config,
-    gate,
-    backlog: createBacklog({ ...config, valkey, prefix, bound: config.maxBacklog, logger }),
-    sender: tracing?.trace(ownSender) ?? ownSender,
-    arrivedAt: createArrivals(valkey, prefix),
-    holds,
-    random,
-    completed: createCompleted(options, metrics),
-    rejected: (job, reason) => {
-      metrics.rejected();
-      logger.warn({ job: job.id, reason }, "job.rejected");
-    },
-    held: fairQueue.held,
-    parked: ({ reason }, userId) => {
-      metrics.parked(reason);
-      fairQueue.held(userId);
-    },
+    lockMs,
+    responseBytes: receivedFor(config.keepResponseBytes),
+    resolve: parts?.resolve,
   });
-  const worker = new DeliveryWorker(deliver, { ...describeWorker(options), watch: fairQueue, suspects });
-  handleEvents(worker, sender, logger);
-  return { worker, sender, gate, metrics, holds };
-}
-
-function createOwnSender({ config, parts }: PipelineOptions, lockMs: number): Sender {
-  const responseBytes = receivedFor(config.keepResponseBytes);
-  return createSender({ ...config, lockMs, responseBytes, resolve: parts?.resolve });
-}
-
-function createCompleted({ config, logger, valkey, parts }: PipelineOptions, metrics: Metrics): Completed {
-  const log = parts?.log ?? createAttemptLog(valkey, config);
-  const completed = createCompletion({ ...config, log, metrics, logger });
-  return parts?.completed?.(completed) ?? completed;
 }
 
 /** Adds up the jobs that occupy no slot, which several parts hold, and reports the total whenever one of them changes. */
-function createExcuses(report: (jobs: number) => void): (holder: "gate" | "suspects") => (jobs: number) => void {
-  const held = { gate: 0, suspects: 0 };
-  return (holder) => (jobs) => {
-    held[holder] = jobs;
-    report(held.gate + held.suspects);
+function createExcuses(report: (jobs: number) => void): (part: string, jobs: number) => void {
+  const held = new Map<string, number>();
+  return (part, jobs) => {
+    held.set(part, jobs);
+    report([...held.values()].reduce((sum, count) => sum + count, 0));
   };
 }
 
-function handleEvents(worker: DeliveryWorker, sender: Sender, logger: Logger): void {
-  worker.on("error", (error) => logger.debug({ reason: error.message }, "worker.error"));
-  worker.on("stalled", (job) => logger.warn({ job }, "job.stalled"));
-  worker.on("lockRenewalFailed", (jobs) => {
-    for (const job of jobs) sender.cancel(job, "lock_lost");
-  });
+/** Promotes parked jobs, each in its own shard. */
+function createPromotions({ shards, logger }: PipelineOptions): (jobs: readonly ParkedJob[]) => void {
+  const promotions = shards.map(({ valkey, queue }) => createPromotion({ valkey, prefix: queueKey(queue), logger }));
+  const [only] = promotions;
+  if (promotions.length === 1 && only !== undefined) return only;
+  return (jobs) => {
+    const byShard = new Map<number, ParkedJob[]>();
+    for (const { job, retryAt } of jobs) {
+      const { shard, id } = parseJobName(job);
+      byShard.set(shard, [...(byShard.get(shard) ?? []), { job: id, retryAt }]);
+    }
+    for (const [shard, own] of byShard) promotions[shard]?.(own);
+  };
 }
 
-/** The worker's options, apart from the other parts. */
-function describeWorker({ config, logger, valkey, tracing, parts }: PipelineOptions) {
-  const { queue, concurrency, timeoutMs, retryDelaysMs, maxBodyBytes, keepCompleted, keepFailed } = config;
+/** The sender, counting and canceling the attempts of suspects too. */
+function joinSenders(sender: Sender, workers: readonly ShardWorker[]): Sender {
+  const suspects = workers.flatMap((worker) => worker.suspects ?? []);
+  if (suspects.length === 0) return sender;
   return {
-    ...{ queue, valkey, timeoutMs, keepCompleted, keepFailed },
-    concurrency: concurrency + Math.min(concurrency, MAX_AHEAD),
-    maxDataLength: maxDataLength(maxBodyBytes),
-    unrepeated: ({ id, repeatJobKey }: Job) =>
-      logger.warn(
-        { job: id, repeat: repeatJobKey, hint: "BullMQ 6 makes no more runs of it: use a job scheduler" },
-        "job.unrepeated",
-      ),
-    telemetry: tracing?.telemetry,
-    policy: parts?.policy ?? { attempts: retryDelaysMs.length + 1, delaysMs: retryDelaysMs, jitter: JITTER },
+    ...sender,
+    get inFlight() {
+      return suspects.reduce((sum, { inFlight }) => sum + inFlight, sender.inFlight);
+    },
+    cancelAll(code) {
+      sender.cancelAll(code);
+      for (const one of suspects) one.cancelAll(code);
+    },
   };
 }

@@ -6,18 +6,17 @@ import { watchHolds } from "../isolation/hold-store.ts";
 import { publishCircuits } from "../isolation/open-circuits.ts";
 import { publishAttempts } from "../log/attempt-tally.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
-import { watchQueue } from "../monitoring/metrics.ts";
-import { checkWorker, createValkeyCheck, untilAccepted } from "../monitoring/readiness.ts";
-import { watchPausedList } from "../queue/paused-list.ts";
-import { watchStrays } from "../queue/stray-jobs.ts";
-import { openQueue } from "../queue/worker.ts";
+import { watchQueue } from "../monitoring/queue-metrics.ts";
+import { checkWorker, untilAccepted } from "../monitoring/readiness.ts";
+import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { serve } from "../runtime/serve.ts";
 import { onSignals } from "../runtime/signals.ts";
-import { exitWithoutDatabase, loadConfigOrAnswer } from "../settings/check.ts";
+import { loadConfigOrAnswer } from "../settings/check.ts";
 import { findMisspelled } from "../settings/config.ts";
-import { connectValkey, troubleOf } from "../valkey/connection.ts";
+import { troubleOf } from "../valkey/connection.ts";
+import { type ConnectedShard, connectShard } from "./connected-shard.ts";
 import { drain } from "./drain.ts";
 import { createPipeline } from "./pipeline.ts";
 import { endWhenHung } from "./watchdog.ts";
@@ -29,34 +28,36 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 const { logger, flush } = createLogger(config.logLevel);
 endWhenHung(2 * lockMsFor(config.timeoutMs));
 for (const { name, hint } of findMisspelled(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
-const valkey = connectValkey(config.valkeyUrl, "fluxhook:queue", logger);
-exitWithoutDatabase(valkey);
-const probeValkey = connectValkey(config.valkeyUrl, "fluxhook:probe", logger, { isProbe: true });
+const shards = config.shards.map((shard) => connectShard(shard, logger)) as [ConnectedShard, ...ConnectedShard[]];
+const [first] = shards; // has what there is once for all shards
 
 // Loaded only when tracing is on.
 const tracing =
   config.tracingShare > 0
     ? (await import("../monitoring/tracing.ts")).startTracing(config.tracingShare, logger)
     : undefined;
-const { worker, sender, gate, metrics, holds } = createPipeline({
-  ...{ config, logger, valkey, tracing },
+const { workers, sender, gate, metrics, holds } = createPipeline({
+  ...{ config, logger, shards, tracing },
   suspectsProgram: `${import.meta.dir}/suspect-process.ts`,
 });
-const queue = openQueue(config.queue, probeValkey);
-queue.on("error", () => {}); // the connection reports it
-watchQueue(metrics.registry, queue, probeValkey, config);
-watchStrays(queue, probeValkey);
-publishCircuits({ valkey: probeValkey, queue: config.queue, gate });
-publishAttempts({ valkey: probeValkey, queue, totals: metrics.totals });
-watchPausedList({ ...config, logger });
+watchQueue(
+  metrics.registry,
+  shards.map(({ index, queueClient: queue, probe: valkey }) => ({ index, queue, valkey })),
+  config,
+);
+publishCircuits({ valkey: first.probe, queue: first.queue, gate });
+publishAttempts({ valkey: first.probe, queue: first.queueClient, totals: metrics.totals });
 
 let isStopping = false;
-const check = createValkeyCheck({ valkey: probeValkey, working: valkey, queue: config.queue, program: "worker" });
 const routes = createHealthRoutes(async () => {
   if (isStopping) return ["the worker is stopping"];
-  const { obstacles, risks } = await check();
-  const loop = obstacles.length > 0 ? [] : await checkWorker(worker, queue, Date.now());
-  return [...obstacles, ...risks, ...loop];
+  const problems = shards.map(async (shard) => {
+    const { obstacles, risks } = await shard.check();
+    const worker = workers[shard.index] as DeliveryWorker;
+    const loop = obstacles.length > 0 ? [] : await checkWorker(worker, shard.queueClient, Date.now());
+    return nameProblems(shard, [...obstacles, ...risks, ...loop]);
+  });
+  return (await Promise.all(problems)).flat();
 }).route("/", createMetricsRoutes(metrics.registry));
 const server = serve(routes.fetch, { host: config.workerHost, port: config.workerPort, setting: "WORKER_PORT" });
 
@@ -64,7 +65,7 @@ const hurried = Promise.withResolvers<void>();
 onSignals(async (signal) => {
   isStopping = true;
   logger.info({ signal, in_flight: sender.inFlight }, "worker.stopping");
-  const isClean = await drain(worker, sender, valkey, config.shutdownTimeoutMs, hurried.promise);
+  const isClean = await drain(workers, sender, shards, config.shutdownTimeoutMs, hurried.promise);
   await tracing?.close();
   logger.info({ clean: isClean }, "worker.stopped");
   await server.stop(true);
@@ -74,14 +75,30 @@ onSignals(async (signal) => {
 
 const { origin: url } = server.url;
 logger.info({ url }, "worker.listening");
-await untilAccepted(check, (problems) => {
-  // Trouble with the connection has been logged already.
-  if (troubleOf(probeValkey) === undefined) logger.warn({ problems }, "worker.unready");
-});
-await watchHolds({ ...config, valkey: probeValkey, holds, logger }).ready; // or events that are held would go out at a restart
-worker.run().catch(async (error: Error) => {
-  logger.fatal({ reason: error.message }, "worker.died");
-  await flush();
-  process.exit(1);
-});
-logger.info({ url, queue: config.queue, concurrency: config.concurrency }, "worker.ready");
+await watchHolds({ ...config, valkey: first.probe, holds, logger }).ready; // or events that are held would go out at a restart
+// Each shard as soon as its Valkey takes it: one whose Valkey is away must not keep the others waiting.
+await Promise.all(shards.map(startShard));
+logger.info({ url, queue: config.queue, ...countShards(), concurrency: config.concurrency }, "worker.ready");
+
+async function startShard(shard: ConnectedShard): Promise<void> {
+  await untilAccepted(shard.check, (problems) => {
+    // Trouble with the connection has been logged already.
+    if (troubleOf(shard.probe) === undefined) {
+      logger.warn({ problems: nameProblems(shard, problems) }, "worker.unready");
+    }
+  });
+  (workers[shard.index] as DeliveryWorker).run().catch(async (error: Error) => {
+    logger.fatal({ reason: error.message }, "worker.died");
+    await flush();
+    process.exit(1);
+  });
+}
+
+function countShards(): { readonly shards?: number } {
+  return shards.length === 1 ? {} : { shards: shards.length };
+}
+
+/** Say in which shard the problems are, where there are several. */
+function nameProblems({ index }: ConnectedShard, problems: readonly string[]): string[] {
+  return shards.length === 1 ? [...problems] : problems.map((problem) => `shard ${index}: ${problem}`);
+}

@@ -48,16 +48,21 @@ export interface Child {
   kill(): void;
 }
 
-/**
- * Start the process. It writes its lines where this one does, and ends with this one.
- *
- * @param hungMs  how long it may give no sign of life, in time during which this process ran
- */
-export function startChild(program: string, hungMs: number, events: ChildEvents): Child {
+export interface ChildOptions {
+  /** The file to run. */
+  readonly program: string;
+  /** Its arguments, behind this process's pid. */
+  readonly args: readonly string[];
+  /** How long it may give no sign of life, in time during which this process ran, ms. */
+  readonly hungMs: number;
+}
+
+/** Start the process. It writes its lines where this one does, and ends with this one. */
+export function startChild({ program, args, hungMs }: ChildOptions, events: ChildEvents): Child {
   let silentMs = 0;
   let isHung = false;
   let isKilled = false;
-  const child = Bun.spawn([process.execPath, ...process.execArgv, program, String(process.pid)], {
+  const child = Bun.spawn([process.execPath, ...process.execArgv, program, String(process.pid), ...args], {
     stdio: ["ignore", "inherit", "inherit"],
     serialization: "json",
     ipc(report: Report) {

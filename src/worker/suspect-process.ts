@@ -7,6 +7,7 @@ import { watchHolds } from "../isolation/hold-store.ts";
 import { Holds } from "../isolation/holds.ts";
 import type { Gate } from "../isolation/port.ts";
 import { createMetrics } from "../monitoring/metrics.ts";
+import type { Shard } from "../queue/shards.ts";
 import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
@@ -36,16 +37,25 @@ endWithParent(Number(process.argv[2]));
 
 const config = loadConfigOrExit(process.env);
 const { logger, flush } = createLogger(config.logLevel);
-const valkey = connectValkey(config.valkeyUrl, "fluxhook:suspects", logger);
-const { worker, sender } = createPipeline({ config, logger, valkey, parts: { metrics: passOn(), gate: OPEN, holds } });
+const [first] = config.shards;
+const shard = config.shards[Number(process.argv[3])] ?? first;
+const connect = ({ url, queue }: Shard) => connectValkey(url, "fluxhook:suspects", logger, { key: queue });
+const valkey = connect(shard);
+const parts = { metrics: passOn(), gate: OPEN, holds };
+const {
+  workers: [worker],
+  sender,
+} = createPipeline({ config, logger, shards: [{ ...shard, valkey }], parts });
 
 process.on("message", (order: Order) => {
   if (order.kind === "take") take(order.job, order.token);
-  else if (order.kind === "cancel") sender.cancel(order.job, order.code);
+  else if (order.kind === "cancel") sender.cancel(shard.label + order.job, order.code);
   else sender.cancelAll(order.code);
 });
 await valkey.ping();
-await watchHolds({ ...config, valkey, holds, logger: { info() {}, warn() {} } }).ready; // the worker logs them
+const holdsValkey = shard === first ? valkey : connect(first);
+const quiet = { info() {}, warn() {} }; // the worker logs them
+await watchHolds({ ...config, valkey: holdsValkey, holds, logger: quiet }).ready;
 report({ kind: "ready" });
 
 async function take(job: string, token: string): Promise<void> {

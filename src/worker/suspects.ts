@@ -41,6 +41,8 @@ export interface Suspects extends Pick<Sender, "cancel" | "cancelAll" | "inFligh
 export interface SuspectsOptions {
   /** What to run: suspect-process.ts. */
   readonly program: string;
+  /** The shard's index. */
+  readonly shard: number;
   /** How many attempts to one endpoint may be in flight. */
   readonly endpointSlots: number;
   /** After how long without a sign of life a process hangs, ms: above an attempt's deadline. */
@@ -128,14 +130,17 @@ class SuspectLanes implements Suspects {
   }
 
   #start(lane: Lane): void {
-    const { program, hungMs, metrics, logger } = this.options;
+    const { program, shard, hungMs, metrics, logger } = this.options;
     try {
-      const child = startChild(program, hungMs, {
-        ready: () => this.#begin(lane, round),
-        counted: (name, args) => (metrics[name] as (...given: unknown[]) => void)(...args),
-        settled: (id, settlement) => this.#settle(round, id, settlement),
-        ended: (cause) => this.#end(lane, round, cause),
-      });
+      const child = startChild(
+        { program, args: [String(shard)], hungMs },
+        {
+          ready: () => this.#begin(lane, round),
+          counted: (name, args) => (metrics[name] as (...given: unknown[]) => void)(...args),
+          settled: (id, settlement) => this.#settle(round, id, settlement),
+          ended: (cause) => this.#end(lane, round, cause),
+        },
+      );
       const round: Round = { child, suspects: new Map(), isBegun: false };
       lane.round = round;
     } catch (error) {
@@ -248,22 +253,4 @@ function describePoison({ id, stalledCounter }: Job, deaths: number, cause: stri
   const workers = `workers died or hung ${stalledCounter} times while they had this job`;
   const apart = `then ${deaths} processes that ran nothing else, the last by ${cause}`;
   return `poison: ${workers}, ${apart}; to try again: fluxhook redeliver ${id}`;
-}
-
-/** A sender that counts and cancels the attempts of suspects too. */
-export function withSuspects(sender: Sender, suspects: Suspects): Sender {
-  return {
-    ...sender,
-    get inFlight() {
-      return sender.inFlight + suspects.inFlight;
-    },
-    cancel(key, code) {
-      sender.cancel(key, code);
-      suspects.cancel(key, code);
-    },
-    cancelAll(code) {
-      sender.cancelAll(code);
-      suspects.cancelAll(code);
-    },
-  };
 }

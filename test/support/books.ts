@@ -2,10 +2,8 @@
  * The books of a crash or an outage: what the backend enqueued, what arrived, what was logged, and what does not add up.
  */
 import { expect } from "bun:test";
-import type { Queue } from "bullmq";
-import type { Redis } from "ioredis";
 import type { ReceivedRequest } from "../../src/dev/receiver.ts";
-import { type Attempt, createAttemptLog } from "../../src/log/attempts.ts";
+import type { Attempt, AttemptLog } from "../../src/log/attempts.ts";
 
 /** One request, as the receiver saw it. */
 export interface Arrival {
@@ -52,7 +50,8 @@ export interface Books {
 
 const EVENTS_PER_USER = 2; // a log keeps 10 entries: five attempts of each
 
-export function createBooks(valkey: Redis, queue: Queue): Books {
+/** @param countFailed  how many jobs ended as failed */
+export function createBooks(log: Pick<AttemptLog, "list">, countFailed: () => Promise<number>): Books {
   const arrivals: Arrival[] = [];
   const open = new Map<string, number>();
   const enqueued = new Map<string, number>();
@@ -83,7 +82,6 @@ export function createBooks(valkey: Redis, queue: Queue): Books {
       return arrival;
     },
     async close() {
-      const log = createAttemptLog(valkey);
       const lines = (await Promise.all(users.map((user) => log.list(user, Date.now())))).flat();
       const logged = new Set(lines.map(({ delivery }) => delivery));
       const documented = new Set(lines.filter(({ success }) => success).map(({ id }) => id));
@@ -99,7 +97,7 @@ export function createBooks(valkey: Redis, queue: Queue): Books {
         undocumented: [...enqueued.keys()].filter((event) => !documented.has(event)),
         invented: lines.filter(({ delivery }) => !known.has(delivery)),
         charged: lines.filter(({ attempt, success }) => attempt !== 1 || !success),
-        failed: await queue.getFailedCount(),
+        failed: await countFailed(),
       };
     },
   };

@@ -8,6 +8,7 @@ import type { Redis } from "ioredis";
 import { type Answer, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../../src/dev/valkey.ts";
 import { createFluxhook, type NewEvent } from "../../src/index.ts";
+import { createAttemptLog } from "../../src/log/attempts.ts";
 import { openValkey } from "../../src/valkey/connection.ts";
 import { type Arrival, type Balance, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
@@ -148,7 +149,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
       return worker;
     });
 
-  const books = createBooks(admin, queue);
+  const books = createBooks(createAttemptLog(admin), () => queue.getFailedCount());
   let script: Parameters<Rig["answer"]>[0] = () => undefined;
   receiver.answer((request) => {
     const delayMs = Math.round(chance.between(...answerMs));

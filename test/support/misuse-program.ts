@@ -9,7 +9,7 @@ import { Redis } from "ioredis";
 import { createFluxhook, type Fluxhook, type FluxhookOptions, type NewEvent } from "../../src/index.ts";
 
 const reached: string[] = [];
-for (const name of ["unhandledRejection", "uncaughtException", "warning", "multipleResolves"]) {
+for (const name of ["unhandledRejection", "uncaughtException", "warning"]) {
   process.on(name, (reason: unknown) => reached.push(`${name}: ${reason}`));
 }
 

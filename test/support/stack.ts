@@ -130,9 +130,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 
   const retention = { ...RETENTION, ...options.retention };
   const log = createAttemptLog(valkey, retention);
-  const { worker, sender, metrics, holds } = createPipeline({
+  const { workers, sender, metrics, holds } = createPipeline({
     config: {
-      queue: name,
       events: options.events === undefined ? DEFAULT_EVENTS : new Set(options.events),
       concurrency,
       endpointConcurrency: concurrency,
@@ -149,7 +148,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       secretKeys: options.secretKeys ?? [],
     },
     logger,
-    valkey,
+    shards: [{ index: 0, queue: name, tag: "", label: "", valkey }],
     parts: {
       resolve: options.resolve,
       gate: options.gate,
@@ -159,6 +158,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       policy,
     },
   });
+  const [worker] = workers;
   const ends = new Map<string, { promise: Promise<Settled>; resolve: (settled: Settled) => void }>();
   const endOf = (id: string) => {
     const end = ends.get(id) ?? Promise.withResolvers<Settled>();

@@ -1,0 +1,33 @@
+/**
+ * A backend's connections to the shards of the queue.
+ */
+import { ALL_KEPT, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import { addJobs, type EnqueueStatus, type NewJob } from "../queue/enqueue.ts";
+import type { Shard } from "../queue/shards.ts";
+import { createLazyQueue } from "./lazy-queue.ts";
+import { connectPromptly } from "./prompt-valkey.ts";
+
+/** A backend's connection to one shard. Its calls fail within the time limit. */
+export interface ShardClient {
+  /** Add jobs in one transaction; their statuses, in order. */
+  add(jobs: readonly NewJob[]): Promise<EnqueueStatus[]>;
+  /** What its log has of a user. */
+  readonly list: AttemptLog["list"];
+  /** Never rejects. */
+  close(): Promise<void>;
+}
+
+/** Connect to a shard, immediately and in the background. */
+export function connectShard({ url, queue: name, tag }: Shard, timeoutMs: number): ShardClient {
+  const { valkey, run } = connectPromptly(url, "fluxhook:backend", timeoutMs, name);
+  const log = createAttemptLog(valkey, { ...ALL_KEPT, tag });
+  const lazyQueue = createLazyQueue(name, valkey);
+  return {
+    add: (jobs) => run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain))),
+    list: (...asked) => run(() => log.list(...asked)),
+    async close() {
+      await lazyQueue.close();
+      valkey.disconnect();
+    },
+  };
+}
