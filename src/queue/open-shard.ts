@@ -1,0 +1,34 @@
+/**
+ * A shard with a connection to it, for commands and pages. Operations take one, or all of a queue's.
+ */
+import type { Valkey } from "../valkey/connection.ts";
+import { parseJobName, type Shard } from "./shards.ts";
+import { openQueue, type Queue } from "./worker.ts";
+
+export interface OpenShard extends Shard {
+  readonly valkey: Valkey;
+  /** The shard's queue, over that connection. */
+  readonly client: Queue;
+}
+
+/** All shards of a queue, in their order. */
+export type OpenShards = readonly [OpenShard, ...OpenShard[]];
+
+/** Open a shard's queue over a connection to it. The connection reports its own errors. */
+export function openShard(shard: Shard, valkey: Valkey): OpenShard {
+  const client = openQueue(shard.queue, valkey);
+  client.on("error", () => {});
+  return { ...shard, valkey, client };
+}
+
+/**
+ * Find a job's shard by its name, as in `3/4711`.
+ *
+ * @returns the shard and the job's id in it; undefined when there is no such shard
+ */
+export function shardOfJob(shards: OpenShards, name: string): { shard: OpenShard; id: string } | undefined {
+  if (shards.length === 1) return { shard: shards[0], id: name };
+  const { shard: index, id } = parseJobName(name);
+  const shard = shards[index];
+  return shard === undefined ? undefined : { shard, id };
+}
