@@ -1,7 +1,7 @@
 /** The shards that settings make, their names, and whose events go where. */
 import { describe, expect, test } from "bun:test";
 import { circuitsKey, logKey } from "../src/queue/own-keys.ts";
-import { homeOf, parseJobName, shardsOf, tagOf } from "../src/queue/shards.ts";
+import { homeAmong, homeOf, parseJobName, shardsOf, tagOf } from "../src/queue/shards.ts";
 import { loadConfig } from "../src/settings/config.ts";
 
 const PLAIN = "redis://a";
@@ -35,6 +35,20 @@ describe("the names of", () => {
     ]);
   });
 
+  test("the queue that a move into a cluster left behind are its old ones, and it is the last of the shards", () => {
+    const shards = shardsOf({ queue: "webhooks", shards: 2, valkeyUrls: [CLUSTER], drainUrl: PLAIN });
+    expect(shards.map(({ queue, label, tag }) => [queue, label, tag])).toEqual([
+      ["webhooks-{0}", "0/", "{0}:"],
+      ["webhooks-{1}", "1/", "{1}:"],
+      ["webhooks", "old/", ""],
+    ]);
+    expect(shards[2]).toMatchObject({ index: 2, url: PLAIN, isDrained: true });
+    const homes = Array.from({ length: 50 }, (_, index) => homeAmong(shards, `usr_${index}`).index);
+    expect(new Set(homes)).toEqual(new Set([0, 1]));
+    const moved = shardsOf({ queue: "webhooks", shards: 1, valkeyUrls: [CLUSTER], drainUrl: PLAIN });
+    expect(moved.map(({ label }) => label)).toEqual(["0/", "old/"]);
+  });
+
   test("a user with braces stay in the shard's slot", () => {
     expect(logKey("{7}", "{1}:")).toBe("webhooks:log:{1}:{7}");
   });
@@ -45,12 +59,13 @@ test("a shard's tag is known from its queue's name", () => {
 });
 
 test("a job's name says its shard; without one it is in the first", () => {
-  expect(["4711", "3/4711", "12/a/b", "a/b", "1234/x"].map(parseJobName)).toEqual([
-    { shard: 0, id: "4711" },
-    { shard: 3, id: "4711" },
-    { shard: 12, id: "a/b" },
-    { shard: 0, id: "a/b" },
-    { shard: 0, id: "1234/x" },
+  expect(["4711", "3/4711", "12/a/b", "a/b", "1234/x", "old/4711"].map(parseJobName)).toEqual([
+    { label: "0/", id: "4711" },
+    { label: "3/", id: "4711" },
+    { label: "12/", id: "a/b" },
+    { label: "0/", id: "a/b" },
+    { label: "0/", id: "1234/x" },
+    { label: "old/", id: "4711" },
   ]);
 });
 
@@ -85,6 +100,14 @@ describe("settings that do not go together are refused by name:", () => {
       "expected the URLs in VALKEY_URL to differ, got one twice",
     ],
     [
+      { VALKEY_URL: PLAIN, WEBHOOK_DRAIN_URL: "redis://b" },
+      "expected WEBHOOK_DRAIN_URL to be unset, since VALKEY_URL is not a cluster's, got something",
+    ],
+    [
+      { VALKEY_URL: CLUSTER, WEBHOOK_DRAIN_URL: "redis+cluster://b" },
+      "expected WEBHOOK_DRAIN_URL to be a redis://, rediss:// or redis+sentinel:// URL, as VALKEY_URL was, got something else",
+    ],
+    [
       { VALKEY_URL: CLUSTER, WEBHOOK_QUEUE: "{wh}" },
       'expected WEBHOOK_QUEUE to have no braces, since shards add their own, got "{wh}"',
     ],
@@ -95,6 +118,7 @@ describe("settings that do not go together are refused by name:", () => {
   test("those that do are taken", () => {
     expect(problemsOf({ VALKEY_URL: CLUSTER, WEBHOOK_SHARDS: "256" })).toEqual([]);
     expect(problemsOf({ VALKEY_URL: " redis://a  rediss+sentinel://s/m ", WEBHOOK_SHARDS: "2" })).toEqual([]);
+    expect(problemsOf({ VALKEY_URL: CLUSTER, WEBHOOK_DRAIN_URL: "redis://b" })).toEqual([]);
     expect(problemsOf({ WEBHOOK_QUEUE: "{wh}" })).toEqual([]);
   });
 });

@@ -5,6 +5,7 @@ import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { JOB_STATES } from "../queue/layout.ts";
 import { circuitsKey } from "../queue/own-keys.ts";
 import { countFinished, type FinishedJobs, readOldestWaitingMs } from "../queue/pulse.ts";
+import { shardName } from "../queue/shards.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import { DEFAULT_KEPT, type KeptJobs, type Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
@@ -16,6 +17,8 @@ const RECENT_MS = 5 * 60 * 1000; // 5 min, as on the board's overview
 /** A shard of the queue, as far as its gauges need it. */
 export interface WatchedShard {
   readonly index: number;
+  /** As of a shard; tells it apart where there are several. Its index by default. */
+  readonly label?: string;
   readonly queue: Queue;
   readonly valkey: Valkey;
 }
@@ -40,7 +43,7 @@ export function watchQueue(
 ): void {
   const isSharded = shards.length > 1;
   const asked = shards.map((shard) => ({
-    label: isSharded ? { shard: shard.index } : {},
+    label: isSharded ? { shard: shardName({ label: `${shard.index}/`, ...shard }) } : {},
     ask: shareReading(shard, kept, now),
   }));
   /** Add a gauge; `read` gives its values with their labels, none while they are unknown. */

@@ -28,7 +28,7 @@ export function openShard(shard: Shard, valkey: Valkey): OpenShard {
  */
 export function shardOfJob(shards: OpenShards, name: string): { shard: OpenShard; id: string } | undefined {
   if (shards.length === 1) return { shard: shards[0], id: name };
-  const { shard: index, id } = parseJobName(name);
-  const shard = shards[index];
+  const { label, id } = parseJobName(name);
+  const shard = shards.find((one) => one.label === label);
   return shard === undefined ? undefined : { shard, id };
 }

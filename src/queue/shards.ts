@@ -8,7 +8,7 @@ export const MAX_SHARDS = 256;
 
 /** One part of the queue. */
 export interface Shard {
-  /** 0-based. */
+  /** 0-based: its place among all shards. */
   readonly index: number;
   /** The queue's name in BullMQ. All keys of a shard are in the slot of its name. */
   readonly queue: string;
@@ -18,6 +18,8 @@ export interface Shard {
   readonly tag: string;
   /** What its job ids begin with wherever jobs of several shards meet, as in `3/4711`; empty with one shard. */
   readonly label: string;
+  /** The queue that a move into a cluster left behind: it is served and read, and gets no new events. */
+  readonly isDrained?: boolean;
 }
 
 /** What decides about shards. */
@@ -26,11 +28,16 @@ export interface Sharding {
   readonly shards: number;
   /** One for all shards, or one for each. */
   readonly valkeyUrls: readonly string[];
+  /** Like `WEBHOOK_DRAIN_URL`. */
+  readonly drainUrl?: string | undefined;
 }
 
 /** Why settings that are valid alone do not go together; undefined when they do. */
-export function shardingProblem({ queue, shards, valkeyUrls }: Sharding): string | undefined {
+export function shardingProblem({ queue, shards, valkeyUrls, drainUrl }: Sharding): string | undefined {
   const isCluster = valkeyUrls.some(isClusterUrl);
+  if (drainUrl !== undefined && !isCluster) {
+    return "expected WEBHOOK_DRAIN_URL to be unset, since VALKEY_URL is not a cluster's, got something";
+  }
   if (isCluster && valkeyUrls.length > 1) {
     return `expected VALKEY_URL to be one cluster or several Valkeys, got ${valkeyUrls.length} URLs with a cluster among them`;
   }
@@ -43,18 +50,35 @@ export function shardingProblem({ queue, shards, valkeyUrls }: Sharding): string
   return hasBraces ? `expected WEBHOOK_QUEUE to have no braces, since shards add their own, got "${queue}"` : undefined;
 }
 
+/** The label of the queue that a move into a cluster left behind. */
+const DRAINED_LABEL = "old/";
+
 /**
  * All shards of a queue. One shard without a cluster has the names of version 0.1.0, and so has the first of several on
- * Valkeys of their own: its events and logs may be there already. In a cluster a name's braces decide the node.
+ * Valkeys of their own: its events and logs may be there already. In a cluster a name's braces decide the node. The last one
+ * may be the queue that a move into a cluster left behind.
  */
-export function shardsOf({ queue, shards, valkeyUrls }: Sharding): [Shard, ...Shard[]] {
+export function shardsOf({ queue, shards, valkeyUrls, drainUrl }: Sharding): [Shard, ...Shard[]] {
+  const isSingle = shards === 1 && drainUrl === undefined;
   const shardAt = (index: number): Shard => {
     const url = valkeyUrls[index % valkeyUrls.length] as string;
-    const shard = { index, url, label: shards === 1 ? "" : `${index}/` };
+    const shard = { index, url, label: isSingle ? "" : `${index}/` };
     if (index === 0 && !isClusterUrl(url)) return { ...shard, queue, tag: "" };
     return { ...shard, queue: `${queue}-{${index}}`, tag: `{${index}}:` };
   };
-  return [shardAt(0), ...Array.from({ length: shards - 1 }, (_, index) => shardAt(index + 1))];
+  const drained = (url: string): Shard => ({
+    index: shards,
+    queue,
+    url,
+    tag: "",
+    label: DRAINED_LABEL,
+    isDrained: true,
+  });
+  return [
+    shardAt(0),
+    ...Array.from({ length: shards - 1 }, (_, index) => shardAt(index + 1)),
+    ...(drainUrl === undefined ? [] : [drained(drainUrl)]),
+  ];
 }
 
 /** The tag in the names of users' keys in the shard whose queue has this name. */
@@ -66,6 +90,14 @@ export const tagOf = (queue: string): string => {
 /** The shard that a user's events go to. Any other shard delivers them, too. */
 export const homeOf = (userId: string, shards: number): number => (shards === 1 ? 0 : crc32(userId) % shards);
 
+/** How operators see a shard where there are several: by its number, or `old`. */
+export const shardName = ({ label }: Pick<Shard, "label">): string => label.slice(0, -1);
+
+/** The one among all shards that a user's new events go to. */
+export function homeAmong<S extends Shard>(shards: readonly [S, ...S[]], userId: string): S {
+  return shards[homeOf(userId, shards.filter(({ isDrained }) => !isDrained).length)] as S;
+}
+
 /** CRC-32 as in zlib and gzip, of a text's UTF-8. Node 20.0 has none. */
 function crc32(text: string): number {
   let crc = 0xffffffff;
@@ -76,8 +108,8 @@ function crc32(text: string): number {
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-/** Take a job's name with a shard's label apart. Without a label, it is in the first shard. */
-export function parseJobName(name: string): { readonly shard: number; readonly id: string } {
-  const [, shard = "0", id = name] = /^(\d{1,3})\/(.+)$/s.exec(name) ?? [];
-  return { shard: Number(shard), id };
+/** Take a job's name apart: its shard's label, and its id there. Without a label, it is in the first shard. */
+export function parseJobName(name: string): { readonly label: string; readonly id: string } {
+  const [, label = "0/", id = name] = /^(\d{1,3}\/|old\/)(.+)$/s.exec(name) ?? [];
+  return { label, id };
 }

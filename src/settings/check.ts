@@ -170,7 +170,8 @@ function describeSetting(key: string, setting: Setting<unknown>, env: Env) {
   const given = env[name] || undefined;
   const value = given ?? defaultOf(setting, env);
   let shown = JSON.stringify(value).slice(1, -1) || "(unset)";
-  if (key === "valkeyUrls") shown = value.split(/\s+/).map(maskValkeyUrl).join(" ");
+  if (key === "valkeyUrls" || (key === "drainUrl" && value !== ""))
+    shown = value.split(/\s+/).map(maskValkeyUrl).join(" ");
   else if (isSecret && value !== "") shown = "***";
   const isDefault = given === undefined && shown !== "(unset)";
   const isUnderstood = given === undefined || schema.safeParse(given).success;

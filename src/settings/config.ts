@@ -12,8 +12,8 @@ type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setti
 
 /** The parsed settings: durations in ms, sizes in bytes, lists as arrays. */
 export type Config = Readonly<
-  Omit<Parsed, "caFile" | "valkeyUrls" | "shardCount" | "queue"> & {
-    /** The parts of the queue, at least one. */
+  Omit<Parsed, "caFile" | "valkeyUrls" | "shardCount" | "drainUrl" | "queue"> & {
+    /** The parts of the queue, at least one; the last may be that of WEBHOOK_DRAIN_URL. */
     shards: readonly [Shard, ...Shard[]];
     /** The first shard's, for what there is once for all shards. */
     valkeyUrl: string;
@@ -56,8 +56,8 @@ export function loadConfig(
       `expected BOARD_PASSWORD to be set, since BOARD_HOST ("${parsed.boardHost}") is not a loopback address, got nothing`,
     );
   }
-  const { caFile, valkeyUrls, shardCount, queue, ...rest } = parsed;
-  const sharding = { queue, valkeyUrls, shards: shardCount };
+  const { caFile, valkeyUrls, shardCount, drainUrl, queue, ...rest } = parsed;
+  const sharding = { queue, valkeyUrls, shards: shardCount, drainUrl };
   if (problems.length === 0) problems.push(...listed(shardingProblem(sharding)));
   const { certificates: ca, problem } = caFile === undefined ? {} : readCertificates(caFile);
   if (problem !== undefined)

@@ -11,6 +11,7 @@ import { VALKEY_URL_FORMS } from "../valkey/url.ts";
 import { RETENTION_SETTINGS } from "./retention.ts";
 import { type Setting, setting } from "./setting.ts";
 import {
+  drainUrl,
   durationMs,
   flag,
   host,
@@ -51,6 +52,14 @@ export const SETTINGS = {
     integer(1, MAX_SHARDS),
     `a whole number from 1 to ${MAX_SHARDS}`,
     "parts of the queue: in a cluster as many as you like, otherwise one for each URL in `VALKEY_URL`",
+  ),
+  drainUrl: setting(
+    "WEBHOOK_DRAIN_URL",
+    "",
+    drainUrl,
+    "a redis://, rediss:// or redis+sentinel:// URL, as VALKEY_URL was",
+    "after a move into a cluster: the Valkey before, whose events are still delivered and whose logs are still read",
+    { isSecret: true },
   ),
   queue: setting(
     "WEBHOOK_QUEUE",

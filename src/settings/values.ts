@@ -6,7 +6,7 @@ import { type Network, parseNetwork } from "../dns/address.ts";
 import { type NameServer, parseNameServer } from "../dns/resolv-conf.ts";
 import { type PortRange, parsePortRange } from "../http/destination.ts";
 import { MAX_SHARDS } from "../queue/shards.ts";
-import { isValkeyUrl } from "../valkey/url.ts";
+import { isClusterUrl, isValkeyUrl } from "../valkey/url.ts";
 
 const MINUTE_MS = 60 * 1000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
@@ -78,6 +78,12 @@ export const valkeyUrls = z
   .string()
   .transform((value) => value.trim().split(/\s+/))
   .pipe(z.array(z.string().refine(isValkeyUrl)).min(1).max(MAX_SHARDS));
+
+/** A URL of one Valkey. */
+export const drainUrl = z
+  .string()
+  .refine((url) => isValkeyUrl(url) && !isClusterUrl(url))
+  .optional() as z.ZodType<string | undefined, string>;
 
 /**
  * Parse a proxy's URL; undefined when anything follows the port, since a proxy has no use for it, or when the user or

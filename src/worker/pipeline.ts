@@ -88,16 +88,18 @@ function createExcuses(report: (jobs: number) => void): (part: string, jobs: num
 
 /** Promotes parked jobs, each in its own shard. */
 function createPromotions({ shards, logger }: PipelineOptions): (jobs: readonly ParkedJob[]) => void {
-  const promotions = shards.map(({ valkey, queue }) => createPromotion({ valkey, prefix: queueKey(queue), logger }));
-  const [only] = promotions;
-  if (promotions.length === 1 && only !== undefined) return only;
+  const promotions = new Map(
+    shards.map(({ label, valkey, queue }) => [label, createPromotion({ valkey, prefix: queueKey(queue), logger })]),
+  );
+  const only = promotions.get("");
+  if (only !== undefined) return only;
   return (jobs) => {
-    const byShard = new Map<number, ParkedJob[]>();
+    const byShard = new Map<string, ParkedJob[]>();
     for (const { job, retryAt } of jobs) {
-      const { shard, id } = parseJobName(job);
-      byShard.set(shard, [...(byShard.get(shard) ?? []), { job: id, retryAt }]);
+      const { label, id } = parseJobName(job);
+      byShard.set(label, [...(byShard.get(label) ?? []), { job: id, retryAt }]);
     }
-    for (const [shard, own] of byShard) promotions[shard]?.(own);
+    for (const [label, own] of byShard) promotions.get(label)?.(own);
   };
 }
 

@@ -8,6 +8,7 @@ import { publishAttempts } from "../log/attempt-tally.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
 import { watchQueue } from "../monitoring/queue-metrics.ts";
 import { checkWorker, untilAccepted } from "../monitoring/readiness.ts";
+import { shardName } from "../queue/shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
 import { createLogger } from "../runtime/logger.ts";
@@ -42,7 +43,7 @@ const { workers, sender, gate, metrics, holds } = createPipeline({
 });
 watchQueue(
   metrics.registry,
-  shards.map(({ index, queueClient: queue, probe: valkey }) => ({ index, queue, valkey })),
+  shards.map(({ index, label, queueClient: queue, probe: valkey }) => ({ index, label, queue, valkey })),
   config,
 );
 publishCircuits({ valkey: first.probe, queue: first.queue, gate });
@@ -99,6 +100,6 @@ function countShards(): { readonly shards?: number } {
 }
 
 /** Say in which shard the problems are, where there are several. */
-function nameProblems({ index }: ConnectedShard, problems: readonly string[]): string[] {
-  return shards.length === 1 ? [...problems] : problems.map((problem) => `shard ${index}: ${problem}`);
+function nameProblems(shard: ConnectedShard, problems: readonly string[]): string[] {
+  return shards.length === 1 ? [...problems] : problems.map((problem) => `shard ${shardName(shard)}: ${problem}`);
 }
