@@ -5,8 +5,9 @@ import { findWriteRefusal } from "../monitoring/readiness.ts";
 import { listHolds, type ShownHold } from "../operations/hold.ts";
 import { judgeQueue, type QueueProblem } from "../operations/queue-problems.ts";
 import { readSummary, type Summary } from "../operations/summary.ts";
-import type { KeptJobs, Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
+import { shardName } from "../queue/shards.ts";
+import type { KeptJobs } from "../queue/worker.ts";
 
 export interface Overview extends Summary {
   /** Worst first. */
@@ -16,11 +17,23 @@ export interface Overview extends Summary {
 }
 
 /** Read and judge a queue, as `fluxhook status` does. Parameters and errors are those of {@link readSummary}. */
-export async function readOverview(queue: Queue, valkey: Valkey, nowMs: number, kept?: KeptJobs): Promise<Overview> {
+export async function readOverview(shards: OpenShards, nowMs: number, kept?: KeptJobs): Promise<Overview> {
+  const [first] = shards;
   const [summary, refusal, holds] = await Promise.all([
-    readSummary(queue, valkey, nowMs, kept),
-    findWriteRefusal(valkey, queue.name),
-    listHolds({ valkey, queue: queue.name }, nowMs),
+    readSummary(shards, nowMs, kept),
+    findRefusal(shards),
+    listHolds(first, nowMs),
   ]);
   return { ...summary, holds, problems: judgeQueue({ ...summary, refusal }) };
+}
+
+/** Why the first shard that takes no writes does not. */
+async function findRefusal(shards: OpenShards): Promise<string | undefined> {
+  const found = await Promise.all(
+    shards.map(async (shard) => {
+      const refusal = await findWriteRefusal(shard.valkey, shard.queue);
+      return refusal === undefined || shard.label === "" ? refusal : `Shard ${shardName(shard)}: ${refusal}`;
+    }),
+  );
+  return found.find((refusal) => refusal !== undefined);
 }

@@ -5,8 +5,8 @@
 import { eventIdOf } from "../delivery/request.ts";
 import { DELAYED_SCORE_PER_MS, keysOf, type ShownState } from "../queue/layout.ts";
 import { type Redelivered, readRedelivered } from "../queue/marks.ts";
+import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
 import type { Job, Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
 import type { Attempt } from "./attempts.ts";
 
 const SKEW_MS = 1000; // 1 s between the clocks of a worker and of who redelivers
@@ -28,7 +28,7 @@ export interface LoggedEvent {
   readonly event: string;
   /** A URL without its query. */
   readonly endpoint: string;
-  /** The job's id; undefined in log entries of older versions. */
+  /** The job's name, with its shard's label; undefined in log entries of older versions. */
   readonly job: string | undefined;
   /** Whether it is a test event. */
   readonly isTest: boolean;
@@ -45,39 +45,53 @@ export interface Delivery extends LoggedEvent {
   readonly nextAt: number | undefined;
 }
 
-/** Where events and the marks on their jobs are read. */
-export interface DeliverySources {
-  readonly queue: Queue;
-  readonly valkey: Valkey;
-}
-
 /**
  * Group a user's attempts by event, the event with the newest attempt first.
  *
+ * @param shards  those that are there; of events of others it is not known whether they were redelivered
  * @param attempts  newest first, as the log lists them
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function groupByEvent(
-  { queue, valkey }: DeliverySources,
-  attempts: readonly Attempt[],
-): Promise<LoggedEvent[]> {
+export async function groupByEvent(shards: OpenShards, attempts: readonly Attempt[]): Promise<LoggedEvent[]> {
   const groups = new Map<string, [Attempt, ...Attempt[]]>();
+  const names = new Set<string>();
   for (const attempt of attempts) {
-    const group = `${attempt.id} ${attempt.job}`;
+    const job = nameJob(shards, attempt);
+    const group = `${attempt.id} ${job}`;
     const known = groups.get(group);
     if (known === undefined) groups.set(group, [attempt]);
     else known.push(attempt);
+    if (typeof job === "string") names.add(job);
   }
-  const jobs = new Set(attempts.flatMap(({ job }) => (typeof job === "string" ? [job] : [])));
-  const redelivered = jobs.size === 0 ? new Map() : await readRedelivered(queue, valkey, [...jobs]);
+  const redelivered = await readAllRedelivered(shards, names);
   return [...groups.values()].map((group): LoggedEvent => {
     const [{ id, event, endpoint, test }] = group;
-    const job = group[0].job as string | undefined;
+    const job = nameJob(shards, group[0]);
     const marked = job === undefined ? undefined : redelivered.get(job);
     const isTest = test === true;
     const marks = markRedeliveries(group, marked) as [LoggedAttempt, ...LoggedAttempt[]];
     return { id, event, endpoint, job, isTest, redeliveredAt: marked?.lastAt, attempts: marks };
   });
+}
+
+/** The name of an attempt's job. From the time when there was one shard, names have no label. */
+function nameJob(shards: OpenShards, { job }: Attempt): string | undefined {
+  const found = typeof job === "string" ? shardOfJob(shards, job) : undefined;
+  return found === undefined ? job : found.shard.label + found.id;
+}
+
+/** When jobs were redelivered, by their names. */
+async function readAllRedelivered(shards: OpenShards, names: ReadonlySet<string>): Promise<Map<string, Redelivered>> {
+  const ids = new Map<OpenShard, string[]>();
+  for (const name of names) {
+    const { shard, id } = shardOfJob(shards, name) ?? {};
+    if (shard !== undefined) ids.set(shard, [...(ids.get(shard) ?? []), id as string]);
+  }
+  const read = [...ids].map(async ([{ client, valkey, label }, jobs]) => {
+    const marks = await readRedelivered(client, valkey, jobs);
+    return [...marks].map(([id, mark]) => [label + id, mark] as const);
+  });
+  return new Map((await Promise.all(read)).flat());
 }
 
 /**
@@ -104,20 +118,23 @@ function markRedeliveries(attempts: readonly Attempt[], marked: Redelivered | un
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function readDeliveries(
-  { queue, valkey }: DeliverySources,
+  shards: OpenShards,
   userId: string,
   events: readonly LoggedEvent[],
 ): Promise<Delivery[]> {
   return await Promise.all(
     events.map(async (logged): Promise<Delivery> => {
       const { job, id } = logged;
-      const state = job === undefined ? "gone" : await readState(queue, job, userId, id);
-      const score = state === "delayed" ? await valkey.zscore(keysOf(queue).delayed, job as string) : null;
+      const at = job === undefined ? undefined : shardOfJob(shards, job);
+      const state = at === undefined ? "gone" : await readState(at.shard.client, at.id, userId, id);
+      const score = at && state === "delayed" ? await readScore(at.shard, at.id) : null;
       const nextAt = score === null ? undefined : Math.floor(Number(score) / DELAYED_SCORE_PER_MS);
       return { ...logged, state, nextAt, redeliveredAt: state === "gone" ? undefined : logged.redeliveredAt };
     }),
   );
 }
+
+const readScore = ({ client, valkey }: OpenShard, jobId: string) => valkey.zscore(keysOf(client).delayed, jobId);
 
 /**
  * Find a user's job while it is kept. Job ids repeat after a queue is emptied and across queues, so an id from the log must

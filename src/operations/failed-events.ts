@@ -4,8 +4,7 @@
 import { endpointName, eventIdOf } from "../delivery/request.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
 import { keysOf } from "../queue/layout.ts";
-import type { Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { isAt, parseHost, urlOf, userOf } from "./job-filter.ts";
 import { readJobs, type StoredJob } from "./job-pages.ts";
 import { maskSecrets } from "./mask.ts";
@@ -17,6 +16,7 @@ const SHOWN = 500; // characters of a name or reason
 
 /** A failed event, without secrets. */
 export interface FailedEvent {
+  /** The job's name, with its shard's label. */
   readonly job: string;
   /** The event's id. */
   readonly id: string;
@@ -56,7 +56,8 @@ export interface FailedFilter {
 /** The list of failed events, kept in memory between readings, since a job's data may be large and never changes. */
 export interface FailedEvents {
   /**
-   * Read the events that have failed since the last reading, newest first. At most the newest 100,000 are held.
+   * Read the events that have failed since the last reading, newest first. At most the newest 100,000 are held, of several shards
+   * an equal part of each.
    *
    * @param budgetMs  stop reading after this time; the next call continues
    * @param sinceMs   read no events that failed before this, epoch ms
@@ -68,15 +69,42 @@ export interface FailedEvents {
   list(filter?: FailedFilter): FailedEvent[];
 }
 
+/** The failed events of all shards. */
+export interface AllFailedEvents extends FailedEvents {
+  /** Those of some shards, while others are away. */
+  among(shards: OpenShards): FailedEvents;
+}
+
 /** @param now  monotonic clock, ms */
-export function createFailedEvents(queue: Queue, valkey: Valkey, now = () => performance.now()): FailedEvents {
+export function createFailedEvents(shards: OpenShards, now = () => performance.now()): AllFailedEvents {
+  const maxEvents = Math.ceil(MAX_EVENTS / shards.length);
+  const parts = new Map(shards.map((shard) => [shard.queue, createPart(shard, maxEvents, now)]));
+  const among = (some: OpenShards): FailedEvents => {
+    const meant = some.flatMap(({ queue }) => parts.get(queue) ?? []);
+    return {
+      async refresh(budgetMs, sinceMs) {
+        const unread = await Promise.all(meant.map((part) => part.refresh(budgetMs, sinceMs)));
+        return unread.reduce((sum, count) => sum + count);
+      },
+      list(filter) {
+        const events = meant.flatMap((part) => part.list(filter));
+        return meant.length === 1 ? events : events.sort((a, b) => b.failedAt - a.failedAt);
+      },
+    };
+  };
+  return { ...among(shards), among };
+}
+
+/** The failed events of one shard. */
+function createPart(shard: OpenShard, maxEvents: number, now: () => number): FailedEvents {
+  const { client: queue, valkey } = shard;
   /** By job id, newest first. An event that failed again has another time. */
   let events = new Map<string, FailedEvent>();
   let reading: Promise<number> | undefined;
 
   const read = async (budgetMs: number, sinceMs: number): Promise<number> => {
     const endAt = now() + budgetMs;
-    const failures = await readFailures(queue, valkey, sinceMs);
+    const failures = await readFailures(shard, sinceMs, maxEvents);
     const known = new Map<string, FailedEvent>();
     const unread: string[] = [];
     for (const [job, failedAt] of failures) {
@@ -88,7 +116,7 @@ export function createFailedEvents(queue: Queue, valkey: Valkey, now = () => per
     do {
       const batch = unread.slice(done, done + READ_TOGETHER);
       for await (const job of readJobs(queue, valkey, batch)) {
-        known.set(job.id, describe(queue, job, failures.get(job.id) as number));
+        known.set(job.id, describe(shard, job, failures.get(job.id) as number));
       }
       done += batch.length;
     } while (done < unread.length && now() < endAt);
@@ -110,10 +138,15 @@ export function createFailedEvents(queue: Queue, valkey: Valkey, now = () => per
 }
 
 /** When each kept job failed, epoch ms, newest first. */
-async function readFailures(queue: Queue, valkey: Valkey, sinceMs: number): Promise<Map<string, number>> {
+async function readFailures(
+  { client: queue, valkey }: OpenShard,
+  sinceMs: number,
+  maxEvents: number,
+): Promise<Map<string, number>> {
   const failures = new Map<string, number>();
-  for (let from = 0; from < MAX_EVENTS; from += PAGE) {
-    const page = await valkey.zrevrange(keysOf(queue).failed, from, from + PAGE - 1, "WITHSCORES");
+  for (let from = 0; from < maxEvents; from += PAGE) {
+    const to = Math.min(from + PAGE, maxEvents) - 1;
+    const page = await valkey.zrevrange(keysOf(queue).failed, from, to, "WITHSCORES");
     for (let at = 0; at < page.length; at += 2) {
       const failedAt = Number(page[at + 1]);
       if (failedAt < sinceMs) return failures;
@@ -125,14 +158,14 @@ async function readFailures(queue: Queue, valkey: Valkey, sinceMs: number): Prom
 }
 
 /** Masked before it is cut: half a secret would not be recognized. */
-function describe(queue: Queue, job: StoredJob, failedAt: number): FailedEvent {
+function describe({ queue, label }: OpenShard, job: StoredJob, failedAt: number): FailedEvent {
   const masked = maskSecrets([job.name, job.failedReason ?? ""], { about: job.data }) as unknown[];
   const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN));
   const url = urlOf(job);
   const given = typeof job.data?.id === "string" ? job.data.id : undefined;
   return {
-    job: job.id,
-    id: eventIdOf({ queueName: queue.name, id: job.id, timestamp: Number(job.timestamp) }, given),
+    job: label + job.id,
+    id: eventIdOf({ queueName: queue, id: job.id, timestamp: Number(job.timestamp) }, given),
     event,
     userId: userOf(job),
     endpoint: url && endpointName(url),
@@ -171,8 +204,8 @@ function isAtHost({ endpoint, host }: FailedEvent, text: string): boolean {
 }
 
 /** The hosts with an open circuit: events redelivered to them wait. Throws like {@link FailedEvents.refresh}. */
-export async function readOpenHosts(queue: Queue, valkey: Valkey, nowMs: number): Promise<string[]> {
-  return await readCircuits(valkey, queue.name, nowMs);
+export async function readOpenHosts([{ valkey, queue }]: OpenShards, nowMs: number): Promise<string[]> {
+  return await readCircuits(valkey, queue, nowMs);
 }
 
 /** A value and how many events have it. */

@@ -3,6 +3,7 @@
  */
 import { eventIdOf } from "../delivery/request.ts";
 import { type JobPlace, keysOf } from "../queue/layout.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { userOf } from "./job-filter.ts";
@@ -68,6 +69,34 @@ export interface JobSearchOptions {
   readonly now: () => number;
 }
 
+/** Jobs of one shard. */
+export interface ShardHits {
+  readonly shard: OpenShard;
+  readonly jobs: readonly StoredJob[];
+}
+
+/**
+ * Search the jobs of all shards at once, see {@link searchJobs}.
+ *
+ * @returns the hits of each shard that has some
+ */
+export async function searchAllJobs(
+  ids: readonly string[],
+  { shards, ...bounds }: Pick<JobSearchOptions, "endAt" | "now"> & { readonly shards: OpenShards },
+): Promise<Omit<JobSearch, "hits"> & { readonly hits: readonly ShardHits[] }> {
+  const found = await Promise.all(
+    shards.map(async (shard) => {
+      const { hits: jobs, ...reach } = await searchJobs(ids, { ...bounds, queue: shard.client, valkey: shard.valkey });
+      return { shard, jobs, ...reach };
+    }),
+  );
+  return {
+    hits: found.filter(({ jobs }) => jobs.length > 0),
+    searched: found.reduce((sum, { searched }) => sum + searched, 0),
+    total: found.reduce((sum, { total }) => sum + total, 0),
+  };
+}
+
 /**
  * Find the job of the event with this id, given by its producer or derived from the job, or a job of the user with this id. Stops at the
  * first page that has one, and when its time is over. Jobs that move meanwhile may be missed.
@@ -81,7 +110,7 @@ export async function searchJobs(
 ): Promise<JobSearch> {
   const texts = ids.map((id) => JSON.stringify(id));
   const isDerived = ids.some((id) => DERIVED.test(id));
-  const total = await countAll({ queue, valkey }, SEARCHED);
+  const total = await countAll([{ client: queue, valkey }], SEARCHED);
   let searched = 0;
   for (const list of SEARCHED) {
     for (let from = 0; ; ) {

@@ -2,19 +2,21 @@
  * Searches all users' logs, for what a user's name is not known of.
  */
 import type { Attempt } from "../log/attempts.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
 import { logKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { parseObject } from "./job-filter.ts";
 
 const SCANNED = 500; // keys per SCAN
 const MAX_MEMBERS = 500; // attempts per script: 1 to 2 ms of Valkey; a single log may be longer
-const CURSOR = /^\d{1,20}$/;
+/** A scan's cursor, after the shard's label where there are several. */
+const CURSOR = /^(\d{1,3}\/|old\/|)(\d{1,20})$/;
 
 /** Where a scan begins and ends. */
-export const START = "0";
+const START = "0";
 
 /** Whether a text is a cursor that an earlier search may have returned. */
-export const isCursor = (text: string): boolean => CURSOR.test(text) && BigInt(text) < 2n ** 64n;
+export const isCursor = (text: string): boolean => BigInt(CURSOR.exec(text)?.[2] ?? 2n ** 64n) < 2n ** 64n;
 
 /** An attempt in a user's log. */
 export interface LoggedHit {
@@ -59,12 +61,54 @@ return found`;
 
 export interface LogSearchOptions {
   readonly valkey: Valkey;
+  /** In the names of the logs' keys, see {@link logKey}. */
+  readonly tag?: string;
   /** Where to begin, of an earlier search; {@link START} by default. */
   readonly cursor?: string;
   /** When to stop. */
   readonly endAt: number;
   /** The clock of `endAt`, ms. */
   readonly now: () => number;
+}
+
+/** The result of a search in all shards. */
+export interface AllLogsSearch extends Omit<LogSearch, "cursor"> {
+  /** Where to go on; undefined when all were searched. */
+  readonly next: string | undefined;
+}
+
+export interface AllLogsOptions extends Pick<LogSearchOptions, "endAt" | "now"> {
+  readonly shards: OpenShards;
+  /** Where to begin, {@link AllLogsSearch.next} of an earlier search. */
+  readonly from: string | undefined;
+}
+
+/** Search the logs of all shards, one shard after the other, see {@link searchLogs}. An attempt's job has its shard's label. */
+export async function searchAllLogs(
+  ids: readonly string[],
+  { shards, from, endAt, now }: AllLogsOptions,
+): Promise<AllLogsSearch> {
+  const [, label = "", start = START] = CURSOR.exec(from ?? "") ?? [];
+  const first = Math.max(
+    0,
+    shards.findIndex((shard) => shard.label === label),
+  );
+  let [searched, total] = [0, 0];
+  for (const [index, { valkey, tag, label }] of shards.entries()) {
+    if (index < first) continue;
+    const texts = label === "" ? ids : [...ids, ...ids.map((id) => label + id)];
+    const cursor = index === first ? start : START;
+    const found = await searchLogs(texts, { valkey, tag, cursor, endAt, now });
+    searched += found.searched;
+    total += found.total;
+    const after = shards[index + 1];
+    const next = found.cursor !== START ? label + found.cursor : after && after.label + START;
+    const isOver = found.hits.length > 0 || next === undefined || now() >= endAt;
+    if (!isOver) continue;
+    const all = Math.round((total / (index + 1 - first)) * (shards.length - first));
+    return { hits: found.hits, searched, total: next === undefined ? total : all, next };
+  }
+  throw new Error("unreachable: the last shard ends the loop");
 }
 
 /**
@@ -77,18 +121,18 @@ export interface LogSearchOptions {
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function searchLogs(ids: readonly string[], options: LogSearchOptions): Promise<LogSearch> {
-  const { valkey, cursor: from = START, endAt, now } = options;
+  const { valkey, tag, cursor: from = START, endAt, now } = options;
   const texts = ids.map((id) => JSON.stringify(id));
   const hits: LoggedHit[] = [];
   let [cursor, searched] = [from, 0];
   do {
     const startedAt = now();
-    const [next, keys] = await valkey.scan(cursor, "MATCH", logKey("*"), "COUNT", SCANNED);
+    const [next, keys] = await valkey.scan(cursor, "MATCH", logKey("*", tag), "COUNT", SCANNED);
     for (let start = 0; start < keys.length; ) {
       const page = keys.slice(start);
       const found = (await valkey.eval(FIND, page.length, ...page, MAX_MEMBERS, ...texts)) as (number | string)[];
       for (let at = 1; at < found.length; at += 2) {
-        const userId = (page[Number(found[at]) - 1] as string).slice(logKey("").length);
+        const userId = (page[Number(found[at]) - 1] as string).slice(logKey("", tag).length);
         const attempt = parseObject(String(found[at + 1])) as Attempt | undefined;
         const named = [attempt?.id, attempt?.delivery, attempt?.job];
         if (attempt !== undefined && named.some((name) => ids.includes(name as string))) hits.push({ userId, attempt });

@@ -3,10 +3,10 @@
  */
 import { endpointName, eventIdOf } from "../delivery/request.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
-import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type ShownState } from "../queue/layout.ts";
+import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type JobPlace, type ShownState } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
-import type { Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { homeAmong } from "../queue/shards.ts";
 import { parseObject, urlOf } from "./job-filter.ts";
 import { findUsersJobs, type Look, type LookBounds, type UsersJob } from "./users-jobs.ts";
 
@@ -19,6 +19,7 @@ const FIELDS = ["name", "timestamp", "opts", JOB_FIELDS.attemptsMade, "parked"];
 export interface PendingEvent {
   /** The event's id. */
   readonly id: string;
+  /** The job's name, with its shard's label. */
   readonly job: string;
   /** The event type. */
   readonly event: string;
@@ -52,17 +53,48 @@ export interface Pending extends LookedAt {
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function findPending(
-  queue: Queue,
-  valkey: Valkey,
+  shards: OpenShards,
   userId: string,
   nowMs: number,
   bounds: LookBounds = BOUNDS,
 ): Promise<Pending> {
-  const { jobs, ...lookedAt } = await findUsersJobs(queue, valkey, userId, PLACES, FIELDS, bounds);
-  const hasDelayed = jobs.some(({ place }) => place === "delayed");
-  const circuits = new Set(hasDelayed ? await readCircuits(valkey, queue.name, nowMs) : []);
-  const events = jobs.map((job) => describe(job, queue.name, circuits)).sort((a, b) => rank(a) - rank(b));
+  const { jobs, ...lookedAt } = await lookInAll(shards, userId, [PLACES, FIELDS], bounds);
+  const hasDelayed = jobs.some(({ job: { place } }) => place === "delayed");
+  const [first] = shards;
+  const circuits = new Set(hasDelayed ? await readCircuits(first.valkey, first.queue, nowMs) : []);
+  const events = jobs.map((found) => describe(found, circuits)).sort((a, b) => rank(a) - rank(b));
   return { events, ...lookedAt };
+}
+
+/** A user's job, and in which shard it is. */
+interface Found {
+  readonly shard: OpenShard;
+  readonly job: UsersJob;
+}
+
+/**
+ * Look in all shards at once. The bounds hold for the user's home, where nearly all of the user's events are, and for the other shards
+ * together.
+ */
+async function lookInAll(
+  shards: OpenShards,
+  userId: string,
+  [places, fields]: readonly [places: readonly JobPlace[], fields: readonly string[]],
+  { maxJobs, maxBytes, maxMs }: LookBounds,
+): Promise<LookedAt & { readonly jobs: readonly Found[] }> {
+  const home = homeAmong(shards, userId);
+  const looks = shards.map(async (shard) => {
+    const part = shard === home ? 1 : 1 / (shards.length - 1);
+    const bounds = { maxJobs: maxJobs * part, maxBytes: maxBytes * part, maxMs };
+    return await findUsersJobs(shard.client, shard.valkey, userId, places, fields, bounds);
+  });
+  const found = await Promise.all(looks);
+  return {
+    jobs: found.flatMap(({ jobs }, index) => jobs.map((job) => ({ shard: shards[index] as OpenShard, job }))),
+    looked: found.reduce((sum, { looked }) => sum + looked, 0),
+    total: found.reduce((sum, { total }) => sum + total, 0),
+    isPartial: found.some(({ isPartial }) => isPartial),
+  };
 }
 
 /** Active ones, then waiting ones by age, then delayed ones by when they are due. */
@@ -71,11 +103,8 @@ function rank({ state, dueAt, enqueuedAt }: PendingEvent): number {
   return state === "waiting" ? enqueuedAt - Number.MAX_SAFE_INTEGER / 2 : (dueAt ?? 0);
 }
 
-function describe(
-  { id: job, place, score, data, fields }: UsersJob,
-  queueName: string,
-  circuits: Set<string>,
-): PendingEvent {
+function describe({ shard, job }: Found, circuits: ReadonlySet<string>): PendingEvent {
+  const { id: jobId, place, score, data, fields } = job;
   const [name, timestamp, opts, attempts, parked] = fields as (string | null)[];
   const url = urlOf({ name: name ?? "", data });
   const enqueuedAt = Number(timestamp);
@@ -84,8 +113,8 @@ function describe(
   // The mark stays when the event is attempted at last: it tells only of the time it was parked until.
   const isHeldBack = dueAt !== undefined && parked != null && Math.abs(Number(parked) - dueAt) <= 1;
   return {
-    id: eventIdOf({ queueName, id: job, timestamp: enqueuedAt }, given),
-    job,
+    id: eventIdOf({ queueName: shard.queue, id: jobId, timestamp: enqueuedAt }, given),
+    job: shard.label + jobId,
     event: name ?? "",
     endpoint: url && endpointName(url),
     state: place === "active" ? "active" : place === "delayed" ? "delayed" : "waiting",
@@ -106,16 +135,15 @@ export interface MoreFailed extends LookedAt {
 /**
  * Count a user's failed events that their log does not show, among the jobs that failed last.
  *
- * @param logged  job ids in the log
+ * @param logged  names of the jobs in the log
  * @throws  like {@link findPending}
  */
 export async function countMoreFailed(
-  queue: Queue,
-  valkey: Valkey,
+  shards: OpenShards,
   userId: string,
   logged: ReadonlySet<string>,
   bounds: LookBounds = BOUNDS,
 ): Promise<MoreFailed> {
-  const { jobs, ...lookedAt } = await findUsersJobs(queue, valkey, userId, ["failed"], ["name"], bounds);
-  return { count: jobs.filter(({ id }) => !logged.has(id)).length, ...lookedAt };
+  const { jobs, ...lookedAt } = await lookInAll(shards, userId, [["failed"], ["name"]], bounds);
+  return { count: jobs.filter(({ shard, job }) => !logged.has(shard.label + job.id)).length, ...lookedAt };
 }

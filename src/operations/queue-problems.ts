@@ -4,6 +4,7 @@
  */
 import type { AttemptTally } from "../log/attempt-tally.ts";
 import type { FinishedJobs } from "../queue/pulse.ts";
+import { nameShards, type Shard } from "../queue/shards.ts";
 import { evictionProblem, replicaProblem, type ValkeyFacts } from "../valkey/facts.ts";
 import { formatSpan } from "./moments.ts";
 
@@ -42,6 +43,8 @@ export const PROBLEMS = {
   valkey_full: { severity: "critical", alert: "FluxhookValkeyMemory" },
   valkey_refuses: { severity: "critical", alert: undefined }, // /readyz says so
   valkey_replica: { severity: "critical", alert: undefined },
+  shard_away: { severity: "critical", alert: undefined }, // while the others are there
+  unserved: { severity: "critical", alert: undefined },
   no_worker: { severity: "critical", alert: "FluxhookNoWorker" },
   paused: { severity: "critical", alert: "FluxhookNothingMoves" },
   stuck: { severity: "critical", alert: "FluxhookNothingMoves" },
@@ -75,7 +78,7 @@ export interface JudgedQueue {
   readonly isPaused: boolean;
   readonly workers: number | undefined;
   readonly counts: { readonly waiting: number; readonly delayed: number; readonly failed: number };
-  /** How many failed jobs the queue keeps. */
+  /** How many failed jobs a shard keeps. */
   readonly keepFailed: number;
   readonly oldestWaitingMs: number | undefined;
   readonly strays: number | undefined;
@@ -88,6 +91,17 @@ export interface JudgedQueue {
   readonly valkey: ValkeyFacts | undefined;
   /** Valkey's reason to refuse writes. */
   readonly refusal?: string | undefined;
+  /** Each shard alone, where there are several. */
+  readonly shards?: readonly JudgedShard[];
+}
+
+/** What a shard is judged by. */
+export interface JudgedShard {
+  /** As in {@link Shard}. */
+  readonly label: string;
+  readonly isPaused: boolean;
+  readonly workers: number | undefined;
+  readonly counts: { readonly waiting: number; readonly failed: number };
 }
 
 type Say = (code: ProblemCode, text: string, todo: string) => void;
@@ -129,9 +143,19 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
   if (eviction !== undefined) say("valkey_evicts", eviction, "Set Valkey's maxmemory-policy to noeviction");
 }
 
-function judgeWorkers({ workers, isPaused, strays = 0 }: JudgedQueue, say: Say): void {
+function judgeWorkers({ workers, isPaused, strays = 0, shards = [] }: JudgedQueue, say: Say): void {
   if (workers === 0) say("no_worker", "No workers are connected: nothing is being delivered", "Start a worker");
-  if (isPaused) say("paused", "The queue is paused: nothing is being delivered", "Run fluxhook resume to continue");
+  const unserved = shards.filter((shard) => workers !== 0 && shard.workers === 0 && shard.counts.waiting > 0);
+  if (unserved.length > 0) {
+    const todo = "Set VALKEY_URL and WEBHOOK_SHARDS of all workers to what they are here, and restart them";
+    say("unserved", `Events wait in ${nameShards(unserved)}, which nobody serves`, todo);
+  }
+  const paused = shards.filter((shard) => shard.isPaused);
+  const isPart = paused.length < shards.length;
+  const text = isPart
+    ? `The queue is paused in ${nameShards(paused)}: nothing is being delivered from there`
+    : "The queue is paused: nothing is being delivered";
+  if (isPaused) say("paused", text, "Run fluxhook resume to continue");
   if (strays > 0) {
     const text = `${count(strays, "event is", "events are")} in none of the queue's lists and will not be delivered`;
     say("strays", text, "Run fluxhook recover");
@@ -154,7 +178,8 @@ function judgePace({ oldestWaitingMs: ageMs = 0, attempts, counts }: JudgedQueue
   }
 }
 
-function judgeFailures({ attempts, finished, circuits, counts, keepFailed }: JudgedQueue, say: Say): void {
+function judgeFailures(queue: JudgedQueue, say: Say): void {
+  const { attempts, finished, circuits, counts, keepFailed, shards = [] } = queue;
   const { failedShare, nearlyAllShare, minAttempts, minEvents, openCircuits, failedKeptShare } = THRESHOLDS;
   const share = attempts.made >= minAttempts ? attempts.failed / attempts.made : 0;
   const text = `${percent(share)} of attempts failed ${AGO} (${format(attempts.failed)} of ${format(attempts.made)})`;
@@ -173,8 +198,11 @@ function judgeFailures({ attempts, finished, circuits, counts, keepFailed }: Jud
     const hosts = `${format(circuits.length)} hosts do not respond`;
     say("open_circuits", hosts, "If they do not belong to one provider, check your own network");
   }
-  if (counts.failed > failedKeptShare * keepFailed) {
-    const kept = `${format(counts.failed)} failed events are kept; beyond ${format(keepFailed)}, the oldest are dropped`;
+  const fullest = shards.length > 1 ? shards.reduce((a, b) => (b.counts.failed > a.counts.failed ? b : a)) : undefined;
+  const most = fullest?.counts.failed ?? counts.failed;
+  if (most > failedKeptShare * keepFailed) {
+    const where = fullest === undefined ? "" : ` in ${nameShards([fullest])}`;
+    const kept = `${format(most)} failed events are kept${where}; beyond ${format(keepFailed)}, the oldest are dropped`;
     say("failed_full", kept, "Redeliver those that should arrive, and remove the rest");
   }
 }

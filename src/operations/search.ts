@@ -2,35 +2,28 @@
  * Finds a user, an event, a delivery, a job or a host by what somebody on the phone read out. For the board and the command.
  */
 import { USER_ID } from "../delivery/limits.ts";
-import { readCircuits } from "../isolation/open-circuits.ts";
 import { findUsersJob } from "../log/deliveries.ts";
-import type { JobPlace } from "../queue/layout.ts";
+import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
 import { logKey } from "../queue/own-keys.ts";
-import type { Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
-import type { FailedEvents } from "./failed-events.ts";
-import { isAt, isMeant, parseHost, parseObject, userOf } from "./job-filter.ts";
-import { readIds, readJobs, type StoredJob } from "./job-pages.ts";
-import { searchJobs, storedEventId } from "./job-search.ts";
-import { type LoggedHit, START, searchLogs } from "./log-search.ts";
+import type { AllFailedEvents } from "./failed-events.ts";
+import { findHost, type HostFind, MAYBE_HOST } from "./host-search.ts";
+import { parseObject, userOf } from "./job-filter.ts";
+import { readJobs, type StoredJob } from "./job-pages.ts";
+import { searchAllJobs, storedEventId } from "./job-search.ts";
+import { type LoggedHit, searchAllLogs } from "./log-search.ts";
+
+export type { HostFind, PendingEvent } from "./host-search.ts";
 
 /** Longest text to search for, in characters. */
 export const MAX_SEARCH = 400;
 /** How long a search may take by default, ms. */
 export const SEARCH_MS = 5 * 1000; // 5 s
 const JOBS_MS = 2 * 1000; // 2 s of it at most for kept jobs, the rest for the logs
-const HOST_MS = 1000; // 1 s each for failed and for pending events
 const MAX_SEARCHES = 2; // at once: each keeps Valkey busy half of the time
-const LISTED = 20; // pending events of a host that are listed
-const PAGE = 200; // job ids read at once
 
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
 /** What people copy along with an id. A user id may contain a colon, but no space. */
 const LABEL = /^(?:(?:webhook-id|x-fluxdrop-delivery)\s*:\s*|(?:event|delivery|job|user|host)\s+)/i;
-/** A name with a top-level domain, `localhost` or an address: no id looks like that by accident. */
-const HOST = /^(?:[^\s:]+\.[a-z][a-z\d-]+|localhost|\d+\.\d+\.\d+\.\d+|\[[\da-f:.]+\])(?::\d{1,5})?$/i;
-/** May be a host as well as an id: it is a host if there are events for it. */
-const MAYBE_HOST = /^[\w-]+:\d{1,5}$/;
 
 /** A user with a log, or with a kept job. */
 export interface UserFind {
@@ -49,39 +42,12 @@ export interface EventFind {
   readonly event: string;
   /** Undefined when its job names no valid user. */
   readonly userId: string | undefined;
-  /** Undefined in log entries of older versions. */
+  /** Its name, with its shard's label; undefined in log entries of older versions. */
   readonly job: string | undefined;
   /** BullMQ's state of its job; `unknown` when it is not kept any more. */
   readonly state: string;
   /** Whether its user's log has an attempt of it. */
   readonly isLogged: boolean;
-}
-
-/** Pending events in one place. */
-export interface PendingEvent {
-  readonly job: string;
-  /** The event type. */
-  readonly event: string;
-  /** The event's id. */
-  readonly id: string;
-  readonly userId: string | undefined;
-  readonly place: JobPlace;
-}
-
-/** A host, and what is kept of its events. */
-export interface HostFind {
-  readonly kind: "host";
-  /** With its port unless it is the scheme's default. */
-  readonly host: string;
-  /** Whether some worker has its circuit open. */
-  readonly isOpen: boolean;
-  /** Failed events. */
-  readonly failed: number;
-  readonly pending: number;
-  /** The first pending ones. */
-  readonly events: readonly PendingEvent[];
-  /** Whether there was time for all kept events; otherwise both numbers are at least that high. */
-  readonly isComplete: boolean;
 }
 
 export type Find = UserFind | EventFind | HostFind;
@@ -113,12 +79,13 @@ export interface SearchOptions {
   readonly from?: string | undefined;
   /** How long it may take, ms; {@link SEARCH_MS} by default. */
   readonly budgetMs?: number | undefined;
+  /** The shards to search, while others are away; all by default. */
+  readonly among?: OpenShards | undefined;
 }
 
 export interface SearchSources {
-  readonly queue: Queue;
-  readonly valkey: Valkey;
-  readonly failed: FailedEvents;
+  readonly shards: OpenShards;
+  readonly failed: AllFailedEvents;
   /** Monotonic clock, ms. */
   readonly now?: () => number;
 }
@@ -135,31 +102,30 @@ export interface SearchSources {
  */
 export type Search = (text: string, options?: SearchOptions) => Promise<Findings>;
 
-export function createSearch({ queue, valkey, failed, now = () => performance.now() }: SearchSources): Search {
+export function createSearch({ shards: all, failed, now = () => performance.now() }: SearchSources): Search {
   let running = 0;
-  return async (given, { from, budgetMs = SEARCH_MS } = {}) => {
+  return async (given, { from, budgetMs = SEARCH_MS, among: shards = all } = {}) => {
     const endAt = now() + budgetMs;
     const text = readText(given);
     const nothing: Findings = { text, finds: [], jobs: undefined, logs: undefined, next: undefined, isBusy: false };
     if (text === "") return nothing;
     const ids = UUID.test(text) ? [...new Set([text, text.toLowerCase(), text.toUpperCase()])] : [text];
     if (from === undefined) {
-      const finds = await findNow({ queue, valkey, failed, now }, text, ids);
+      const finds = await findNow({ shards, failed, now }, text, ids);
       if (finds.length > 0) return { ...nothing, finds };
     }
     if (running >= MAX_SEARCHES) return { ...nothing, isBusy: true };
     running += 1;
     try {
       const jobsEndAt = Math.min(endAt, now() + JOBS_MS);
-      const jobs = from === undefined ? await searchJobs(ids, { queue, valkey, endAt: jobsEndAt, now }) : undefined;
-      const inJobs = await describeJobs({ queue, valkey }, jobs?.hits ?? [], ids);
-      if (inJobs.length > 0) return { ...nothing, finds: unique(inJobs), jobs };
-      const logs = await searchLogs(ids, { valkey, ...(from !== undefined && { cursor: from }), endAt, now });
+      const jobs = from === undefined ? await searchAllJobs(ids, { shards, endAt: jobsEndAt, now }) : undefined;
+      const inJobs = await Promise.all((jobs?.hits ?? []).map(({ shard, jobs }) => describeJobs(shard, jobs, ids)));
+      if (inJobs.length > 0) return { ...nothing, finds: unique(inJobs.flat()), jobs };
+      const logs = await searchAllLogs(ids, { shards, from, endAt, now });
       const finds = await Promise.all(
-        unique(logs.hits.map((hit) => describeHit(hit, ids))).map((find) => withState(queue, find)),
+        unique(logs.hits.map((hit) => describeHit(hit, ids))).map((find) => withState(shards, find)),
       );
-      const isOver = finds.length > 0 || logs.cursor === START;
-      return { ...nothing, finds, jobs, logs, next: isOver ? undefined : logs.cursor };
+      return { ...nothing, finds, jobs, logs, next: finds.length > 0 ? undefined : logs.next };
     } finally {
       running -= 1;
     }
@@ -178,24 +144,35 @@ function readText(given: string): string {
 
 /** What can be found without searching through anything. */
 async function findNow(sources: Required<SearchSources>, text: string, ids: readonly string[]): Promise<Find[]> {
-  const { queue, valkey } = sources;
-  const [hasLog, jobs, host] = await Promise.all([
-    USER_ID.test(text) ? valkey.exists(logKey(text)) : 0,
-    collect(readJobs(queue, valkey, ids)),
+  const { shards } = sources;
+  const [host, ...found] = await Promise.all([
     findHost(sources, text),
+    ...shards.map((shard) => findIn(shard, text, ids)),
   ]);
+  const hasLog = found.some((one) => one.hasLog);
   const finds: Find[] = [
-    ...(hasLog > 0 ? [{ kind: "user", userId: text } as const] : []),
-    ...unique(await describeJobs(sources, jobs, ids)),
+    ...(hasLog ? [{ kind: "user", userId: text } as const] : []),
+    ...unique(found.flatMap((one) => one.finds)),
   ];
   if (host === undefined) return finds;
   const isNeeded = host.isOpen || host.failed + host.pending > 0 || (finds.length === 0 && !MAYBE_HOST.test(text));
   return isNeeded ? [...finds, host] : finds;
 }
 
+/** Whether a shard has the log of a user with this id, and its jobs with one of these ids, with or without its label. */
+async function findIn(shard: OpenShard, text: string, ids: readonly string[]) {
+  const { client, valkey, tag, label } = shard;
+  const bare = ids.map((id) => (id.startsWith(label) ? id.slice(label.length) : id));
+  const [logs, jobs] = await Promise.all([
+    USER_ID.test(text) ? valkey.exists(logKey(text, tag)) : 0,
+    collect(readJobs(client, valkey, bare)),
+  ]);
+  return { hasLog: logs > 0, finds: await describeJobs(shard, jobs, [...ids, ...bare]) };
+}
+
 /** Jobs as what they were found by: their event's id, their user, or their own id. */
 async function describeJobs(
-  { queue, valkey }: Pick<SearchSources, "queue" | "valkey">,
+  { client: queue, valkey, tag, label }: OpenShard,
   jobs: readonly StoredJob[],
   ids: readonly string[],
 ): Promise<(UserFind | EventFind)[]> {
@@ -206,10 +183,11 @@ async function describeJobs(
       const userId = user !== undefined && USER_ID.test(user) ? user : undefined;
       const isEvent = ids.includes(id);
       if (!isEvent && !ids.includes(job.id) && userId !== undefined) return { kind: "user", userId };
-      const log = userId === undefined ? [] : await valkey.zrange(logKey(userId), "0", "-1");
+      const log = userId === undefined ? [] : await valkey.zrange(logKey(userId, tag), "0", "-1");
       const isLogged = log.some((attempt) => parseObject(attempt)?.id === id);
-      const found = isEvent ? { kind: "event" as const, found: id } : { kind: "job" as const, found: job.id };
-      return { ...found, id, event: job.name, userId, job: job.id, state: await queue.getJobState(job.id), isLogged };
+      const name = label + job.id;
+      const found = isEvent ? { kind: "event" as const, found: id } : { kind: "job" as const, found: name };
+      return { ...found, id, event: job.name, userId, job: name, state: await queue.getJobState(job.id), isLogged };
     }),
   );
 }
@@ -221,10 +199,11 @@ function describeHit({ userId, attempt }: LoggedHit, ids: readonly string[]): Ev
 }
 
 /** The state of the job of an event that was found in a log, if its job is still the same event's. */
-async function withState(queue: Queue, find: EventFind): Promise<EventFind> {
+async function withState(shards: OpenShards, find: EventFind): Promise<EventFind> {
   const { userId, id, job } = find;
-  if (userId === undefined || job === undefined) return find;
-  const kept = await findUsersJob(queue, job, userId, id);
+  const at = job === undefined ? undefined : shardOfJob(shards, job);
+  if (userId === undefined || at === undefined) return find;
+  const kept = await findUsersJob(at.shard.client, at.id, userId, id);
   return kept === undefined ? find : { ...find, state: await kept.getState() };
 }
 
@@ -233,46 +212,6 @@ function unique<T extends UserFind | EventFind>(finds: readonly T[]): T[] {
   const keyOf = (find: UserFind | EventFind) =>
     find.kind === "user" ? find.userId : `${find.id} ${find.job} ${find.userId}`;
   return [...new Map(finds.map((find) => [keyOf(find), find])).values()];
-}
-
-/** The host that a text names, as a URL or as `host[:port]`; undefined when it looks like something else. */
-function hostIn(text: string): string | undefined {
-  if (/^https?:\/\//i.test(text)) return URL.parse(text)?.host;
-  if (!HOST.test(text) && !MAYBE_HOST.test(text)) return undefined;
-  const host = parseHost(text);
-  return host && (host.port === undefined ? host.hostname : `${host.hostname}:${host.port}`);
-}
-
-/** A host's open circuit, and its kept events that are failed or pending. */
-async function findHost(
-  { queue, valkey, failed, now }: Required<SearchSources>,
-  text: string,
-): Promise<HostFind | undefined> {
-  const host = hostIn(text);
-  const wanted = host === undefined ? undefined : parseHost(host);
-  if (host === undefined || wanted === undefined) return undefined;
-  const [circuits, unread] = await Promise.all([readCircuits(valkey, queue.name, Date.now()), failed.refresh(HOST_MS)]);
-  const isOpen = circuits.some(
-    (name) => name === host || (URL.canParse(`https://${name}`) && isAt(new URL(`https://${name}`), wanted)),
-  );
-  const events: PendingEvent[] = [];
-  let [pending, isComplete] = [0, unread === 0];
-  const endAt = now() + HOST_MS;
-  for (const place of ["active", "delayed", "wait", "prioritized", "paused"] as const) {
-    for (let from = 0; isComplete; ) {
-      const ids = await readIds(queue, valkey, place, from, PAGE);
-      for await (const job of readJobs(queue, valkey, ids)) {
-        if (!isMeant(job, { host: wanted })) continue;
-        pending += 1;
-        if (events.length >= LISTED) continue;
-        events.push({ job: job.id, event: job.name, id: storedEventId(queue, job), userId: userOf(job), place });
-      }
-      from += ids.length;
-      if (ids.length < PAGE) break;
-      isComplete = now() < endAt;
-    }
-  }
-  return { kind: "host", host, isOpen, failed: failed.list({ host }).length, pending, events, isComplete };
 }
 
 async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {

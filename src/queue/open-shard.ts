@@ -24,10 +24,14 @@ export function openShard(shard: Shard, valkey: Valkey): OpenShard {
 /**
  * Find a job's shard by its name, as in `3/4711`.
  *
- * @returns the shard and the job's id in it; undefined when there is no such shard
+ * @param shards  all, or those that are there
+ * @returns the shard and the job's id in it; undefined when it is none of these
  */
-export function shardOfJob(shards: OpenShards, name: string): { shard: OpenShard; id: string } | undefined {
-  if (shards.length === 1) return { shard: shards[0], id: name };
+export function shardOfJob<S extends Pick<Shard, "label">>(
+  shards: readonly [S, ...S[]],
+  name: string,
+): { shard: S; id: string } | undefined {
+  if (shards[0].label === "") return { shard: shards[0], id: name };
   const { label, id } = parseJobName(name);
   const shard = shards.find((one) => one.label === label);
   return shard === undefined ? undefined : { shard, id };
