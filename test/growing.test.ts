@@ -7,7 +7,7 @@ import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook, type Fluxhook } from "../src/index.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { joinLogs } from "../src/log/joined-logs.ts";
-import { shardsOf } from "../src/queue/shards.ts";
+import { homeOf, shardsOf } from "../src/queue/shards.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { eventually } from "./support/stack.ts";
@@ -144,6 +144,7 @@ test(
     // Shrinking: backends first, then workers, once the other shards are empty.
     backend = connect(cluster.url, queue, 1);
     await load(50);
+    expect(third.lines.filter(({ message }) => message === "shard.unserved")).toEqual([]);
     await isDrained(...shards.slice(1));
     const fourth = await startReadyWorker({ ...cluster6, WEBHOOK_SHARDS: "1" });
     expect(await third.stop()).toBe(0);
@@ -163,6 +164,27 @@ test(
     );
     const perShard = await Promise.all(shards.map(({ client }) => client.getCompletedCount()));
     expect(perShard.every((count) => count > 0)).toBe(true);
+  },
+  PATIENCE_MS,
+);
+
+test(
+  "a worker says which shards have events that nobody serves, since it knows fewer",
+  async () => {
+    const queue = "unserved";
+    await connect(cluster.url, queue, 64).enqueueMany(Array.from({ length: USERS }, (_, index) => eventOf(index)));
+    const homes = Array.from({ length: USERS }, (_, index) => homeOf(`usr_${index}`, 64));
+    const worker = await startReadyWorker({ VALKEY_URL: cluster.url, WEBHOOK_SHARDS: "2", WEBHOOK_QUEUE: queue });
+    const left = [...new Set(homes.filter((home) => home >= 2))].sort((a, b) => a - b);
+    await worker.line("shard.unserved", left.length);
+    const warnings = worker.lines.filter(({ message }) => message === "shard.unserved");
+    expect(warnings.map(({ shard }) => shard)).toEqual(left);
+    const [first] = left;
+    const count = homes.filter((home) => home === first).length;
+    const noun = count === 1 ? "event waits" : "events wait";
+    expect(warnings[0]?.reason).toBe(
+      `${count} ${noun} in shard ${first}, which nobody serves: WEBHOOK_SHARDS is too small`,
+    );
   },
   PATIENCE_MS,
 );

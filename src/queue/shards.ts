@@ -93,6 +93,13 @@ export const homeOf = (userId: string, shards: number): number => (shards === 1 
 /** How operators see a shard where there are several: by its number, or `old`. */
 export const shardName = ({ label }: Pick<Shard, "label">): string => label.slice(0, -1);
 
+/** `shard 3`, or `shards 1, 2 and old`. */
+export function nameShards(shards: readonly Pick<Shard, "label">[]): string {
+  const names = shards.map(shardName);
+  const last = names.pop();
+  return names.length === 0 ? `shard ${last}` : `shards ${names.join(", ")} and ${last}`;
+}
+
 /** The one among all shards that a user's new events go to. */
 export function homeAmong<S extends Shard>(shards: readonly [S, ...S[]], userId: string): S {
   return shards[homeOf(userId, shards.filter(({ isDrained }) => !isDrained).length)] as S;

@@ -3,15 +3,15 @@
  */
 
 import { checkProxy } from "../http/proxy-check.ts";
-import { valkeyProblems } from "../monitoring/readiness.ts";
-import { findLacks, findMissed, type Program as RightsProgram } from "../monitoring/rights.ts";
-import { NoDatabaseError, readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+import type { Program as RightsProgram } from "../monitoring/rights.ts";
+import { shardingProblem, shardsOf } from "../queue/shards.ts";
+import { NoDatabaseError, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 import { describePersistence } from "../valkey/facts.ts";
-import { reachValkey } from "../valkey/reach.ts";
-import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
-import { findExpanded, findMisspelled, loadConfig, loadConfigOrExit } from "./config.ts";
+import { maskValkeyUrl } from "../valkey/url.ts";
+import { type Config, findExpanded, findMisspelled, loadConfig, loadConfigOrExit } from "./config.ts";
 import { nearest } from "./misspelled.ts";
 import { defaultOf, SETTINGS, type Setting } from "./table.ts";
+import { checkValkeys } from "./valkey-check.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -100,28 +100,21 @@ async function checkSettings(
 ): Promise<{ readonly code: number; readonly text: string }> {
   const loaded = loadConfig(env);
   const misspelled = findMisspelled(env);
-  const urls = SETTINGS.valkeyUrls.schema.safeParse(env.VALKEY_URL || SETTINGS.valkeyUrls.default);
-  const [url = ""] = urls.data ?? [];
-  const place = placeOf(url);
-  const queue = SETTINGS.queue.schema.safeParse(env.WEBHOOK_QUEUE || SETTINGS.queue.default).data;
-  const reached = urls.success ? await reachValkey(url, "fluxhook:check", queue) : undefined;
-  const facts = reached?.ok ? await askFacts(reached.valkey, queue, program) : undefined;
+  const given = readSharding(env);
+  const found = given === undefined ? undefined : await checkValkeys(given.shards, given.queue, program);
   const proxy =
     loaded.ok && loaded.config.proxy ? await checkProxy({ ...loaded.config, proxy: loaded.config.proxy }) : undefined;
 
-  const isWrongDatabase = reached?.ok === false && reached.isWrongSetting === true;
   const settingProblems = [
     ...(loaded.ok ? [] : loaded.problems),
-    ...(isWrongDatabase ? [reached.reason] : []),
+    ...(found?.settingProblems ?? []),
     ...misspelled.map(({ hint }) => hint),
   ];
   const reachProblems = [
-    ...(reached === undefined || typeof facts === "object" || isWrongDatabase
-      ? []
-      : [`Valkey cannot be used at ${place}: ${reached.ok ? facts : reached.reason}`]),
+    ...(found?.reachProblems ?? []),
     ...(proxy?.problem === undefined ? [] : [`The proxy at ${proxy.place} ${proxy.problem}`]),
   ];
-  const factProblems = typeof facts === "object" ? [...valkeyProblems(facts), ...facts.lacks] : [];
+  const factProblems = found?.factProblems ?? [];
   const problems = [...settingProblems, ...reachProblems, ...factProblems];
 
   const codes = [
@@ -129,12 +122,12 @@ async function checkSettings(
     reachProblems.length && UNAVAILABLE,
     factProblems.length && FAILED,
   ];
-  const notes = [...findExpanded(env), ...(typeof facts === "object" ? facts.missed : [])];
+  const notes = [...findExpanded(env), ...(found?.notes ?? [])];
   const sections = [
     `Settings\n${Object.entries(SETTINGS)
       .map(([key, setting]) => describeSetting(key, setting, env))
       .join("")}`,
-    typeof facts === "object" ? `Valkey at ${place}\n${describeFacts(facts)}` : "",
+    ...(found?.nodes ?? []).map(({ title, facts }) => `${title}\n${describeFacts(facts)}`),
     notes.length > 0 ? `Notes\n${indent(notes)}` : "",
     proxy?.rows.length ? `Proxy at ${proxy.place}\n${describeRows(proxy.rows)}` : "",
     problems.length > 0 ? `Problems\n${indent(problems)}` : "No problems found.\n",
@@ -142,28 +135,30 @@ async function checkSettings(
   return { code: codes.find((code) => code !== 0) ?? OK, text: sections.filter(Boolean).join("\n") };
 }
 
+/**
+ * The shards as far as their settings are understood, so that Valkey is looked at even if other settings are wrong.
+ *
+ * @returns undefined without a valid URL; `queue` is undefined when its name is not understood
+ */
+function readSharding(env: Env): { readonly shards: Config["shards"]; readonly queue: string | undefined } | undefined {
+  const read = <T>(setting: Setting<T>) => setting.schema.safeParse(env[setting.name] || setting.default || undefined);
+  const valkeyUrls = read(SETTINGS.valkeyUrls).data;
+  const queue = read(SETTINGS.queue).data;
+  if (valkeyUrls === undefined) return undefined;
+  const sharding = {
+    valkeyUrls,
+    queue: queue ?? SETTINGS.queue.default,
+    shards: read(SETTINGS.shardCount).data ?? 1,
+    drainUrl: read(SETTINGS.drainUrl).data,
+  };
+  const isMismatched = shardingProblem(sharding) !== undefined;
+  return {
+    queue,
+    shards: shardsOf(isMismatched ? { ...sharding, shards: valkeyUrls.length, drainUrl: undefined } : sharding),
+  };
+}
+
 const indent = (lines: readonly string[]): string => lines.map((line) => `  ${line}\n`).join("");
-
-interface Answers extends ValkeyFacts {
-  /** Missing permissions that are required, one sentence each. */
-  readonly lacks: readonly string[];
-  /** Missing permissions that are optional. */
-  readonly missed: readonly string[];
-}
-
-/** Valkey's facts and missing permissions, or why they cannot be read. */
-async function askFacts(valkey: Valkey, queue: string | undefined, program: RightsProgram): Promise<Answers | string> {
-  try {
-    const facts = await readFacts(valkey);
-    // A replica accepts no writes, which its role already reports.
-    const lacks = queue !== undefined && facts.isPrimary ? await findLacks(valkey, queue, program) : [];
-    return { ...facts, lacks, missed: await findMissed(valkey, facts) };
-  } catch (error) {
-    return (error as Error).message;
-  } finally {
-    valkey.disconnect();
-  }
-}
 
 function describeSetting(key: string, setting: Setting<unknown>, env: Env) {
   const { name, schema, isSecret } = setting;

@@ -9,6 +9,7 @@ import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts
 import { watchQueue } from "../monitoring/queue-metrics.ts";
 import { checkWorker, untilAccepted } from "../monitoring/readiness.ts";
 import { shardName } from "../queue/shards.ts";
+import { describeUnserved, findUnserved } from "../queue/unserved-shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
 import { createLogger } from "../runtime/logger.ts";
@@ -80,6 +81,9 @@ await watchHolds({ ...config, valkey: first.probe, holds, logger }).ready; // or
 // Each shard as soon as its Valkey takes it: one whose Valkey is away must not keep the others waiting.
 await Promise.all(shards.map(startShard));
 logger.info({ url, queue: config.queue, ...countShards(), concurrency: config.concurrency }, "worker.ready");
+for (const unserved of await findUnserved(config.shards)) {
+  logger.warn({ shard: unserved.index, reason: describeUnserved(unserved) }, "shard.unserved");
+}
 
 async function startShard(shard: ConnectedShard): Promise<void> {
   await untilAccepted(shard.check, (problems) => {
