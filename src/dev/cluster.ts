@@ -3,6 +3,7 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import { Redis } from "ioredis";
+import { freePort } from "./processes.ts";
 import { randomPort, startValkey, type ThrowawayValkey } from "./valkey.ts";
 
 const SLOTS = 16_384;
@@ -15,6 +16,8 @@ export interface ClusterOptions {
   /** Of each primary; 1 by default. */
   readonly replicas?: number;
   readonly password?: string;
+  /** Take connections over TLS too, and use it among each other: Valkey's settings for certificates. */
+  readonly tls?: Readonly<Record<string, string>>;
   /** After this long without an answer a node counts as dead, in ms; 1,000 by default. */
   readonly nodeTimeoutMs?: number;
   /** Other settings of every node, by their names in valkey.conf. */
@@ -24,6 +27,8 @@ export interface ClusterOptions {
 export interface ClusterNode extends ThrowawayValkey {
   /** For the test's own commands. Does not follow MOVED. */
   readonly client: Redis;
+  /** Where it takes connections over TLS; undefined without it. */
+  readonly tlsPort?: number;
 }
 
 export interface Cluster {
@@ -31,8 +36,10 @@ export interface Cluster {
   readonly url: string;
   /** The primaries at its start, then their replicas, in the order of their primaries. */
   readonly nodes: readonly ClusterNode[];
-  /** The node that owns a slot now; undefined while none does. */
+  /** The node that owns a slot now; undefined while none does, or the node that did is gone and nobody has noticed. */
   ownerOf(slot: number): Promise<ClusterNode | undefined>;
+  /** Move a slot key by key, as `valkey-cli --cluster reshard` does. Commands for it wait meanwhile. */
+  moveSlot(slot: number, to: ClusterNode): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -46,12 +53,13 @@ export async function startCluster({
   primaries = 3,
   replicas = 1,
   password,
+  tls,
   nodeTimeoutMs = 1_000,
   settings = {},
 }: ClusterOptions = {}): Promise<Cluster> {
   const count = primaries * (1 + replicas);
   const nodes = await Promise.all(
-    Array.from({ length: count }, () => startNode({ password, nodeTimeoutMs, settings })),
+    Array.from({ length: count }, () => startNode({ password, tls, nodeTimeoutMs, settings })),
   );
   const stop = async (): Promise<void> => {
     for (const { client } of nodes) client.disconnect();
@@ -64,27 +72,61 @@ export async function startCluster({
     throw error;
   }
   const login = password === undefined ? "" : `:${encodeURIComponent(password)}@`;
-  const hosts = nodes.slice(0, primaries).map(({ port }) => `127.0.0.1:${port}`);
+  const hosts = nodes.slice(0, primaries).map(({ port, tlsPort = port }) => `127.0.0.1:${tlsPort}`);
+  const ownerOf: Cluster["ownerOf"] = async (slot) => {
+    const answers = nodes.map(async ({ client }) => {
+      const rows = (await client.cluster("SLOTS")) as unknown as [number, number, [string, number]][];
+      return rows.find(([first, last]) => slot >= first && slot <= last);
+    });
+    const row = await Promise.any(answers).catch(() => undefined); // one that is frozen does not answer
+    return nodes.find(({ port }) => port === row?.[2][1]);
+  };
   return {
-    url: `redis+cluster://${login}${hosts.join(",")}`,
+    url: `redis${tls === undefined ? "" : "s"}+cluster://${login}${hosts.join(",")}`,
     nodes,
-    async ownerOf(slot) {
-      for (const { client } of nodes) {
-        const rows = (await client.cluster("SLOTS").catch(() => [])) as [number, number, [string, number]][];
-        const row = rows.find(([first, last]) => slot >= first && slot <= last);
-        if (row !== undefined) return nodes.find(({ port }) => port === row[2][1]);
-      }
-      return undefined;
+    ownerOf,
+    async moveSlot(slot, to) {
+      const from = await ownerOf(slot);
+      if (from === undefined) throw new Error(`nobody owns slot ${slot}`);
+      if (from !== to) await moveKeys(slot, from, to, { nodes, password });
     },
     stop,
   };
 }
 
-async function startNode({
-  password,
-  nodeTimeoutMs,
-  settings,
-}: Required<Pick<ClusterOptions, "nodeTimeoutMs" | "settings">> & Pick<ClusterOptions, "password">) {
+const KEYS_AT_ONCE = 100;
+const MIGRATE_MS = 10_000;
+
+async function moveKeys(
+  slot: number,
+  from: ClusterNode,
+  to: ClusterNode,
+  { nodes, password }: { nodes: readonly ClusterNode[]; password: string | undefined },
+): Promise<void> {
+  const [fromId, toId] = await Promise.all([from, to].map(({ client }) => client.cluster("MYID")));
+  await to.client.cluster("SETSLOT", slot, "IMPORTING", fromId as string);
+  await from.client.cluster("SETSLOT", slot, "MIGRATING", toId as string);
+  const auth = password === undefined ? [] : ["AUTH", password];
+  for (;;) {
+    const keys = (await from.client.cluster("GETKEYSINSLOT", slot, KEYS_AT_ONCE)) as string[];
+    if (keys.length === 0) break;
+    await from.client.call("MIGRATE", "127.0.0.1", to.tlsPort ?? to.port, "", 0, MIGRATE_MS, ...auth, "KEYS", ...keys);
+  }
+  await to.client.cluster("SETSLOT", slot, "NODE", toId as string);
+  await from.client.cluster("SETSLOT", slot, "NODE", toId as string);
+  // The others learn it from the cluster, too, but later.
+  const rest = nodes.filter((node) => node !== from && node !== to);
+  await Promise.all(rest.map(({ client }) => client.cluster("SETSLOT", slot, "NODE", toId as string).catch(() => {})));
+}
+
+type NodeOptions = Required<Pick<ClusterOptions, "nodeTimeoutMs" | "settings">> & {
+  readonly password: string | undefined;
+  readonly tls: ClusterOptions["tls"];
+};
+
+async function startNode({ password, tls, nodeTimeoutMs, settings }: NodeOptions): Promise<ClusterNode> {
+  let tlsPort = 0;
+  while (tls !== undefined && tlsPort === 0) tlsPort = await freePort(randomPort(), "127.0.0.1");
   const valkey = await startValkey({
     ...(password === undefined ? {} : { password }),
     settings: {
@@ -96,6 +138,7 @@ async function startNode({
       "cluster-replica-validity-factor": "0", // a replica takes over however long its primary was away
       "repl-diskless-sync-delay": "0",
       ...(password === undefined ? {} : { masterauth: password }),
+      ...(tls && { ...tls, "tls-port": String(tlsPort), "tls-cluster": "yes", "tls-replication": "yes" }),
       ...settings,
     },
   });
@@ -104,7 +147,7 @@ async function startNode({
     ...{ maxRetriesPerRequest: 0, enableOfflineQueue: true, retryStrategy: () => 100 },
   });
   client.on("error", () => {}); // while the node is away
-  return Object.assign(valkey, { client }) as ClusterNode;
+  return Object.assign(valkey, { client, ...(tls && { tlsPort }) }) as ClusterNode;
 }
 
 /** Make nodes a cluster: introduce them to the first, spread the slots, and give each replica its primary. */
@@ -119,7 +162,8 @@ async function join(nodes: readonly ClusterNode[], primaries: number): Promise<v
       await client.call("CLUSTER", "ADDSLOTSRANGE", from, to);
     }),
   );
-  for (const { client } of nodes.slice(1)) await client.call("CLUSTER", "MEET", "127.0.0.1", first.port, busPort);
+  for (const { client } of nodes.slice(1))
+    await client.call("CLUSTER", "MEET", "127.0.0.1", first.tlsPort ?? first.port, busPort);
   await until(nodes, async ({ client }) =>
     (await client.cluster("INFO")).includes(`cluster_known_nodes:${nodes.length}\r`),
   );

@@ -96,7 +96,8 @@ export function connectPromptly(url: string, name: string, timeoutMs: number, ke
         if ("value" in result) return result.value;
         const { error } = result;
         const isRefusal = isAnswer(error) && codeOf(error) !== "NOSCRIPT"; // which `work` sends in full when it is tried again
-        if (isRefusal && refusalOf(error) !== "later") throw new ValkeyRefusedError(place, error);
+        const isForNow = refusalOf(error) === "later" || isElsewhere(error, valkey.isInCluster);
+        if (isRefusal && !isForNow) throw new ValkeyRefusedError(place, error);
         if (isRefusal) isSent = isAgain; // nothing of it was executed
         health.trouble = error;
         await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, Math.max(1, until - performance.now()))));
@@ -117,7 +118,13 @@ interface Health {
 const isFinal = ({ trouble }: Health): boolean =>
   trouble instanceof NoDatabaseError || trouble instanceof ValkeyRefusedError;
 
-function open(url: string, name: string, timeoutMs: number, health: Health, key?: string): Valkey {
+function open(
+  url: string,
+  name: string,
+  timeoutMs: number,
+  health: Health,
+  key?: string,
+): ReturnType<typeof openValkey> {
   const options: RedisOptions = {
     connectionName: name,
     enableOfflineQueue: false,

@@ -36,6 +36,7 @@ export function slotOf(key: string): number {
 export class Topology {
   #asked: Promise<readonly Row[]> | undefined;
   #known: readonly NodeAddress[] = [];
+  #rows: readonly Row[] = []; // of the last answer
 
   /**
    * @param seeds    nodes to ask first; those that they name are asked later, too
@@ -51,11 +52,15 @@ export class Topology {
     this.#asked ??= this.#ask().finally(() => {
       this.#asked = undefined;
     });
-    const rows = await this.#asked;
-    const row = rows.find(([first, last]) => slot >= first && slot <= last);
-    if (row === undefined) throw new Error(`no node of the cluster owns slot ${slot}`);
-    const [host, port] = row[2] as Row[2];
-    return { host, port };
+    const owner = ownerIn(await this.#asked, slot);
+    if (owner === undefined) throw new Error(`no node of the cluster owns slot ${slot}`);
+    return owner;
+  }
+
+  /** Whether the last answer names another node as the slot's primary. Asks nobody. */
+  isReplaced({ host, port }: NodeAddress, slot: number): boolean {
+    const owner = ownerIn(this.#rows, slot);
+    return owner !== undefined && (owner.host !== host || owner.port !== port);
   }
 
   async #ask(): Promise<readonly Row[]> {
@@ -64,6 +69,7 @@ export class Topology {
     const connections: Redis[] = [];
     try {
       const rows = await Promise.any(asked.map((node) => this.#askOne(node, connections)));
+      this.#rows = rows;
       this.#known = rows.flatMap(([, , ...nodes]) => nodes.map(([host, port]) => ({ host, port })));
       return rows;
     } catch (error) {
@@ -106,6 +112,13 @@ export class Topology {
   }
 }
 
+function ownerIn(rows: readonly Row[], slot: number): NodeAddress | undefined {
+  const row = rows.find(([first, last]) => slot >= first && slot <= last);
+  if (row === undefined) return undefined;
+  const [host, port] = row[2] as Row[2];
+  return { host, port };
+}
+
 function shuffle<T>(items: T[]): T[] {
   return items
     .map((item) => [Math.random(), item] as const)
@@ -122,6 +135,8 @@ export interface SlotOptions extends RedisOptions {
 /** Connects to the primary that owns a slot, as ioredis' Sentinel connector does to the primary that Sentinels name. */
 export class SlotConnector extends AbstractConnector {
   readonly #options: SlotOptions;
+  /** Where it leads, or led last. */
+  owner: NodeAddress | undefined;
 
   /** @param options  {@link SlotOptions}; ioredis passes whatever the connection was given */
   constructor(options: unknown) {
@@ -141,6 +156,7 @@ export class SlotConnector extends AbstractConnector {
     for (let times = 1; ; times++) {
       try {
         const owner = await topology.ownerOf(slot);
+        this.owner = owner;
         if (!this.connecting) throw new Error("Connection is closed."); // ioredis' own words
         const stream = tls ? connectTls({ ...owner, ...tls }) : connectTcp(owner);
         stream.once("error", (error) => {

@@ -10,6 +10,7 @@ import { joinWrites } from "./joined-writes.ts";
 import { createRefusalWatch, type RefusalWatch } from "./refusal-watch.ts";
 import { codeOf, refusalOf } from "./refusals.ts";
 import { createResend, type Resend } from "./resend.ts";
+import { watchSilence } from "./silent-node.ts";
 import { addressOf, placeOf } from "./url.ts";
 
 export { readFacts, type ValkeyFacts } from "./facts.ts";
@@ -38,7 +39,7 @@ export class NoDatabaseError extends Error {
 }
 
 const LOADING_MS = 500; // how often to check a Valkey that is loading or busy
-const SENTINEL_MS = 2 * 1000; // 2 s for a Sentinel to answer before trying the next
+const ASK_MS = 2 * 1000; // 2 s for a Sentinel, or a node of a cluster, to take a connection before asking anew
 
 /**
  * Open a connection that is usable only in its URL's database: while that cannot be selected, every connect ends in an
@@ -52,10 +53,10 @@ export function openValkey(url: string, options: RedisOptions, key = ""): Databa
   if ("nodes" in address) {
     const { nodes, ...login } = address;
     const slot: SlotOptions = { topology: topologyOf(url, nodes, login), slot: slotOf(key), Connector: SlotConnector };
-    return new DatabaseConnection(placeOf(url), { ...login, ...options, ...slot });
+    return new DatabaseConnection(placeOf(url), { ...login, connectTimeout: ASK_MS, ...options, ...slot });
   }
   if ("host" in address) return new DatabaseConnection(placeOf(url), { ...address, ...options });
-  const timeouts = { connectTimeout: SENTINEL_MS, sentinelCommandTimeout: SENTINEL_MS };
+  const timeouts = { connectTimeout: ASK_MS, sentinelCommandTimeout: ASK_MS };
   const sentinelRetryStrategy = options.retryStrategy ?? (() => null);
   return new DatabaseConnection(placeOf(url), { ...address, ...timeouts, sentinelRetryStrategy, ...options });
 }
@@ -93,6 +94,7 @@ class DatabaseConnection extends Redis {
     // Not RESP3: its HELLO includes the password, and a wrong one would be reported as a missing one.
     super({ ...options, protocol: 2, replyMapping: "legacy" });
     this.isInCluster = options.Connector === SlotConnector;
+    if (this.isInCluster) watchSilence(this, options as SlotOptions);
   }
 
   /** BullMQ blocks on a duplicate, which by default would be a plain Redis. */

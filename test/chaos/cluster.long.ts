@@ -1,58 +1,72 @@
 /** Outages of a cluster that holds a queue's shards. */
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { slotOf } from "../../src/valkey/cluster.ts";
-import { expectFlawless, unexplained } from "../support/books.ts";
+import { expectFlawless } from "../support/books.ts";
 import { kill } from "../support/chaos.ts";
-import { startClusterRig } from "../support/cluster-rig.ts";
+import {
+  clusterChaos,
+  expectNothingReplicatedLost,
+  killMeasured,
+  type OpenShard,
+  SLOTS,
+  unexplainedBy,
+} from "../support/cluster-rig.ts";
 import { eventually } from "../support/stack.ts";
 
-const TEST_MS = 150 * 1000;
-const PER_SECOND = 150;
-const LAG_MS = 1_000; // what a primary acknowledged so shortly before its death may not be at its replica
-const LOCK_MS = 17 * 1000; // outlasts the jobs' locks
+const PER_SECOND = 200;
+const EVENTS = 3_000;
+const WORKERS = 2;
 
-test(
-  "a primary that is killed, then both workers: every event arrives, with its line in the log",
-  async () => {
-    await using rig = await startClusterRig();
-    const stop = rig.load(PER_SECOND);
-    await Bun.sleep(2_000);
-    const [shard] = rig.shards as [(typeof rig.shards)[number]];
-    const owner = await rig.cluster.ownerOf(slotOf(shard.queue));
-    const from = Date.now();
-    await owner?.kill();
-    await eventually(
-      () => rig.cluster.ownerOf(slotOf(shard.queue)),
-      (now) => now !== undefined && now !== owner,
-      30_000,
-      100,
-    );
-    await Bun.sleep(1_000);
-    const harms = [{ from, to: Date.now() + LOCK_MS }];
-    const killedAt = Date.now();
-    await Promise.all(rig.workers.map(kill));
-    rig.workers.length = 0;
-    await rig.startWorker();
-    await rig.startWorker();
-    await Bun.sleep(2_000);
-    await stop();
-    await rig.settled();
-    harms.push({ from: killedAt, to: Date.now() });
-
-    const { lost, repeated, undocumented, unlogged, overlapping: _, ...balance } = await rig.closeBooks();
-    expectFlawless(balance);
-    // What Valkey said yes to and had not replicated is lost with the primary.
-    const wasUnreplicated = (event: string) => Math.abs((rig.enqueued.get(event) ?? 0) - from) < LAG_MS;
-    expect(lost.filter((event) => !wasUnreplicated(event))).toEqual([]);
-    expect(undocumented.filter((event) => !wasUnreplicated(event))).toEqual([]);
-    expect(unexplained([...repeated, ...unlogged], harms, LAG_MS)).toEqual([]);
-    if (process.env.CHAOS_FIGURES)
-      console.error({
-        lost: lost.length,
-        repeated: repeated.length,
-        unlogged: unlogged.length,
-        enqueued: rig.enqueued.size,
-      });
+clusterChaos(
+  "a primary that is killed, then both workers while a slot moves, with two thirds of the endpoints dead: every event arrives, with its line in the log",
+  {
+    workers: WORKERS,
+    isDead: (index) => index % 3 !== 0,
+    env: { WEBHOOK_TIMEOUT: "3s", WEBHOOK_RETRY_DELAYS: Array(20).fill("2s").join(), WEBHOOK_LOG_SIZE: "100" },
   },
-  TEST_MS,
+  async (rig) => {
+    const stop = rig.load(PER_SECOND);
+    await Bun.sleep(rig.chance.between(2_000, 4_000));
+    const shard = rig.chance.pick(rig.shards);
+    const primary = await rig.ownerOf(shard.index);
+    const lag = await killMeasured(primary, shard);
+    const failoverMs = await rig.replaced(shard.index, primary);
+    const replacedAt = Date.now();
+    await Bun.sleep(rig.chance.between(500, 1_500));
+
+    const killedAt = Date.now();
+    await Promise.all(rig.workers.splice(0).map(kill));
+    const target = await rig.ownerOf(shard.index);
+    const { others } = await rig.shardsOn(target);
+    const moved = rig.shards[rig.chance.pick(others)] as OpenShard;
+    const started = Promise.all([rig.startWorker(), rig.startWorker()]);
+    const movedFrom = performance.now();
+    await rig.cluster.moveSlot(slotOf(moved.queue), target);
+    const moveMs = performance.now() - movedFrom;
+    await started;
+    const startMs = Date.now() - killedAt;
+    await eventually(
+      () => rig.made,
+      (made) => made >= EVENTS,
+      30_000,
+      20,
+    );
+    await stop();
+    const revivedAt = performance.now();
+    rig.revive();
+    await rig.settled();
+    const settleMs = performance.now() - revivedAt;
+
+    const { lost, repeated, undocumented, unlogged, overlapping: _, charged: __, ...balance } = await rig.closeBooks();
+    const figures = { lost: lost.length, repeated: repeated.length, unlogged: unlogged.length };
+    rig.figures({ lagMs: lag.to - lag.from, failoverMs, moveMs, startMs, settleMs, ...figures });
+    expectFlawless(balance);
+    expectNothingReplicatedLost(rig, [...lost, ...undocumented], lag);
+    const harms = [
+      { from: lag.from, to: replacedAt },
+      { from: killedAt, to: killedAt },
+    ];
+    expect(unexplainedBy([...repeated, ...unlogged], harms)).toEqual([]);
+    expect(repeated.length).toBeLessThanOrEqual(2 * 9 * WORKERS * SLOTS);
+  },
 );

@@ -13,6 +13,8 @@ export interface Arrival {
   readonly at: number;
   /** Whether its answer went out. Undefined while it is open. */
   isAnswered?: boolean;
+  /** Epoch ms. Undefined while it is open. */
+  endedAt?: number;
   /** Another attempt of the same event was open at that moment. */
   readonly isOverlapping: boolean;
 }
@@ -41,10 +43,12 @@ export interface Books {
   readonly arrivals: readonly Arrival[];
   /** Enqueued events, by id: epoch ms at which Valkey had said yes. */
   readonly enqueued: ReadonlyMap<string, number>;
-  /** A new event: whose it is. */
-  nextUser(): string;
+  /** A new event: whose it is, one of its own users unless told. */
+  nextUser(user?: string): string;
   wasEnqueued(event: string): void;
   arrive(request: ReceivedRequest): Arrival;
+  /** A request to an endpoint that is dead for now: no arrival, and what its attempts cost is right. */
+  refuse(request: ReceivedRequest): void;
   close(): Promise<Balance>;
 }
 
@@ -56,11 +60,16 @@ export function createBooks(log: Pick<AttemptLog, "list">, countFailed: () => Pr
   const open = new Map<string, number>();
   const enqueued = new Map<string, number>();
   const users: string[] = [];
+  const refused = { events: new Set<string>(), deliveries: new Set<string>() };
   let made = 0;
   return {
     arrivals,
     enqueued,
-    nextUser() {
+    nextUser(user) {
+      if (user !== undefined) {
+        if (!users.includes(user)) users.push(user);
+        return user;
+      }
       if (made++ % EVENTS_PER_USER === 0) users.push(`usr_${users.length}`);
       return users.at(-1) as string;
     },
@@ -76,10 +85,15 @@ export function createBooks(log: Pick<AttemptLog, "list">, countFailed: () => Pr
       arrivals.push(arrival);
       open.set(event, (open.get(event) ?? 0) + 1);
       request.ended.then((how) => {
+        arrival.endedAt = Date.now();
         arrival.isAnswered = how === "answered";
         open.set(event, (open.get(event) ?? 0) - 1);
       });
       return arrival;
+    },
+    refuse({ headers }) {
+      refused.events.add(String(headers["webhook-id"]));
+      refused.deliveries.add(String(headers["x-fluxdrop-delivery"]));
     },
     async close() {
       const lines = (await Promise.all(users.map((user) => log.list(user, Date.now())))).flat();
@@ -95,8 +109,8 @@ export function createBooks(log: Pick<AttemptLog, "list">, countFailed: () => Pr
         overlapping: arrivals.filter(({ isOverlapping }) => isOverlapping),
         unlogged: answered.filter(({ delivery }) => !logged.has(delivery)),
         undocumented: [...enqueued.keys()].filter((event) => !documented.has(event)),
-        invented: lines.filter(({ delivery }) => !known.has(delivery)),
-        charged: lines.filter(({ attempt, success }) => attempt !== 1 || !success),
+        invented: lines.filter(({ delivery }) => !known.has(delivery) && !refused.deliveries.has(delivery)),
+        charged: lines.filter(({ id, attempt, success }) => (attempt !== 1 || !success) && !refused.events.has(id)),
         failed: await countFailed(),
       };
     },
