@@ -88,25 +88,21 @@ sideBySide(
   },
 );
 
-sideBySide(
-  "an event that is deferred again and again costs nothing until the pause would outlast it",
-  async () => {
-    const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: 7_000, random: () => 0.5 }); // pauses of 5 s
-    const data = jobData("http://customer.example/");
-    const job = await system.queue.add("file.created", data);
-    expect(await system.line("delivery.attempted")).toMatchObject({ verdict: "defer", retry_in_ms: 5_000 });
-    await eventually(
-      () => job.getState(),
-      (state) => state === "delayed",
-    );
-    expect((await system.stored(job)).atm ?? "0").toBe("0");
-    expect(await system.attempts(data.userId)).toEqual([]);
-    await Bun.sleep(Math.max(0, job.timestamp + 2_010 - Date.now())); // less than a pause is left
-    await job.promote();
-    await expectExpired(system, job, data.userId, "resolver");
-  },
-  10_000,
-);
+sideBySide("an event that is deferred again and again costs nothing until the pause would outlast it", async () => {
+  const system = await stack({ resolve: noResolver, gate: OPEN_GATE, maxAgeMs: 7_000, random: () => 0.5 }); // pauses of 5 s
+  const data = jobData("http://customer.example/");
+  const job = await system.queue.add("file.created", data);
+  expect(await system.line("delivery.attempted")).toMatchObject({ verdict: "defer", retry_in_ms: 5_000 });
+  await eventually(
+    () => job.getState(),
+    (state) => state === "delayed",
+  );
+  expect((await system.stored(job)).atm ?? "0").toBe("0");
+  expect(await system.attempts(data.userId)).toEqual([]);
+  await Bun.sleep(Math.max(0, job.timestamp + 2_010 - Date.now())); // less than a pause is left
+  await job.promote();
+  await expectExpired(system, job, data.userId, "resolver");
+});
 
 sideBySide("an attempt that fails expires when its next one would come too late, with what happened", async () => {
   const customer = await receiver();
@@ -259,26 +255,22 @@ sideBySide("an event that is too old when it comes waits for as long as any othe
   expect(gate.asked).toBeGreaterThan(2);
 });
 
-sideBySide(
-  "an old event whose attempt has failed expires when it finds no room for the next",
-  async () => {
-    const customer = await receiver();
-    customer.answer({ status: 503 });
-    const gate = crowdedGate(0);
-    const system = await stack({ gate, maxAgeMs: 3_000, policy: { ...QUICK, delaysMs: [100] } });
-    gate.admit = () => {
-      gate.asked += 1;
-      return gate.asked === 1 ? { kind: "go" } : { kind: "park", retryAt: Date.now() + 100, reason: "limit" };
-    };
-    const data = jobData(customer.url());
-    const job = await system.queue.add("file.created", data);
-    const { job: ended } = await system.settled(job);
-    expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
-    expect(Date.now() - job.timestamp).toBeWithin(3_000, 4_500);
-    expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["expired", "http_503"]);
-  },
-  10_000,
-);
+sideBySide("an old event whose attempt has failed expires when it finds no room for the next", async () => {
+  const customer = await receiver();
+  customer.answer({ status: 503 });
+  const gate = crowdedGate(0);
+  const system = await stack({ gate, maxAgeMs: 3_000, policy: { ...QUICK, delaysMs: [100] } });
+  gate.admit = () => {
+    gate.asked += 1;
+    return gate.asked === 1 ? { kind: "go" } : { kind: "park", retryAt: Date.now() + 100, reason: "limit" };
+  };
+  const data = jobData(customer.url());
+  const job = await system.queue.add("file.created", data);
+  const { job: ended } = await system.settled(job);
+  expect(ended.failedReason).toBe("expired, older than WEBHOOK_MAX_AGE");
+  expect(Date.now() - job.timestamp).toBeWithin(3_000, 4_500);
+  expect((await system.attempts(data.userId)).map(({ error }) => error)).toEqual(["expired", "http_503"]);
+});
 
 const AGAIN: [string, (system: Stack, id: string) => Promise<unknown>][] = [
   ["redelivered", (system: Stack, id: string) => redeliver(system.queue, id)],
