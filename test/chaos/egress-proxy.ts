@@ -215,11 +215,13 @@ for (const name of ["squid", "tinyproxy"] as const) {
       expect(new Set(faults.map(({ verdict }) => verdict))).toEqual(new Set(["defer"]));
       expect(worker.output()).not.toContain("s3cret");
       // What was in a tunnel as it broke may have arrived: those alone are charged, repeated, or answered in vain.
-      const { charged, repeated, unlogged, ...balance } = await rig.closeBooks();
+      const { charged, repeated, unlogged, invented, ...balance } = await rig.closeBooks();
       expectFlawless(balance);
       const broken = charged.filter(({ success }) => !success);
       expect(broken.filter(({ error }) => error !== "connection_reset")).toEqual([]);
       expect(broken.length).toBeLessThanOrEqual(SLOTS);
+      const isBroken = new Set(broken.map(({ delivery }) => delivery)); // and need not have reached the receiver
+      expect(invented.filter(({ delivery }) => !isBroken.has(delivery))).toEqual([]);
       const again = new Set(broken.map(({ id }) => id)); // and are delivered by a later attempt
       expect(charged.filter(({ id }) => !again.has(id))).toEqual([]);
       expect(unexplained([...repeated, ...unlogged], [{ from, to }], BEFORE_MS)).toEqual([]);
