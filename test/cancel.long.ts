@@ -2,14 +2,14 @@
 import { expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { endMeant, WAITING } from "../src/operations/cancel.ts";
-import { openQueue } from "../src/queue/worker.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
 const BUSY_MS = 90_000; // for what takes a moment, on a machine that may be busy
 const { client, queue, env } = await startOwnQueue("cancel");
-const held = { queue: openQueue("cancel", client), valkey: client };
+const shards = onlyShard("cancel", client);
 
 test("while a worker delivers 20,000 mixed events, one user's are canceled and every other event arrives once", async () => {
   const receiver = await startReceiver();
@@ -27,7 +27,7 @@ test("while a worker delivers 20,000 mixed events, one user's are canceled and e
       (count) => count > 500,
       BUSY_MS,
     );
-    const ended = await endMeant(held, { filter: { userId: "usr_gone" }, lists: WAITING });
+    const ended = await endMeant(shards, { filter: { userId: "usr_gone" }, lists: WAITING });
     expect(ended.isDone).toBe(true);
     expect(ended.total).toBeGreaterThan(500);
     const indexOf = (body: Buffer) => JSON.parse(body.toString()).data.index as number;

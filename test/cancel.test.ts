@@ -3,8 +3,8 @@ import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { FlowProducer, Worker } from "bullmq";
 import { endMeant, WAITING } from "../src/operations/cancel.ts";
 import { isMeant, parseHost } from "../src/operations/job-filter.ts";
-import { openQueue } from "../src/queue/worker.ts";
 import { createCommand, startCommand } from "./support/command.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
 import { jobData } from "./support/stack.ts";
 
@@ -13,7 +13,7 @@ setDefaultTimeout(60_000); // each command is a process that starts
 const { client, queue, env, key } = await startOwnQueue("cancel");
 const fluxhook = createCommand(env);
 const URL_A = "https://a.example/in?token=hush";
-const held = { queue: openQueue("cancel", client), valkey: client };
+const shards = onlyShard("cancel", client);
 beforeEach(() => client.flushall());
 
 const data = (userId: string, url = URL_A) => jobData(url, { userId });
@@ -117,7 +117,7 @@ test("out of a long list, wherever they are, only those go that are meant, and t
   }));
   const added = await queue.addBulk(jobs);
   const others = added.filter((job) => job.data.userId === "usr_2").map(({ id }) => id as string);
-  const { total, isDone } = await endMeant(held, { filter: { userId: "usr_1" }, lists: WAITING });
+  const { total, isDone } = await endMeant(shards, { filter: { userId: "usr_1" }, lists: WAITING });
   expect([total, isDone]).toEqual([9_000 - others.length, true]);
   expect(await client.lrange(key("wait"), 0, -1)).toEqual(others.reverse());
   expect((await client.keys(key("[0-9]*"))).length).toBe(others.length);
@@ -158,7 +158,7 @@ test("what became full meanwhile pushes out no failed event", async () => {
   await add(3, "usr_1");
   const others = Array.from({ length: 9_999 }, (_, index) => [index, `other-${index}`]).flat();
   await client.zadd(key("failed"), ...others);
-  const { total, left, isDone } = await endMeant(held, {
+  const { total, left, isDone } = await endMeant(shards, {
     filter: { userId: "usr_1" },
     lists: WAITING,
     reason: "canceled",

@@ -2,8 +2,8 @@
 import { expect, test } from "bun:test";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { eraseUser } from "../src/operations/erase.ts";
-import { openQueue } from "../src/queue/worker.ts";
 import { dumpAll } from "./support/dump.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
@@ -31,14 +31,14 @@ test("under a worker with 20,000 mixed jobs nothing of the user is left, and eve
   }));
   for (let start = 0; start < jobs.length; start += 2_000) await queue.addBulk(jobs.slice(start, start + 2_000));
   const worker = startWorkerProcess({ ...env, LOG_LEVEL: "error" });
-  const held = { queue: openQueue("forget", client), valkey: client };
+  const shards = onlyShard("forget", client);
   try {
     await eventually(
       () => receiver.requests.length,
       (count) => count > 1_000,
       BUSY_MS,
     );
-    const erasure = await eraseUser(held, USER, 10_000);
+    const erasure = await eraseUser(shards, USER, 10_000);
     expect(erasure.isDone).toBe(true);
     expect(await mentionsOf(USER)).toEqual([]);
     const healthy = () => {

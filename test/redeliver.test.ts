@@ -4,6 +4,7 @@ import { groupByEvent } from "../src/log/deliveries.ts";
 import { countBy, createFailedEvents } from "../src/operations/failed-events.ts";
 import { redeliver, redeliverAll } from "../src/operations/redeliver.ts";
 import { openQueue, type Queue } from "../src/queue/worker.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { eventOf, eventually, jobData, startStack } from "./support/stack.ts";
 
 const stack = await startStack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
@@ -51,7 +52,9 @@ describe("redelivery", () => {
 
   test("of a failed event is written on its job, and outlives the attempts that follow", async () => {
     const job = await failed();
-    const read = async () => (await groupByEvent(stack, await stack.attempts(job.data.userId)))[0]?.redeliveredAt;
+    const read = async () =>
+      (await groupByEvent(onlyShard(stack.queue.name, stack.valkey), await stack.attempts(job.data.userId)))[0]
+        ?.redeliveredAt;
     expect(await read()).toBeUndefined();
     const startedAt = Date.now();
     const settled = stack.settled(job);
@@ -100,8 +103,10 @@ describe("many redeliveries", () => {
     receiver.answer({ status: 500 });
     const jobs = [await failed(), await failed()];
     const told = new Map<string, string>();
-    await redeliverAll(stack.queue, [...jobs.map(({ id }) => id as string), "nowhere"], (id, what) =>
-      told.set(id, what),
+    await redeliverAll(
+      onlyShard(stack.queue.name, stack.valkey),
+      [...jobs.map(({ id }) => id as string), "nowhere"],
+      (id, what) => told.set(id, what),
     );
     expect(Object.fromEntries(told)).toEqual({
       [jobs[0]?.id as string]: "queued",
@@ -114,7 +119,9 @@ describe("many redeliveries", () => {
     const ids = Array.from({ length: 100 }, (_, index) => `nowhere-${index}`);
     await stack.valkey.set(stack.queue.toKey("nowhere-20"), "no job");
     const told: string[] = [];
-    const failure = await redeliverAll(stack.queue, ids, (id) => told.push(id)).catch((error: Error) => error);
+    const failure = await redeliverAll(onlyShard(stack.queue.name, stack.valkey), ids, (id) => told.push(id)).catch(
+      (error: Error) => error,
+    );
     expect(failure).toBeInstanceOf(Error);
     expect(told).not.toContain("nowhere-20");
     expect(told.length).toBeGreaterThan(0);
@@ -131,7 +138,7 @@ describe("failed events", () => {
       (now) => now > between,
     );
     const second = await failed("file.deleted");
-    const events = createFailedEvents(stack.queue as Queue, stack.valkey);
+    const events = createFailedEvents(onlyShard(stack.queue.name, stack.valkey));
     expect(await events.refresh()).toBe(0);
     const ids = (filter: Parameters<typeof events.list>[0]) => events.list(filter).map(({ job }) => job);
     expect(ids({ event: "file.deleted" })).toEqual([second.id as string, first.id as string]);
@@ -153,7 +160,7 @@ describe("failed events", () => {
 
   test("are read once: those that left are dropped, those that failed again are read again", async () => {
     const [first, second] = [await failed("org.updated"), await failed("org.updated")];
-    const events = createFailedEvents(stack.queue as Queue, stack.valkey);
+    const events = createFailedEvents(onlyShard(stack.queue.name, stack.valkey));
     await events.refresh();
     const before = events.list({ event: "org.updated" });
     await first.remove();
@@ -173,7 +180,7 @@ describe("failed events", () => {
       Array.from({ length: 250 }, () => ({ name: "file.created", data: jobData("https://a.example/") })),
     );
     for (const [n, { id }] of jobs.entries()) await stack.valkey.zadd(queue.toKey("failed"), 1_000 + n, id as string);
-    const events = createFailedEvents(queue, stack.valkey, clock(1));
+    const events = createFailedEvents(onlyShard(queue.name, stack.valkey), clock(1));
     expect(await events.refresh(1)).toBe(150);
     expect(events.list().map(({ failedAt }) => failedAt)).toEqual(Array.from({ length: 100 }, (_, n) => 1_249 - n));
     expect(await events.refresh(1)).toBe(50);

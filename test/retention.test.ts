@@ -3,6 +3,7 @@ import { afterEach, expect, test } from "bun:test";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { endMeant, readFailedRoom, WAITING } from "../src/operations/cancel.ts";
 import { readSummary } from "../src/operations/summary.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const KEPT = { keepCompleted: 3, keepFailed: 2 };
@@ -31,7 +32,7 @@ test("a queue keeps as many delivered and failed events as the settings say", as
   expect(system.worker.opts.removeOnFail).toEqual({ count: 2, age: 7 * 24 * 60 * 60 });
 
   const totals = async (kept?: typeof KEPT) => {
-    const { delivered, failed } = await readSummary(queue as never, system.valkey, Date.now(), kept);
+    const { delivered, failed } = await readSummary(onlyShard(system.queue.name, system.valkey), Date.now(), kept);
     return { delivered, failed };
   };
   expect(await totals(KEPT)).toEqual({ delivered: { count: 3, isLeast: true }, failed: { count: 2, isLeast: true } });
@@ -43,9 +44,10 @@ test("canceled events push out no failed event where the settings keep few", asy
   stack = system;
   const data = jobData("https://customer.example/");
   for (let n = 0; n < 5; n++) await system.queue.add("file.created", { ...data, id: undefined });
-  const held = { queue: system.queue as never, valkey: system.valkey, keepFailed: 2 };
-  expect(await readFailedRoom(held)).toBe(2);
-  const { total, left } = await endMeant(held, { filter: { userId: data.userId }, lists: WAITING, reason: "canceled" });
+  const shards = onlyShard(system.queue.name, system.valkey);
+  expect(await readFailedRoom(shards, 2)).toEqual([2]);
+  const filter = { userId: data.userId };
+  const { total, left } = await endMeant(shards, { filter, lists: WAITING, reason: "canceled", keepFailed: 2 });
   expect([total, left.full]).toEqual([2, 3]);
-  expect(await readFailedRoom(held)).toBe(0);
+  expect(await readFailedRoom(shards, 2)).toEqual([0]);
 });

@@ -7,7 +7,7 @@ import type { Attempt } from "../log/attempts.ts";
 import { type Advice, adviceFor } from "../operations/advice.ts";
 import { describeRetention, formatAgo } from "../operations/moments.ts";
 import { printableLines } from "../runtime/printable.ts";
-import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { act, type Context, EXIT, type JsonOption, readConfig, withReachable } from "./context.ts";
 import { readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -34,13 +34,15 @@ Examples:
       act<AttemptsOptions, [string]>(context, async (terminal, { responses: withResponses = false }, user) => {
         const userId = readUser(user);
         const config = readConfig(context.env, terminal);
-        const attempts = await withValkey(config, ({ log }) => log.list(userId, Date.now(), { withResponses }));
-        terminal.printJson(attempts);
-        if (attempts.length === 0)
-          terminal.print(`No attempts for ${userId} in the last ${describeRetention(config.logAgeMs)}.`);
-        else printAttempts(terminal, attempts, config.timeoutMs, Date.now());
-        if (withResponses) for (const attempt of attempts) printResponse(terminal, attempt);
-        return EXIT.ok;
+        return await withReachable(config, terminal, async ({ log }) => {
+          const attempts = await log.list(userId, Date.now(), { withResponses, limit: config.logSize });
+          terminal.printJson(attempts);
+          if (attempts.length === 0)
+            terminal.print(`No attempts for ${userId} in the last ${describeRetention(config.logAgeMs)}.`);
+          else printAttempts(terminal, attempts, config.timeoutMs, Date.now());
+          if (withResponses) for (const attempt of attempts) printResponse(terminal, attempt);
+          return EXIT.ok;
+        });
       }),
     );
 }

@@ -10,7 +10,6 @@ import {
   countJobs,
   type Ended,
   endMeant,
-  type Held,
   readFailedRoom,
   WAITING,
 } from "../operations/cancel.ts";
@@ -24,6 +23,7 @@ import {
   type ExitCode,
   type JsonOption,
   readConfig,
+  type Session,
   withValkey,
 } from "./context.ts";
 import { checkEventType, readEventTypes, readUser } from "./input.ts";
@@ -112,19 +112,21 @@ function describe(counts: Readonly<Record<string, number>>): string {
 }
 
 /** Count, with a progress bar on a terminal. */
-async function takeCensus(terminal: Terminal, held: Held, filter: JobFilter): Promise<Census> {
-  const bar = terminal.progress(await countAll(held, WAITING));
+async function takeCensus(terminal: Terminal, { shards }: Session, filter: JobFilter): Promise<Census> {
+  const bar = terminal.progress(await countAll(shards, WAITING));
   try {
-    return await countJobs(held, filter, WAITING, SHOWN, bar.step);
+    return await countJobs(shards, filter, WAITING, SHOWN, bar.step);
   } finally {
     bar.done();
   }
 }
 
-async function showCensus(terminal: Terminal, held: Held, filter: JobFilter): Promise<ExitCode> {
-  const census = await takeCensus(terminal, held, filter);
-  const [active, room] = await Promise.all([countActive(held, filter), readFailedRoom(held)]);
+async function showCensus(terminal: Terminal, session: Session, filter: JobFilter): Promise<ExitCode> {
+  const census = await takeCensus(terminal, session, filter);
+  const { shards, config } = session;
+  const [active, rooms] = await Promise.all([countActive(shards, filter), readFailedRoom(shards, config.keepFailed)]);
   const { total: count, unreadable, some } = census;
+  const room = rooms.reduce((total, one) => total + one, 0);
   const jobs = some.map((job) => {
     const url = urlOf(job);
     return {
@@ -146,10 +148,15 @@ async function showCensus(terminal: Terminal, held: Held, filter: JobFilter): Pr
   terminal.print(
     `${count} would be canceled${count > 0 ? `: ${describe(statesOf(census))}` : ""}. Nothing was changed.`,
   );
-  if (count > room) terminal.print(tellRoom(count, room));
+  const fitting = countFitting(census, rooms);
+  if (count > fitting) terminal.print(tellRoom(count, fitting));
   tellOthers(terminal, active, unreadable);
   return EXIT.ok;
 }
+
+/** How many of the events can be kept as failed: each in its own shard. */
+const countFitting = ({ totals }: Census, rooms: readonly number[]): number =>
+  totals.reduce((fitting, count, at) => fitting + Math.min(count, rooms[at] as number), 0);
 
 const tellRoom = (count: number, room: number): string =>
   `${count} match, but only ${room} more failed events can be kept. Use --remove to remove them permanently, or a narrower filter.`;
@@ -161,11 +168,13 @@ function tellOthers(terminal: Terminal, active: number, unreadable: number): voi
     terminal.print(`${unreadable} cannot be read, so their user is unknown. They fail when a worker takes them.`);
 }
 
-async function cancel(terminal: Terminal, held: Held, filter: JobFilter, options: CancelOptions): Promise<ExitCode> {
+async function cancel(terminal: Terminal, session: Session, filter: JobFilter, options: CancelOptions) {
+  const { shards, config } = session;
+  const { keepFailed } = config;
   // Removing without confirmation needs no count.
-  const census = options.remove && options.yes ? undefined : await takeCensus(terminal, held, filter);
+  const census = options.remove && options.yes ? undefined : await takeCensus(terminal, session, filter);
   if (census !== undefined && !options.remove) {
-    const room = await readFailedRoom(held);
+    const room = countFitting(census, await readFailedRoom(shards, keepFailed));
     if (census.total > room) throw new CommandError("failed", `${tellRoom(census.total, room)} Nothing was changed.`);
   }
   if (census !== undefined && census.total > 0) {
@@ -173,15 +182,15 @@ async function cancel(terminal: Terminal, held: Held, filter: JobFilter, options
     const question = `${verb} ${census.total} ${census.total === 1 ? "event" : "events"} (${describe(statesOf(census))})?`;
     if (!(await isWanted(terminal, options, question))) return EXIT.failed;
   }
-  const bar = terminal.progress(await countAll(held, WAITING));
+  const bar = terminal.progress(await countAll(shards, WAITING));
   const reason = options.remove ? undefined : CANCELED;
   let ended: Ended;
   try {
-    ended = await endMeant(held, { filter, lists: WAITING, reason, onSeen: bar.step });
+    ended = await endMeant(shards, { filter, lists: WAITING, reason, keepFailed, onSeen: bar.step });
   } finally {
     bar.done();
   }
-  const active = await countActive(held, filter);
+  const active = await countActive(shards, filter);
   return tellEnded(terminal, ended, active, reason !== undefined);
 }
 

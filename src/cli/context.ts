@@ -2,10 +2,12 @@
  * Shared by all commands: exit codes, errors that set one, and a connection that does not hang.
  */
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
-import type { Queue } from "../queue/worker.ts";
+import { joinLogs } from "../log/joined-logs.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { type Shard, shardName } from "../queue/shards.ts";
 import { type Config, findMisspelled, loadConfig } from "../settings/config.ts";
-import type { Valkey } from "../valkey/connection.ts";
-import { placeOf } from "../valkey/url.ts";
+import { codeOf } from "../valkey/refusals.ts";
+import { isClusterUrl, placeOf } from "../valkey/url.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -49,13 +51,24 @@ export function act<Options extends JsonOption, Arguments extends unknown[] = []
   };
 }
 
-/** A command's connection and what it reads through it. */
+/** A command's connections, one to each shard, and what it reads through them. */
 export interface Session {
   readonly config: Config;
-  readonly valkey: Valkey;
-  readonly queue: Queue;
-  readonly log: AttemptLog;
-  readonly keepFailed: number;
+  /** In their order. Without those that are away, where a command goes on without them. */
+  readonly shards: OpenShards;
+  /** The users' logs in these shards, as one. */
+  readonly log: Pick<AttemptLog, "list">;
+  /** Shards that are away: none, unless a command goes on without them. */
+  readonly away: readonly AwayShards[];
+}
+
+/** Shards that cannot be used for the same reason. */
+export interface AwayShards {
+  readonly shards: readonly Shard[];
+  /** As in "nothing listens there". */
+  readonly reason: string;
+  /** Which Valkey cannot be used and why: a sentence without its period. */
+  readonly text: string;
 }
 
 /** Load the settings; warns about misspelled ones. Throws {@link CommandError} with every problem found. */
@@ -66,36 +79,116 @@ export function readConfig(env: Env, terminal: Terminal): Config {
   return loaded.config;
 }
 
+/** Which shards a command opens, and whether it needs all of them. */
+export interface Reach {
+  /** All by default. */
+  readonly shards?: readonly [Shard, ...Shard[]];
+  /** Whether it goes on without those that are away, as long as one is there. */
+  readonly mayMiss?: boolean;
+}
+
 /**
- * Connect to Valkey, run `use`, disconnect.
+ * Connect to the shards' Valkeys, run `use`, disconnect.
  *
- * @throws  CommandError `unavailable` when Valkey does not answer within 2 s or the connection is lost; `settings` when it does
+ * @throws  CommandError `unavailable` when a Valkey does not answer within 2 s or a connection is lost; `settings` when one does
  *          not have the database in VALKEY_URL
  */
-export async function withValkey<T>(config: Config, use: (session: Session) => Promise<T>): Promise<T> {
+export async function withValkey<T>(
+  config: Config,
+  use: (session: Session) => Promise<T>,
+  { shards: meant = config.shards, mayMiss = false }: Reach = {},
+): Promise<T> {
   // Imported lazily: they dominate the startup time, and help, completion and usage errors do not need them.
-  const [{ openQueue }, { reachValkey }] = await Promise.all([
-    import("../queue/worker.ts"),
+  const [{ openShard }, { reachValkey }] = await Promise.all([
+    import("../queue/open-shard.ts"),
     import("../valkey/reach.ts"),
   ]);
-  const place = placeOf(config.valkeyUrl);
-  const reached = await reachValkey(config.valkeyUrl, "fluxhook:command", config.queue);
-  if (!reached.ok && reached.isWrongSetting) throw new CommandError("settings", reached.reason);
-  if (!reached.ok) {
-    throw new CommandError("unavailable", `cannot use Valkey at ${place}: ${reached.reason}. Check VALKEY_URL.`);
+  const open: OpenShard[] = [];
+  const refused: { readonly shard: Shard; readonly reason: string; readonly isWrongSetting?: boolean }[] = [];
+  const all = await Promise.all(meant.map(({ url, queue }) => reachValkey(url, "fluxhook:command", queue)));
+  for (const [index, reached] of all.entries()) {
+    const shard = meant[index] as Shard;
+    if (reached.ok) open.push(openShard(shard, reached.valkey));
+    else refused.push({ shard, ...reached });
   }
-  const { valkey } = reached;
-  const queue = openQueue(config.queue, valkey);
-  queue.on("error", () => {}); // the failing call reports it
   try {
-    return await use({ config, valkey, queue, log: createAttemptLog(valkey, config), keepFailed: config.keepFailed });
+    const wrong = refused.find(({ isWrongSetting }) => isWrongSetting);
+    if (wrong !== undefined) throw new CommandError("settings", wrong.reason);
+    const away = groupAway(refused, config);
+    if (away.length > 0 && !(mayMiss && open.length > 0)) {
+      const problems = away.map(({ text }) => `cannot use ${text}. Check VALKEY_URL.`);
+      throw new CommandError("unavailable", problems.join("\n"));
+    }
+    const log = joinLogs(open.map(({ valkey, tag }) => createAttemptLog(valkey, { ...config, tag })));
+    return await use({ config, shards: open as [OpenShard, ...OpenShard[]], log, away });
   } catch (error) {
-    if (error instanceof CommandError || valkey.status === "ready") throw error;
-    throw new CommandError(
-      "unavailable",
-      `lost the connection to Valkey at ${place}: the last operation may or may not have completed.`,
-    );
+    throw explainLost(error, open, config);
   } finally {
-    valkey.disconnect();
+    for (const { valkey } of open) valkey.disconnect();
   }
+}
+
+/**
+ * Like {@link withValkey}, for a command that reads: it goes on without the shards that are away, warns of each, and exits with 1
+ * at best, since what it shows is not everything.
+ */
+export async function withReachable(
+  config: Config,
+  terminal: Terminal,
+  use: (session: Session) => Promise<ExitCode>,
+): Promise<ExitCode> {
+  const run = async (session: Session): Promise<ExitCode> => {
+    for (const { text } of session.away) terminal.warn(`cannot use ${text}. What is there is left out.`);
+    const code = await use(session);
+    return code === EXIT.ok && session.away.length > 0 ? EXIT.failed : code;
+  };
+  return await withValkey(config, run, { mayMiss: true });
+}
+
+/** Shards by where they are and why they are away. */
+function groupAway(refused: readonly { readonly shard: Shard; readonly reason: string }[], config: Config) {
+  const groups = new Map<string, { url: string; reason: string; shards: Shard[] }>(); // Node 20 has no Map.groupBy
+  for (const { shard, reason } of refused) {
+    const key = `${shard.url} ${reason}`;
+    const group = groups.get(key) ?? { url: shard.url, reason, shards: [] };
+    group.shards.push(shard);
+    groups.set(key, group);
+  }
+  return [...groups.values()].map(({ url, reason, shards }): AwayShards => {
+    return { shards, reason, text: `${nameValkey(shards, config)} at ${placeOf(url)}: ${reason}` };
+  });
+}
+
+/** `Valkey`, or `shards 1 and 4 of Valkey` when there are others. */
+function nameValkey(shards: readonly Shard[], config: Config): string {
+  return shards.length === config.shards.length ? "Valkey" : `${nameShards(shards)} of Valkey`;
+}
+
+/** `shard 3`, or `shards 1, 2 and 4`. */
+export function nameShards(shards: readonly Pick<Shard, "label">[]): string {
+  const names = shards.map(shardName);
+  const last = names.pop();
+  return names.length === 0 ? `shard ${last}` : `shards ${names.join(", ")} and ${last}`;
+}
+
+/** The queue's name: without a number, when there are several shards. */
+export function nameQueue({ shards, queue }: Config): string {
+  return shards.length === 1 ? queue : queue.replace(/-\{0\}$/, "");
+}
+
+/** What a cluster's node answers when another has a shard, or will soon. A command's connections look for a node only once. */
+const ELSEWHERE = new Set(["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY"]);
+
+/** The error of a command, or what to say of it if a connection was lost or a shard's node is no longer its own. */
+function explainLost(error: unknown, open: readonly OpenShard[], config: Config): unknown {
+  if (error instanceof CommandError) return error;
+  const lost = open.filter(({ valkey }) => valkey.status !== "ready");
+  const rest = "the last operation may or may not have completed.";
+  const [first] = lost;
+  if (first !== undefined) {
+    const place = `${nameValkey(lost, config)} at ${placeOf(first.url)}`;
+    return new CommandError("unavailable", `lost the connection to ${place}: ${rest}`);
+  }
+  if (!(isClusterUrl(config.valkeyUrl) && error instanceof Error && ELSEWHERE.has(codeOf(error)))) return error;
+  return new CommandError("unavailable", `a shard is moving to another node: ${rest} Run this again.`);
 }

@@ -12,7 +12,7 @@ import {
   MAX_SEARCH,
   type Reach,
 } from "../operations/search.ts";
-import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withReachable } from "./context.ts";
 import { readDuration } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -41,8 +41,8 @@ Examples:
           throw new CommandError("usage", `expected 1 to ${MAX_SEARCH} characters to search for`);
         }
         const budgetMs = readDuration(options.for, "--for");
-        return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
-          const search = createSearch({ queue, valkey, failed: createFailedEvents(queue, valkey) });
+        return await withReachable(readConfig(context.env, terminal), terminal, async ({ shards }) => {
+          const search = createSearch({ shards, failed: createFailedEvents(shards) });
           const findings = await search(text, { budgetMs });
           terminal.printJson(describeFindings(findings));
           showFindings(terminal, findings);

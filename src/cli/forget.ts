@@ -49,7 +49,7 @@ Examples:
         requireAnswer(options, "to erase without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), async (session) => {
           if (options.yes && !options.dryRun) return await erase(terminal, session, user);
-          const holdings = await withBar(terminal, session, (onSeen) => countHoldings(session, user, onSeen));
+          const holdings = await withBar(terminal, session, (onSeen) => countHoldings(session.shards, user, onSeen));
           if (options.dryRun) return showHoldings(terminal, user, holdings);
           if (sum(holdings) > 0) {
             showKinds(terminal, holdings);
@@ -62,7 +62,7 @@ Examples:
 }
 
 async function withBar<T>(terminal: Terminal, session: Session, run: (onSeen: (jobs: number) => void) => Promise<T>) {
-  const bar = terminal.progress(await countAll(session, ERASED));
+  const bar = terminal.progress(await countAll(session.shards, ERASED));
   try {
     return await run(bar.step);
   } finally {
@@ -120,7 +120,7 @@ function showHoldings(terminal: Terminal, user: string, holdings: Holdings): Exi
 
 async function erase(terminal: Terminal, session: Session, user: string): Promise<ExitCode> {
   const patienceMs = session.config.timeoutMs + PATIENCE_MS;
-  const erasure = await withBar(terminal, session, (onSeen) => eraseUser(session, user, patienceMs, onSeen));
+  const erasure = await withBar(terminal, session, (onSeen) => eraseUser(session.shards, user, patienceMs, onSeen));
   const { active, unreadable, isDone } = erasure;
   terminal.printJson({ dry_run: false, user, ...kindsOf(erasure), active, unreadable, done: isDone });
   showKinds(terminal, erasure);

@@ -8,9 +8,10 @@ import { randomUUID } from "node:crypto";
 import { ContractError, parseEvent } from "../delivery/contract.ts";
 import { buildRequest, endpointName, type WebhookEvent } from "../delivery/request.ts";
 import { keysOf } from "../queue/layout.ts";
+import type { OpenShard } from "../queue/open-shard.ts";
 import type { Job } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { EXIT, type ExitCode, type Session } from "./context.ts";
+import { EXIT, type ExitCode, nameQueue, type Session } from "./context.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 const BLOCK_MS = 1000; // 1 s, below the 2 s after which a silent Valkey counts as away
@@ -38,37 +39,72 @@ interface Posted {
 
 /** Forward until a signal or the count ends it. Exits with 1 if an event was not accepted with 2xx. */
 export async function forward(terminal: Terminal, session: Session, forwarding: Forwarding): Promise<ExitCode> {
-  const { queue, valkey } = session;
+  const { config, shards } = session;
   const { url, user, secrets, count } = forwarding;
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
-  const stream = keysOf(queue).events;
-  const [[newest] = ["0-0"]] = await valkey.xrevrange(stream, "+", "-", "COUNT", 1);
+  const newest = await Promise.all(shards.map(readNewest));
   const signedWith = secrets.length > 0 ? "given" : "own";
-  terminal.printJson({ forward_to: endpointName(url), user, queue: queue.name, signed_with: signedWith });
+  terminal.printJson({ forward_to: endpointName(url), user, queue: nameQueue(config), signed_with: signedWith });
   const signature = secrets.length > 0 ? "the given secret" : "each event's own secret";
   terminal.print(`Forwarding events of ${user} to ${printable(endpointName(url))}, signed with ${signature}.`);
 
   let [number, isAllAccepted] = [0, true];
-  for await (const id of readNewJobs(valkey, stream, newest, stop.signal)) {
-    const job = await queue.getJob(id);
-    if (job === undefined || (job.data as { userId?: unknown } | null)?.userId !== user) continue;
+  const sources = shards.map((shard, index) => readNewJobs(shard, newest[index] as string, stop.signal));
+  for await (const { shard, job } of merge(sources)) {
+    if ((job.data as { userId?: unknown } | null)?.userId !== user) continue;
     number += 1;
-    const { event, ...posted } = await handOver(job, session, forwarding, stop.signal);
+    const { event, ...posted } = await handOver(job, shard, session, forwarding, stop.signal);
     if (stop.signal.aborted) break;
-    show(terminal, job, number, event, posted);
+    show(terminal, `${shard.label}${job.id}`, job.name, number, event, posted);
     if (posted.status === null || posted.status < 200 || posted.status > 299) isAllAccepted = false;
     if (number >= count) break;
   }
   return isAllAccepted ? EXIT.ok : EXIT.failed;
 }
 
+/** The newest entry of a shard's stream of job events. */
+async function readNewest({ client, valkey }: OpenShard): Promise<string> {
+  const [[newest] = ["0-0"]] = await valkey.xrevrange(keysOf(client).events, "+", "-", "COUNT", 1);
+  return newest;
+}
+
 /**
- * The ids of jobs that are enqueued from now on, or again because somebody redelivers them.
+ * Everything that several generators yield, as it comes. A generator goes on only once what it yielded has been dealt with.
+ */
+async function* merge<T>(sources: readonly AsyncGenerator<T>[]): AsyncGenerator<T> {
+  const advance = (source: AsyncGenerator<T>) => {
+    const advanced = source.next().then((result) => ({ source, result }));
+    advanced.catch(() => {}); // nobody may be waiting any more when its connection is closed
+    return advanced;
+  };
+  const pending = new Map(sources.map((source) => [source, advance(source)]));
+  while (pending.size > 0) {
+    const { source, result } = await Promise.race(pending.values());
+    pending.delete(source);
+    if (result.done) continue;
+    yield result.value;
+    pending.set(source, advance(source));
+  }
+}
+
+/**
+ * A shard's jobs that are enqueued from now on, or again because somebody redelivers them.
  *
  * @param from  the stream's entry to start after
  */
-async function* readNewJobs(valkey: Valkey, stream: string, from: string, signal: AbortSignal): AsyncGenerator<string> {
+async function* readNewJobs(
+  shard: OpenShard,
+  from: string,
+  signal: AbortSignal,
+): AsyncGenerator<{ readonly shard: OpenShard; readonly job: Job }> {
+  for await (const id of readNewIds(shard.valkey, keysOf(shard.client).events, from, signal)) {
+    const job = await shard.client.getJob(id);
+    if (job !== undefined) yield { shard, job };
+  }
+}
+
+async function* readNewIds(valkey: Valkey, stream: string, from: string, signal: AbortSignal): AsyncGenerator<string> {
   const { promise: stopped, resolve } = createStop();
   signal.addEventListener("abort", () => resolve(null));
   for (let last = from; !signal.aborted; ) {
@@ -103,7 +139,8 @@ function createStop() {
 /** Sign an event and post it once. Whatever goes wrong is part of the result. */
 async function handOver(
   job: Job,
-  { config, queue }: Session,
+  { queue: queueName }: OpenShard,
+  { config }: Session,
   { url, secrets }: Forwarding,
   signal: AbortSignal,
 ): Promise<Posted & { readonly event: WebhookEvent | undefined }> {
@@ -114,7 +151,7 @@ async function handOver(
   };
   try {
     const { id, name, timestamp } = job;
-    event = parseEvent({ id, name, timestamp, data: withSecrets(job.data, secrets), queueName: queue.name }, config);
+    event = parseEvent({ id, name, timestamp, data: withSecrets(job.data, secrets), queueName }, config);
     const { endpoint } = event;
     const { head, body } = buildRequest({ ...event, endpoint: { ...endpoint, url } }, randomUUID(), Date.now());
     const response = await fetch(url, {
@@ -150,13 +187,20 @@ function explain(error: Error, timeoutMs: number): string {
   return `${code ?? message}`;
 }
 
-function show(terminal: Terminal, job: Job, number: number, event: WebhookEvent | undefined, posted: Posted): void {
+function show(
+  terminal: Terminal,
+  name: string,
+  type: string,
+  number: number,
+  event: WebhookEvent | undefined,
+  posted: Posted,
+): void {
   const { status, error, durationMs } = posted;
-  const names = { number, event: job.name, id: event?.id ?? null, job: job.id };
+  const names = { number, event: type, id: event?.id ?? null, job: name };
   terminal.printJson({ ...names, status, error, duration_ms: durationMs });
   const isAccepted = status !== null && status >= 200 && status <= 299;
   const outcome = status === null ? printable(error ?? "") : `${status}  ${durationMs} ms`;
   terminal.print(
-    `${terminal.paint(`#${number} ${printable(job.name)}`, "bold")}  ${event?.id ?? `job ${printable(String(job.id))}`}  ${terminal.paint(outcome, isAccepted ? "green" : "red")}`,
+    `${terminal.paint(`#${number} ${printable(type)}`, "bold")}  ${event?.id ?? `job ${printable(name)}`}  ${terminal.paint(outcome, isAccepted ? "green" : "red")}`,
   );
 }

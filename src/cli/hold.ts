@@ -19,7 +19,8 @@ import {
   TooManyHolds,
 } from "../operations/hold.ts";
 import { formatAgo, formatExact, formatIn } from "../operations/moments.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import type { Config } from "../settings/config.ts";
 import {
   act,
   CommandError,
@@ -28,6 +29,7 @@ import {
   type ExitCode,
   type JsonOption,
   readConfig,
+  type Session,
   withValkey,
 } from "./context.ts";
 import { readDuration, readUser } from "./input.ts";
@@ -76,16 +78,19 @@ Examples:
         const span = readSpan(options.for);
         const reason = readReason(options.reason);
         const by = context.env.USER ?? context.env.USERNAME;
-        return await withValkey(readConfig(context.env, terminal), async ({ queue: { name: queue }, valkey }) => {
-          const target = await settleTarget(valkey, given);
+        const run = async ({ shards }: Session): Promise<ExitCode> => {
+          const target = await settleTarget(shards, given);
           const nowMs = Date.now();
           const details = { until: nowMs + span, reason, by };
-          const { hold: held, wasHeld } = await hold({ valkey, queue }, target, details, nowMs).catch(explain);
+          const { hold: held, wasHeld } = await hold(shards[0], target, details, nowMs).catch(explain);
           terminal.printJson({ ...describe(held), was_held: wasHeld });
           const start = wasHeld ? "Already held, now" : "Held";
           terminal.print(`${start} until ${formatExact(held.until)}: ${WORDS[held.kind]} ${printable(held.name)}.`);
           return EXIT.ok;
-        });
+        };
+        const config = readConfig(context.env, terminal);
+        // Only to know whether a text is a user's id, the users' logs are needed, too.
+        return await withValkey(config, run, given.kind === undefined ? {} : { shards: [config.shards[0]] });
       }),
     );
 }
@@ -108,9 +113,8 @@ Examples:
     .action(
       act<TargetOptions, [string | undefined]>(context, async (terminal, options, text) => {
         const named = readTarget(options, text);
-        return await withValkey(readConfig(context.env, terminal), async ({ queue: { name: queue }, valkey }) => {
-          const found = await release({ valkey, queue }, named, Date.now());
-          return tellReleased(terminal, named.text, found);
+        return await withFirst(readConfig(context.env, terminal), async (first) => {
+          return tellReleased(terminal, named.text, await release(first, named, Date.now()));
         });
       }),
     );
@@ -124,9 +128,9 @@ export function addHolds(program: Command, context: Context): void {
     .addHelpText("after", "\nExamples:\n  $ fluxhook holds")
     .action(
       act<JsonOption>(context, async (terminal) => {
-        return await withValkey(readConfig(context.env, terminal), async ({ queue: { name: queue }, valkey }) => {
+        return await withFirst(readConfig(context.env, terminal), async (first) => {
           const nowMs = Date.now();
-          const holds = await listHolds({ valkey, queue }, nowMs);
+          const holds = await listHolds(first, nowMs);
           terminal.printJson(holds.map(describe));
           if (holds.length === 0) terminal.print("Nothing is held.");
           else printHolds(terminal, holds, nowMs);
@@ -134,6 +138,11 @@ export function addHolds(program: Command, context: Context): void {
         });
       }),
     );
+}
+
+/** Connect to the first shard only, where the holds are. */
+async function withFirst<T>(config: Config, use: (first: OpenShard) => Promise<T>): Promise<T> {
+  return await withValkey(config, ({ shards: [first] }) => use(first), { shards: [config.shards[0]] });
 }
 
 function addTargetOptions(command: Command): Command {
@@ -155,9 +164,9 @@ function readTarget(options: TargetOptions, text: string | undefined): NamedTarg
 }
 
 /** The target that is meant. A text that is both a host and the id of a known user could be either. */
-async function settleTarget(valkey: Valkey, { kind, text }: NamedTarget): Promise<HoldTarget> {
+async function settleTarget(shards: OpenShards, { kind, text }: NamedTarget): Promise<HoldTarget> {
   const meant = kind ?? kindOf(text);
-  if (kind === undefined && meant === "host" && (await isUserKnown(valkey, text))) {
+  if (kind === undefined && meant === "host" && (await isUserKnown(shards, text))) {
     throw new CommandError("usage", `${text} could be a host or a user: use --host or --user`);
   }
   const target = parseTarget(meant, meant === "user" ? readUser(text) : text);

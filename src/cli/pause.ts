@@ -2,8 +2,19 @@
  * `fluxhook pause` and `fluxhook resume`: stop and continue all deliveries of the queue.
  */
 import type { Command } from "commander";
-import type { Queue } from "../queue/worker.ts";
-import { act, type Context, EXIT, type ExitCode, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { shardName } from "../queue/shards.ts";
+import {
+  act,
+  type Context,
+  EXIT,
+  type ExitCode,
+  type JsonOption,
+  nameQueue,
+  nameShards,
+  readConfig,
+  type Session,
+  withValkey,
+} from "./context.ts";
 import { isWanted, requireAnswer } from "./redeliver.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -54,45 +65,53 @@ function addSwitch(program: Command, context: Context, { name, description, help
     .action(
       act<PauseOptions>(context, async (terminal, options) => {
         requireAnswer(options, `to ${name} without confirmation, --dry-run to look`);
-        return await withValkey(readConfig(context.env, terminal), ({ queue }) => turn(terminal, queue, name, options));
+        return await withValkey(readConfig(context.env, terminal), (session) => turn(terminal, session, name, options));
       }),
     );
 }
 
-async function turn(terminal: Terminal, queue: Queue, name: Switch["name"], options: PauseOptions): Promise<ExitCode> {
-  const [wasPaused, counts] = await Promise.all([
-    queue.isPaused(),
-    queue.getJobCounts("waiting", "prioritized", "active", "delayed"),
+async function turn(
+  terminal: Terminal,
+  { config, shards }: Session,
+  name: Switch["name"],
+  options: PauseOptions,
+): Promise<ExitCode> {
+  const [states, figures] = await Promise.all([
+    Promise.all(shards.map(({ client }) => client.isPaused())),
+    countJobs(shards),
   ]);
-  const { waiting = 0, prioritized = 0, active = 0, delayed = 0 } = counts;
-  const figures = { waiting: waiting + prioritized, active, delayed };
-  const shown = `${figures.waiting} waiting, ${active} active, ${delayed} delayed`;
+  const shown = `${figures.waiting} waiting, ${figures.active} active, ${figures.delayed} delayed`;
   const isPausing = name === "pause";
-  const tell = (isPaused: boolean, isChanged: boolean, text: string): ExitCode => {
+  const queue = nameQueue(config);
+  const rest = shards.filter((_, index) => states[index] !== isPausing);
+  const tell = (isChanged: boolean, text: string): ExitCode => {
+    const paused = isChanged ? shards.map(() => isPausing) : states;
     terminal.printJson({
-      ...{ dry_run: options.dryRun === true, queue: queue.name, paused: isPaused, changed: isChanged, ...figures },
+      ...{ dry_run: options.dryRun === true, queue, paused: paused.every(Boolean), changed: isChanged, ...figures },
+      ...(shards.length > 1 && {
+        shards: shards.map((shard, at) => ({ shard: shardName(shard), paused: paused[at] })),
+      }),
     });
     terminal.print(text);
     return EXIT.ok;
   };
-  if (wasPaused === isPausing) {
-    return tell(
-      wasPaused,
-      false,
-      `The queue ${queue.name} is ${isPausing ? "already paused" : "not paused"}: ${shown}.`,
-    );
+  if (rest.length === 0) {
+    return tell(false, `The queue ${queue} is ${isPausing ? "already paused" : "not paused"}: ${shown}.`);
   }
-  if (options.dryRun) {
-    return tell(wasPaused, false, `The queue ${queue.name} would be ${name}d: ${shown}. Nothing was changed.`);
-  }
-  const question = `${isPausing ? "Pause" : "Resume"} all deliveries of the queue ${queue.name} (${shown})?`;
+  const partly = rest.length < shards.length ? `, in ${nameShards(rest)} of ${shards.length}` : "";
+  if (options.dryRun)
+    return tell(false, `The queue ${queue} would be ${name}d${partly}: ${shown}. Nothing was changed.`);
+  const question = `${isPausing ? "Pause" : "Resume"} all deliveries of the queue ${queue}${partly} (${shown})?`;
   if (!(await isWanted(terminal, options, question))) return EXIT.failed;
-  if (isPausing) await queue.pause();
-  else await queue.resume();
-  const rest = isPausing ? "Attempts in progress finish. fluxhook resume continues." : "";
-  return tell(
-    isPausing,
-    true,
-    `${isPausing ? "Paused" : "Resumed"} the queue ${queue.name}: ${shown}. ${rest}`.trimEnd(),
+  for (const { client } of rest) await (isPausing ? client.pause() : client.resume());
+  const end = isPausing ? "Attempts in progress finish. fluxhook resume continues." : "";
+  return tell(true, `${isPausing ? "Paused" : "Resumed"} the queue ${queue}${partly}: ${shown}. ${end}`.trimEnd());
+}
+
+async function countJobs(shards: Session["shards"]) {
+  const all = await Promise.all(
+    shards.map(({ client }) => client.getJobCounts("waiting", "prioritized", "active", "delayed")),
   );
+  const sum = (state: string) => all.reduce((total, counts) => total + (counts[state] ?? 0), 0);
+  return { waiting: sum("waiting") + sum("prioritized"), active: sum("active"), delayed: sum("delayed") };
 }

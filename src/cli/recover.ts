@@ -2,8 +2,8 @@
  * `fluxhook recover`: restore events whose job is in none of the queue's lists.
  */
 import type { Command } from "commander";
+import { type OpenShards, shardOfJob } from "../queue/open-shard.ts";
 import { findStrays, putBackStrays } from "../queue/stray-jobs.ts";
-import type { Queue } from "../queue/worker.ts";
 import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import { type Candidate, describeJob, isWanted, requireAnswer } from "./redeliver.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -35,34 +35,46 @@ Examples:
     .action(
       act<RecoverOptions>(context, async (terminal, options) => {
         requireAnswer(options, "to restore them without confirmation, --dry-run to list them");
-        return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
-          const ids: string[] = [];
-          for await (const id of findStrays(queue, valkey)) ids.push(id); // Node 20 has no Array.fromAsync
-          await show(terminal, queue, ids);
-          if (options.dryRun || ids.length === 0) {
-            terminal.printJson({ dry_run: options.dryRun === true, count: ids.length, jobs: ids });
+        return await withValkey(readConfig(context.env, terminal), async ({ shards }) => {
+          const ids = shards.map(() => [] as string[]);
+          for (const [at, { client, valkey }] of shards.entries()) {
+            for await (const id of findStrays(client, valkey)) ids[at]?.push(id); // Node 20 has no Array.fromAsync
+          }
+          const jobs = shards.flatMap(({ label }, at) => (ids[at] ?? []).map((id) => label + id));
+          await show(terminal, shards, jobs);
+          if (options.dryRun || jobs.length === 0) {
+            terminal.printJson({ dry_run: options.dryRun === true, count: jobs.length, jobs });
             return EXIT.ok;
           }
-          if (!(await isWanted(terminal, options, `Restore ${ids.length} to the queue?`))) return EXIT.failed;
-          const recovered = await putBackStrays(queue, valkey, ids);
-          terminal.printJson({ dry_run: false, count: recovered, jobs: ids });
-          terminal.print(`${recovered} restored.`);
+          if (!(await isWanted(terminal, options, `Restore ${jobs.length} to the queue?`))) return EXIT.failed;
+          let count = 0;
+          for (const [at, { client, valkey }] of shards.entries()) {
+            count += await putBackStrays(client, valkey, ids[at] ?? []);
+          }
+          terminal.printJson({ dry_run: false, count, jobs });
+          terminal.print(`${count} restored.`);
           return EXIT.ok;
         });
       }),
     );
 }
 
-async function show(terminal: Terminal, queue: Queue, ids: readonly string[]): Promise<void> {
-  if (ids.length === 0) return terminal.print("Every job is in one of the queue's lists.");
+async function show(terminal: Terminal, shards: OpenShards, names: readonly string[]): Promise<void> {
+  if (names.length === 0) return terminal.print("Every job is in one of the queue's lists.");
   if (terminal.isJson) return;
-  const jobs = await Promise.all(ids.slice(0, SHOWN).map((id) => queue.getJob(id)));
+  const jobs = await Promise.all(
+    names.slice(0, SHOWN).map(async (name) => {
+      const { shard, id } = shardOfJob(shards, name) ?? { shard: shards[0], id: name };
+      const job = await shard.client.getJob(id);
+      return job && describeJob(job, "stray", shard.label);
+    }),
+  );
   const row = ({ job, event, user, endpoint }: Candidate) =>
     [job, event, user, endpoint].map((text) => printable(text ?? "-"));
   terminal.printTable([
     ["job", "event", "user", "endpoint"].map((name) => terminal.paint(name, "dim")),
-    ...jobs.flatMap((job) => (job === undefined ? [] : [row(describeJob(job, "stray"))])),
+    ...jobs.flatMap((job) => (job === undefined ? [] : [row(job)])),
   ]);
-  if (ids.length > SHOWN) terminal.print(`and ${ids.length - SHOWN} more`);
-  terminal.print(`${ids.length} ${ids.length === 1 ? "event is" : "events are"} in none of the queue's lists.`);
+  if (names.length > SHOWN) terminal.print(`and ${names.length - SHOWN} more`);
+  terminal.print(`${names.length} ${names.length === 1 ? "event is" : "events are"} in none of the queue's lists.`);
 }

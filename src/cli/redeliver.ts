@@ -8,9 +8,21 @@ import { parseHost } from "../operations/job-filter.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import { formatAgo } from "../operations/moments.ts";
 import { isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
-import type { Job, Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
-import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
+import type { Shard } from "../queue/shards.ts";
+import type { Job } from "../queue/worker.ts";
+import type { Config } from "../settings/config.ts";
+import {
+  act,
+  CommandError,
+  type Context,
+  EXIT,
+  type ExitCode,
+  type JsonOption,
+  readConfig,
+  type Session,
+  withValkey,
+} from "./context.ts";
 import { checkEventType, readEventTypes, readMoment, readUser } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -68,14 +80,16 @@ Examples:
       act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
         const filter = readFilter(options, jobs, context.env);
         if ((filter.sinceMs ?? 0) > Date.now()) terminal.warn("--since is in the future: nothing has failed since");
-        return await withValkey(readConfig(context.env, terminal), async ({ queue, valkey }) => {
-          const found = options.failed ? await findFailed(queue, valkey, filter) : await lookUp(queue, jobs);
+        const run = async ({ shards }: Session): Promise<ExitCode> => {
+          const found = options.failed ? await findFailed(shards, filter) : await lookUp(shards, jobs);
           if (options.dryRun) return showCandidates(terminal, found);
           const question = `Redeliver ${found.length} failed ${found.length === 1 ? "event" : "events"}?`;
           const isAsked = options.failed && found.length > 0;
           if (isAsked && !(await isWanted(terminal, options, question))) return EXIT.failed;
-          return await redeliverShown(terminal, queue, found, options.failed);
-        });
+          return await redeliverShown(terminal, shards, found, options.failed);
+        };
+        const config = readConfig(context.env, terminal);
+        return await withValkey(config, run, { shards: findNamed(config, jobs) });
       }),
     );
 }
@@ -116,8 +130,8 @@ export async function isWanted(terminal: Terminal, { yes }: Confirmation, questi
   return false;
 }
 
-async function findFailed(queue: Queue, valkey: Valkey, filter: FailedFilter): Promise<Candidate[]> {
-  const failed = createFailedEvents(queue, valkey);
+async function findFailed(shards: OpenShards, filter: FailedFilter): Promise<Candidate[]> {
+  const failed = createFailedEvents(shards);
   await failed.refresh(undefined, filter.sinceMs);
   return failed.list(filter).map(({ job, event, userId = null, endpoint = null, failedAt, reason }) => {
     const at = new Date(failedAt).toISOString();
@@ -125,12 +139,31 @@ async function findFailed(queue: Queue, valkey: Valkey, filter: FailedFilter): P
   });
 }
 
-/** Sequential, since a command line has only a few ids. */
-async function lookUp(queue: Queue, ids: readonly string[]): Promise<Candidate[]> {
+/** The shard in a job's name; undefined when it has none. */
+const shardIn = <S extends Shard>(shards: readonly S[], name: string): S | undefined =>
+  shards.find(({ label }) => label !== "" && name.startsWith(label) && name !== label);
+
+/** The shards that jobs are in by their names, so that the others may be away; all if a name does not tell. */
+function findNamed({ shards }: Config, names: readonly string[]): Config["shards"] {
+  const [first, ...others] = shards.filter((shard) => names.some((name) => shardIn(shards, name) === shard));
+  const isTold = names.every((name) => shardIn(shards, name) !== undefined);
+  return first !== undefined && isTold ? [first, ...others] : shards;
+}
+
+/** Sequential, since a command line has only a few names. */
+async function lookUp(shards: OpenShards, names: readonly string[]): Promise<Candidate[]> {
   const found: Candidate[] = [];
-  for (const id of new Set(ids)) {
-    const job = await queue.getJob(id);
-    found.push(job === undefined ? describeMissing(id) : describeJob(job, await job.getState()));
+  for (const name of new Set(names)) {
+    const named = shardIn(shards, name);
+    const jobs: Candidate[] = [];
+    for (const { client, label } of named === undefined ? shards : [named]) {
+      const job = await client.getJob(named === undefined ? name : name.slice(label.length));
+      if (job !== undefined) jobs.push(describeJob(job, await job.getState(), label));
+    }
+    if (jobs.length > 1) {
+      throw new CommandError("usage", `${name} is in several shards: use ${jobs.map(({ job }) => job).join(" or ")}`);
+    }
+    found.push(jobs[0] ?? describeMissing(name));
   }
   return found;
 }
@@ -140,13 +173,13 @@ function describeMissing(id: string): Candidate {
   return { job: id, event: "-", ...nothing, reason: "the job is no longer kept" };
 }
 
-/** Describe a job without secrets or URL queries. Its data may be anything. */
-export function describeJob(job: Job, state: string): Candidate {
+/** Describe a job without secrets or URL queries. Its data may be anything. @param label  its shard's */
+export function describeJob(job: Job, state: string, label: string): Candidate {
   const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
   const url = String(endpoint?.url);
   const endedAt = job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString();
   return {
-    job: job.id as string,
+    job: `${label}${job.id}`,
     event: job.name,
     user: typeof userId === "string" ? userId : null,
     endpoint: URL.canParse(url) ? endpointName(new URL(url)) : null,
@@ -183,13 +216,18 @@ function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
   return EXIT.ok;
 }
 
-async function redeliverShown(terminal: Terminal, queue: Queue, found: readonly Candidate[], isFailedOnly = false) {
+async function redeliverShown(
+  terminal: Terminal,
+  shards: OpenShards,
+  found: readonly Candidate[],
+  isFailedOnly = false,
+) {
   const counts: Record<Redelivery, number> = { queued: 0, pending: 0, gone: 0 };
   const jobs: { job: string; redelivery: Redelivery }[] = [];
   const bar = terminal.progress(found.length);
   try {
     await redeliverAll(
-      queue,
+      shards,
       found.map(({ job }) => job),
       (job, redelivery) => {
         counts[redelivery] += 1;

@@ -8,6 +8,8 @@ import { parseExact } from "../delivery/exact-json.ts";
 import { isSealed } from "../delivery/seal.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { formatDuration } from "../operations/moments.ts";
+import type { OpenShard } from "../queue/open-shard.ts";
+import { homeAmong } from "../queue/shards.ts";
 import type { Job } from "../queue/worker.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import {
@@ -105,16 +107,18 @@ export async function sendEvent(
   const waitMs = wait === undefined ? undefined : readDuration(wait, "--wait");
   const config = readConfig(env, terminal);
   checkContract(event, data, config);
-  return await withValkey(config, async (session) => {
-    const { job, status } = await enqueue(session, event, data, delay);
+  const send = async (session: Session): Promise<ExitCode> => {
+    const [shard] = session.shards;
+    const { job, status } = await enqueue(shard, event, data, delay);
+    const name = `${shard.label}${job.id}`;
     const when = delay > 0 ? `, in ${options.delay}` : "";
     const instead = status === "failed" ? ", replacing one that failed" : "";
     terminal.print(
       status === "known"
-        ? `An event with this id already exists as job ${job.id}: nothing was queued.`
-        : `Queued ${event} for ${data.userId} as job ${job.id}${when}${instead}.`,
+        ? `An event with this id already exists as job ${name}: nothing was queued.`
+        : `Queued ${event} for ${data.userId} as job ${name}${when}${instead}.`,
     );
-    const queued = { job: job.id, event, user: data.userId, status };
+    const queued = { job: name, event, user: data.userId, status };
     if (waitMs === undefined) {
       terminal.printJson({ ...queued, state: await job.getState() });
       return EXIT.ok;
@@ -122,10 +126,11 @@ export async function sendEvent(
     const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
     terminal.printJson({ ...queued, state, attempts });
     return state === "delivered" ? EXIT.ok : EXIT.failed;
-  });
+  };
+  return await withValkey(config, send, { shards: [homeAmong(config.shards, data.userId)] });
 }
 
-async function enqueue({ queue, valkey }: Session, name: string, data: JobData, delay: number) {
+async function enqueue({ client: queue, valkey }: OpenShard, name: string, data: JobData, delay: number) {
   const { id } = data;
   if (id === undefined) return { job: await queue.add(name, data, { delay }), status: "new" };
   const { addJobs } = await import("../queue/enqueue.ts");
@@ -169,12 +174,15 @@ function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys,
 }
 
 /** Print each attempt of a job as it ends, until the job is finished or the time is up. */
-async function watch({ queue, log, config }: Session, job: Job, userId: string, waitMs: number, terminal: Terminal) {
+async function watch({ shards, log, config }: Session, job: Job, userId: string, waitMs: number, terminal: Terminal) {
+  const [{ client: queue, label }] = shards;
   const giveUpAt = Date.now() + waitMs;
   const printed = new Set<string>();
   for (;;) {
     const state = await job.getState();
-    const attempts = (await log.list(userId, Date.now())).filter((attempt) => attempt.job === job.id).reverse();
+    const attempts = (await log.list(userId, Date.now()))
+      .filter((attempt) => attempt.job === `${label}${job.id}`)
+      .reverse();
     for (const attempt of attempts.filter(({ delivery }) => !printed.has(delivery))) {
       printed.add(attempt.delivery);
       terminal.print(describeAttempt(terminal, attempt, config.timeoutMs));

@@ -2,16 +2,13 @@
  * `fluxhook status`: the state of the queue, its workers and Valkey.
  */
 import type { Command } from "commander";
-import { listHolds } from "../operations/hold.ts";
 import { formatSpan } from "../operations/moments.ts";
-import { judgeQueue, type QueueProblem, THRESHOLDS } from "../operations/queue-problems.ts";
-import type { Tally } from "../operations/summary.ts";
-import type { ValkeyFacts } from "../valkey/connection.ts";
+import { type QueueProblem, THRESHOLDS } from "../operations/queue-problems.ts";
 import { describePersistence, UNTOLD } from "../valkey/facts.ts";
-import { act, type Context, EXIT, type JsonOption, readConfig, type Session, withValkey } from "./context.ts";
+import { act, type Context, EXIT, type JsonOption, readConfig, withReachable } from "./context.ts";
+import { readStatus, type ShardStatus, type Status } from "./queue-status.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-const MAX_KEYS = 100_000; // counted here within a second; in larger databases use the workers' last count
 const SHOWN_HOLDS = 5;
 const MEBIBYTE = 1024 * 1024;
 
@@ -34,70 +31,14 @@ Examples:
     )
     .action(
       act<JsonOption>(context, async (terminal) => {
-        const status = await withValkey(readConfig(context.env, terminal), (session) =>
-          readStatus(session, Date.now()),
-        );
-        terminal.printJson(status);
-        printStatus(terminal, status);
-        return status.ok ? EXIT.ok : EXIT.failed;
+        return await withReachable(readConfig(context.env, terminal), terminal, async (session) => {
+          const status = await readStatus(session, Date.now());
+          terminal.printJson(status);
+          printStatus(terminal, status);
+          return status.ok ? EXIT.ok : EXIT.failed;
+        });
       }),
     );
-}
-
-type Status = Awaited<ReturnType<typeof readStatus>>;
-
-async function readStatus({ config, queue, valkey }: Session, nowMs: number) {
-  const [{ readFacts }, { readSummary, RECENT_MINUTES }, { findWriteRefusal }, { countStrays }] = await Promise.all([
-    import("../valkey/connection.ts"),
-    import("../operations/summary.ts"),
-    import("../monitoring/readiness.ts"),
-    import("../queue/stray-jobs.ts"),
-  ]);
-  const [facts, summary, refusal, holds] = await Promise.all([
-    readFacts(valkey),
-    readSummary(queue, valkey, nowMs, config),
-    findWriteRefusal(valkey, queue.name),
-    listHolds({ valkey, queue: queue.name }, nowMs),
-  ]);
-  const strays = (await valkey.dbsize()) <= MAX_KEYS ? await countStrays(queue, valkey) : summary.strays;
-  const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, attempts, circuits } = summary;
-  const problems = judgeQueue({ ...summary, strays, refusal });
-  return {
-    ok: problems.length === 0,
-    problems,
-    queue: queue.name,
-    depth: counts,
-    strays: strays ?? null,
-    oldest_waiting_ms: oldestWaitingMs ?? null,
-    lately: {
-      minutes: RECENT_MINUTES,
-      delivered: describeTally(delivered),
-      failed: describeTally(failed),
-      attempts: { made: attempts.made, failed: attempts.failed },
-    },
-    workers: workers ?? null,
-    paused: isPaused,
-    open_circuits: circuits,
-    holds: holds.map(({ id, kind, name, until }) => ({ id, kind, target: name, until: new Date(until).toISOString() })),
-    valkey: describeValkey(facts),
-  };
-}
-
-/** `at_least`: the queue keeps only the newest jobs, so there may have been more. */
-function describeTally({ count, isLeast }: Tally) {
-  return { count, at_least: isLeast };
-}
-
-function describeValkey(facts: ValkeyFacts) {
-  const { server, evictionPolicy, appendOnly, isPrimary, usedMemoryBytes, maxMemoryBytes } = facts;
-  return {
-    server,
-    eviction: evictionPolicy,
-    append_only: appendOnly ?? null,
-    role: isPrimary ? "primary" : "replica",
-    used_memory_bytes: usedMemoryBytes ?? null,
-    max_memory_bytes: maxMemoryBytes ?? null,
-  };
 }
 
 function printStatus(terminal: Terminal, status: Status): void {
@@ -121,8 +62,23 @@ function printStatus(terminal: Terminal, status: Status): void {
     ["persistence", describePersistence(valkey.append_only)],
     ["memory", describeMemory(valkey.used_memory_bytes, valkey.max_memory_bytes)],
   ]);
+  if (status.shards) printShards(terminal, status.shards);
   if (problems.length > 0) terminal.print();
   for (const problem of problems) printProblem(terminal, problem);
+}
+
+function printShards(terminal: Terminal, shards: readonly ShardStatus[]): void {
+  const heading = ["shard", "waiting", "active", "delayed", "failed", "workers", "node"];
+  terminal.print();
+  terminal.printTable([
+    heading.map((name) => terminal.paint(name, "dim")),
+    ...shards.map(({ shard, depth, workers, paused, node, is_away: isAway }) => {
+      const { waiting = "-", active = "-", delayed = "-", failed = "-" } = depth ?? {};
+      const name = `${shard}${paused ? terminal.paint(" (paused)", "red") : ""}`;
+      const place = isAway ? terminal.paint("away", "red") : printable(node ?? "-");
+      return [name, ...[waiting, active, delayed, failed, workers ?? "-"].map(String), place];
+    }),
+  ]);
 }
 
 function describeHolds(holds: Status["holds"]): string {

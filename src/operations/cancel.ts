@@ -5,8 +5,8 @@
 import { endpointKey } from "../delivery/request.ts";
 import { backlogLines } from "../isolation/backlog.ts";
 import { type JobPlace, keysOf } from "../queue/layout.ts";
-import { DEFAULT_KEPT, type Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { DEFAULT_KEPT } from "../queue/worker.ts";
 import { endJobs, type Fate } from "./job-ends.ts";
 import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
 import { type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
@@ -21,22 +21,16 @@ const MOST_PENDING = 200; // jobs ended together: removing them from a long list
 const WIDEST = 4_000; // list positions searched for them
 const MAX_PASSES = 5; // over all lists, until a pass finds nothing
 
-/** The queue to work on. */
-export interface Held {
-  readonly queue: Queue;
-  readonly valkey: Valkey;
-  /** As `WEBHOOK_KEEP_FAILED`; its default when absent. */
-  readonly keepFailed?: number;
-}
-
 /** The result of counting jobs. */
 export interface Census {
   /** Matching jobs, by list. */
   readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   readonly total: number;
+  /** The same by shard, in their order. */
+  readonly totals: readonly number[];
   /** Jobs whose data is not a JSON object, so that their user is unknown. */
   readonly unreadable: number;
-  /** The first matching jobs. */
+  /** The first matching jobs, under their names: with the label of their shard. */
   readonly some: readonly (StoredJob & { readonly list: JobPlace })[];
 }
 
@@ -48,7 +42,7 @@ export interface Census {
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function countJobs(
-  { queue, valkey }: Held,
+  shards: OpenShards,
   filter: JobFilter,
   lists: readonly JobPlace[],
   most: number,
@@ -56,34 +50,46 @@ export async function countJobs(
 ): Promise<Census> {
   const counts: Partial<Record<JobPlace, number>> = {};
   const some: (StoredJob & { list: JobPlace })[] = [];
-  let [total, unreadable] = [0, 0];
-  for (const list of lists) {
-    await visitJobs(queue, valkey, list, async ({ jobs }) => {
-      const meant = jobs.filter((job) => isMeant(job, filter));
-      counts[list] = (counts[list] ?? 0) + meant.length;
-      total += meant.length;
-      unreadable += jobs.filter(({ data }) => data === undefined).length;
-      for (const job of meant.slice(0, most - some.length)) some.push({ ...job, list });
-      onSeen(jobs.length);
+  const totals = shards.map(() => 0);
+  let unreadable = 0;
+  for (const [at, { client, valkey, label }] of shards.entries()) {
+    for (const list of lists) {
+      await visitJobs(client, valkey, list, async ({ jobs }) => {
+        const meant = jobs.filter((job) => isMeant(job, filter));
+        counts[list] = (counts[list] ?? 0) + meant.length;
+        totals[at] = (totals[at] as number) + meant.length;
+        unreadable += jobs.filter(({ data }) => data === undefined).length;
+        for (const job of meant.slice(0, most - some.length)) some.push({ ...job, id: label + job.id, list });
+        onSeen(jobs.length);
+        return 0;
+      });
+    }
+  }
+  return { lists: counts, total: sum(totals), totals, unreadable, some };
+}
+
+const sum = (counts: readonly number[]): number => counts.reduce((total, count) => total + count, 0);
+
+/** How many matching jobs are active. */
+export async function countActive(shards: readonly OpenShard[], filter: JobFilter): Promise<number> {
+  let active = 0;
+  for (const { client, valkey } of shards) {
+    await visitJobs(client, valkey, "active", async ({ jobs }) => {
+      active += jobs.filter((job) => isMeant(job, filter)).length;
       return 0;
     });
   }
-  return { lists: counts, total, unreadable, some };
-}
-
-/** How many matching jobs are active. */
-export async function countActive({ queue, valkey }: Held, filter: JobFilter): Promise<number> {
-  let active = 0;
-  await visitJobs(queue, valkey, "active", async ({ jobs }) => {
-    active += jobs.filter((job) => isMeant(job, filter)).length;
-    return 0;
-  });
   return active;
 }
 
-/** How many more failed jobs can be kept before the oldest are removed. */
-export async function readFailedRoom({ queue, valkey, keepFailed = DEFAULT_KEPT.keepFailed }: Held): Promise<number> {
-  return Math.max(0, keepFailed - (await valkey.zcard(keysOf(queue).failed)));
+/**
+ * How many more failed jobs each shard can keep before its oldest are removed, in their order.
+ *
+ * @param keepFailed  as `WEBHOOK_KEEP_FAILED`, which is for each shard
+ */
+export async function readFailedRoom(shards: OpenShards, keepFailed = DEFAULT_KEPT.keepFailed): Promise<number[]> {
+  const kept = await Promise.all(shards.map(({ client, valkey }) => valkey.zcard(keysOf(client).failed)));
+  return kept.map((count) => Math.max(0, keepFailed - count));
 }
 
 /** The result of ending jobs. */
@@ -103,21 +109,45 @@ export interface EndOptions {
   readonly lists: readonly JobPlace[];
   /** The reason to store with the failed jobs; undefined removes them. */
   readonly reason?: string | undefined;
+  /** As `WEBHOOK_KEEP_FAILED`; its default when absent. */
+  readonly keepFailed?: number | undefined;
   /** Called with the number of jobs that the first pass has checked. */
   readonly onSeen?: ((jobs: number) => void) | undefined;
   /** Handles jobs that the script could not end; resolves to their final fate. */
-  readonly endOther?: ((job: StoredJob, fate: Fate) => Promise<Fate>) | undefined;
+  readonly endOther?: ((shard: OpenShard, job: StoredJob, fate: Fate) => Promise<Fate>) | undefined;
   /** Called with the jobs that were ended. */
-  readonly onEnded?: ((jobs: readonly StoredJob[]) => Promise<unknown>) | undefined;
+  readonly onEnded?: ((shard: OpenShard, jobs: readonly StoredJob[]) => Promise<unknown>) | undefined;
 }
 
 /**
- * End all matching jobs in some lists, in passes until one finds none.
+ * End all matching jobs in some lists, in passes over each shard until one finds none.
  *
  * @throws  like {@link countJobs}; earlier jobs stay ended
  */
-export async function endMeant({ queue, valkey, keepFailed }: Held, options: EndOptions): Promise<Ended> {
-  const { filter, lists, reason, onSeen = () => {}, endOther = async (_, fate) => fate, onEnded } = options;
+export async function endMeant(shards: OpenShards, options: EndOptions): Promise<Ended> {
+  const lists: Partial<Record<JobPlace, number>> = {};
+  const left = { scheduled: 0, flow: 0, full: 0 };
+  let [total, unreadable, isDone] = [0, 0, true];
+  for (const shard of shards) {
+    const ended = await endInShard(shard, options);
+    addCounts(lists, ended.lists);
+    addCounts(left, ended.left);
+    total += ended.total;
+    unreadable += ended.unreadable;
+    isDone &&= ended.isDone;
+  }
+  return { lists, total, left, unreadable, isDone };
+}
+
+/** Add counts to those of the same names. */
+export function addCounts(counts: Partial<Record<string, number>>, more: Partial<Record<string, number>>): void {
+  for (const [name, count = 0] of Object.entries(more)) counts[name] = (counts[name] ?? 0) + count;
+}
+
+async function endInShard(shard: OpenShard, options: EndOptions): Promise<Ended> {
+  const { client, valkey } = shard;
+  const { filter, lists, reason, keepFailed, onSeen = () => {} } = options;
+  const { endOther = async (_shard, _job, fate) => fate, onEnded } = options;
   const counts: Partial<Record<JobPlace, number>> = {};
   let [total, unreadable] = [0, 0];
   for (let pass = 1; ; pass++) {
@@ -128,18 +158,18 @@ export async function endMeant({ queue, valkey, keepFailed }: Held, options: End
       const jobs = pending;
       pending = [];
       if (jobs.length === 0) return 0;
-      const fates = await endJobs(queue, valkey, { list, from, to }, jobs, reason, keepFailed);
+      const fates = await endJobs(client, valkey, { list, from, to }, jobs, reason, keepFailed);
       const ended: StoredJob[] = [];
       for (const [index, job] of jobs.entries()) {
         let fate = fates[index] as Fate;
-        if (fate !== "ended") fate = await endOther(job, fate);
+        if (fate !== "ended") fate = await endOther(shard, job, fate);
         if (fate === "ended") ended.push(job);
         if (fate === "scheduled" || fate === "flow" || fate === "full") left[fate] += 1;
         else found += 1;
       }
       counts[list] = (counts[list] ?? 0) + ended.length;
       total += ended.length;
-      if (ended.length > 0) await Promise.all([leaveBacklog({ queue, valkey }, ended), onEnded?.(ended)]);
+      if (ended.length > 0) await Promise.all([leaveBacklog(shard, ended), onEnded?.(shard, ended)]);
       return ended.length;
     };
     const visit = async (page: JobPage): Promise<number> => {
@@ -153,7 +183,7 @@ export async function endMeant({ queue, valkey, keepFailed }: Held, options: End
       return isTime ? await endPending(page.list, page.to) : 0;
     };
     for (const list of lists) {
-      await visitJobs(queue, valkey, list, visit);
+      await visitJobs(client, valkey, list, visit);
       await endPending(list, from + WIDEST);
     }
     const isDone = found === 0;
@@ -168,12 +198,12 @@ function withoutBody(job: StoredJob): StoredJob {
 }
 
 /** Remove ended jobs from the backlogs, where they would count against other events. */
-export async function leaveBacklog({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
+export async function leaveBacklog({ queue, valkey }: OpenShard, jobs: readonly StoredJob[]): Promise<void> {
   const pipeline = valkey.pipeline();
   for (const job of jobs) {
     const [url, user] = [urlOf(job), userOf(job)];
     if (url === undefined || user === undefined) continue; // such jobs are never in a backlog
-    for (const line of backlogLines(queue.name, endpointKey(url), user)) pipeline.zrem(line, job.id);
+    for (const line of backlogLines(queue, endpointKey(url), user)) pipeline.zrem(line, job.id);
   }
   await pipeline.exec();
 }

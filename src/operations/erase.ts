@@ -6,9 +6,10 @@ import { backlogLines } from "../isolation/backlog.ts";
 import { flowTagsKey } from "../isolation/fair-queue.ts";
 import { flowField } from "../isolation/fair-queue-script.ts";
 import { type JobPlace, keysOf, queueKey } from "../queue/layout.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { logKey, responsesKey } from "../queue/own-keys.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
-import { countActive, countJobs, endMeant, type Held, leaveBacklog, WAITING } from "./cancel.ts";
+import { addCounts, countActive, countJobs, endMeant, leaveBacklog, WAITING } from "./cancel.ts";
 import { handleHoldsOf } from "./hold.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
 import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
@@ -54,19 +55,26 @@ export interface Erasure extends Holdings {
  * @param onSeen  called with the number of jobs checked
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function countHoldings(held: Held, userId: string, onSeen?: (jobs: number) => void): Promise<Holdings> {
+export async function countHoldings(
+  shards: OpenShards,
+  userId: string,
+  onSeen?: (jobs: number) => void,
+): Promise<Holdings> {
   const filter = { userId };
-  const { lists, unreadable } = await countJobs(held, filter, ERASED, 0, onSeen);
-  const [active, schedulers, records] = await Promise.all([
-    countActive(held, filter),
-    findSchedulers(held, filter),
-    handleRecords(held, userId, false),
+  const { lists, unreadable } = await countJobs(shards, filter, ERASED, 0, onSeen);
+  const [active, schedulers, records, holds] = await Promise.all([
+    countActive(shards, filter),
+    Promise.all(shards.map((shard) => findSchedulers(shard, filter))),
+    handleRecords(shards, userId, false),
+    handleHoldsOf(shards[0], userId, false),
   ]);
   let other = 0;
-  const strays: string[] = [];
-  for await (const id of findStrays(held.queue, held.valkey)) strays.push(id);
-  for await (const job of readJobs(held.queue, held.valkey, strays)) if (isMeant(job, filter)) other += 1;
-  return { lists, other, schedulers: schedulers.length, active, unreadable, ...records };
+  for (const { client, valkey } of shards) {
+    const strays: string[] = [];
+    for await (const id of findStrays(client, valkey)) strays.push(id);
+    for await (const job of readJobs(client, valkey, strays)) if (isMeant(job, filter)) other += 1;
+  }
+  return { lists, other, schedulers: schedulers.flat().length, active, unreadable, ...records, holds };
 }
 
 /**
@@ -78,67 +86,72 @@ export async function countHoldings(held: Held, userId: string, onSeen?: (jobs: 
  * @throws  like {@link countHoldings}; what was erased before stays erased
  */
 export async function eraseUser(
-  held: Held,
+  shards: OpenShards,
   userId: string,
   patienceMs: number,
   onSeen?: (jobs: number) => void,
 ): Promise<Erasure> {
-  const { queue } = held;
   const filter = { userId };
-  const schedulers = await findSchedulers(held, filter);
-  for (const id of schedulers) await queue.removeJobScheduler(id);
-
-  const ended = await endMeant(held, {
+  let schedulers = 0;
+  for (const shard of shards) {
+    const ids = await findSchedulers(shard, filter);
+    for (const id of ids) await shard.client.removeJobScheduler(id);
+    schedulers += ids.length;
+  }
+  const ended = await endMeant(shards, {
     filter,
     lists: ERASED,
     onSeen,
-    onEnded: (jobs) => dropTags(held, jobs),
-    endOther: async (job, fate) => (fate === "flow" && (await isRemoved(held, job)) ? "ended" : fate),
+    onEnded: dropTags,
+    endOther: async (shard, job, fate) => (fate === "flow" && (await isRemoved(shard, job)) ? "ended" : fate),
   });
   const until = performance.now() + patienceMs;
   let [other, isDone, active] = [0, false, 0];
   for (let sweep = 1; sweep <= MAX_SWEEPS && !isDone; sweep++) {
-    active = await waitForActive(held, filter, until);
-    const found = await sweepUser(held, filter);
+    active = await waitForActive(shards, filter, until);
+    const found = await sweepUser(shards, filter);
     other += found.removed;
     isDone = found.removed + found.left + active === 0;
     if (found.left > 0 && performance.now() >= until) break;
   }
-  const records = await handleRecords(held, userId, true); // last, to include attempts that ended meanwhile
+  const records = await handleRecords(shards, userId, true); // last, to include attempts that ended meanwhile
+  const holds = await handleHoldsOf(shards[0], userId, true);
   const { lists, unreadable } = ended;
-  return { lists, other, schedulers: schedulers.length, ...records, active, unreadable, isDone };
+  return { lists, other, schedulers, ...records, holds, active, unreadable, isDone };
 }
 
 /** Remove a job through BullMQ, which searches every list and detaches the job from its parent; children stay. */
-async function isRemoved({ queue }: Held, { id }: StoredJob): Promise<boolean> {
-  return (await queue.remove(id, { removeChildren: false })) === 1;
+async function isRemoved({ client }: OpenShard, { id }: StoredJob): Promise<boolean> {
+  return (await client.remove(id, { removeChildren: false })) === 1;
 }
 
 /** Remove jobs that the lists did not lead to: strays, jobs whose attempt has ended since, and jobs that moved meanwhile. */
-async function sweepUser(held: Held, filter: JobFilter) {
+async function sweepUser(shards: OpenShards, filter: JobFilter) {
   let [removed, left] = [0, 0];
-  for await (const job of scanJobs(held.queue, held.valkey)) {
-    if (!isMeant(job, filter)) continue;
-    if (await isRemoved(held, job)) {
-      removed += 1;
-      await Promise.all([dropTags(held, [job]), leaveBacklog(held, [job])]);
-    } else left += 1;
+  for (const shard of shards) {
+    for await (const job of scanJobs(shard.client, shard.valkey)) {
+      if (!isMeant(job, filter)) continue;
+      if (await isRemoved(shard, job)) {
+        removed += 1;
+        await Promise.all([dropTags(shard, [job]), leaveBacklog(shard, [job])]);
+      } else left += 1;
+    }
   }
   return { removed, left };
 }
 
 /** Wait until no matching job is active. Resolves to how many still are at the deadline. */
-async function waitForActive(held: Held, filter: JobFilter, until: number): Promise<number> {
+async function waitForActive(shards: OpenShards, filter: JobFilter, until: number): Promise<number> {
   for (;;) {
-    const active = await countActive(held, filter);
+    const active = await countActive(shards, filter);
     if (active === 0 || performance.now() >= until) return active;
     await sleep(POLL_MS);
   }
 }
 
 /** Ids of the job schedulers for this user. BullMQ removes a scheduler's next job only together with the scheduler. */
-async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promise<string[]> {
-  const key = keysOf(queue).repeat;
+async function findSchedulers({ client, valkey }: OpenShard, filter: JobFilter): Promise<string[]> {
+  const key = keysOf(client).repeat;
   const found: string[] = [];
   for (let start = 0; ; start += PIECE) {
     const ids = await valkey.zrange(key, `${start}`, `${start + PIECE - 1}`);
@@ -151,38 +164,44 @@ async function findSchedulers({ queue, valkey }: Held, filter: JobFilter): Promi
 }
 
 /** Remove the jobs' endpoints from the order between flows, since their URLs may identify the user. */
-async function dropTags({ queue, valkey }: Held, jobs: readonly StoredJob[]): Promise<void> {
+async function dropTags({ queue, valkey }: OpenShard, jobs: readonly StoredJob[]): Promise<void> {
   const urls = jobs.flatMap(({ data }) => {
     const { url } = (data?.endpoint ?? {}) as { url?: unknown };
     return typeof url === "string" ? [flowField("e", url)] : [];
   });
-  if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue.name)), ...urls);
+  if (urls.length > 0) await valkey.hdel(flowTagsKey(queueKey(queue)), ...urls);
 }
 
-/** Count, and optionally remove, what is stored for a user besides jobs. */
-async function handleRecords({ queue, valkey }: Held, userId: string, isRemoving: boolean) {
-  const tags = flowTagsKey(queueKey(queue.name));
-  const [, line] = backlogLines(queue.name, "", userId);
-  const [attempts, backlog, isTagged, events, holds] = await Promise.all([
-    valkey.zcard(logKey(userId)),
+/** Count, and optionally remove, what each shard stores for a user besides jobs. */
+async function handleRecords(shards: OpenShards, userId: string, isRemoving: boolean) {
+  const counts = { attempts: 0, backlog: 0, tags: 0, events: 0 };
+  for (const shard of shards) addCounts(counts, await handleRecordsIn(shard, userId, isRemoving));
+  return counts;
+}
+
+async function handleRecordsIn(shard: OpenShard, userId: string, isRemoving: boolean) {
+  const { queue, valkey, tag } = shard;
+  const tagsKey = flowTagsKey(queueKey(queue));
+  const [, line] = backlogLines(queue, "", userId);
+  const [attempts, backlog, tags, events] = await Promise.all([
+    valkey.zcard(logKey(userId, tag)),
     valkey.zcard(line),
-    valkey.hexists(tags, flowField("u", userId)) as Promise<number>,
-    handleEvents({ queue, valkey }, userId, isRemoving),
-    handleHoldsOf({ queue: queue.name, valkey }, userId, isRemoving),
+    valkey.hexists(tagsKey, flowField("u", userId)) as Promise<number>,
+    handleEvents(shard, userId, isRemoving),
   ]);
   if (isRemoving) {
-    const keys = [logKey(userId), responsesKey(userId), line];
-    await Promise.all([...keys.map((key) => valkey.unlink(key)), valkey.hdel(tags, flowField("u", userId))]);
+    const keys = [logKey(userId, tag), responsesKey(userId, tag), line];
+    await Promise.all([...keys.map((key) => valkey.unlink(key)), valkey.hdel(tagsKey, flowField("u", userId))]);
   }
-  return { attempts, backlog, tags: isTagged, events, holds };
+  return { attempts, backlog, tags, events };
 }
 
 /**
  * Count, and optionally remove, entries of BullMQ's event stream that contain the user's id. The stream (about 10,000 entries)
  * has only job ids and states, so this matters only where a backend builds job ids from user ids.
  */
-async function handleEvents({ queue, valkey }: Held, userId: string, isRemoving: boolean): Promise<number> {
-  const key = keysOf(queue).events;
+async function handleEvents({ client, valkey }: OpenShard, userId: string, isRemoving: boolean): Promise<number> {
+  const key = keysOf(client).events;
   const isMention = createMention(userId);
   let found = 0;
   for (let from = "-"; ; ) {

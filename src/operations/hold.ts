@@ -5,6 +5,7 @@ import { randomInt } from "node:crypto";
 import { endpointKey } from "../delivery/request.ts";
 import { changeHolds, readHolds } from "../isolation/hold-store.ts";
 import { type HeldParty, type Hold, type HoldKind, Holds, nameHeld } from "../isolation/holds.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
 import { logKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { parseHost } from "./job-filter.ts";
@@ -21,10 +22,10 @@ export const MAX_REASON = 200; // characters
 /** What to hold, as {@link Hold} stores it. */
 export type HoldTarget = Pick<Hold, "kind" | "target">;
 
-/** Which queue's holds. */
+/** Where holds are: in the first shard, for all. */
 export interface HoldPlace {
   readonly valkey: Valkey;
-  /** The queue's name. */
+  /** The first shard's queue. */
   readonly queue: string;
 }
 
@@ -56,8 +57,9 @@ export function parseTarget(kind: HoldKind, text: string): HoldTarget | undefine
 const HOST_LIKE = /^(localhost|\[[\da-f:.]+\]|[^.:/\s]+(\.[^.:/\s]+)+|[^:/\s]+(?=:\d+$))(:\d+)?$/i;
 
 /** Whether a user with this id has a log, so that the id is in use. Throws when Valkey answers with an error. */
-export async function isUserKnown(valkey: Valkey, userId: string): Promise<boolean> {
-  return (await valkey.exists(logKey(userId))) === 1;
+export async function isUserKnown(shards: OpenShards, userId: string): Promise<boolean> {
+  const logs = await Promise.all(shards.map(({ valkey, tag }) => valkey.exists(logKey(userId, tag))));
+  return logs.includes(1);
 }
 
 /** What a text without further indication names: with `://` a URL, in the form of a host name a host, otherwise a user. */

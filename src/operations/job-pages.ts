@@ -4,6 +4,7 @@
 
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { isJobList, type JobPlace, keysOf } from "../queue/layout.ts";
+import type { OpenShard } from "../queue/open-shard.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
@@ -82,13 +83,13 @@ export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly stri
   }
 }
 
-/** How many jobs there are in some lists. */
+/** How many jobs there are in some lists of shards. */
 export async function countAll(
-  { queue, valkey }: { readonly queue: Queue; readonly valkey: Valkey },
+  shards: readonly Pick<OpenShard, "client" | "valkey">[],
   lists: readonly JobPlace[],
 ): Promise<number> {
-  const sizes = lists.map((list) =>
-    isJobList(list) ? valkey.llen(keysOf(queue)[list]) : valkey.zcard(keysOf(queue)[list]),
+  const sizes = shards.flatMap(({ client, valkey }) =>
+    lists.map((list) => (isJobList(list) ? valkey.llen(keysOf(client)[list]) : valkey.zcard(keysOf(client)[list]))),
   );
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }

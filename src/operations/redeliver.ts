@@ -2,6 +2,7 @@
  * Manual redelivery, for the board and the command.
  */
 import { markRedelivered } from "../queue/marks.ts";
+import { type OpenShards, shardOfJob } from "../queue/open-shard.ts";
 import type { Queue } from "../queue/worker.ts";
 
 /**
@@ -61,22 +62,24 @@ export interface BulkOptions {
 /**
  * Redeliver many events in the given order, a few in parallel.
  *
+ * @param names   of their jobs, as in `3/4711`
  * @param onDone  called after each, in the order of completion
  * @throws  like {@link redeliver}, for the first that fails; no further ones are started
  */
 export async function redeliverAll(
-  queue: Queue,
-  jobIds: readonly string[],
-  onDone: (jobId: string, redelivery: Redelivery) => void,
+  shards: OpenShards,
+  names: readonly string[],
+  onDone: (name: string, redelivery: Redelivery) => void,
   { isFailedOnly = false, signal }: BulkOptions = {},
 ): Promise<void> {
-  const rest = jobIds[Symbol.iterator](); // one, shared by all lanes
+  const rest = names[Symbol.iterator](); // one, shared by all lanes
   let hasFailed = false;
   const lane = async (): Promise<void> => {
-    for (const jobId of rest) {
+    for (const name of rest) {
       if (hasFailed || signal?.aborted) return;
       try {
-        onDone(jobId, await redeliver(queue, jobId, isFailedOnly));
+        const job = shardOfJob(shards, name);
+        onDone(name, job === undefined ? "gone" : await redeliver(job.shard.client, job.id, isFailedOnly));
       } catch (error) {
         hasFailed = true;
         throw error;
