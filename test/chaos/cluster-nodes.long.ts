@@ -1,0 +1,137 @@
+/** A node of a cluster that freezes, is lost or gives a slot away, and what the other nodes' shards notice of it. */
+import { expect } from "bun:test";
+import { slotOf } from "../../src/valkey/cluster.ts";
+import { connectValkey } from "../../src/valkey/connection.ts";
+import { expectFlawless } from "../support/books.ts";
+import { type ClusterRig, clusterChaos, expectNothingReplicatedLost, unexplainedBy } from "../support/cluster-rig.ts";
+import { eventually } from "../support/stack.ts";
+
+const PER_SECOND = 50;
+const CALM_MS = 5_000;
+const OUTAGE_MS = 5_000;
+const SILENCE_MS = 15_000; // after which a connection is cut that gets no answer, whoever owns the slot
+/** How much later than ever an event of another shard may come, beyond twice the wait of a calm time, on a busy machine. */
+const NOISE_MS = 300;
+const quiet = { info() {}, warn() {} };
+
+/** A primary with some of the shards, but not all, and those shards. */
+async function somePrimary(rig: ClusterRig) {
+  const shard = rig.chance.pick(rig.shards);
+  const primary = await rig.ownerOf(shard.index);
+  const { own, others } = await rig.shardsOn(primary);
+  expect(others.length).toBeGreaterThan(0);
+  return { primary, own, others };
+}
+
+/** Wait until an event of these shards arrived that was enqueued since; how long after `since` it came, ms. */
+async function backAfter(rig: ClusterRig, shards: readonly number[], since: number): Promise<number> {
+  const first = () =>
+    rig.arrivals.find(({ event }) => {
+      const { shard, from } = rig.events.get(event) ?? { shard: -1, from: 0 };
+      return shards.includes(shard) && from > since;
+    });
+  const arrival = await eventually(first, (found) => found !== undefined, 60_000, 50);
+  return (arrival?.at ?? 0) - since;
+}
+
+clusterChaos(
+  "a primary that freezes: its replica takes over within seconds, and other shards notice nothing",
+  {},
+  async (rig) => {
+    const { primary, own, others } = await somePrimary(rig);
+    const stop = rig.load(PER_SECOND);
+    await Bun.sleep(CALM_MS);
+    const from = Date.now();
+    primary.pause();
+    const failoverMs = await rig.replaced(own[0] as number, primary);
+    const backMs = await backAfter(rig, own, from);
+    await Bun.sleep(Math.max(0, OUTAGE_MS - (Date.now() - from)));
+    const to = Date.now();
+    primary.resume();
+    await stop();
+    await rig.settled();
+    const [calm, disturbed] = [rig.p99(others, from - CALM_MS + 2_000, from), rig.p99(others, from, to)];
+    const { lost, undocumented, repeated, unlogged, overlapping: _, ...balance } = await rig.closeBooks();
+    rig.figures({ failoverMs, backMs, calm, disturbed, lost: lost.length, repeated: repeated.length });
+    expectFlawless(balance);
+    // What it acknowledged within this second may not be at its replica: here nobody could ask it in its last moment.
+    expectNothingReplicatedLost(rig, [...lost, ...undocumented], { from: from - 1_000, to: from });
+    expect(unexplainedBy([...repeated, ...unlogged], [{ from, to }])).toEqual([]);
+    const reasons = rig.workers.flatMap(({ lines }) => lines.map(({ reason }) => reason));
+    expect(reasons).toContain("another node has taken over from one that does not answer");
+    expect(backMs).toBeLessThan(SILENCE_MS + calm);
+    expect(disturbed).toBeLessThan(2 * calm + NOISE_MS);
+  },
+);
+
+clusterChaos(
+  "a primary lost without a replica: its shards wait, the others go on, and it comes back with all it had",
+  { replicas: 0, workers: 1 },
+  async (rig) => {
+    const { primary, own, others } = await somePrimary(rig);
+    const stop = rig.load(PER_SECOND);
+    await Bun.sleep(CALM_MS);
+    const from = Date.now();
+    await primary.kill();
+    await Bun.sleep(OUTAGE_MS);
+    const to = Date.now();
+    await primary.restart();
+    const backMs = await backAfter(rig, own, from);
+    await stop();
+    await rig.settled();
+    const inOutage = rig.arrivals
+      .map(({ event, at }) => ({ at, ...rig.events.get(event) }))
+      .filter(({ at, from: enqueuedFrom = 0 }) => enqueuedFrom > from && at < to);
+    expect(inOutage.filter(({ shard = -1 }) => own.includes(shard))).toEqual([]);
+    expect(inOutage.filter(({ shard = -1 }) => others.includes(shard)).length).toBeGreaterThan(20);
+    const [calm, disturbed] = [rig.p99(others, from - CALM_MS + 2_000, from), rig.p99(others, from, to)];
+    const { overlapping: _, repeated, unlogged, ...balance } = await rig.closeBooks();
+    rig.figures({ backMs: backMs - (to - from), calm, disturbed, repeated: repeated.length });
+    expectFlawless(balance);
+    expect(unexplainedBy([...repeated, ...unlogged], [{ from, to: to + 5_000 }])).toEqual([]);
+    expect(disturbed).toBeLessThan(2 * calm + NOISE_MS);
+  },
+);
+
+clusterChaos(
+  "slots that move, an empty one and loaded ones: nothing is lost or repeated, and no acknowledgement overtakes its line",
+  { replicas: 0, workers: 1, env: { WEBHOOK_TIMEOUT: "30s" } }, // locks of 45 s, which no move outlasts
+  async (rig) => {
+    const nodes = rig.cluster.nodes;
+    const stop = rig.load(PER_SECOND);
+    const connection = connectValkey(rig.cluster.url, "test:pairs", quiet, {
+      key: (rig.shards[0] as { queue: string }).queue,
+    });
+    rig.atEnd(() => connection.disconnect());
+    const pairs: Promise<unknown>[] = [];
+    const timer = setInterval(() => {
+      for (let i = 0; i < 5; i++) {
+        const key = `pair:${pairs.length}:{0}`;
+        const line = connection.set(key, "line");
+        const acknowledged = connection.eval('return redis.call("EXISTS", KEYS[1])', 2, key, `done:${key}`);
+        pairs.push(Promise.all([line, acknowledged]).then(String));
+      }
+    }, 5);
+    rig.atEnd(() => clearInterval(timer));
+    const moves: number[] = [];
+    const move = async (slot: number) => {
+      const owner = await rig.cluster.ownerOf(slot);
+      const since = performance.now();
+      await rig.cluster.moveSlot(slot, rig.chance.pick(nodes.filter((node) => node !== owner)));
+      moves.push(Math.round(performance.now() - since));
+    };
+    await Bun.sleep(1_000);
+    await move(slotOf("{nothing}"));
+    for (const { queue } of rig.shards) {
+      await move(slotOf(queue));
+      await Bun.sleep(rig.chance.between(300, 900));
+    }
+    clearInterval(timer);
+    await stop();
+    await rig.settled();
+    expect(new Set(await Promise.all(pairs))).toEqual(new Set(["OK,1"]));
+    const balance = await rig.closeBooks();
+    rig.figures({ moves: moves.join(), pairs: pairs.length, repeated: balance.repeated.length });
+    expectFlawless(balance);
+  },
+);
