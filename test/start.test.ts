@@ -5,9 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Queue } from "bullmq";
 import { EVENT_TYPES } from "../src/delivery/contract.ts";
+import { startCluster } from "../src/dev/cluster.ts";
 import { type LogLine, startChild } from "../src/dev/processes.ts";
 import { createPaint, formatAttempt, formatPairs } from "../src/dev/report.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
 
 const root = join(import.meta.dir, "..");
 const patienceMs = 40_000; // a whole system starts, works and ends
@@ -97,6 +99,45 @@ describe("npm start", () => {
       expect(text).not.toContain("\x1b["); // not a terminal
       expect(demo.leftovers()).toEqual([]);
       expect(await Promise.all(portsIn(text).map(listens))).toEqual([false, false, false, false]);
+    },
+    patienceMs,
+  );
+
+  test(
+    "with --shards starts a cluster, spreads the events of several users over it, and ends with nothing left",
+    async () => {
+      const demo = start(["--once", "--shards", "6"]);
+      const { code, text } = await demo.end();
+      expect(text).toContain("All ten delivered, every signature verified.");
+      expect(text).toContain('processes the queue "webhooks", 6 shards');
+      expect(text).toContain("The log of one customer, usr_demo");
+      expect(code).toBe(0);
+      const shards = [...text.matchAll(/^ {2}(\d) {6}\S+ +\d{3} /gm)].map(([, shard]) => Number(shard));
+      expect(shards).toHaveLength(EVENT_TYPES.length + 1);
+      expect([...new Set(shards)].sort()).toEqual([0, 1, 2, 3, 4, 5]);
+      expect(demo.leftovers()).toEqual([]);
+      const nodes = text.match(/^ {2}Valkey .*$/m)?.[0].match(/\d{5}/g) ?? [];
+      expect(nodes).toHaveLength(3);
+      expect(await Promise.all(nodes.map((port) => listens(Number(port))))).toEqual([false, false, false]);
+    },
+    patienceMs,
+  );
+
+  test(
+    "uses the cluster of VALKEY_URL, and shows the lines to paste for it",
+    async () => {
+      const cluster = await startCluster({ replicas: 0 });
+      endings.push(() => cluster.stop());
+      const demo = start(["--shards=2"], { VALKEY_URL: cluster.url });
+      const { input } = await demo.shows(/Ctrl-C/);
+      const [, command] = /^ {2}(export \S+ \S+\n {2}npm run send.*)$/m.exec(input as string) ?? [];
+      expect(command).toStartWith(`export VALKEY_URL=${cluster.url} WEBHOOK_SHARDS=2\n`);
+      const local = (command as string).replace(/npm run send(?: --)?/, `"${process.execPath}" src/dev/send.ts`);
+      const send = Bun.spawn(["sh", "-c", local], { cwd: root, stdout: "pipe" });
+      expect(await new Response(send.stdout).text()).toMatch(
+        /^Enqueued file\.created on "webhooks-\{([01])\}" as job \1\/\d+\.\n$/,
+      );
+      await demo.shows(/Ctrl-C[\s\S]*file\.created +200 .*verified/);
     },
     patienceMs,
   );
@@ -291,6 +332,17 @@ describe("npm start", () => {
   test("refuses options and settings that it does not understand", async () => {
     const option = await start(["--onec"]).end();
     expect(option).toMatchObject({ code: 2, text: expect.stringContaining("unknown option --onec") });
+    for (const [given, shown] of [
+      [["--shards", "0"], '"0"'],
+      [["--shards=257", "--once"], '"257"'],
+      [["--shards", "six"], '"six"'],
+      [["--shards"], '""'],
+    ] as const) {
+      const text = `expected --shards to be a whole number from 1 to 256, got ${shown}`;
+      expect(await start([...given]).end()).toMatchObject({ code: 2, text: expect.stringContaining(text) });
+    }
+    const plain = await start(["--once", "--shards", "6"], { VALKEY_URL: await testValkeyUrl() }).end();
+    expect(plain).toMatchObject({ code: 1, text: expect.stringContaining("expected WEBHOOK_SHARDS to be 1") });
     const setting = await start(["--once"], { WEBHOOK_TIMEOUT: "ten" }).end();
     expect(setting).toMatchObject({ code: 1, text: expect.stringContaining("expected WEBHOOK_TIMEOUT to be") });
   });

@@ -2,10 +2,14 @@
  * Settings and queue of the demo's worker and board.
  */
 import { Queue } from "bullmq";
+import type { JobData } from "../delivery/contract.ts";
+import { homeAmong, type Shard } from "../queue/shards.ts";
 import { within } from "../runtime/deadline.ts";
 import { type Config, loadConfig } from "../settings/config.ts";
+import { SETTINGS } from "../settings/table.ts";
+import { connectValkey } from "../valkey/connection.ts";
 import { reachValkey } from "../valkey/reach.ts";
-import { addressOf, placeOf } from "../valkey/url.ts";
+import { addressOf, isClusterUrl, placeOf } from "../valkey/url.ts";
 import { freePort } from "./processes.ts";
 
 /** An error that the user can fix: shown without a stack trace. */
@@ -13,11 +17,22 @@ export class DemoError extends Error {
   override readonly name = "DemoError";
 }
 
-/** The settings, raw for child processes and parsed for us, and the queue, opened by a plain BullMQ client. */
+const QUIET = { info() {}, warn() {} };
+
+/** The settings, raw for child processes and parsed for us, and the queue. */
 export interface Environment {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly config: Config;
-  readonly queue: Queue;
+  readonly queue: DemoQueue;
+}
+
+/** The queue with all its shards, opened by plain BullMQ clients. */
+export interface DemoQueue {
+  /** As WEBHOOK_QUEUE. */
+  readonly name: string;
+  /** Enqueue an event in its user's shard, with a name and data alone. */
+  add(type: string, data: JobData): Promise<unknown>;
+  close(): Promise<void>;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -28,31 +43,31 @@ const VALKEY_ANSWERS_MS = 3 * 1000; // 3 s
  * Complete the user's settings for the demo: allow loopback, retry after 1 s, replace ports that are taken. Settings of the
  * user are kept.
  *
- * @param own  the Valkey is the user's, so others may use it too
+ * @param base  with VALKEY_URL and WEBHOOK_SHARDS
+ * @param own   the Valkey is the user's, so others may use it too
  * @throws  DemoError when a setting is wrong, or Valkey does not answer
  */
-export async function prepareEnvironment(base: Env, valkeyUrl: string, own: boolean): Promise<Environment> {
-  const { config } = load({ ...base, VALKEY_URL: valkeyUrl });
-  const queue = own ? await openQuietQueue(config) : openQueue(config.queue, valkeyUrl);
+export async function prepareEnvironment(base: Env, own: boolean): Promise<Environment> {
+  const { config } = load(base);
+  const name = base.WEBHOOK_QUEUE || SETTINGS.queue.default;
+  const isUsed = own && (await isInUse(config));
   const [workerPort, boardPort] = await Promise.all([
     base.WORKER_PORT || freePort(config.workerPort, config.workerHost),
     base.BOARD_PORT || freePort(config.boardPort, config.boardHost),
   ]);
-  return {
-    queue,
-    ...load({
-      ...base,
-      VALKEY_URL: valkeyUrl,
-      WEBHOOK_QUEUE: queue.name,
-      WEBHOOK_EVENTS: "", // the demo sends the default ones
-      WEBHOOK_ALLOW_NETWORKS: [base.WEBHOOK_ALLOW_NETWORKS, "127.0.0.0/8"].filter(Boolean).join(","),
-      WEBHOOK_RETRY_DELAYS: base.WEBHOOK_RETRY_DELAYS || "1s,5s,30s",
-      WORKER_PORT: String(workerPort),
-      BOARD_PORT: String(boardPort),
-      SHUTDOWN_TIMEOUT: base.SHUTDOWN_TIMEOUT || "5s",
-      LOG_LEVEL: "info", // attempts are read from the log
-    }),
-  };
+  const loaded = load({
+    ...base,
+    // Otherwise the demo's worker would deliver real events, with loopback allowed, and real workers would take the demo's.
+    WEBHOOK_QUEUE: isUsed ? `${name}-demo` : name,
+    WEBHOOK_EVENTS: "", // the demo sends the default ones
+    WEBHOOK_ALLOW_NETWORKS: [base.WEBHOOK_ALLOW_NETWORKS, "127.0.0.0/8"].filter(Boolean).join(","),
+    WEBHOOK_RETRY_DELAYS: base.WEBHOOK_RETRY_DELAYS || "1s,5s,30s",
+    WORKER_PORT: String(workerPort),
+    BOARD_PORT: String(boardPort),
+    SHUTDOWN_TIMEOUT: base.SHUTDOWN_TIMEOUT || "5s",
+    LOG_LEVEL: "info", // attempts are read from the log
+  });
+  return { ...loaded, queue: openDemoQueue(loaded.env.WEBHOOK_QUEUE as string, loaded.config) };
 }
 
 function load(env: Env): { env: Env; config: Config } {
@@ -61,32 +76,59 @@ function load(env: Env): { env: Env; config: Config } {
   return { env, config: loaded.config };
 }
 
-function openQueue(name: string, url: string): Queue {
-  const queue = new Queue(name, { connection: addressOf(url) });
-  return queue.on("error", () => {}); // it keeps reconnecting; callers have a deadline
+function openDemoQueue(name: string, { shards }: Config): DemoQueue {
+  const opened = shards.map((shard) => ({ ...shard, ...openQueue(shard) })) as [OpenedShard, ...OpenedShard[]];
+  return {
+    name,
+    add: (type, data) => homeAmong(opened, data.userId).client.add(type, data),
+    async close() {
+      await Promise.all(opened.map(({ close }) => close()));
+    },
+  };
 }
 
-/**
- * The configured queue, or a separate one if it is in use: otherwise the demo's worker would deliver real events, with
- * loopback allowed, and real workers would take the demo's.
- */
-async function openQuietQueue({ queue: name, valkeyUrl }: Config): Promise<Queue> {
+interface OpenedShard extends Shard {
+  readonly client: Queue;
+  close(): Promise<void>;
+}
+
+/** It keeps reconnecting; callers have a deadline. */
+function openQueue({ queue, url }: Shard): Pick<OpenedShard, "client" | "close"> {
+  const valkey = isClusterUrl(url) ? connectValkey(url, "fluxhook:demo", QUIET, { key: queue }) : undefined;
+  const client = new Queue(queue, { connection: valkey ?? addressOf(url) });
+  client.on("error", () => {});
+  return {
+    client,
+    async close() {
+      await client.close();
+      valkey?.disconnect();
+    },
+  };
+}
+
+/** Whether a shard has events or workers. @throws  DemoError when a Valkey cannot be used */
+async function isInUse({ shards }: Config): Promise<boolean> {
+  const uses = await Promise.all(shards.map(isShardInUse));
+  return uses.some(Boolean);
+}
+
+async function isShardInUse(shard: Shard): Promise<boolean> {
+  const { url } = shard;
   // BullMQ would continue in database 0, which may have another environment's events.
-  const reached = await reachValkey(valkeyUrl, "fluxhook:start");
+  const reached = await reachValkey(url, "fluxhook:start", shard.queue);
   if (reached.ok) reached.valkey.disconnect();
   else if (reached.isWrongSetting) throw new DemoError(reached.reason);
-  const queue = openQueue(name, valkeyUrl);
+  const { client, close } = openQueue(shard);
   const use = Promise.all([
-    queue.getWorkersCount(),
-    queue.getJobCountByTypes("waiting", "active", "delayed", "prioritized"),
+    client.getWorkersCount(),
+    client.getJobCountByTypes("waiting", "active", "delayed", "prioritized"),
   ]);
   const counts = await within(VALKEY_ANSWERS_MS, use, undefined);
   if (counts === undefined) {
     throw new DemoError(
-      `No Valkey answers at ${placeOf(valkeyUrl)} (VALKEY_URL). Start it, or unset VALKEY_URL: npm start then runs its own.`,
+      `No Valkey answers at ${placeOf(url)} (VALKEY_URL). Start it, or unset VALKEY_URL: npm start then runs its own.`,
     );
   }
-  if (counts[0] === 0 && counts[1] === 0) return queue;
-  await queue.close();
-  return openQueue(`${name}-demo`, valkeyUrl);
+  await close();
+  return counts[0] > 0 || counts[1] > 0;
 }

@@ -22,21 +22,25 @@ export interface AttemptRow {
   readonly error: string | null;
   readonly verdict: string;
   readonly retry_in_ms?: number;
+  /** With its shard where there are several, as in `3/4711`. */
+  readonly job?: string;
   /** Undefined when it went to a receiver other than the demo's. */
   readonly isVerified: boolean | undefined;
 }
 
+const SHARD_WIDTH = "shard  ".length;
 const EVENT_WIDTH = 23; // the longest event type and two spaces
 
-/** The heading for rows of {@link formatAttempt}. */
-export function formatAttemptHead(paint: Paint): string {
-  return paint("dim", `  ${"event".padEnd(EVENT_WIDTH)}status      ms  attempt  signature`);
+/** The heading for rows of {@link formatAttempt}. @param isSharded  the jobs are in several shards */
+export function formatAttemptHead(paint: Paint, isSharded = false): string {
+  const shard = isSharded ? "shard".padEnd(SHARD_WIDTH) : "";
+  return paint("dim", `  ${shard}${"event".padEnd(EVENT_WIDTH)}status      ms  attempt  signature`);
 }
 
-/** One row: event, status, milliseconds, attempt, signature, and what happens next. */
+/** One row: the shard where there are several, event, status, milliseconds, attempt, signature, and what happens next. */
 export function formatAttempt(row: AttemptRow, paint: Paint): string {
   const cells = [
-    `  ${row.event.padEnd(EVENT_WIDTH)}`,
+    `  ${formatShard(row)}${row.event.padEnd(EVENT_WIDTH)}`,
     formatStatus(row, 6, paint),
     String(row.duration_ms).padStart(8),
     String(row.attempt).padStart(9),
@@ -44,6 +48,11 @@ export function formatAttempt(row: AttemptRow, paint: Paint): string {
   ];
   const next = describeVerdict(row);
   return next === "" ? cells.join("").trimEnd() : `${cells.join("")}  ${paint("yellow", next)}`;
+}
+
+function formatShard({ job = "" }: AttemptRow): string {
+  const [shard = ""] = /^(\d+|old)(?=\/)/.exec(job) ?? [];
+  return shard === "" ? "" : shard.padEnd(SHARD_WIDTH);
 }
 
 function formatStatus(row: Pick<Attempt, "status_code" | "success">, width: number, paint: Paint): string {

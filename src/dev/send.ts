@@ -5,11 +5,12 @@
  */
 import { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
+import { homeAmong } from "../queue/shards.ts";
 import { within } from "../runtime/deadline.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
 import { reachValkey } from "../valkey/reach.ts";
 import { placeOf } from "../valkey/url.ts";
-import { buildSample, DEMO_ENDPOINT } from "./samples.ts";
+import { buildSample, DEMO_ENDPOINT, DEMO_USER } from "./samples.ts";
 
 const ANSWER_MS = 5 * 1000; // 5 s: someone is waiting at a terminal
 
@@ -24,20 +25,21 @@ EVENT is one of ${EVENT_TYPES.join(", ")}.`);
 }
 
 const config = loadConfigOrExit(process.env);
-const place = placeOf(config.valkeyUrl);
-const reached = await reachValkey(config.valkeyUrl, "fluxhook:sample");
+const shard = homeAmong(config.shards, DEMO_USER);
+const place = placeOf(shard.url);
+const reached = await reachValkey(shard.url, "fluxhook:sample", shard.queue);
 if (!reached.ok) {
   console.error(reached.isWrongSetting ? reached.reason : `Cannot use Valkey at ${place}: ${reached.reason}.`);
   process.exit(1);
 }
-const queue = new Queue(config.queue, { connection: reached.valkey });
+const queue = new Queue(shard.queue, { connection: reached.valkey });
 queue.on("error", () => {}); // the failing call reports it
 const job = await within(ANSWER_MS, queue.add(type, buildSample(type, url)), undefined);
 if (job === undefined) {
   console.error(`Valkey at ${place} did not accept the event. Set VALKEY_URL to the one that the worker uses.`);
   process.exit(1);
 }
-console.log(`Enqueued ${type} on "${config.queue}" as job ${job.id}.`);
+console.log(`Enqueued ${type} on "${shard.queue}" as job ${shard.label}${job.id}.`);
 await queue.close();
 reached.valkey.disconnect();
 

@@ -2,14 +2,17 @@
  * `npm start`: the whole system on this machine, with a demo. Wiring only.
  */
 import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { MAX_SHARDS } from "../queue/shards.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Config } from "../settings/config.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
-import { DemoError, prepareEnvironment } from "./environment.ts";
+import { startCluster } from "./cluster.ts";
+import { DemoError, type Environment, prepareEnvironment } from "./environment.ts";
 import { type Child, freePort, type LogLine, startChild } from "./processes.ts";
 import { type Receiver, startReceiver } from "./receiver.ts";
 import { createPaint, formatAttempt, formatAttemptHead, formatLog, formatPairs } from "./report.ts";
-import { DEMO_ENDPOINT, DEMO_USER } from "./samples.ts";
+import { DEMO_ENDPOINT, DEMO_USER, demoUsers } from "./samples.ts";
 import { createTour, enqueueSamples, RETRIED, readLog } from "./tour.ts";
 import { startValkey } from "./valkey.ts";
 
@@ -18,10 +21,12 @@ const USAGE = `usage: npm start [-- OPTION]
 Starts Fluxhook on this machine, with a throwaway Valkey and a receiver, sends one event of each type and shows what
 happens. Stays up until Ctrl-C. Valkey listens on port 6379, or on a free one if that is taken.
 
-  --once  exit when all events are delivered; exit code 1 if one is not within 30 s
-  --help  print this
+  --once       exit when all events are delivered; exit code 1 if one is not within 30 s
+  --shards N   split the queue into N shards, from 1 to ${MAX_SHARDS}, over a throwaway cluster of three primaries with a
+               replica each
+  --help       print this
 
-With VALKEY_URL it uses your Valkey instead. All other settings of the worker and the board apply as well.`;
+With VALKEY_URL it uses your Valkey, or your cluster, instead. All other settings of the worker and the board apply as well.`;
 
 const DELIVERED_MS = 30 * 1000; // 30 s for ten events, one of them with a retry after 1 s
 const BEYOND_SHUTDOWN_MS = 5 * 1000; // 5 s after the worker's own shutdown timeout it is killed
@@ -33,16 +38,9 @@ const VALKEY_PORT = 6379;
 const VALKEY_URL = `redis://127.0.0.1:${VALKEY_PORT}`;
 const RECEIVER_PORT = Number(new URL(DEMO_ENDPOINT).port);
 
-const options = process.argv.slice(2);
-const unknown = options.filter((option) => !["--once", "--help", "-h"].includes(option));
-if (unknown.length > 0) {
-  console.error(`npm start: unknown option ${unknown.join(" ")}\n\n${USAGE}`);
-  process.exit(2);
-}
-if (options.includes("--help") || options.includes("-h")) {
-  console.log(USAGE);
-  process.exit(0);
-}
+type Env = Environment["env"];
+
+const options = readOptions(process.argv.slice(2));
 
 const paint = createPaint(process.stdout.isTTY === true && !process.env.NO_COLOR);
 const say = (text: string) => void process.stdout.write(`${text}\n`);
@@ -71,7 +69,7 @@ process.stdout.on("error", () => interrupted.resolve(1)); // the reader exited, 
 
 let code = 1;
 try {
-  code = await Promise.race([run(options.includes("--once")), died.promise, interrupted.promise]);
+  code = await Promise.race([run(options), died.promise, interrupted.promise]);
 } catch (error) {
   console.error(`\n${paint("red", error instanceof DemoError ? error.message : String((error as Error).stack))}`);
 }
@@ -81,11 +79,46 @@ for (const end of endings.reverse()) await within(BEYOND_SHUTDOWN_MS, end(), und
 await within(FLUSH_MS, new Promise((resolve) => process.stdout.write("", resolve)), undefined);
 process.exit(code);
 
-async function run(once: boolean): Promise<number> {
+interface Options {
+  readonly once: boolean;
+  /** Undefined unless given. */
+  readonly shards: number | undefined;
+}
+
+/** Parse the command line. Prints the usage and exits when it is asked for, or an option is not understood. */
+function readOptions(args: string[]): Options {
+  const end = (problem: string): never => {
+    console.error(`npm start: ${problem}\n\n${USAGE}`);
+    process.exit(2);
+  };
+  const known = {
+    once: { type: "boolean" },
+    shards: { type: "string" },
+    help: { type: "boolean", short: "h" },
+  } as const;
+  const { values, positionals } = parseArgs({ args, options: known, strict: false, allowPositionals: true });
+  const names = Object.keys(values).filter((name) => !(name in known));
+  const unknown = [...names.map((name) => (name.length === 1 ? `-${name}` : `--${name}`)), ...positionals];
+  if (unknown.length > 0) end(`unknown option ${unknown.join(" ")}`);
+  if (values.help === true) {
+    console.log(USAGE);
+    process.exit(0);
+  }
+  const { shards } = values;
+  const isNumber = /^[1-9]\d{0,2}$/.test(String(shards)) && Number(shards) <= MAX_SHARDS;
+  if (shards !== undefined && !isNumber) {
+    end(`expected --shards to be a whole number from 1 to ${MAX_SHARDS}, got "${shards === true ? "" : shards}"`);
+  }
+  return { once: values.once === true, shards: shards === undefined ? undefined : Number(shards) };
+}
+
+async function run({ once, shards }: Options): Promise<number> {
   const ownValkey = process.env.VALKEY_URL || undefined;
-  const [valkeyUrl, receiver] = await Promise.all([ownValkey ?? startThrowaway(), startDemoReceiver()]);
+  const startOwn = shards === undefined ? startThrowaway : startThrowawayCluster;
+  const [valkeyUrl, receiver] = await Promise.all([ownValkey ?? startOwn(), startDemoReceiver()]);
   endings.push(() => receiver.stop());
-  const { env, config, queue } = await prepareEnvironment(process.env, valkeyUrl, ownValkey !== undefined);
+  const given = { VALKEY_URL: valkeyUrl, ...(shards === undefined ? {} : { WEBHOOK_SHARDS: String(shards) }) };
+  const { env, config, queue } = await prepareEnvironment({ ...process.env, ...given }, ownValkey !== undefined);
   endings.push(() => queue.close());
   shutdownTimeoutMs = config.shutdownTimeoutMs;
 
@@ -95,13 +128,16 @@ async function run(once: boolean): Promise<number> {
     startPart("board", env, () => {}),
   ]);
   const endpoint = receiver.url("/webhooks");
-  const login = config.boardPassword === undefined ? undefined : `user ${config.boardUser}, your BOARD_PASSWORD`;
+  const login = describeLogin(config);
   title("Fluxhook is up");
+  const shardCount = config.shards.length;
+  const what = shardCount === 1 ? "" : `, ${shardCount} shards`;
+  const remark = shards === undefined ? "temporary, removed on exit" : "a temporary cluster, removed on exit";
   say(
     formatPairs(
       [
-        ["Valkey", placeOf(valkeyUrl), ownValkey ? "yours" : "temporary, removed on exit"],
-        ["Worker", worker, `processes the queue "${queue.name}"`],
+        ["Valkey", placeOf(config.valkeyUrl), ownValkey ? "yours" : remark],
+        ["Worker", worker, `processes the queue "${queue.name}"${what}`],
         ["Board", board, login],
         ["Receiver", endpoint, "acts as a customer's endpoint"],
       ],
@@ -110,8 +146,9 @@ async function run(once: boolean): Promise<number> {
   );
 
   title("One event of each type, enqueued with a plain BullMQ client");
-  say(formatAttemptHead(paint));
-  await enqueueSamples(queue, endpoint);
+  say(formatAttemptHead(paint, shardCount > 1));
+  const users = demoUsers(config.shards);
+  await enqueueSamples(queue, endpoint, users);
   const isComplete = await within(DELIVERED_MS, tour.settled, false);
   if (isComplete) {
     say(`\n  All ten delivered, every signature verified. The receiver rejected ${RETRIED} once, to show a retry.`);
@@ -122,9 +159,26 @@ async function run(once: boolean): Promise<number> {
     say(`\n${paint("red", message)}`);
   }
 
+  await showPages(board, worker, config, tour.lastDelivery(), users.length > 1);
+  if (once) return 0;
+
+  showCommands(env, endpoint, ownValkey !== undefined);
+  return await interrupted.promise;
+}
+
+/** The log of the demo's user, and where to look around. */
+async function showPages(
+  board: string,
+  worker: string,
+  config: Config,
+  lastDelivery: string | undefined,
+  isOneOfSeveral: boolean,
+): Promise<void> {
+  const login = describeLogin(config);
   const logUrl = `${board}/users/${DEMO_USER}/attempts`;
-  title("The customer's log: the last 10 attempts, from the board's API");
-  say(formatLog(await readLog(logUrl, authorize(config), tour.lastDelivery()), paint));
+  const whose = isOneOfSeveral ? `The log of one customer, ${DEMO_USER}` : "The customer's log";
+  title(`${whose}: the last 10 attempts, from the board's API`);
+  say(formatLog(await readLog(logUrl, authorize(config), lastDelivery), paint));
 
   title("Look around");
   say(
@@ -139,23 +193,24 @@ async function run(once: boolean): Promise<number> {
       paint,
     ),
   );
-  if (once) return 0;
+}
 
-  showCommands(valkeyUrl, queue.name, endpoint, ownValkey !== undefined);
-  return await interrupted.promise;
+function describeLogin({ boardUser, boardPassword }: Config): string | undefined {
+  return boardPassword === undefined ? undefined : `user ${boardUser}, your BOARD_PASSWORD`;
 }
 
 /** What to type next, and what to paste first if the ports that the README uses were taken. */
-function showCommands(valkeyUrl: string, queue: string, endpoint: string, isOwnValkey: boolean): void {
+function showCommands(env: Env, endpoint: string, isOwnValkey: boolean): void {
   title("Try it, from a second terminal in this directory");
   const lines = [
-    ...exportSettings(valkeyUrl, queue),
+    ...exportSettings(env),
     endpoint === DEMO_ENDPOINT ? "npm run send" : `npm run send -- file.created ${endpoint}`,
     `npx fluxhook attempts ${DEMO_USER}`,
   ];
   for (const line of lines) say(`  ${paint("cyan", line)}`);
-  if (!isOwnValkey && valkeyUrl !== VALKEY_URL) {
-    say(`\n  Port ${VALKEY_PORT} is taken. Paste the first line into every terminal that runs the README's commands.`);
+  if (!isOwnValkey && env.VALKEY_URL !== VALKEY_URL) {
+    const why = options.shards === undefined ? `Port ${VALKEY_PORT} is taken. ` : "";
+    say(`\n  ${why}Paste the first line into every terminal that runs the README's commands.`);
   }
   if (endpoint !== DEMO_ENDPOINT) {
     say(`\n  Port ${RECEIVER_PORT} is taken. In the README's snippets, use the endpoint ${endpoint}.`);
@@ -170,16 +225,18 @@ async function startThrowaway(): Promise<string> {
   return (await starting).url;
 }
 
+async function startThrowawayCluster(): Promise<string> {
+  const starting = startCluster();
+  endings.unshift(() => starting.then((cluster) => cluster.stop()));
+  return (await starting).url;
+}
+
 async function startDemoReceiver(): Promise<Receiver> {
   return startReceiver({ port: await freePort(RECEIVER_PORT, "127.0.0.1") });
 }
 
 /** Start `src/<name>.ts` as in production, and print its warnings and errors. */
-function startPart(
-  name: "worker" | "board",
-  env: Readonly<Record<string, string | undefined>>,
-  onLine: (line: LogLine) => void,
-): Promise<string> {
+function startPart(name: "worker" | "board", env: Env, onLine: (line: LogLine) => void): Promise<string> {
   const child = startChild({
     name,
     command: [process.execPath, join(import.meta.dir, "..", `${name}.ts`)],
@@ -201,10 +258,12 @@ function authorize({ boardUser, boardPassword }: Config): Record<string, string>
 }
 
 /** The lines that make a shell's commands use our queue. A URL with a password is left out: it is in the user's environment. */
-function exportSettings(valkeyUrl: string, queue: string): string[] {
-  const isShown = valkeyUrl !== VALKEY_URL && maskValkeyUrl(valkeyUrl) === valkeyUrl;
+function exportSettings({ VALKEY_URL: url = "", WEBHOOK_QUEUE: queue, WEBHOOK_SHARDS: shards }: Env): string[] {
+  const urls = url.split(/\s+/);
+  const isShown = url !== VALKEY_URL && urls.every((one) => maskValkeyUrl(one) === one);
   const settings = [
-    ...(isShown ? [`VALKEY_URL=${valkeyUrl}`] : []),
+    ...(isShown ? [`VALKEY_URL=${urls.length === 1 ? url : `"${url}"`}`] : []),
+    ...((shards || "1") === "1" ? [] : [`WEBHOOK_SHARDS=${shards}`]),
     ...(queue === "webhooks" ? [] : [`WEBHOOK_QUEUE=${queue}`]),
   ];
   return settings.length === 0 ? [] : [`export ${settings.join(" ")}`];

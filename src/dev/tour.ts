@@ -1,14 +1,14 @@
 /**
  * The demo: delivers one event of each type, then reads the user's log.
  */
-import type { Queue } from "bullmq";
 import { EVENT_TYPES, type EventType } from "../delivery/contract.ts";
 import { type Verification, verify } from "../delivery/signature.ts";
 import type { Attempt } from "../log/attempts.ts";
+import type { DemoQueue } from "./environment.ts";
 import type { LogLine } from "./processes.ts";
 import type { Receiver } from "./receiver.ts";
 import type { AttemptRow } from "./report.ts";
-import { buildSample, DEMO_SECRET } from "./samples.ts";
+import { buildSample, DEMO_SECRET, DEMO_USER } from "./samples.ts";
 
 /** The event whose first attempt the receiver rejects, to show a retry. */
 export const RETRIED: EventType = "share.linked";
@@ -26,7 +26,7 @@ export interface Tour {
   readonly settled: Promise<boolean>;
   /** Events not delivered and verified yet, one line each with their latest result. */
   missing(): string[];
-  /** The UUID of the latest attempt; undefined before the first. */
+  /** The UUID of the latest attempt for {@link DEMO_USER}; undefined before the first. */
   lastDelivery(): string | undefined;
 }
 
@@ -57,10 +57,10 @@ export function createTour(receiver: Receiver, patienceMs: number, show: (row: A
     lastDelivery: () => lastDelivery,
     onWorkerLine(line) {
       if (line.message !== "delivery.attempted") return;
-      const attempt = line as unknown as Omit<AttemptRow, "isVerified"> & { delivery: string };
+      const attempt = line as unknown as Omit<AttemptRow, "isVerified"> & { delivery: string; user: string };
       const verification = verifications.get(attempt.delivery);
       const row = { ...attempt, isVerified: verification?.ok };
-      lastDelivery = attempt.delivery;
+      if (attempt.user === DEMO_USER) lastDelivery = attempt.delivery;
       show(row);
       if (row.success && row.isVerified) missing.delete(row.event);
       else if (missing.has(row.event)) missing.set(row.event, describe(row, verification, patienceMs));
@@ -91,9 +91,13 @@ function describe(row: AttemptRow, verification: Verification | undefined, patie
  * Enqueue one event of each type with a plain BullMQ client: a name and data, no options.
  *
  * Sequential, so that they are delivered in order.
+ *
+ * @param users  whose they are, in turn
  */
-export async function enqueueSamples(queue: Queue, url: string): Promise<void> {
-  for (const type of EVENT_TYPES) await queue.add(type, buildSample(type, url));
+export async function enqueueSamples(queue: DemoQueue, url: string, users: readonly string[]): Promise<void> {
+  for (const [index, type] of EVENT_TYPES.entries()) {
+    await queue.add(type, buildSample(type, url, users[index % users.length]));
+  }
 }
 
 /**
