@@ -34,7 +34,7 @@ test("the script does what the model says, in 500 random queues", async () => {
       behind = chance.pick([answer.last, "", "taken meanwhile"]);
     }
   }
-});
+}, 120_000);
 
 /** A queue with flows of all sizes, written by hand; and what its jobs are. */
 async function randomLine(rig: Rig, chance: Chance): Promise<{ line: Line; fields: Map<string, Fields> }> {
