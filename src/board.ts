@@ -3,8 +3,8 @@
  */
 import { createBoardApp } from "./board/app.ts";
 import { createBoardMetrics } from "./monitoring/queue-metrics.ts";
+import { type OpenShard, type OpenShards, openShard } from "./queue/open-shard.ts";
 import { watchPausedList } from "./queue/paused-list.ts";
-import { openQueue } from "./queue/worker.ts";
 import { within } from "./runtime/deadline.ts";
 import { createLogger } from "./runtime/logger.ts";
 import { serve } from "./runtime/serve.ts";
@@ -21,14 +21,18 @@ const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
 });
 const { logger, flush } = createLogger(config.logLevel);
 for (const { name, hint } of findMisspelled(process.env)) logger.warn({ setting: name, hint }, "setting.unknown");
-const valkey = connectValkey(config.valkeyUrl, "fluxhook:board", logger);
-exitWithoutDatabase(valkey);
-const queue = openQueue(config.queue, valkey);
-queue.on("error", () => {}); // logged by the connection
-const registry = createBoardMetrics([{ index: 0, queue, valkey }], config);
-const endWatch = watchPausedList({ ...config, logger });
+const shards = config.shards.map((shard): OpenShard => {
+  const valkey = connectValkey(shard.url, "fluxhook:board", logger, { key: shard.queue });
+  exitWithoutDatabase(valkey);
+  return openShard(shard, valkey);
+}) as unknown as OpenShards;
+const registry = createBoardMetrics(
+  shards.map(({ client, ...shard }) => ({ ...shard, queue: client })),
+  config,
+);
+const endWatches = shards.map(({ url, queue }) => watchPausedList({ valkeyUrl: url, queue, logger }));
 
-const app = createBoardApp({ config, valkey, queue, registry, logger });
+const app = createBoardApp({ config, shards, registry, logger });
 const server = serve(app.fetch, { host: config.boardHost, port: config.boardPort, setting: "BOARD_PORT" });
 
 onSignals(
@@ -36,8 +40,8 @@ onSignals(
     logger.info({ signal }, "board.stopping");
     await within(LAST_RESPONSES_MS, server.stop(), undefined);
     await server.stop(true);
-    endWatch();
-    valkey.disconnect(); // quit would hang while Valkey is away
+    for (const end of endWatches) end();
+    for (const { valkey } of shards) valkey.disconnect(); // quit would hang while Valkey is away
     await flush();
     return 0;
   },

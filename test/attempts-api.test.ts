@@ -8,6 +8,7 @@ import { createBoardApp } from "../src/board/app.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { jobData, type Stack, startStack } from "./support/stack.ts";
 
 interface Json {
@@ -41,7 +42,7 @@ beforeAll(async () => {
   stack = await startStack({ retention: { logSize: 50 } });
   const { valkey, queue, logger } = stack;
   const config = { ...BOARD_DEFAULTS, logSize: 50 };
-  app = createBoardApp({ config, valkey, queue: queue as never, registry: new Registry(), logger });
+  app = createBoardApp({ config, shards: onlyShard(queue.name, valkey), registry: new Registry(), logger });
   const log = createAttemptLog(valkey, { logSize: 50 });
   const startMs = Date.now() - 60_000;
   for (let n = 0; n < 30; n++) {
@@ -163,7 +164,7 @@ describe("the description", () => {
     expect([response.status, await response.json()]).toEqual([200, spec]);
     const { valkey, queue, logger } = stack;
     const config = { ...BOARD_DEFAULTS, boardPassword: "a long password" };
-    const locked = createBoardApp({ config, valkey, queue: queue as never, registry: new Registry(), logger });
+    const locked = createBoardApp({ config, shards: onlyShard(queue.name, valkey), registry: new Registry(), logger });
     expect((await locked.request("/openapi.json")).status).toBe(401);
   });
 

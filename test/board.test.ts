@@ -10,6 +10,7 @@ import { AttemptFailed, DeliveryWorker, openQueue } from "../src/queue/worker.ts
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const QUEUE = `board-${crypto.randomUUID()}`;
@@ -47,7 +48,7 @@ function buildApp(config: Partial<BoardConfig> = {}, from = { valkey, queue }) {
       boardEnvironment: "staging",
       ...config,
     },
-    ...from,
+    shards: onlyShard(from.queue.name, from.valkey),
     registry,
     logger,
   });

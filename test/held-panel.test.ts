@@ -8,6 +8,7 @@ import type { Logger } from "../src/runtime/logger.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const valkey = connectValkey(await testValkeyUrl(), "test:held", createLogger("silent").logger);
@@ -19,7 +20,7 @@ const logger = { info: write, warn: write, error: write } as unknown as Logger;
 const build = (boardReadonly: boolean) =>
   createBoardApp({
     config: { ...BOARD_DEFAULTS, boardReadonly },
-    ...{ valkey, queue, registry: new Registry(), logger },
+    ...{ shards: onlyShard(queue.name, valkey), registry: new Registry(), logger },
   });
 const [app, locked] = [build(false), build(true)];
 

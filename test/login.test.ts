@@ -12,6 +12,7 @@ import type { Logger } from "../src/runtime/logger.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import type { Line } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -35,8 +36,7 @@ function openBoard(config: Partial<BoardConfig> = {}) {
   const app = createBoardApp({
     ...{
       config: { ...BOARD_DEFAULTS, boardPassword: RIGHT, ...config },
-      valkey,
-      queue,
+      shards: onlyShard(queue.name, valkey),
       registry: new Registry(),
       logger,
     },

@@ -8,6 +8,7 @@ import { createBoardApp } from "../src/board/app.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Logger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { bounded, eventually, jobData, OPEN_GATE, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const SEED = Number(process.env.MALFORMED_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -405,8 +406,7 @@ describe("a job whose stored", () => {
     await eventually(stored, (text) => text?.startsWith('"') === true);
     const app = createBoardApp({
       config: BOARD_DEFAULTS,
-      valkey: system.valkey,
-      queue: system.queue,
+      shards: onlyShard(system.queue.name, system.valkey),
       registry: new Registry(),
       logger: { info() {}, error() {} } as unknown as Logger,
     });

@@ -13,6 +13,7 @@ import { redeliver } from "../src/operations/redeliver.ts";
 import { openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { createCommand } from "./support/command.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { eventually, jobData, QUICK, type Stack, startStack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -30,8 +31,7 @@ const odd = await addRaw(idle, ODD); // nothing takes it: for those who look at 
 const { logger } = createLogger("silent");
 const queue = openQueue(idle.queue.name, idle.valkey);
 const board = createBullBoardRoutes({
-  queue,
-  valkey: idle.valkey,
+  shards: onlyShard(idle.queue.name, idle.valkey),
   basePath: "",
   environment: "",
   isReadonly: false,

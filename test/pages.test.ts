@@ -9,6 +9,7 @@ import { openQueue, type Queue } from "../src/queue/worker.ts";
 import { createLogger, type Logger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { jobData, type Line, QUICK, startStack } from "./support/stack.ts";
 
 const SECRET = "s3cret-of-the-test";
@@ -27,8 +28,7 @@ const locked = buildApp({ boardReadonly: true, boardEnvironment: "staging" });
 function buildApp(config: Partial<BoardConfig> = {}, { valkey = stack.valkey, queue = stack.queue as Queue } = {}) {
   return createBoardApp({
     config: { ...BOARD_DEFAULTS, ...config },
-    valkey,
-    queue,
+    shards: onlyShard(queue.name, valkey),
     registry: new Registry(),
     logger,
   });

@@ -7,6 +7,7 @@ import { createKey, isSealed, openSealed, seal } from "../src/delivery/seal.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import type { Logger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
 
 const USER = "usr_42";
@@ -155,8 +156,7 @@ describe("a delivery with a sealed secret", () => {
   async function trail({ valkey, queue, lines, metrics }: Stack, id: string, userId: string): Promise<string> {
     const app = createBoardApp({
       config: BOARD_DEFAULTS,
-      valkey,
-      queue,
+      shards: onlyShard(queue.name, valkey),
       registry: new Registry(),
       logger: { info() {}, error() {} } as unknown as Logger,
     });

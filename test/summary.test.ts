@@ -11,6 +11,7 @@ import { DeliveryWorker, openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -28,7 +29,12 @@ const MINUTE_MS = 60_000;
 function open() {
   const queue = openQueue(`summary-${crypto.randomUUID()}`, valkey);
   opened.push(queue);
-  const app = createBoardApp({ config: BOARD_DEFAULTS, valkey, queue, registry: new Registry(), logger });
+  const app = createBoardApp({
+    config: BOARD_DEFAULTS,
+    shards: onlyShard(queue.name, valkey),
+    registry: new Registry(),
+    logger,
+  });
   return { queue, page: async () => await (await app.request("/", { headers: { accept: "text/html" } })).text() };
 }
 
@@ -47,7 +53,7 @@ async function finish(
 describe("the summary", () => {
   test("of an empty queue says that no worker is there", async () => {
     const { queue, page } = open();
-    const summary = await readSummary(queue, valkey, Date.now());
+    const summary = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect(summary).toMatchObject({
       counts: { waiting: 0, active: 0, delayed: 0, completed: 0, failed: 0 },
       ...{ isPaused: false, workers: 0, oldestWaitingMs: undefined, circuits: [], failures: [] },
@@ -67,7 +73,7 @@ describe("the summary", () => {
     await queue.add("file.created", jobData("https://e.example/"), { timestamp: Date.now() - 5 * MINUTE_MS });
     await queue.add("file.created", jobData("https://e.example/"));
     await queue.add("file.created", jobData("https://e.example/"), { delay: 60_000 });
-    const { counts, oldestWaitingMs, workers } = await readSummary(queue, valkey, Date.now());
+    const { counts, oldestWaitingMs, workers } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect([counts.waiting, counts.delayed, workers]).toEqual([2, 1, 1]);
     expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
     expect(await page()).toContain("Events are waiting for a worker, the next one for 5 min.");
@@ -83,7 +89,7 @@ describe("the summary", () => {
     await finish(queue, "completed", 29.5, 3);
     await finish(queue, "failed", 1.5, 1);
     await finish(queue, "failed", 31, 9);
-    const { delivered, failed, minutes } = await readSummary(queue, valkey, Date.now());
+    const { delivered, failed, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect([delivered, failed]).toEqual([
       { count: 9, isLeast: false },
       { count: 1, isLeast: false },
@@ -98,7 +104,7 @@ describe("the summary", () => {
     const { queue, page } = open();
     await finish(queue, "completed", 2.5, 400);
     await finish(queue, "completed", 0.5, 600);
-    const { delivered, minutes } = await readSummary(queue, valkey, Date.now());
+    const { delivered, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect(delivered).toEqual({ count: 1_000, isLeast: true });
     expect(minutes.slice(-4).map((minute) => minute.delivered)).toEqual([
       { count: 0, isLeast: true },
@@ -123,7 +129,7 @@ describe("the summary", () => {
     );
     await valkey.lrem(queue.toKey("wait"), 0, job.id as string);
     await valkey.zadd(queue.toKey("failed"), Date.now(), job.id as string);
-    const { failures } = await readSummary(queue, valkey, Date.now());
+    const { failures } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     const unknown = { userId: undefined, host: undefined };
     expect(failures).toEqual([expect.objectContaining({ job: job.id, ...unknown, reason: "refused ***" })]);
     const html = await page();
@@ -196,7 +202,7 @@ describe("the overview", () => {
     await finish(queue, "failed", 4.5, 2_000);
     await finish(queue, "completed", 0.5, 1_000);
     await finish(queue, "failed", 0.4, 30);
-    const { finished, failed } = await readSummary(queue, valkey, Date.now());
+    const { finished, failed } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect([finished, failed.count]).toEqual([{ completed: 1_000, failed: 30 }, 2_030]);
   });
 
@@ -206,7 +212,7 @@ describe("the overview", () => {
     const timestamp = Date.now() - hour;
     await queue.add("file.created", jobData("https://e.example/"), { timestamp, delay: hour - 30_000 });
     await queue.promoteJobs();
-    expect((await readSummary(queue, valkey, Date.now())).oldestWaitingMs).toBeWithin(29_000, 50_000);
+    expect((await readSummary(onlyShard(queue.name, valkey), Date.now())).oldestWaitingMs).toBeWithin(29_000, 50_000);
   });
 
   test("counts a redelivered event's wait from its redelivery", async () => {
@@ -217,7 +223,7 @@ describe("the overview", () => {
     await valkey.hset(queue.toKey(job.id as string), "failedReason", "HTTP 410", "finishedOn", timestamp);
     await valkey.zadd(queue.toKey("failed"), timestamp, job.id as string);
     expect(await redeliver(queue, job.id as string)).toBe("queued");
-    const { counts, oldestWaitingMs } = await readSummary(queue, valkey, Date.now());
+    const { counts, oldestWaitingMs } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect([counts.waiting, oldestWaitingMs ?? MINUTE_MS]).toEqual([1, expect.any(Number)]);
     expect(oldestWaitingMs).toBeLessThan(MINUTE_MS);
   });
@@ -230,14 +236,14 @@ describe("the overview", () => {
     const until = Date.now() + MINUTE_MS;
     await hold(place, { kind: "host", target: "e.example" }, { until, reason: undefined, by: undefined }, timestamp);
     await release(place, { kind: "host", text: "e.example" }, Date.now() - 5_000);
-    expect((await readSummary(queue, valkey, Date.now())).oldestWaitingMs).toBeWithin(5_000, MINUTE_MS);
+    expect((await readSummary(onlyShard(queue.name, valkey), Date.now())).oldestWaitingMs).toBeWithin(5_000, MINUTE_MS);
   });
 
   test("counts prioritized events among those that wait", async () => {
     const { queue } = open();
     const timestamp = Date.now() - 5 * MINUTE_MS;
     await queue.add("file.created", jobData("https://e.example/"), { timestamp, priority: 5 });
-    const { counts, oldestWaitingMs } = await readSummary(queue, valkey, Date.now());
+    const { counts, oldestWaitingMs } = await readSummary(onlyShard(queue.name, valkey), Date.now());
     expect(counts.waiting).toBe(1);
     expect(oldestWaitingMs).toBeWithin(5 * MINUTE_MS, 6 * MINUTE_MS);
   });
@@ -258,17 +264,17 @@ describe("the overview", () => {
     const server = await startValkey({ settings: { "min-replicas-to-write": "1" } });
     const refusing = connectValkey(server.url, "test:refusing", logger);
     const queue = openQueue("refusing", refusing);
-    const { problems } = await readOverview(queue, refusing, Date.now());
+    const { problems } = await readOverview(onlyShard(queue.name, refusing), Date.now());
     expect(problems.map(({ code }) => code)).toEqual(["valkey_refuses", "no_worker"]);
     expect(problems[0]?.text).toStartWith("Valkey refuses: NOREPLICAS");
     const admin = new Redis(server.url);
     await admin.config("SET", "min-replicas-to-write", "0");
     const used = Number(/used_memory:(\d+)/.exec(await admin.info("memory"))?.[1]);
     await admin.config("SET", "maxmemory", Math.floor(used * 1.2));
-    const tight = await readOverview(queue, refusing, Date.now());
+    const tight = await readOverview(onlyShard(queue.name, refusing), Date.now());
     expect(tight.problems.map(({ code }) => code)).toEqual(["no_worker", "valkey_memory"]);
     await admin.config("SET", "maxmemory", "1mb");
-    const full = await readOverview(queue, refusing, Date.now());
+    const full = await readOverview(onlyShard(queue.name, refusing), Date.now());
     expect(full.problems[0]?.code).toBe("valkey_full");
     admin.disconnect();
     await queue.close();

@@ -6,9 +6,9 @@ import { filterOf, pinned, readQuery } from "../src/board/failed-query.ts";
 import type { Site } from "../src/board/layout.tsx";
 import { SearchPage } from "../src/board/search-page.tsx";
 import { startReceiver } from "../src/dev/receiver.ts";
-import type { Queue } from "../src/queue/worker.ts";
 import type { Logger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { eventOf, eventually, jobData, type Line, QUICK, startStack } from "./support/stack.ts";
 
 const SECRET = "s3cret-of-the-test";
@@ -21,7 +21,7 @@ const logger = { info: write("info"), warn: write("warn"), error: write("error")
 const create = (config: Partial<BoardConfig> = {}) =>
   createBoardApp({
     config: { ...BOARD_DEFAULTS, ...config },
-    ...{ valkey: stack.valkey, queue: stack.queue as Queue, registry: new Registry(), logger },
+    ...{ shards: onlyShard(stack.queue.name, stack.valkey), registry: new Registry(), logger },
   });
 const app = create();
 const locked = create({ boardReadonly: true });
@@ -147,7 +147,7 @@ describe("the search", () => {
       next: "77",
       isBusy: false,
     };
-    const site = { isReadonly: false, environment: "", bullBoard: "/board", queue: "q", logSize: 10 } as Site;
+    const site = { isReadonly: false, environment: "", bullBoard: "/board", logSize: 10 } as Site;
     const cut = String(SearchPage({ site, findings, isContinued: false }));
     expect(cut).toContain("Nothing found yet for");
     expect(cut).toContain("Searched 11,000 kept jobs and 12,000 of about 50,000 logs.");

@@ -9,6 +9,7 @@ import { DELAYED_SCORE_PER_MS } from "../src/queue/layout.ts";
 import { openQueue, type Queue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
+import { onlyShard } from "./support/only-shard.ts";
 import { eventually, jobData, QUICK, startStack } from "./support/stack.ts";
 
 const SECRET = "s3cret-of-the-test";
@@ -23,8 +24,7 @@ function buildApp({ queue, valkey } = stack, config: Partial<BoardConfig> = {}) 
 function createApp(queue: Queue, valkey = stack.valkey, config: Partial<BoardConfig> = {}) {
   return createBoardApp({
     config: { ...BOARD_DEFAULTS, ...config },
-    valkey,
-    queue,
+    shards: [{ ...onlyShard(queue.name, valkey)[0], client: queue }],
     registry: new Registry(),
     logger: createLogger("silent").logger,
   });

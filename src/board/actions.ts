@@ -6,16 +6,27 @@ import { ContractError } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { redeliver } from "../operations/redeliver.ts";
 import { sendTestEvent } from "../operations/test-event.ts";
+import type { OpenShard } from "../queue/open-shard.ts";
 import type { PageOptions } from "./page-response.ts";
-import { refuse } from "./refusal.tsx";
+import { locateJob, refuse } from "./refusal.tsx";
 import { pathOfSender } from "./user-filter.tsx";
 
+interface Place {
+  readonly shard: OpenShard;
+  /** The job's id there. */
+  readonly id: string;
+}
+
+interface Result {
+  readonly notice: string;
+  /** The name of the job that it made. */
+  readonly made?: string;
+}
+
 /** What operators can do to one job of one user. */
-export function addActions(app: Hono, present: MiddlewareHandler, { site, queue, boardLog, now }: PageOptions): void {
-  const action = (
-    name: string,
-    act: (jobId: string, userId: string, eventId?: string) => Promise<{ notice: string; made?: string }>,
-  ) => {
+export function addActions(app: Hono, present: MiddlewareHandler, options: PageOptions): void {
+  const { site, boardLog, now } = options;
+  const action = (name: string, act: (at: Place, userId: string, eventId?: string) => Promise<Result>) => {
     app.post(`/actions/${name}`, present, async (c) => {
       if (site.isReadonly) return await refuseReadonly(c, { site, boardLog }, name);
       const { user: userId, job, event } = await c.req.parseBody().catch(() => ({}) as Record<string, unknown>);
@@ -27,20 +38,23 @@ export function addActions(app: Hono, present: MiddlewareHandler, { site, queue,
           text: "Expected a form with a user and a job. Nothing was changed.",
         });
       }
-      const { notice, made } = await act(job, userId, typeof event === "string" ? event : undefined);
+      const at = await locateJob(c, options, job);
+      if (at instanceof Response) return at;
+      const eventId = typeof event === "string" ? event : undefined;
+      const { notice, made }: Result = at === undefined ? { notice: "gone" } : await act(at, userId, eventId);
       boardLog.action(c, { action: name, user: userId, job, result: notice, made });
       const path = pathOfSender(c.req.header("referer"), userId);
       return c.redirect(`${path}${path.includes("?") ? "&" : "?"}notice=${notice}`, 303);
     });
   };
-  action("redeliver", async (jobId, userId, eventId) => {
-    if ((await findUsersJob(queue, jobId, userId, eventId)) === undefined) return { notice: "gone" };
-    return { notice: await redeliver(queue, jobId) };
+  action("redeliver", async ({ shard: { client }, id }, userId, eventId) => {
+    if ((await findUsersJob(client, id, userId, eventId)) === undefined) return { notice: "gone" };
+    return { notice: await redeliver(client, id) };
   });
-  action("test", async (jobId, userId) => {
+  action("test", async ({ shard: { client, label }, id }, userId) => {
     try {
-      const made = await sendTestEvent(queue, jobId, userId, now(), site.testEvent);
-      return made === undefined ? { notice: "gone" } : { notice: "test", made };
+      const made = await sendTestEvent(client, id, userId, now(), site.testEvent);
+      return made === undefined ? { notice: "gone" } : { notice: "test", made: label + made };
     } catch (error) {
       if (error instanceof ContractError) return { notice: "broken" };
       throw error;

@@ -7,21 +7,22 @@ import { HTTPException } from "hono/http-exception";
 import { secureHeaders } from "hono/secure-headers";
 import type { Registry } from "prom-client";
 import { createAttemptLog } from "../log/attempts.ts";
-import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
+import { joinLogs } from "../log/joined-logs.ts";
+import { createHealthRoutes, createMetricsRoutes, type Readiness } from "../monitoring/health.ts";
 import { createValkeyCheck } from "../monitoring/readiness.ts";
 import { testEventOf } from "../operations/test-event.ts";
-import type { Queue } from "../queue/worker.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
+import { shardName } from "../queue/shards.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { type Config, isLoopback } from "../settings/config.ts";
-import type { Valkey } from "../valkey/connection.ts";
 import { createAttemptsApi } from "./attempts-api.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
 import type { Site } from "./layout.tsx";
 import { type BoardLog, createBoardLog } from "./log.ts";
 import { createLogin } from "./login.ts";
 import { createPageRoutes } from "./page-routes.tsx";
-import { needsValkey, refuse } from "./refusal.tsx";
+import { needsShards, refuse } from "./refusal.tsx";
 
 const BOARD = "/board";
 const STATIC = `${BOARD}/static/`;
@@ -65,8 +66,7 @@ export type BoardConfig = Pick<
 
 export interface BoardAppOptions {
   readonly config: BoardConfig;
-  readonly valkey: Valkey;
-  readonly queue: Queue;
+  readonly shards: OpenShards;
   readonly registry: Registry;
   readonly logger: Logger;
   /** Epoch ms. */
@@ -77,14 +77,15 @@ export interface BoardAppOptions {
 
 /** The board as a Hono app. `Bun.serve` passes its server as the second argument, which tells the client's address. */
 export function createBoardApp(options: BoardAppOptions): Hono {
-  const { config, valkey, queue, registry, logger, now = Date.now, monotonicNow = () => performance.now() } = options;
-  const log = createAttemptLog(valkey, config);
+  const { config, shards, registry, logger, now = Date.now, monotonicNow = () => performance.now() } = options;
+  const logs = new Map(shards.map((shard) => [shard, createAttemptLog(shard.valkey, { ...config, tag: shard.tag })]));
+  const logOf = (some: OpenShards) => joinLogs(some.flatMap((shard) => logs.get(shard) ?? []));
   const boardLog = createBoardLog({ logger, trustProxy: config.boardTrustProxy });
   const site: Site = {
     environment: config.boardEnvironment,
     isReadonly: config.boardReadonly,
     bullBoard: BOARD,
-    queue: queue.name,
+    shards,
     timeoutMs: config.timeoutMs,
     logSize: config.logSize,
     logAgeMs: config.logAgeMs,
@@ -95,11 +96,7 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   const app = new Hono();
   app.use((c, next) => (`${c.req.path}/`.startsWith(`${BOARD}/`) ? bullBoardHeaders : headers)(c, next));
   app.use(unstored);
-  const check = createValkeyCheck({ valkey, queue: queue.name, program: "board" });
-  app.route(
-    "/",
-    createHealthRoutes(async () => Object.values(await check()).flat()),
-  );
+  app.route("/", createHealthRoutes(createReadiness(shards)));
 
   // Everything below requires the login.
   const { boardUser: user, boardPassword: password } = config;
@@ -110,18 +107,17 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   );
   app.use(csrf(), ownSite, wholeBody);
   app.route("/", createMetricsRoutes(registry));
-  app.route("/", createPageRoutes({ site, queue, valkey, log, boardLog, now }));
+  app.route("/", createPageRoutes({ site, shards, logOf, boardLog, now }));
 
-  app.route("/", createAttemptsApi({ site, valkey, log, now }));
+  app.route("/", createAttemptsApi({ site, shards, logOf, now }));
 
   app.get(`${BOARD}/`, (c) => c.redirect(BOARD));
-  const present = needsValkey(valkey, site);
+  const present = needsShards(shards, site);
   app.use(`${BOARD}/*`, (c, next) => (c.req.path.startsWith(STATIC) ? next() : present(c, next)));
   app.route(
     BOARD,
     createBullBoardRoutes({
-      queue,
-      valkey,
+      shards,
       basePath: BOARD,
       environment: config.boardEnvironment,
       isReadonly: config.boardReadonly,
@@ -132,6 +128,18 @@ export function createBoardApp(options: BoardAppOptions): Hono {
 
   answerTrouble(app, site, { logger, boardLog });
   return app;
+}
+
+/** Whether every shard is suitable, and gives the board its rights. */
+function createReadiness(shards: OpenShards): Readiness {
+  const checks = shards.map((shard) => {
+    const check = createValkeyCheck({ valkey: shard.valkey, queue: shard.queue, program: "board" });
+    return async () => {
+      const problems = Object.values(await check()).flat();
+      return shard.label === "" ? problems : problems.map((problem) => `shard ${shardName(shard)}: ${problem}`);
+    };
+  });
+  return async () => (await Promise.all(checks.map((check) => check()))).flat();
 }
 
 /** Responses to unknown paths, refused requests and errors; none contains an error's own message. */

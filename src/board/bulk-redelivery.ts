@@ -2,7 +2,7 @@
  * Redeliveries of many events that operators started on the board. They run in the board's process and outlive the request.
  */
 import { type Redelivery, redeliverAll } from "../operations/redeliver.ts";
-import type { Queue } from "../queue/worker.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
 
 const MAX_RUNNING = 2; // at once
 const KEPT = 20; // runs that are remembered
@@ -29,10 +29,11 @@ export interface BulkRedelivery {
    * Start redelivering failed events. Those that are no longer failed when their turn comes are left alone, so an event is not sent twice,
    * whoever else redelivers.
    *
+   * @param jobs   names, with their shards' labels
    * @param onEnd  called once it is over; with the error if Valkey refused something
    * @returns undefined when two are already running
    */
-  start(jobIds: readonly string[], onEnd: (run: Run, error?: unknown) => void): Run | undefined;
+  start(jobs: readonly string[], onEnd: (run: Run, error?: unknown) => void): Run | undefined;
   /** A run by its id; undefined when it is unknown: of another process, or long ago. */
   find(id: string): Run | undefined;
   /** The latest runs, newest first. */
@@ -42,15 +43,15 @@ export interface BulkRedelivery {
 }
 
 /** @param now  epoch ms */
-export function createBulkRedelivery(queue: Queue, now: () => number): BulkRedelivery {
+export function createBulkRedelivery(shards: OpenShards, now: () => number): BulkRedelivery {
   const runs = new Map<string, { run: Run; abort: AbortController }>(); // oldest first
   const isRunning = ({ run }: { run: Run }) => run.state === "running";
   return {
-    start(jobIds, onEnd) {
+    start(jobs, onEnd) {
       if ([...runs.values()].filter(isRunning).length >= MAX_RUNNING) return undefined;
       const counts: Record<Redelivery, number> = { queued: 0, pending: 0, gone: 0 };
       const abort = new AbortController();
-      const run: Run = { id: crypto.randomUUID(), startedAt: now(), total: jobIds.length, counts, state: "running" };
+      const run: Run = { id: crypto.randomUUID(), startedAt: now(), total: jobs.length, counts, state: "running" };
       const entry = { run, abort };
       runs.set(run.id, entry);
       for (const [id, old] of runs) if (runs.size > KEPT && !isRunning(old)) runs.delete(id);
@@ -61,7 +62,7 @@ export function createBulkRedelivery(queue: Queue, now: () => number): BulkRedel
       const count = (_: string, redelivery: Redelivery) => {
         counts[redelivery] += 1;
       };
-      redeliverAll(queue, jobIds, count, { isFailedOnly: true, signal: abort.signal }).then(
+      redeliverAll(shards, jobs, count, { isFailedOnly: true, signal: abort.signal }).then(
         () => end(doneOf(run) < run.total ? "canceled" : "done"),
         (error) => end("failed", error),
       );

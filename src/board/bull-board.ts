@@ -4,14 +4,15 @@
 import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { HonoAdapter } from "@bull-board/hono";
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { serveStatic } from "hono/bun";
 import { contextStorage, getContext } from "hono/context-storage";
 import { jobData } from "../delivery/contract.ts";
 import { maskSecrets } from "../operations/mask.ts";
-import type { Queue } from "../queue/worker.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { nameShards } from "../queue/shards.ts";
 import type { Logger } from "../runtime/logger.ts";
-import { readFacts, type Valkey } from "../valkey/connection.ts";
+import { readFacts } from "../valkey/connection.ts";
 import { userPath } from "./layout.tsx";
 import type { BoardLog } from "./log.ts";
 
@@ -62,8 +63,7 @@ const MAX_JOBS = 100; // per page, with their data: up to about 25 MB at the lar
 const FINISHED = new Set(["completed", "failed"]); // all other states are still to be delivered
 
 export interface BullBoardOptions {
-  readonly queue: Queue;
-  readonly valkey: Valkey;
+  readonly shards: OpenShards;
   /** Where the routes will be mounted, without a trailing slash. */
   readonly basePath: string;
   /** A label such as `staging`; hidden when empty. */
@@ -76,8 +76,9 @@ export interface BullBoardOptions {
 
 /** The page and its API, to be mounted at `basePath`. Secrets are masked in every response: see {@link maskSecrets}. */
 export function createBullBoardRoutes(options: BullBoardOptions): Hono {
-  const { queue, valkey, basePath, environment, isReadonly, logger, boardLog } = options;
-  const names = new Set([queue.name]);
+  const { shards, basePath, environment, isReadonly, logger, boardLog } = options;
+  const [{ valkey }] = shards;
+  const names = new Set(shards.map(({ queue }) => queue));
   const adapter = new HonoAdapter(serveStatic);
   const handlerHooks: Hooks = {
     before(context) {
@@ -100,7 +101,7 @@ export function createBullBoardRoutes(options: BullBoardOptions): Hono {
     },
   };
   createBullBoard({
-    queues: [createQueueAdapter(queue, isReadonly)],
+    queues: shards.map((shard) => createQueueAdapter(shard, isReadonly)),
     serverAdapter: adapter,
     options: {
       handlerHooks,
@@ -192,9 +193,11 @@ function isRefusal(error: Error): boolean {
 }
 
 /** Cards are titled with the event, its user and its host, and lead to the user's page. */
-function createQueueAdapter(queue: Queue, isReadonly: boolean): BullMQAdapter {
-  const adapter = new BullMQAdapter(queue, {
-    description: "Webhook events, one per job",
+function createQueueAdapter(shard: OpenShard, isReadonly: boolean): BullMQAdapter {
+  const { client, label } = shard;
+  const adapter = new BullMQAdapter(client, {
+    description:
+      label === "" ? "Webhook events, one per job" : `Webhook events, one per job, in ${nameShards([shard])}`,
     readOnlyMode: isReadonly,
     externalJobUrl: ({ data }) => {
       const { userId } = readSubject(data);
@@ -202,6 +205,8 @@ function createQueueAdapter(queue: Queue, isReadonly: boolean): BullMQAdapter {
       return link as NonNullable<typeof link>; // without a user there is no link, which the type does not know
     },
   });
+  // One that is away is not shown, since its queue would keep the others waiting.
+  if (label !== "") adapter.setVisibilityGuard(() => (getContext() as Context).get("shards").includes(shard));
   adapter.setFormatter("name", ({ name, data }: { name: string; data: unknown }) => {
     const { userId, host } = readSubject(data);
     return [name, userId, host].filter((part) => part !== undefined && part !== "").join(" · ");

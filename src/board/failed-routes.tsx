@@ -3,7 +3,8 @@
  * The list of failed events, and their redelivery in bulk.
  */
 import type { Context, Hono, MiddlewareHandler } from "hono";
-import { type FailedEvents, readOpenHosts } from "../operations/failed-events.ts";
+import { type AllFailedEvents, readOpenHosts } from "../operations/failed-events.ts";
+import { shardOfJob } from "../queue/open-shard.ts";
 import { refuseReadonly } from "./actions.ts";
 import { PreviewPage, RunPage, runPath } from "./bulk-page.tsx";
 import { createBulkRedelivery } from "./bulk-redelivery.ts";
@@ -21,13 +22,14 @@ export function addFailedRoutes(
   app: Hono,
   present: MiddlewareHandler,
   options: PageOptions,
-  failed: FailedEvents,
+  all: AllFailedEvents,
 ): void {
-  const { site, queue, valkey, boardLog, now } = options;
-  const bulk = createBulkRedelivery(queue, now);
+  const { site, shards, boardLog, now } = options;
+  const bulk = createBulkRedelivery(shards, now);
 
   app.get("/failed", present, async (c) => {
     const query = readQuery(c.req.query());
+    const failed = all.among(c.get("shards"));
     const unread = await failed.refresh(READ_MS);
     const events = failed.list(filterOf(query, now()));
     const pages = Math.max(1, Math.ceil(events.length / ROWS));
@@ -44,10 +46,11 @@ export function addFailedRoutes(
     const given = c.req.query();
     const jobs = given.of === "all" ? undefined : (c.req.queries("job") ?? []).slice(0, MAX_SELECTED);
     const query = pinned(readQuery(given), now());
+    const failed = all.among(c.get("shards"));
     const unread = await failed.refresh(READ_ALL_MS);
     const wanted = new Set(jobs);
     const events = failed.list(jobs === undefined ? filterOf(query, now()) : {});
-    const circuits = await readOpenHosts(queue, valkey, now());
+    const circuits = await readOpenHosts(shards, now());
     const props = { site, query, jobs, circuits, back: `/failed${queryString(readQuery(given))}` };
     const shown = jobs === undefined ? events : events.filter(({ job }) => wanted.has(job));
     return sendPage(c, <PreviewPage {...props} events={shown} unread={jobs === undefined ? unread : 0} />);
@@ -66,9 +69,13 @@ export function addFailedRoutes(
     const { fields: given, jobs } = await readForm(c);
     const isSelection = jobs.length > 0;
     const query = readQuery(given);
+    const present = c.get("shards");
+    const failed = all.among(present);
     if (!isSelection && query.to === undefined) return await refuseForm(c);
     if (!isSelection && (await failed.refresh(READ_ALL_MS)) > 0) return await refuseUnread(c);
-    const wanted = isSelection ? jobs : failed.list(filterOf(query, now())).map(({ job }) => job);
+    const wanted = isSelection
+      ? jobs.filter((job) => shardOfJob(present, job) !== undefined)
+      : failed.list(filterOf(query, now())).map(({ job }) => job);
     const log = boardLog.later(c);
     const fields = { action: "redeliver-failed", ...(isSelection ? { selected: jobs.length } : { filter: query }) };
     const run = bulk.start(wanted, ({ id, state, total, counts }, error) => {

@@ -7,10 +7,11 @@ import { formatSpan } from "../operations/moments.ts";
 import { type Failure, RECENT_MINUTES, type Summary, type Tally } from "../operations/summary.ts";
 import { printable } from "../runtime/printable.ts";
 import { HeldPanel } from "./held-panel.tsx";
-import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, type Site, userPath } from "./layout.tsx";
+import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, queuePath, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
 import type { Overview } from "./overview.ts";
 import { Search } from "./search.tsx";
+import { ShardTable } from "./shard-table.tsx";
 
 export interface HomePageProps {
   readonly site: Site;
@@ -32,6 +33,7 @@ export const HomePage: FC<HomePageProps> = ({ site, overview, notice, search, no
         <LiveSwitch path="/" />
       </div>
       <Figures site={site} summary={overview} />
+      {site.shards.length > 1 && <ShardTable site={site} shards={overview.shards} />}
       <HeldPanel site={site} holds={overview.holds} now={now} />
       <div class="columns">
         <section class="panel">
@@ -90,23 +92,24 @@ function describeHealth({ counts, circuits }: Overview): string {
 
 const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
   const { counts, oldestWaitingMs, delivered, failed, workers } = summary;
-  const queue = `${site.bullBoard}/queue/${encodeURIComponent(site.queue)}?status=`;
+  const isOne = site.shards.length === 1;
+  const at = (state: string) => (isOne ? `${queuePath(site, site.shards[0])}?status=${state}` : "#shards");
   return (
     <dl class="figures">
       <Figure
         name="Waiting"
-        href={`${queue}waiting`}
+        href={at("waiting")}
         note={oldestWaitingMs === undefined ? "none" : `oldest ${formatSpan(oldestWaitingMs)}`}
       >
         {formatCount(counts.waiting)}
       </Figure>
-      <Figure name="Active" href={`${queue}active`} note={describeWorkers(workers)}>
+      <Figure name="Active" href={at("active")} note={describeWorkers(workers)}>
         {formatCount(counts.active)}
       </Figure>
-      <Figure name="Delayed" href={`${queue}delayed`} note="retrying or held back">
+      <Figure name="Delayed" href={at("delayed")} note="retrying or held back">
         {formatCount(counts.delayed)}
       </Figure>
-      <Figure name="Completed" href={`${queue}completed`} note={describeSpan(delivered)} kind="good">
+      <Figure name="Completed" href={at("completed")} note={describeSpan(delivered)} kind="good">
         {formatTally(delivered)}
       </Figure>
       <Figure name="Failed" href="/failed" note={describeSpan(failed)} kind={failed.count > 0 ? "bad" : undefined}>

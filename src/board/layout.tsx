@@ -6,6 +6,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Child, FC } from "hono/jsx";
 import { formatAgo, formatExact } from "../operations/moments.ts";
+import { shardOfJob } from "../queue/open-shard.ts";
+import { nameShards, type Shard } from "../queue/shards.ts";
 import { Search } from "./search.tsx";
 
 /** Settings of the board that every page needs. */
@@ -16,8 +18,10 @@ export interface Site {
   readonly isReadonly: boolean;
   /** Path of Bull Board, without a trailing slash. */
   readonly bullBoard: string;
-  /** The queue's name. */
-  readonly queue: string;
+  /** All, also those that are away. */
+  readonly shards: readonly [Shard, ...Shard[]];
+  /** Those of them that are away: their events are missing on the page. */
+  readonly away?: readonly Shard[] | undefined;
   /** An attempt's deadline, ms. */
   readonly timeoutMs: number;
   /** How many attempts each user's log keeps, and for how long at most, ms. */
@@ -67,9 +71,15 @@ export function userPath(userId: string): string {
   return /^\.{1,2}$/.test(userId) ? `/users?id=${encoded}` : `/users/${encoded}`;
 }
 
-/** Path of a job in Bull Board. */
-export function jobPath({ bullBoard, queue }: Site, job: string): string {
-  return `${bullBoard}/queue/${encodeURIComponent(queue)}/${encodeURIComponent(job)}`;
+/** Path of a shard's queue in Bull Board. */
+export function queuePath({ bullBoard }: Site, { queue }: Pick<Shard, "queue">): string {
+  return `${bullBoard}/queue/${encodeURIComponent(queue)}`;
+}
+
+/** Path of a job in Bull Board, by its name. */
+export function jobPath(site: Site, job: string): string {
+  const { shard, id } = shardOfJob(site.shards, job) ?? { shard: site.shards[0], id: job };
+  return `${queuePath(site, shard)}/${encodeURIComponent(id)}`;
 }
 
 /** Path of the page that shows an event's payload; undefined for ids that a path cannot hold. */
@@ -130,6 +140,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
         </div>
       </header>
       <main id="main" class="wide" tabindex={-1}>
+        {site.away !== undefined && site.away.length > 0 && <Away shards={site.away} />}
         {notice !== undefined && (
           <p id="notice" class={`notice ${notice.kind}`} role="status">
             <Mark kind={notice.kind} />
@@ -141,6 +152,18 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
     </body>
   </html>
 );
+
+/** Which shards are away. */
+const Away: FC<{ shards: readonly Shard[] }> = ({ shards }) => {
+  const isOne = shards.length === 1;
+  return (
+    <p id="away" class="notice bad" role="status">
+      <Mark kind="bad" />
+      {nameShards(shards).replace("s", "S")} {isOne ? "does" : "do"} not answer: {isOne ? "its" : "their"} events are
+      missing here.
+    </p>
+  );
+};
 
 /** The auto-refresh switch, shown by the script; without JavaScript, a reload link. */
 export const LiveSwitch: FC<{ path: string }> = ({ path }) => (

@@ -36,6 +36,7 @@ async function refresh() {
     if (response.status === 503) throw new Error("Valkey does not answer");
     if (!response.ok || next === null) throw new Error(`The board answers ${response.status}`);
     if (isOn) morph(document.querySelector("#live"), next); // no longer stale
+    if (isOn) showAway(page.querySelector("#away"));
     show(isOn ? "Live" : "Stopped", isOn);
   } catch ({ name, message }) {
     document.querySelector("#live").classList.add("stale"); // what is shown may no longer be true: no green tick
@@ -43,6 +44,14 @@ async function refresh() {
   } finally {
     isFetching = false;
   }
+}
+
+/** Show which shards are away now, if any. */
+function showAway(next) {
+  const shown = document.querySelector("#away");
+  if (shown?.textContent === next?.textContent) return;
+  shown?.remove();
+  if (next !== null) document.querySelector("#main").prepend(next);
 }
 
 /** Patch a node to match another, with as few changes as possible. */

@@ -3,16 +3,16 @@
  */
 import type { Context } from "hono";
 import type { AttemptLog } from "../log/attempts.ts";
-import type { Queue } from "../queue/worker.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
 import type { Site } from "./layout.tsx";
 import type { BoardLog } from "./log.ts";
 
 export interface PageOptions {
   readonly site: Site;
-  readonly queue: Queue;
-  readonly valkey: Valkey;
-  readonly log: Pick<AttemptLog, "list">;
+  /** All; a request's own are those that are there, see {@link needsShards}. */
+  readonly shards: OpenShards;
+  /** The users' logs in some shards as one. */
+  readonly logOf: (shards: OpenShards) => Pick<AttemptLog, "list">;
   readonly boardLog: Pick<BoardLog, "action" | "later" | "refused">;
   /** Epoch ms. */
   readonly now: () => number;

@@ -13,7 +13,7 @@ import { HomePage } from "./home-page.tsx";
 import { ASSETS, type Notice, userPath } from "./layout.tsx";
 import { readOverview } from "./overview.ts";
 import { type PageOptions, sendPage } from "./page-response.ts";
-import { needsValkey } from "./refusal.tsx";
+import { awayFrom, needsShards } from "./refusal.tsx";
 import { addReleaseAction } from "./release-action.ts";
 import { addSearchRoutes } from "./search-routes.tsx";
 import { sendPayloadPage, sendUserPage } from "./user-routes.tsx";
@@ -33,14 +33,16 @@ const NOTICES: Readonly<Record<string, Notice>> = {
 
 /** Routes: `/`, `/users`, `/users/:userId`, `/search`, `/failed`, actions and static files. */
 export function createPageRoutes(given: PageOptions): Hono {
-  const { queue, valkey, now } = given;
-  const site = { ...given.site }; // with the number of failed events, as of the latest request: every page shows it
+  const { shards, now } = given;
+  const site = { ...given.site }; // with what every page shows, as of the latest request
   const options = { ...given, site };
   const app = new Hono();
-  const isPresent = needsValkey(valkey, site);
+  const isPresent = needsShards(shards, given.site);
   const present: MiddlewareHandler = (c, next) =>
     isPresent(c, async () => {
-      site.failed = await queue.getFailedCount();
+      const failed = await Promise.all(c.get("shards").map(({ client }) => client.getFailedCount()));
+      site.failed = failed.reduce((sum, count) => sum + count);
+      site.away = awayFrom(c, shards);
       await next();
     });
   const noticeOf = (c: Context) => {
@@ -53,7 +55,7 @@ export function createPageRoutes(given: PageOptions): Hono {
   }
 
   const home = async (c: Context, { notice = noticeOf(c), search = "" }: { notice?: Notice; search?: string } = {}) => {
-    const overview = await readOverview(queue, valkey, now(), site);
+    const overview = await readOverview(c.get("shards"), now(), site);
     const content = <HomePage site={site} overview={overview} notice={notice} search={search} now={now()} />;
     return sendPage(c, content, notice?.kind === "bad" ? 400 : 200);
   };
@@ -77,7 +79,7 @@ export function createPageRoutes(given: PageOptions): Hono {
   );
 
   addActions(app, present, options);
-  const failed = createFailedEvents(queue, valkey);
+  const failed = createFailedEvents(shards);
   addSearchRoutes(app, present, options, failed);
   addFailedRoutes(app, present, options, failed);
   addReleaseAction(app, present, options);

@@ -3,9 +3,18 @@
  * Error responses of the board: a page for browsers, JSON for everything else.
  */
 import type { Context, MiddlewareHandler } from "hono";
+import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
+import { nameShards } from "../queue/shards.ts";
 import { within } from "../runtime/deadline.ts";
-import type { Valkey } from "../valkey/connection.ts";
+import { troubleOf } from "../valkey/connection.ts";
 import { Refusal, type Site } from "./layout.tsx";
+
+declare module "hono" {
+  interface ContextVariableMap {
+    /** Those that answer, behind {@link needsShards}. */
+    shards: OpenShards;
+  }
+}
 
 const VALKEY_ANSWERS_MS = 1500; // 1.5 s, so that the 503 is sent within 2 s
 
@@ -27,14 +36,23 @@ export function refuse(c: Context, site: Site, { status, error, title, text }: R
 }
 
 /**
- * Answer 503 while Valkey does not respond.
+ * Ask which shards answer, and pass a request on to show those. It is refused while none does, or the first does not: there is
+ * what all share, as what operators hold.
  *
- * Checked before the handler runs: commands queue up while Valkey is away, so an operator's click would take effect long
+ * Asked before the handler runs: commands queue up while Valkey is away, so an operator's click would take effect long
  * after they were told it failed.
  */
-export function needsValkey(valkey: Valkey, site: Site): MiddlewareHandler {
+export function needsShards(shards: OpenShards, site: Site): MiddlewareHandler {
+  const [first, ...others] = shards;
   return async (c, next) => {
-    if ((await within(VALKEY_ANSWERS_MS, valkey.ping(), undefined)) !== undefined) return await next();
+    const [isThere, ...answers] = await Promise.all([
+      within(VALKEY_ANSWERS_MS, first.valkey.ping(), undefined).then((pong) => pong !== undefined),
+      ...others.map(isAnswering),
+    ]);
+    if (isThere) {
+      c.set("shards", [first, ...others.filter((_, index) => answers[index])]);
+      return await next();
+    }
     return await refuse(c, site, {
       status: 503,
       error: "Valkey does not answer",
@@ -42,4 +60,37 @@ export function needsValkey(valkey: Valkey, site: Site): MiddlewareHandler {
       text: "The queue and the logs are stored there, so there is nothing to show. Nothing was changed. Workers resume by themselves when it is back; reload this page then.",
     });
   };
+}
+
+/** Whether a shard answers now. Of one whose connection is lost, nothing is waited for. */
+async function isAnswering({ valkey }: OpenShard): Promise<boolean> {
+  if (troubleOf(valkey) !== undefined) return false;
+  const pong = valkey.ping().catch(() => undefined);
+  return (await within(VALKEY_ANSWERS_MS, pong, undefined)) !== undefined;
+}
+
+/** The shards that did not answer this request. */
+export const awayFrom = (c: Context, shards: OpenShards): OpenShard[] =>
+  shards.filter((shard) => !c.get("shards").includes(shard));
+
+/** Refuse what needs a shard that is away. */
+export function refuseAway(c: Context, site: Site, shard: OpenShard): Response | Promise<Response> {
+  const name = nameShards([shard]);
+  return refuse(c, site, {
+    status: 503,
+    error: `${name} does not answer`,
+    title: `${name.replace("s", "S")} does not answer`,
+    text: "What this needs is stored there. Nothing was changed. Try again when it is back.",
+  });
+}
+
+/**
+ * Find a job's shard and its id there by its name.
+ *
+ * @returns a refusal when that shard is away; undefined when there is no such shard
+ */
+export function locateJob(c: Context, { site, shards }: { site: Site; shards: OpenShards }, name: string) {
+  const found = shardOfJob(shards, name);
+  if (found === undefined || c.get("shards").includes(found.shard)) return found;
+  return refuseAway(c, site, found.shard);
 }

@@ -3,7 +3,7 @@
  * The search: leads to what it found, or to a page with everything that it found.
  */
 import type { Hono, MiddlewareHandler } from "hono";
-import type { FailedEvents } from "../operations/failed-events.ts";
+import type { AllFailedEvents } from "../operations/failed-events.ts";
 import { isCursor } from "../operations/log-search.ts";
 import { createSearch } from "../operations/search.ts";
 import { findPath } from "./find-path.ts";
@@ -15,13 +15,13 @@ export function addSearchRoutes(
   app: Hono,
   present: MiddlewareHandler,
   options: PageOptions,
-  failed: FailedEvents,
+  failed: AllFailedEvents,
 ): void {
-  const { site, queue, valkey } = options;
-  const search = createSearch({ queue, valkey, failed });
+  const { site, shards } = options;
+  const search = createSearch({ shards, failed });
   app.get("/search", present, async (c) => {
     const { q = "", from = "" } = c.req.query();
-    const findings = await search(q, { from: isCursor(from) ? from : undefined });
+    const findings = await search(q, { from: isCursor(from) ? from : undefined, among: c.get("shards") });
     const [find, ...others] = findings.finds;
     const path = find === undefined || others.length > 0 ? undefined : findPath(find);
     if (path !== undefined) return c.redirect(path);

@@ -4,22 +4,24 @@
  */
 import type { FC } from "hono/jsx";
 import { describeRetention } from "../operations/moments.ts";
+import { homeAmong } from "../queue/shards.ts";
 import { printable } from "../runtime/printable.ts";
-import type { Site } from "./layout.tsx";
+import { queuePath, type Site } from "./layout.tsx";
 
 /** Says why there may be no events, and where to look next. */
-export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site: { bullBoard, queue, logAgeMs }, userId }) => {
-  const state = (name: string) => `${bullBoard}/queue/${encodeURIComponent(queue)}?status=${name}`;
+export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site, userId }) => {
+  const home = homeAmong(site.shards, userId);
+  const state = (name: string) => `${queuePath(site, home)}?status=${name}`;
   return (
     <section class="empty">
-      <h2>No attempts in the last {describeRetention(logAgeMs)}</h2>
+      <h2>No attempts in the last {describeRetention(site.logAgeMs)}</h2>
       <p>The log of this user is empty. Possible reasons:</p>
       <ul>
         <li>
           <b>The ID is wrong.</b> It has to match the events' <code>userId</code> exactly: <code>{userId}</code>.
         </li>
         <li>
-          <b>No event was enqueued.</b> Check that the backend adds events to the queue <code>{queue}</code>.
+          <b>No event was enqueued.</b> Check that the backend adds events to the queue <code>{home.queue}</code>.
         </li>
         <li>
           <b>The event has not been attempted yet.</b> Pending events of a user are listed here; see also all{" "}

@@ -3,13 +3,16 @@
  * Reads what a user's page and the page of a payload show.
  */
 import type { Context } from "hono";
+import type { AttemptLog } from "../log/attempts.ts";
 import { findUsersJob, groupByEvent, readDeliveries } from "../log/deliveries.ts";
 import { listHoldsOn } from "../operations/hold.ts";
 import { describePayload } from "../operations/payload.ts";
 import { countMoreFailed, findPending } from "../operations/pending.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
 import type { Notice } from "./layout.tsx";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { PayloadPage } from "./payload-page.tsx";
+import { locateJob } from "./refusal.tsx";
 import { isLoggedShown, parseUserFilter, type UserFilter } from "./user-filter.tsx";
 import { EVENTS_PER_PAGE, UserPage, type UserPageProps } from "./user-page.tsx";
 
@@ -26,13 +29,15 @@ export async function sendUserPage(
   userId: string,
   notice: Notice | undefined,
 ): Promise<Response> {
-  const { site, queue, valkey } = options;
+  const { site } = options;
+  const shards = c.get("shards");
+  const log = options.logOf(shards);
   const now = options.now();
   const isIdOfUser = c.req.path === "/users"; // `/users?id=.`
   const filter = parseUserFilter((name) => (name === "id" && isIdOfUser ? undefined : c.req.query(name)));
   const [read, pending] = await Promise.all([
-    readLogged(options, userId, filter, Math.trunc(Number(c.req.query("page"))) || 1, now),
-    findPending(queue, valkey, userId, now),
+    readLogged({ shards, log }, userId, filter, Math.trunc(Number(c.req.query("page"))) || 1, now),
+    findPending(shards, userId, now),
   ]);
   const { logged } = read;
   const jobs = new Set(logged.flatMap(({ job }) => (job === undefined ? [] : [job])));
@@ -40,8 +45,8 @@ export async function sendUserPage(
   const events = pending.events.filter(({ id, job }) => !known.has(`${id} ${job}`));
   const endpoints = [...events, ...logged].flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint]));
   const [moreFailed, holds] = await Promise.all([
-    countMoreFailed(queue, valkey, userId, jobs),
-    listHoldsOn({ valkey, queue: queue.name }, userId, endpoints, now),
+    countMoreFailed(shards, userId, jobs),
+    listHoldsOn(shards[0], userId, endpoints, now),
   ]);
   const props = { ...read, site, userId, filter, moreFailed, holds, notice, now };
   return await sendPage(c, <UserPage {...props} pending={{ ...pending, events }} />);
@@ -52,7 +57,7 @@ export async function sendUserPage(
  * job is finished, so that no event is shown as delivered without the attempt that did.
  */
 async function readLogged(
-  { queue, valkey, log }: PageOptions,
+  { shards, log }: { readonly shards: OpenShards; readonly log: Pick<AttemptLog, "list"> },
   userId: string,
   filter: UserFilter,
   wantedPage: number,
@@ -60,12 +65,12 @@ async function readLogged(
 ): Promise<Pick<UserPageProps, "logged" | "matching" | "page" | "deliveries">> {
   let attempts = await log.list(userId, now, { withResponses: true });
   for (let reads = 1; ; reads++) {
-    const logged = await groupByEvent({ queue, valkey }, attempts);
+    const logged = await groupByEvent(shards, attempts);
     const matching = logged.filter((event) => isLoggedShown(event, filter));
     const pages = Math.max(1, Math.ceil(matching.length / EVENTS_PER_PAGE));
     const page = Math.min(pages, Math.max(1, wantedPage));
     const shown = matching.slice((page - 1) * EVENTS_PER_PAGE, page * EVENTS_PER_PAGE);
-    const deliveries = await readDeliveries({ queue, valkey }, userId, shown);
+    const deliveries = await readDeliveries(shards, userId, shown);
     const [latest] = await log.list(userId, now, { limit: 1 });
     const isUnchanged = latest?.delivery === attempts[0]?.delivery;
     if (isUnchanged || reads === MAX_READS) return { logged, matching, page, deliveries };
@@ -73,15 +78,22 @@ async function readLogged(
   }
 }
 
-/** Respond with the page of an event's payload; 404 when its job is not kept any more. */
+/**
+ * Respond with the page of an event's payload; 404 when its job is not kept any more.
+ *
+ * @param jobName  with its shard's label
+ */
 export async function sendPayloadPage(
   c: Context,
-  { site, queue, now }: PageOptions,
+  options: PageOptions,
   userId: string,
-  jobId: string,
+  jobName: string,
 ): Promise<Response> {
-  const job = await findUsersJob(queue, jobId, userId, c.req.query("id"));
+  const { site, now } = options;
+  const at = await locateJob(c, options, jobName);
+  if (at instanceof Response) return at;
+  const job = at && (await findUsersJob(at.shard.client, at.id, userId, c.req.query("id")));
   const payload = job && describePayload(job, now());
-  const content = <PayloadPage site={site} userId={userId} job={jobId} payload={payload} now={now()} />;
+  const content = <PayloadPage site={site} userId={userId} job={jobName} payload={payload} now={now()} />;
   return await sendPage(c, content, payload === undefined ? 404 : 200);
 }

@@ -4,6 +4,7 @@
  */
 import { attemptsKey } from "../queue/own-keys.ts";
 import type { Queue } from "../queue/worker.ts";
+import { within } from "../runtime/deadline.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 const MINUTE_MS = 60 * 1000; // 1 min
@@ -33,7 +34,10 @@ const keyAt = (queue: string, nowMs: number) => attemptsKey(queue, Math.floor(no
 
 export interface TallyOptions {
   readonly valkey: Valkey;
+  /** Under whose name it is published. */
   readonly queue: Queue;
+  /** The other shards' queues, whose jobs count too. */
+  readonly others?: readonly Queue[];
   readonly totals: () => Totals;
   /** Between two publications, ms. */
   readonly periodMs?: number;
@@ -45,7 +49,13 @@ export interface TallyOptions {
  *
  * @returns stops publishing
  */
-export function publishAttempts({ valkey, queue, totals, periodMs = PUBLISH_MS }: TallyOptions): () => void {
+export function publishAttempts({
+  valkey,
+  queue,
+  others = [],
+  totals,
+  periodMs = PUBLISH_MS,
+}: TallyOptions): () => void {
   let published: Totals = { made: 0, failed: 0 };
   let lastKey = "";
   let isPublishing = false;
@@ -55,7 +65,8 @@ export function publishAttempts({ valkey, queue, totals, periodMs = PUBLISH_MS }
     if (made === published.made && key === lastKey) return;
     const pipeline = valkey.multi();
     pipeline.hincrby(key, "made", made - published.made).hincrby(key, "failed", failed - published.failed);
-    if (key !== lastKey) pipeline.hset(key, "pending", await countPending(queue));
+    const pending = key === lastKey ? undefined : await countPending(queue, others);
+    if (pending !== undefined) pipeline.hset(key, "pending", pending);
     await pipeline.pexpire(key, KEPT_MS).exec();
     published = { made, failed };
     lastKey = key;
@@ -70,7 +81,13 @@ export function publishAttempts({ valkey, queue, totals, periodMs = PUBLISH_MS }
   return () => clearInterval(timer);
 }
 
-const countPending = (queue: Queue) => queue.getJobCountByTypes("waiting", "prioritized", "delayed");
+/** Undefined while a shard does not answer: a part of the jobs would look like fewer jobs, and like a growing backlog later. */
+async function countPending(queue: Queue, others: readonly Queue[]): Promise<number | undefined> {
+  const count = (one: Queue) => one.getJobCountByTypes("waiting", "prioritized", "delayed");
+  if (others.length === 0) return await count(queue);
+  const counts = await within(PUBLISH_MS, Promise.all([queue, ...others].map(count)), undefined);
+  return counts?.reduce((sum, jobs) => sum + jobs);
+}
 
 /**
  * Read the tally of the last minutes, of all workers.

@@ -48,7 +48,10 @@ watchQueue(
   config,
 );
 publishCircuits({ valkey: first.probe, queue: first.queue, gate });
-publishAttempts({ valkey: first.probe, queue: first.queueClient, totals: metrics.totals });
+publishAttempts({
+  ...{ valkey: first.probe, queue: first.queueClient, totals: metrics.totals },
+  others: shards.slice(1).map(({ queueClient }) => queueClient),
+});
 
 let isStopping = false;
 const routes = createHealthRoutes(async () => {
