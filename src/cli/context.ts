@@ -177,7 +177,7 @@ export function nameQueue({ shards, queue }: Config): string {
 }
 
 /** What a cluster's node answers when another has a shard, or will soon. A command's connections look for a node only once. */
-const ELSEWHERE = new Set(["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY"]);
+const ELSEWHERE = new Set(["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "UNBLOCKED"]);
 
 /** The error of a command, or what to say of it if a connection was lost or a shard's node is no longer its own. */
 function explainLost(error: unknown, open: readonly OpenShard[], config: Config): unknown {

@@ -159,7 +159,10 @@ function readTarget(options: TargetOptions, text: string | undefined): NamedTarg
   });
   if (text !== undefined) given.push({ kind: undefined, text });
   const [target] = given;
-  if (target !== undefined && given.length === 1) return target;
+  if (target !== undefined && given.length === 1) {
+    readTargetOf(target.kind ?? kindOf(target.text), target.text);
+    return target;
+  }
   throw new CommandError("usage", "expected one target: a host, a URL or a user, or one of --host, --url and --user");
 }
 
@@ -169,9 +172,14 @@ async function settleTarget(shards: OpenShards, { kind, text }: NamedTarget): Pr
   if (kind === undefined && meant === "host" && (await isUserKnown(shards, text))) {
     throw new CommandError("usage", `${text} could be a host or a user: use --host or --user`);
   }
-  const target = parseTarget(meant, meant === "user" ? readUser(text) : text);
+  return readTargetOf(meant, text);
+}
+
+/** Parse a target of a known kind. */
+function readTargetOf(kind: HoldKind, text: string): HoldTarget {
+  const target = parseTarget(kind, kind === "user" ? readUser(text) : text);
   if (target !== undefined) return target;
-  const form = meant === "host" ? "a host, as in hooks.example.com or [2001:db8::1]:8080" : "an http or https URL";
+  const form = kind === "host" ? "a host, as in hooks.example.com or [2001:db8::1]:8080" : "an http or https URL";
   throw new CommandError("usage", `expected ${form}, got "${text}"`);
 }
 
