@@ -145,7 +145,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
 }
 
 function createOwnSuspects(
-  { index, queue, valkey }: PipelineShard,
+  { index, queue, valkey, label }: PipelineShard,
   { suspectsProgram, config, logger }: PipelineOptions,
   { metrics, excuse }: SharedParts,
   holders: () => DeliveryWorker["holders"],
@@ -153,7 +153,7 @@ function createOwnSuspects(
   if (suspectsProgram === undefined) return undefined;
   return createSuspects({
     program: suspectsProgram,
-    shard: index,
+    ...{ shard: index, label },
     hungMs: lockMsFor(config.timeoutMs),
     endpointSlots: config.endpointConcurrency,
     onHeld: (jobs) => excuse(queue, jobs),

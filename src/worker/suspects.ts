@@ -43,6 +43,8 @@ export interface SuspectsOptions {
   readonly program: string;
   /** The shard's index. */
   readonly shard: number;
+  /** The shard's label, for job ids that operators see. */
+  readonly label: string;
   /** How many attempts to one endpoint may be in flight. */
   readonly endpointSlots: number;
   /** After how long without a sign of life a process hangs, ms: above an attempt's deadline. */
@@ -180,12 +182,12 @@ class SuspectLanes implements Suspects {
   }
 
   #end(lane: Lane, round: Round, cause: string | undefined): void {
-    const { holders, logger } = this.options;
+    const { holders, logger, label } = this.options;
     lane.round = undefined;
     holders().release(round.child.pid);
     const left = [...round.suspects.values()];
     if (cause !== undefined) {
-      const ids = left.map(({ job }) => job.id);
+      const ids = left.map(({ job }) => label + job.id);
       logger.warn({ jobs: ids, cause, alone: lane === this.#alone }, "suspects.died");
     }
     const isDeath = cause !== undefined && this.#stopped === undefined;
@@ -197,7 +199,7 @@ class SuspectLanes implements Suspects {
 
   /** Its process has died, because of this job or one that ran beside it. */
   async #judge(lane: Lane, suspect: Suspect, cause: string): Promise<void> {
-    const { valkey, metrics, logger } = this.options;
+    const { valkey, metrics, logger, label } = this.options;
     const { job, settled } = suspect;
     const key = this.#key(job);
     try {
@@ -205,9 +207,9 @@ class SuspectLanes implements Suspects {
       if (deaths === 0) return park(suspect, APART_PAUSE_MS);
       if (deaths < DEADLY) return park(suspect, deaths * DEATH_PAUSE_MS);
       await valkey.hset(key, DEATHS, 0); // if redelivered, it gets as many tries again, and alone
-      const reason = describePoison(job, deaths, cause);
+      const reason = describePoison(label + job.id, job, deaths, cause);
       metrics.poisoned();
-      logger.warn({ job: job.id, reason }, "job.poisoned");
+      logger.warn({ job: label + job.id, reason }, "job.poisoned");
       settled.reject(new AttemptFailed(reason));
     } catch {
       park(suspect, DEATH_PAUSE_MS);
@@ -249,8 +251,8 @@ function park({ settled }: Suspect, ms: number): void {
 /** Up to half as long again: they shall not all come back together. */
 const pauseMs = (ms: number): number => Math.round(ms * (1 + Math.random() / 2));
 
-function describePoison({ id, stalledCounter }: Job, deaths: number, cause: string): string {
+function describePoison(name: string, { stalledCounter }: Job, deaths: number, cause: string): string {
   const workers = `workers died or hung ${stalledCounter} times while they had this job`;
   const apart = `then ${deaths} processes that ran nothing else, the last by ${cause}`;
-  return `poison: ${workers}, ${apart}; to try again: fluxhook redeliver ${id}`;
+  return `poison: ${workers}, ${apart}; to try again: fluxhook redeliver ${name}`;
 }
