@@ -102,10 +102,11 @@ const TABLE: Readonly<Record<string, Table>> = {
     },
   },
   attempts: { base: [], options: {}, args: USERS },
+  find: { base: ["x"], options: { "--for": DURATIONS }, args: ["", " "] },
   status: { base: [], options: {} },
   redeliver: {
     base: ["--failed", "--yes"],
-    options: { "--since": [...MOMENTS, ...MORE_MOMENTS], "--user": USERS, "--event": TYPES },
+    options: { "--since": [...MOMENTS, ...MORE_MOMENTS], "--user": USERS, "--host": HOSTS, "--event": TYPES },
   },
   recover: { base: ["--yes"], options: {} },
   cancel: {
@@ -117,6 +118,14 @@ const TABLE: Readonly<Record<string, Table>> = {
       "--event": TYPES,
     },
   },
+  pause: { base: ["--yes"], options: {} },
+  resume: { base: ["--yes"], options: {} },
+  hold: {
+    base: ["--for", "1h"],
+    options: { "--host": HOSTS, "--url": URLS, "--user": USERS, "--for": DURATIONS, "--reason": ["x".repeat(201)] },
+  },
+  release: { base: [], options: { "--host": HOSTS, "--url": URLS, "--user": USERS } },
+  holds: { base: [], options: {} },
   forget: { base: ["--yes"], options: {}, args: USERS },
   verify: {
     base: [request, "--secret", "s"],
@@ -129,11 +138,13 @@ const TABLE: Readonly<Record<string, Table>> = {
       ...{ "--host": [" ", "💥", "x\r\nX: y", "999.1.1.1", "http://127.0.0.1"], "--port": [...NUMBERS, "65536"] },
       ...{ "--status": [...NUMBERS, "99", "199", "600", "2xx"], "--retry-after": DATES },
       ...{ "--count": [...NUMBERS, "0", "99999999999"], "--save": ["", "\0", file, join(file, "x"), "/proc/nowhere"] },
-      ...anySecrets,
+      ...{ "--forward-to": URLS, "--user": USERS, ...anySecrets },
     },
   },
   seal: { base: ["--user", "u", "--secret", "s"], options: { "--user": USERS, ...secrets } },
   key: { base: [], options: {} },
+  worker: { base: [], options: {} },
+  board: { base: [], options: {} },
   completion: { base: [], options: {}, args: [...TEXTS, "csh", "toString", "__proto__"] },
 };
 
@@ -285,6 +296,12 @@ test("output that cannot be written is a failure, of every command; output that 
       `redeliver ${job} --dry-run`,
       `redeliver ${job}`,
       "recover --dry-run",
+      "find u",
+      "hold --user u --for 1h",
+      "holds",
+      "release --user u",
+      "pause --dry-run",
+      "resume --dry-run",
       "cancel --user u --dry-run",
       "forget u --dry-run",
       `verify ${request} --secret-env SECRET`,
@@ -293,7 +310,9 @@ test("output that cannot be written is a failure, of every command; output that 
       "key",
       "completion zsh",
     ];
-    expect(commands.map((command) => command.split(" ")[0])).toEqual(expect.arrayContaining(Object.keys(TABLE)));
+    const present = new Set(commands.map((command) => command.split(" ")[0] as string));
+    const processes = ["worker", "board"]; // have their own output
+    expect(Object.keys(TABLE).filter((name) => !present.has(name))).toEqual(processes);
     for (const command of commands) {
       const { err, code } = await sh(`$FLUXHOOK ${command} --json >/dev/full`, env);
       const told = err

@@ -51,7 +51,8 @@ export function parseTarget(kind: HoldKind, text: string): HoldTarget | undefine
   }
   if (!URL.canParse(text)) return undefined; // Node 20 has no URL.parse
   const url = new URL(text);
-  return /^https?:$/.test(url.protocol) ? { kind, target: endpointKey(url) } : undefined;
+  const isEndpoint = /^https?:$/.test(url.protocol) && url.username === "" && url.password === "";
+  return isEndpoint ? { kind, target: endpointKey(url) } : undefined;
 }
 
 const HOST_LIKE = /^(localhost|\[[\da-f:.]+\]|[^.:/\s]+(\.[^.:/\s]+)+|[^:/\s]+(?=:\d+$))(:\d+)?$/i;
