@@ -73,6 +73,7 @@ export function addRedeliver(program: Command, context: Context): void {
       `
 Examples:
   $ fluxhook redeliver 4711
+  $ fluxhook redeliver 3/4711    # in shard 3, where there are several
   $ fluxhook redeliver --failed --since 2h --user usr_42 --dry-run
   $ fluxhook redeliver --failed --since 2026-11-24T08:00:00Z --event file.created --yes`,
     )

@@ -22,7 +22,7 @@ export function addStatus(program: Command, context: Context): void {
       `
 Problems are: no worker, a paused queue, stray jobs, a Valkey that is full or nearly full, refuses writes, may evict keys or is a
 replica; an event that waits for a worker for more than a minute; most attempts or events of the last ${THRESHOLDS.minutes} minutes failed; a
-backlog that grows; more than ${THRESHOLDS.openCircuits} hosts that do not respond.
+backlog that grows; more than ${THRESHOLDS.openCircuits} hosts that do not respond; a shard that is away, or that nobody serves.
 
 Examples:
   $ fluxhook status
