@@ -130,7 +130,7 @@ export async function fill(
 }
 
 /** Jobs that are not finished. */
-export async function countOpen({ client }: Rig, name: string): Promise<number> {
+export async function countOpen({ client }: Pick<Rig, "client">, name: string): Promise<number> {
   const counting = client.multi();
   for (const state of ["wait", "active", "paused"]) counting.llen(`bull:${name}:${state}`);
   for (const state of ["delayed", "prioritized"]) counting.zcard(`bull:${name}:${state}`);

@@ -3,6 +3,9 @@
  *
  *   bun bench/scale.ts [--workers 1,2,4] [--jobs 20000] [--warm-up 5000] [--concurrency 64] [--endpoints 40] [--rounds 3]
  *                      [--set NAME=value …] [--write docs/sizing.md]
+ *   bun bench/scale.ts --shards 1,2,6,24 [--workers 1] [--replicas 0] [--idle 5] [--jobs …] [--rounds …] …
+ *
+ * With `--shards` it measures what shards cost, with the first of `--workers`: see shards.ts.
  *
  * `--write` puts the table into the document, between its two comments. A worker is one core. When all cores are taken, more workers change nothing; then what counts is the CPU per delivery,
  * of a worker and of Valkey, which runs all scripts of a queue on one core: that is the limit of a queue.
@@ -14,6 +17,7 @@ import { median } from "./clock.ts";
 import { parseNumber, parseNumbers, parseSettings, readOptions } from "./options.ts";
 import { buildTable, describeMachine, formatMegabytes, formatNumber } from "./report.ts";
 import { startRig } from "./rig.ts";
+import { measureShards } from "./shards.ts";
 import { buildSizing } from "./sizing.ts";
 
 const { values } = readOptions({
@@ -25,6 +29,9 @@ const { values } = readOptions({
   rounds: { type: "string", default: "3" },
   set: { type: "string", multiple: true, default: [] },
   write: { type: "string" },
+  shards: { type: "string" },
+  replicas: { type: "string", default: "0" },
+  idle: { type: "string", default: "5" },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
 const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);
@@ -32,6 +39,18 @@ const concurrency = parseNumber("concurrency", values.concurrency, 10_000);
 const endpoints = parseNumber("endpoints", values.endpoints, 100_000);
 const rounds = parseNumber("rounds", values.rounds, 20);
 const settings = parseSettings(values.set);
+
+if (values.shards !== undefined) {
+  await measureShards({
+    shards: parseNumbers("shards", values.shards, 256),
+    workers: parseNumbers("workers", values.workers, 16)[0] as number,
+    ...{ jobs, warmUpJobs, endpoints, rounds },
+    replicas: parseNumber("replicas", values.replicas, 2, 0),
+    idleSeconds: parseNumber("idle", values.idle, 60, 0),
+    env: { WEBHOOK_CONCURRENCY: String(concurrency), ...settings },
+  });
+  process.exit(0);
+}
 
 const rows = parseNumbers("workers", values.workers, 16).map((workers) => ({ workers, runs: [] as Drained[] }));
 let server = "";

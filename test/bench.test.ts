@@ -121,6 +121,18 @@ describe("each program in a tiny form", () => {
     },
     PATIENCE_MS,
   );
+
+  test.concurrent(
+    "scale spreads a backlog over the shards of a cluster",
+    async () => {
+      const rows = await rowsOf("scale", "--shards 1,3 --jobs 200 --warm-up 20 --concurrency 8 --rounds 1 --idle 0");
+      expect(rows.map(([shards, , ratio]) => [shards, Number(ratio) > 0])).toEqual([
+        ["1", true],
+        ["3", true],
+      ]);
+    },
+    PATIENCE_MS,
+  );
 });
 
 test(
