@@ -219,7 +219,7 @@ export async function kill(worker: WorkerProcess): Promise<void> {
 }
 
 /** SIGKILL, unless it is gone: its pid may be someone else's by then. Works on a stopped one too. */
-async function end(worker: WorkerProcess): Promise<void> {
+export async function end(worker: WorkerProcess): Promise<void> {
   const isGone = await Promise.race([worker.exited.then(() => true), Bun.sleep(0).then(() => false)]);
   if (!isGone) await kill(worker);
 }

@@ -15,6 +15,7 @@ import { slotOf } from "../../src/valkey/cluster.ts";
 import { connectValkey, type Valkey } from "../../src/valkey/connection.ts";
 import { type Arrival, type Balance, type Books, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
+import { end } from "./chaos.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";
 import { bounded, eventually } from "./stack.ts";
 
@@ -69,6 +70,8 @@ export interface ShardRig {
   readonly events: ReadonlyMap<string, Enqueued>;
   /** The endpoints of living events. */
   readonly receiverUrl: string;
+  /** What is below it is dead until {@link ShardRig.revive}: `silent` and `reset`, all others answer 503. */
+  readonly deadUrl: string;
   startWorker(env?: Record<string, string>): Promise<WorkerProcess>;
   /** Enqueue there from now on. */
   produceTo(place: Place): Promise<void>;
@@ -206,14 +209,13 @@ async function buildRig(
   };
   const log = joinLogs(shards.map(({ valkey, tag }) => createAttemptLog(valkey, { ...ALL_KEPT, tag })));
   const books = createBooks(log, () => counts("failed"));
-  const { urlOf, revive, receiverUrl } = await startEndpoints(books, chance, isDead, ends);
+  const { urlOf, ...endpoints } = await startEndpoints(books, chance, isDead, ends);
   const producer = createProducer(books, place, urlOf, userOf, ends);
   const workers: WorkerProcess[] = [];
   let isOver = false;
   ends.push(() => {
     isOver = true;
-    for (const worker of workers) process.kill(worker.pid, "SIGKILL");
-    return Promise.all(workers.map(({ exited }) => exited));
+    return Promise.all(workers.map(end));
   });
   const startWorker = async (env: Record<string, string> = {}): Promise<WorkerProcess> => {
     if (isOver) throw new Error("the test is over");
@@ -222,12 +224,16 @@ async function buildRig(
     const worker = startWorkerProcess({ ...where, ...slots, ...commonEnv, ...env });
     workers.push(worker);
     const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");
-    await eventually(isReady, (ready) => ready, START_MS, 50);
+    const died = worker.exited.then((code) => {
+      if (!isReady()) throw new Error(`expected a worker to be ready, but it exited with ${code}: ${worker.output()}`);
+      return true;
+    });
+    await Promise.race([eventually(isReady, (ready) => ready, START_MS, 50), died]);
     return worker;
   };
   await Promise.all(Array.from({ length: workerCount }, () => startWorker()));
   return {
-    ...{ chance, shards, workers, startWorker, revive, receiverUrl, arrivals: books.arrivals },
+    ...{ chance, shards, workers, startWorker, ...endpoints, arrivals: books.arrivals },
     ...producer,
     get made() {
       return producer.made;
@@ -277,6 +283,7 @@ async function startEndpoints(
   const ways = ["/silent", "/reset", "/503", "/busy"];
   return {
     receiverUrl: receiver.url("/"),
+    deadUrl: dead.url("/"),
     urlOf: (index: number) => (isDead(index) ? dead.url(ways[index % 4]) : receiver.url(`/${index % 4}`)),
     revive() {
       isRevived = true;
