@@ -49,6 +49,16 @@ onSignals(
 );
 const { origin } = server.url;
 logger.info(
-  { url: origin, board: `${origin}/board`, queue: config.queue, login: config.boardPassword !== undefined },
+  {
+    url: origin,
+    board: `${origin}/board`,
+    queue: config.queue,
+    ...countShards(),
+    login: config.boardPassword !== undefined,
+  },
   "board.ready",
 );
+
+function countShards(): { readonly shards?: number } {
+  return shards.length === 1 ? {} : { shards: shards.length };
+}

@@ -11,7 +11,7 @@ import { homeOf, shardsOf } from "../src/queue/shards.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { slotOf } from "../src/valkey/cluster.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
-import { BOARD_DEFAULTS } from "./support/board.ts";
+import { BOARD_DEFAULTS, startBoardProcess } from "./support/board.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
 const SHARDS = 6;
@@ -286,6 +286,15 @@ describe("with all shards there", () => {
     expect(metrics).toContain('fluxhook_jobs{state="waiting",shard="4"} 1');
     expect(count(metrics, 'fluxhook_valkey_up{shard="')).toBe(SHARDS);
   });
+});
+
+test("the process starts over all shards", async () => {
+  const board = await startBoardProcess({ VALKEY_URL: cluster.url, WEBHOOK_SHARDS: `${SHARDS}` });
+  const ask = async (path: string) => await (await fetch(`http://127.0.0.1:${board.port}${path}`)).text();
+  expect(await ask("/readyz")).toBe('{"status":"ready"}');
+  expect(count(await ask("/"), '<tr id="shard-')).toBe(SHARDS);
+  expect(board.output()).toContain(`"shards":${SHARDS}`);
+  await board.stop();
 });
 
 describe("with the node of some shards away", () => {

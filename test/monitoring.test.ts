@@ -132,6 +132,20 @@ test.each(expressions)("every label that %s selects by is one of its metric", (_
   }
 });
 
+/** Gauges that each shard of a queue has its part of, and those of which the worst shard's is meant. */
+const PARTS = /(\w+)(?: by \(([^)]*)\))? ?\(fluxhook_(?:jobs|recent_jobs|stray_jobs)\{/g;
+const WORST = ["FluxhookFailedSetFull"]; // each shard keeps that many
+
+test.each(expressions)(
+  "%s adds up the shards of a queue, and takes each once from the processes that tell of it",
+  (where, expr) => {
+    for (const [, operator, by = ""] of expr.matchAll(PARTS)) {
+      if (WORST.includes(where)) expect([operator, by]).toEqual(["max", ""]);
+      else expect([operator, by.split(", ")]).toEqual(["max", expect.arrayContaining(["shard"])]);
+    }
+  },
+);
+
 test("a worker's attempts are tallied for the board", async () => {
   const tally = await eventually(
     () => readAttemptTally(valkey, queue.name, 5, Date.now()),

@@ -45,6 +45,7 @@ const css = [
   "test-form.css",
   "home.css",
   "held.css",
+  "shards.css",
   "failed.css",
 ]
   .map(read)
