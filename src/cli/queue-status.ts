@@ -27,14 +27,16 @@ export async function readStatus({ config, shards, away }: Session, nowMs: numbe
     readSummary(shards, nowMs, config),
     findRefusal(shards),
     hasFirst ? listHolds(first, nowMs) : [],
-    findUnserved(config.shards),
+    away.length === 0 ? findUnserved(config.shards) : [], // a node that does not answer would be waited for again
   ]);
   const facts = summary.valkey ?? (await readFacts(first.valkey));
   const strays = await countAllStrays(shards, summary.shards);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, attempts, circuits } = summary;
   const parts = shards.length > 1 ? summary.shards : [];
   const problems = [
-    ...away.map(({ text }) => problem("shard_away", `Cannot use ${text}`, "Look why it is away: its events wait")),
+    ...away.map(({ text }) =>
+      problem("shard_away", `Cannot use ${text}`, "Find out why: until it is back, the events there wait"),
+    ),
     ...beyond.map((one) =>
       problem("unserved", describeUnserved(one), "Raise WEBHOOK_SHARDS everywhere until it is empty"),
     ),
