@@ -10,6 +10,7 @@ import { testValkeyUrl } from "./support/valkey.ts";
 
 const valkey = connectValkey(await testValkeyUrl(), "test:tally", createLogger("silent").logger);
 const queue = openQueue(`tally-${crypto.randomUUID()}`, valkey);
+type Opened = typeof queue;
 const MINUTE_MS = 60_000;
 afterAll(async () => {
   await queue.close();
@@ -35,6 +36,33 @@ describe("the tally of attempts", () => {
     const inFive = await read(Date.now() + 5 * MINUTE_MS);
     expect(inFive.pendingBefore).toBe(3);
     expect([inFive.made > 0, inFive.failed]).toEqual([true, 5]);
+  });
+
+  test("remembers what was pending in all shards, and nothing while one of them does not answer", async () => {
+    const names = [1, 2, 3].map((shard) => `tally-${crypto.randomUUID()}-{${shard}}`);
+    const [first, second, third] = names.map((name) => openQueue(name, valkey)) as [Opened, Opened, Opened];
+    for (const one of [first, second, second]) await one.add("file.created", jobData("https://e.example/"));
+    const totals = () => ({ made: 1, failed: 0 });
+    const pendingIn = async ({ name }: Opened) =>
+      (await readAttemptTally(valkey, name, 5, Date.now() + 5 * MINUTE_MS)).pendingBefore;
+    const stop = publishAttempts({ valkey, queue: first, others: [second], totals, periodMs: 1 });
+    expect(
+      await eventually(
+        () => pendingIn(first),
+        (pending) => pending !== undefined,
+      ),
+    ).toBe(3);
+    stop();
+    const nowhere = connectValkey("redis://127.0.0.1:1", "test:away", createLogger("silent").logger);
+    const away = openQueue("away", nowhere);
+    away.on("error", () => {});
+    const stopOther = publishAttempts({ valkey, queue: third, others: [away], totals, periodMs: 1 });
+    const made = async () => (await readAttemptTally(valkey, third.name, 5, Date.now())).made;
+    await eventually(made, (attempts) => attempts === 1);
+    expect(await pendingIn(third)).toBeUndefined();
+    stopOther();
+    nowhere.disconnect();
+    for (const one of [first, second, third]) await one.close();
   });
 
   test("is not known before a worker tells, and expires", async () => {

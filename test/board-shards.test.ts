@@ -353,6 +353,9 @@ describe("with the node of some shards away", () => {
   test("Bull Board lists the others", async () => {
     const { queues } = await json<{ queues: { name: string }[] }>("/board/api/queues");
     expect(queues.map(({ name }) => name)).toEqual(left.map(({ queue }) => queue));
+    const [{ queue }] = gone as [OpenShard];
+    expect((await app.request(`/board/api/queues/${encodeURIComponent(queue)}/1`)).status).toBe(404);
+    expect((await app.request("/board/api/redis/stats")).status).toBe(200);
   });
 
   test("is not ready, with the shards that are away named", async () => {

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import {
   type JudgedQueue,
+  type JudgedShard,
   judgeQueue,
   PROBLEMS,
   type ProblemCode,
@@ -83,6 +84,48 @@ const CASES: [name: string, changes: Partial<JudgedQueue>, codes: ProblemCode[]]
 describe("a queue", () => {
   test.each(CASES)("%s", (_, changes, codes) => {
     expect(judgeQueue({ ...well, ...changes }).map(({ code }) => code)).toEqual(codes);
+  });
+
+  const shard = (index: number, changes: Partial<JudgedShard> = {}): JudgedShard => ({
+    ...{ label: `${index}/`, isPaused: false, workers: 1, counts: { waiting: 0, failed: 0 } },
+    ...changes,
+  });
+
+  test.each<[string, Partial<JudgedQueue>, string[]]>([
+    [
+      "where events wait and no worker is",
+      { shards: [shard(0), shard(1, { workers: 0, counts: { waiting: 2, failed: 0 } }), shard(2, { workers: 0 })] },
+      ["Events wait in shard 1, which nobody serves"],
+    ],
+    [
+      "that are paused",
+      { isPaused: true, shards: [shard(0), shard(1, { isPaused: true }), shard(2, { isPaused: true })] },
+      ["The queue is paused in shards 1 and 2: nothing is being delivered from there"],
+    ],
+    [
+      "that will soon drop failed events",
+      {
+        counts: { waiting: 0, delayed: 0, failed: 9_401 },
+        shards: [
+          shard(0, { counts: { waiting: 0, failed: 400 } }),
+          shard(1, { counts: { waiting: 0, failed: 9_001 } }),
+        ],
+      },
+      ["9,001 failed events are kept in shard 1; beyond 10,000, the oldest are dropped"],
+    ],
+    [
+      "not when together they keep more failed events than one may",
+      {
+        counts: { waiting: 0, delayed: 0, failed: 12_000 },
+        shards: [
+          shard(0, { counts: { waiting: 0, failed: 6_000 } }),
+          shard(1, { counts: { waiting: 0, failed: 6_000 } }),
+        ],
+      },
+      [],
+    ],
+  ])("of several shards names those %s", (_, changes, texts) => {
+    expect(judgeQueue({ ...well, ...changes }).map(({ text }) => text)).toEqual(texts);
   });
 
   test("has its problems listed worst first, each in plain sentences without a period", () => {

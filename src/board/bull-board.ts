@@ -182,9 +182,12 @@ function refuse(context: HookContext, isReadonly: boolean): Refusal | undefined 
 }
 
 /** The data of the requested job, to mask its secrets where the response has no data of its own, as in the job's logs. */
-async function readJobData({ method, request: { queues, params } }: HookContext): Promise<unknown> {
+async function readJobData({ method, request }: HookContext): Promise<unknown> {
+  const { queues, params } = request;
   if (method !== "get" || params.jobId === undefined) return undefined;
-  return (await queues.get(params.queueName)?.getJob(params.jobId))?.toJSON().data;
+  const queue = queues.get(params.queueName);
+  const isThere = await queue?.isVisible(request); // otherwise its Valkey would not answer
+  return isThere ? (await queue?.getJob(params.jobId))?.toJSON().data : undefined;
 }
 
 /** BullMQ's errors have a numeric code when it refuses something, such as promoting a job that is not delayed. */
