@@ -23,7 +23,7 @@ import {
 import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
 import { connectShard, type ShardClient } from "./package/shard-client.ts";
 import type { EnqueueStatus, NewJob } from "./queue/enqueue.ts";
-import { homeOf, type Shard, shardingProblem, shardsOf } from "./queue/shards.ts";
+import { homeAmong, type Shard, shardingProblem, shardsOf } from "./queue/shards.ts";
 import { UsageError } from "./runtime/usage-error.ts";
 import { NoDatabaseError } from "./valkey/connection.ts";
 
@@ -51,6 +51,8 @@ export interface FluxhookOptions {
   readonly valkeyUrl?: string | undefined;
   /** Like the worker's `WEBHOOK_SHARDS`; 1 by default. */
   readonly shards?: number | undefined;
+  /** Like the worker's `WEBHOOK_DRAIN_URL`: `readAttempts` reads the logs there, too. */
+  readonly drainUrl?: string | undefined;
   /** Like the worker's `WEBHOOK_QUEUE`. */
   readonly queue?: string | undefined;
   /** How long a call may take while Valkey is away, including the first connect; 2,000 by default. */
@@ -137,7 +139,8 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
   checkFluxhookOptions(given);
   const options = { ...given, eventTypes: new Set(given.events ?? EVENT_TYPES) };
   checkSealingKey(options.sealingKey);
-  const shards = shardsFor(options).map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS));
+  const known = shardsFor(options);
+  const shards = known.map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS));
   const log = joinLogs(shards);
   const pending = new Set<Promise<unknown>>();
   let closing: Promise<void> | undefined;
@@ -153,7 +156,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
       }
     };
     const homes: NewJob[][] = shards.map(() => []);
-    for (const job of jobs) homes[homeOf((job.data as JobData).userId, shards.length)]?.push(job);
+    for (const job of jobs) homes[homeAmong(known, (job.data as JobData).userId).index]?.push(job);
     await Promise.all(shards.map((shard, home) => addBatches(shard, homes[home] as NewJob[])));
     return jobs.map((job) => ({ id: (job.data as JobData).id as string, status: statuses.get(job) as EnqueueStatus }));
   }
@@ -199,11 +202,15 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
 }
 
 /** The shards that options name. @throws UsageError when they do not go together */
-function shardsFor({ valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks" }: FluxhookOptions): Shard[] {
-  const sharding = { queue, shards, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
+function shardsFor(options: FluxhookOptions): [Shard, ...Shard[]] {
+  const { valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks", drainUrl } = options;
+  const sharding = { queue, shards, drainUrl, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
   const problem = shardingProblem(sharding);
   if (problem === undefined) return shardsOf(sharding);
-  const named = { VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" };
+  const named = {
+    ...{ VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" },
+    WEBHOOK_DRAIN_URL: "drainUrl",
+  };
   throw new UsageError(Object.entries(named).reduce((text, [from, to]) => text.replaceAll(from, to), problem));
 }
 

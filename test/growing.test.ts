@@ -82,7 +82,9 @@ test(
       WEBHOOK_DRAIN_URL: old.url,
       WEBHOOK_QUEUE: queue,
     });
-    await connect(cluster.url, queue, 2).enqueue(eventOf(1_000_001));
+    const backend = createFluxhook({ valkeyUrl: cluster.url, shards: 2, drainUrl: old.url, queue });
+    endings.push(() => backend.close());
+    await backend.enqueue(eventOf(1_000_001));
     await worker.line("delivery.attempted", 2);
     await eventually(
       () => countOpen(shards),
@@ -92,6 +94,7 @@ test(
     );
     const attempts = await logOf(shards).list(data.userId, Date.now());
     expect(attempts.map(({ job }) => job).sort()).toEqual([expect.stringMatching(/^[01]\/./), "old/1"]);
+    expect(await backend.readAttempts(data.userId)).toHaveLength(2);
     expect(await left.client.getJobCounts("completed")).toEqual({ completed: 1 });
     const metrics = await (await fetch(await worker.url("/metrics"))).text();
     expect(metrics).toContain('fluxhook_jobs{state="completed",shard="old"} 1');

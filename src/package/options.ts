@@ -10,7 +10,7 @@ import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { MAX_SHARDS } from "../queue/shards.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import { nearest } from "../settings/misspelled.ts";
-import { isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
+import { isClusterUrl, isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
 
 /** A call after `close()`. */
 export class ClosedError extends Error {
@@ -26,7 +26,16 @@ type Given = Readonly<Record<string, unknown>>;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's scores of delayed jobs end in 2039
 
-const FLUXHOOK_OPTIONS = ["valkeyUrl", "shards", "queue", "timeoutMs", "maxBodyBytes", "sealingKey", "events"];
+const FLUXHOOK_OPTIONS = [
+  "valkeyUrl",
+  "shards",
+  "drainUrl",
+  "queue",
+  "timeoutMs",
+  "maxBodyBytes",
+  "sealingKey",
+  "events",
+];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
 const BACKOFF_OPTIONS = ["type", "delay", "jitter"];
 
@@ -55,10 +64,12 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, shards, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
+  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
   const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
   expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
   expectIf(shards, isWhole(1, MAX_SHARDS), `shards to be a whole number from 1 to ${MAX_SHARDS}`);
+  const isOne = (value: unknown) => typeof value === "string" && isValkeyUrl(value) && !isClusterUrl(value);
+  expectIf(drainUrl, isOne, "drainUrl to be a redis://, rediss:// or redis+sentinel:// URL");
   expectIf(queue, (value) => typeof value === "string" && isQueueName(value), `queue to be ${QUEUE_NAME_FORM}`);
   expectIf(timeoutMs, isBetween(1, MAX_TIMER_MS), "timeoutMs to be a number of ms, 1 or more");
   expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);
