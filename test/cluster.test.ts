@@ -1,10 +1,12 @@
 /** Connections into a Valkey Cluster, each to the owner of one slot. How nodes are replaced: test/chaos/cluster.long.ts. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { type Cluster, startCluster } from "../src/dev/cluster.ts";
 import { slotOf } from "../src/valkey/cluster.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { reachValkey } from "../src/valkey/reach.ts";
 import { isClusterUrl, isValkeyUrl, maskValkeyUrl } from "../src/valkey/url.ts";
+import { TLS } from "./support/sentinels.ts";
 
 const quiet = { info() {}, warn() {} };
 let cluster: Cluster;
@@ -87,6 +89,20 @@ describe("reaching a cluster fails in time, and says why, when", () => {
     expect(reached).toMatchObject({ ok: false, reason: expect.stringContaining("cluster support disabled") });
     await alone.stop();
   });
+});
+
+test("a cluster is reached over TLS with its password, and not when its certificate is nobody's", async () => {
+  const safe = await startCluster({ primaries: 3, replicas: 0, password: "p@ss/word", tls: TLS });
+  const program = join(import.meta.dir, "support/cluster-program.ts");
+  for (const trusted of [TLS["tls-ca-cert-file"], ""]) {
+    const child = Bun.spawn([process.execPath, program, safe.url], {
+      env: { ...process.env, NODE_EXTRA_CA_CERTS: trusted }, // read when a process starts
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const said = await new Response(child.stdout).text();
+    expect(said.trim()).toMatch(trusted === "" ? /certificate/ : /^OK 3 nodes$/);
+  }
+  await safe.stop();
 });
 
 describe("the URL of a cluster", () => {

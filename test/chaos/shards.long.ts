@@ -1,0 +1,95 @@
+/** Shards on Valkeys of their own: one that is backlogged, and more of them and fewer under load. */
+import { expect } from "bun:test";
+import { homeOf } from "../../src/queue/shards.ts";
+import { expectFlawless } from "../support/books.ts";
+import { type OpenShard, SHARDS, valkeysChaos } from "../support/cluster-rig.ts";
+import type { WorkerProcess } from "../support/process.ts";
+import { eventually } from "../support/stack.ts";
+
+const PER_SECOND = 60;
+const BACKLOG = 5_000;
+const PHASE_MS = 3_000;
+/** How much later an event of an idle shard may come because another has a backlog, on a busy machine. */
+const NOISE_MS = 2_000;
+
+/** Some users of each shard. */
+const USERS = Array.from({ length: SHARDS }, (_, shard) =>
+  Array.from({ length: 600 }, (_, user) => `usr_${user}`).filter((user) => homeOf(user, SHARDS) === shard),
+);
+const userOf = (shard: number, index: number) => {
+  const users = USERS[shard] as string[];
+  return users[index % users.length] as string;
+};
+
+valkeysChaos(
+  "a shard with 5,000 events behind each other keeps to its share: the other shards' events arrive as soon as ever",
+  SHARDS,
+  {
+    userOf: (index) => userOf(index < BACKLOG ? 0 : 1 + (index % (SHARDS - 1)), index),
+    isDead: (index) => index >= BACKLOG, // at another receiver, which is revived at once: an endpoint's slots are another matter
+  },
+  async (rig) => {
+    rig.revive();
+    await Promise.all(Array.from({ length: BACKLOG }, () => rig.enqueue()));
+    const from = Date.now();
+    const stop = rig.load(20);
+    await Bun.sleep(PHASE_MS);
+    const to = Date.now();
+    const left = await (rig.shards[0] as OpenShard).client.getJobCountByTypes("waiting", "delayed");
+    await stop();
+    await rig.settled();
+    const isServed = ({ event, at }: { event: string; at: number }) =>
+      at > from && at < to && rig.events.get(event)?.shard === 0;
+    const done = rig.arrivals.filter(isServed).length;
+    const others = rig.shards.map(({ index }) => index).slice(1);
+    const p99 = rig.p99(others, from, to);
+    const { lost, repeated, failed } = await rig.closeBooks(); // logs keep ten attempts of each user, and no more
+    rig.figures({ perSecond: Math.round((done * 1000) / PHASE_MS), left, p99 });
+    expectFlawless({ lost, repeated, failed });
+    expect(left).toBeGreaterThan(0); // it was backlogged all the while
+    expect(done).toBeGreaterThan(0);
+    expect(p99).toBeLessThan(NOISE_MS);
+  },
+);
+
+valkeysChaos(
+  "from one shard to six and back under load, workers first and then producers, and the other way round: nothing is lost or repeated",
+  SHARDS,
+  { workers: 0 },
+  async (rig, valkeys) => {
+    const first = valkeys[0]?.url as string;
+    const one = { VALKEY_URL: first, WEBHOOK_SHARDS: "1" };
+    const stopWorkers = async (workers: WorkerProcess[]) => {
+      for (const worker of workers) worker.signal("SIGTERM");
+      expect(await Promise.all(workers.map(({ exited }) => exited))).toEqual(workers.map(() => 0));
+    };
+    await rig.produceTo({ valkeyUrl: first, shards: 1 });
+    const before = [await rig.startWorker(one)];
+    const stop = rig.load(PER_SECOND);
+    await Bun.sleep(PHASE_MS);
+
+    const grown = [await rig.startWorker(), await rig.startWorker()];
+    await stopWorkers(before);
+    await rig.produceTo({ valkeyUrl: valkeys.map(({ url }) => url).join(" "), shards: SHARDS });
+    await Bun.sleep(PHASE_MS);
+
+    await rig.produceTo({ valkeyUrl: first, shards: 1 });
+    await rig.startWorker(one);
+    const [, ...emptied] = rig.shards;
+    const left = async () => {
+      const counts = await Promise.all(emptied.map(({ client }) => client.getJobCounts("wait", "active", "delayed")));
+      return counts.flatMap((count) => Object.values(count)).reduce((sum, count) => sum + count, 0);
+    };
+    // Those that were on their way to the six shards are all there once they have been answered.
+    await eventually(left, (jobs) => jobs === 0, 30_000, 100);
+    await Bun.sleep(PHASE_MS);
+    await stop();
+    await eventually(left, (jobs) => jobs === 0, 30_000, 100);
+    await stopWorkers(grown);
+    await rig.settled();
+    const shards = new Set([...rig.events.values()].map(({ shard }) => shard));
+    expect(shards.size).toBe(SHARDS);
+    rig.figures({});
+    expectFlawless(await rig.closeBooks());
+  },
+);
