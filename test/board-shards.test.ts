@@ -326,7 +326,9 @@ describe("with the node of some shards away", () => {
       gone.length === 1 ? `Shard ${names()} does not answer: its` : `Shards ${names()} do not answer: their`;
     const paths = ["/", "/failed", "/search?q=nothing", `/users/${userOf(0)}`];
     for (const path of paths) expect(await read(path)).toContain(`${notice} events are missing here.`);
-    expect(count(await read("/"), '<tr id="shard-')).toBe(left.length);
+    const overview = await read("/");
+    expect(count(overview, '<tr id="shard-')).toBe(left.length);
+    expect(overview).toContain("events are not being delivered. <small>Find out why");
     const failed = await read("/failed");
     for (const { index } of left) expect(failed).toContain(`id="f-${index}/`);
     for (const { index } of gone) expect(failed).not.toContain(`id="f-${index}/`);

@@ -98,6 +98,11 @@ describe("a queue", () => {
       ["Events wait in shard 1, which nobody serves"],
     ],
     [
+      "that do not answer",
+      { away: [{ label: "3/" }, { label: "old/" }] },
+      ["Shards 3 and old do not answer: their events are not being delivered"],
+    ],
+    [
       "that are paused",
       { isPaused: true, shards: [shard(0), shard(1, { isPaused: true }), shard(2, { isPaused: true })] },
       ["The queue is paused in shards 1 and 2: nothing is being delivered from there"],

@@ -5,7 +5,7 @@ import { findWriteRefusal } from "../monitoring/readiness.ts";
 import { listHolds, type ShownHold } from "../operations/hold.ts";
 import { judgeQueue, type QueueProblem } from "../operations/queue-problems.ts";
 import { readSummary, type Summary } from "../operations/summary.ts";
-import type { OpenShards } from "../queue/open-shard.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { shardName } from "../queue/shards.ts";
 import type { KeptJobs } from "../queue/worker.ts";
 
@@ -16,15 +16,24 @@ export interface Overview extends Summary {
   readonly holds: readonly ShownHold[];
 }
 
-/** Read and judge a queue, as `fluxhook status` does. Parameters and errors are those of {@link readSummary}. */
-export async function readOverview(shards: OpenShards, nowMs: number, kept?: KeptJobs): Promise<Overview> {
+/**
+ * Read and judge a queue, as `fluxhook status` does. Parameters and errors are those of {@link readSummary}.
+ *
+ * @param away  shards that do not answer
+ */
+export async function readOverview(
+  shards: OpenShards,
+  nowMs: number,
+  kept?: KeptJobs,
+  away: readonly OpenShard[] = [],
+): Promise<Overview> {
   const [first] = shards;
   const [summary, refusal, holds] = await Promise.all([
     readSummary(shards, nowMs, kept),
     findRefusal(shards),
     listHolds(first, nowMs),
   ]);
-  return { ...summary, holds, problems: judgeQueue({ ...summary, refusal }) };
+  return { ...summary, holds, problems: judgeQueue({ ...summary, refusal, away }) };
 }
 
 /** Why the first shard that takes no writes does not. */

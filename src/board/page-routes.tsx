@@ -55,7 +55,7 @@ export function createPageRoutes(given: PageOptions): Hono {
   }
 
   const home = async (c: Context, { notice = noticeOf(c), search = "" }: { notice?: Notice; search?: string } = {}) => {
-    const overview = await readOverview(c.get("shards"), now(), site);
+    const overview = await readOverview(c.get("shards"), now(), site, awayFrom(c, shards));
     const content = <HomePage site={site} overview={overview} notice={notice} search={search} now={now()} />;
     return sendPage(c, content, notice?.kind === "bad" ? 400 : 200);
   };

@@ -93,6 +93,8 @@ export interface JudgedQueue {
   readonly refusal?: string | undefined;
   /** Each shard alone, where there are several. */
   readonly shards?: readonly JudgedShard[];
+  /** Those that do not answer. */
+  readonly away?: readonly Pick<JudgedShard, "label">[];
 }
 
 /** What a shard is judged by. */
@@ -143,7 +145,13 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
   if (eviction !== undefined) say("valkey_evicts", eviction, "Set Valkey's maxmemory-policy to noeviction");
 }
 
-function judgeWorkers({ workers, isPaused, strays = 0, shards = [] }: JudgedQueue, say: Say): void {
+function judgeWorkers(queue: JudgedQueue, say: Say): void {
+  const { workers, isPaused, strays = 0, shards = [], away = [] } = queue;
+  if (away.length > 0) {
+    const [verb, whose] = away.length === 1 ? ["does", "its"] : ["do", "their"];
+    const text = `${capitalize(nameShards(away))} ${verb} not answer: ${whose} events are not being delivered`;
+    say("shard_away", text, "Find out why: until then they wait, and so do backends that add some");
+  }
   if (workers === 0) say("no_worker", "No workers are connected: nothing is being delivered", "Start a worker");
   const unserved = shards.filter((shard) => workers !== 0 && shard.workers === 0 && shard.counts.waiting > 0);
   if (unserved.length > 0) {
@@ -207,6 +215,7 @@ function judgeFailures(queue: JudgedQueue, say: Say): void {
   }
 }
 
+const capitalize = (text: string): string => text.replace(/^./, (letter) => letter.toUpperCase());
 const format = (number: number): string => number.toLocaleString("en-US");
 const count = (number: number, one: string, many: string) => `${format(number)} ${number === 1 ? one : many}`;
 const percent = (share: number): string => `${Math.floor(share * 100)}%`;
