@@ -1,7 +1,9 @@
 /** What isolation promises in situations with names, in virtual time: bench/isolation.ts measures them in real time. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Scenario } from "./scenarios.ts";
 import { TIMEOUT_MS } from "./world.ts";
+
+setDefaultTimeout(120_000); // each keeps a core busy for a second or two, on a machine that may be busy
 
 const DEAD = TIMEOUT_MS;
 const MANY = 20_000;

@@ -7,6 +7,8 @@ interface Stoppable {
   stop(): unknown;
 }
 
+const PATIENCE_MS = 90_000; // they share a core, on a machine that may be busy
+
 const opened = new AsyncLocalStorage<Stoppable[]>();
 
 /** Stop this at the end of the test that opened it; the last one first. */
@@ -23,8 +25,8 @@ export const sideBySide = keeping(test.concurrent);
 /** A test that keeps a core busy, or whose figures would suffer from others. */
 export const alone = keeping(test);
 
-function keeping(define: (title: string, run: () => Promise<void>, timeoutMs?: number) => void) {
-  return (title: string, run: () => Promise<unknown>, timeoutMs?: number): void => {
+function keeping(define: (title: string, run: () => Promise<void>, timeoutMs: number) => void) {
+  return (title: string, run: () => Promise<unknown>, timeoutMs = PATIENCE_MS): void => {
     const within = () =>
       opened.run([], async () => {
         try {
@@ -33,6 +35,6 @@ function keeping(define: (title: string, run: () => Promise<void>, timeoutMs?: n
           for (const it of (opened.getStore() ?? []).reverse()) await it.stop();
         }
       });
-    define(title, within, ...(timeoutMs === undefined ? [] : [timeoutMs]));
+    define(title, within, timeoutMs);
   };
 }
