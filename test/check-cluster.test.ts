@@ -85,7 +85,7 @@ describe("in a cluster --check", () => {
       );
     const url = cluster.url.replace(/\/\/[^@]*@/, "//limited:pass@");
     const scaling = await Bun.file(join(root, "docs/scaling.md")).text();
-    const rights = /~bull:webhooks-\*[^`]*/.exec(scaling)?.[0].split(" ") ?? [];
+    const rights = /all that is added is\s+`([^`]+)`/.exec(scaling)?.[1]?.split(" ") ?? [];
     const operations = await Bun.file(join(root, "docs/operations.md")).text();
     const recipe = /^ACL SETUSER fluxhook-worker on \S+ resetkeys \S+ (.+)$/m.exec(operations)?.[1]?.split(" ") ?? [];
     await grant(...recipe, ...rights);

@@ -9,6 +9,7 @@ import { randomPort, startValkey, type ThrowawayValkey } from "./valkey.ts";
 const SLOTS = 16_384;
 const READY_MS = 20 * 1000; // 20 s: a node that meets the others takes up to a second each
 const POLL_MS = 50;
+const NODE_TRIES = 5;
 
 export interface ClusterOptions {
   /** 3 by default, the fewest that can replace one that died. */
@@ -124,16 +125,38 @@ type NodeOptions = Required<Pick<ClusterOptions, "nodeTimeoutMs" | "settings">> 
   readonly tls: ClusterOptions["tls"];
 };
 
-async function startNode({ password, tls, nodeTimeoutMs, settings }: NodeOptions): Promise<ClusterNode> {
-  let tlsPort = 0;
-  while (tls !== undefined && tlsPort === 0) tlsPort = await freePort(randomPort(), "127.0.0.1");
+/** Start a node, again with other ports when somebody else has taken one of them in the meantime. */
+async function startNode(options: NodeOptions): Promise<ClusterNode> {
+  for (let tries = 1; ; tries++) {
+    const ports = [await findFreePort(), options.tls === undefined ? 0 : await findFreePort()] as const;
+    try {
+      return await launchNode(options, ...ports);
+    } catch (error) {
+      const areFree = await Promise.all(ports.map(async (port) => (await freePort(port, "127.0.0.1")) === port));
+      if (tries === NODE_TRIES || areFree.every(Boolean)) throw error;
+    }
+  }
+}
+
+async function findFreePort(): Promise<number> {
+  for (;;) {
+    const port = await freePort(randomPort(), "127.0.0.1");
+    if (port !== 0) return port;
+  }
+}
+
+async function launchNode(
+  { password, tls, nodeTimeoutMs, settings }: NodeOptions,
+  busPort: number,
+  tlsPort: number,
+): Promise<ClusterNode> {
   const valkey = await startValkey({
     ...(password === undefined ? {} : { password }),
     settings: {
       "cluster-enabled": "yes",
       "cluster-config-file": "nodes.conf",
       "cluster-node-timeout": String(nodeTimeoutMs),
-      "cluster-port": String(randomPort()),
+      "cluster-port": String(busPort),
       "cluster-require-full-coverage": "no",
       "cluster-replica-validity-factor": "0", // a replica takes over however long its primary was away
       "repl-diskless-sync-delay": "0",
