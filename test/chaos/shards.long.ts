@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import { homeOf } from "../../src/queue/shards.ts";
 import { expectFlawless } from "../support/books.ts";
 import { type OpenShard, SHARDS, valkeysChaos } from "../support/cluster-rig.ts";
-import type { WorkerProcess } from "../support/process.ts";
+import { startWorkerProcess, type WorkerProcess } from "../support/process.ts";
 import { eventually } from "../support/stack.ts";
 
 const PER_SECOND = 60;
@@ -93,3 +93,32 @@ valkeysChaos(
     expectFlawless(await rig.closeBooks());
   },
 );
+
+/** Where the last release is installed, with its dependencies. */
+const release = process.env.LAST_RELEASE;
+if (release !== undefined) {
+  valkeysChaos(
+    "the last release's worker beside this one on one shard: nothing is lost or repeated",
+    1,
+    {},
+    async (rig, [valkey]) => {
+      const old = startWorkerProcess({ VALKEY_URL: valkey?.url as string, WEBHOOK_CONCURRENCY: "32" }, release);
+      rig.workers.push(old);
+      await old.line("worker.ready");
+      const stop = rig.load(2 * PER_SECOND);
+      await eventually(
+        () => rig.made,
+        (made) => made > 1_000,
+        30_000,
+        50,
+      );
+      await stop();
+      await rig.settled();
+      const byOld = old.lines.filter(({ message }) => message === "delivery.attempted").length;
+      rig.figures({ byOld });
+      expect(byOld).toBeGreaterThan(0);
+      expect(byOld).toBeLessThan(rig.arrivals.length);
+      expectFlawless(await rig.closeBooks());
+    },
+  );
+}

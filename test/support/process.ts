@@ -26,10 +26,14 @@ export interface WorkerProcess {
 const STOP_MS = 10 * 1000; // 10 s: then it is killed
 const ROOT = join(import.meta.dir, "../..");
 
-/** Start a worker on a free port. Its environment is `env` and nothing of the test's. */
-export function startWorkerProcess(env: Record<string, string>): WorkerProcess {
+/**
+ * Start a worker on a free port. Its environment is `env` and nothing of the test's.
+ *
+ * @param cwd  the root of the source that it runs, this one by default
+ */
+export function startWorkerProcess(env: Record<string, string>, cwd = ROOT): WorkerProcess {
   const child = Bun.spawn([process.execPath, "src/worker.ts"], {
-    cwd: ROOT,
+    cwd,
     env: { PATH: process.env.PATH ?? "", WORKER_PORT: "0", WEBHOOK_ALLOW_NETWORKS: "127.0.0.0/8", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
