@@ -389,10 +389,11 @@ describe("while a node is away", () => {
     const shards = away.length === 1 ? `shard ${away[0]}` : `shards ${away.slice(0, -1).join(", ")} and ${away.at(-1)}`;
     expect(status.problems[0]).toMatchObject({
       ...{ code: "shard_away", severity: "critical" },
-      text: expect.stringMatching(new RegExp(`^Cannot use ${shards} of Valkey at 127\\.0\\.0\\.1:`)),
+      text: expect.stringMatching(new RegExp(`^${shards.replace("s", "S")} do(es)? not answer`)),
     });
     expect(status.depth.delayed).toBe(1);
     expect(status.shards.filter((shard: { is_away: boolean }) => shard.is_away)).toHaveLength(away.length);
+    expect(status.err).toContain(`cannot use ${shards} of Valkey at 127.0.0.1:`);
     expect(`${status.err}${JSON.stringify(status)}`).not.toContain("p@ss");
     const text = await fluxhook(["status"]);
     expect(text.out).toMatch(new RegExp(`^${away[0]} +- .* away$`, "m"));
@@ -429,7 +430,7 @@ describe("while a node is away", () => {
   });
 });
 
-test("over two Valkeys each is a shard, and without the second the first is shown", async () => {
+test("over two Valkeys each is a shard; in another order their events are found, and without the second the first is shown", async () => {
   const [first, second] = await Promise.all([startValkey(), startValkey()]);
   const two = createCommand({ VALKEY_URL: `${first.url} ${second.url}`, WEBHOOK_SHARDS: "2", SECRET });
   try {
@@ -440,6 +441,15 @@ test("over two Valkeys each is a shard, and without the second the first is show
     expect(shards).toMatchObject([
       { shard: "0", queue: "webhooks", depth: { delayed: 1 }, node: `127.0.0.1:${first.port}` },
       { shard: "1", queue: "webhooks-{1}", depth: { delayed: 1 }, node: `127.0.0.1:${second.port}` },
+    ]);
+    const reordered = { env: { VALKEY_URL: `${second.url} ${first.url}` } };
+    const { problems } = JSON.parse((await two(["status", "--json"], reordered)).out);
+    expect(problems.slice(0, 2)).toMatchObject([
+      {
+        code: "unserved",
+        text: `1 event waits in webhooks-{1} on 127.0.0.1:${second.port}, which nobody serves there`,
+      },
+      { code: "unserved", text: `1 event waits in webhooks on 127.0.0.1:${first.port}, which nobody serves there` },
     ]);
     await second.kill();
     const { out, code } = await two(["status", "--json"]);

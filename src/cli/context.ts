@@ -4,7 +4,7 @@
 import { type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { joinLogs } from "../log/joined-logs.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { type Shard, shardName } from "../queue/shards.ts";
+import { nameShards, type Shard } from "../queue/shards.ts";
 import { type Config, findMisspelled, loadConfig } from "../settings/config.ts";
 import { codeOf } from "../valkey/refusals.ts";
 import { isClusterUrl, placeOf } from "../valkey/url.ts";
@@ -65,8 +65,6 @@ export interface Session {
 /** Shards that cannot be used for the same reason. */
 export interface AwayShards {
   readonly shards: readonly Shard[];
-  /** As in "nothing listens there". */
-  readonly reason: string;
   /** Which Valkey cannot be used and why: a sentence without its period. */
   readonly text: string;
 }
@@ -155,20 +153,13 @@ function groupAway(refused: readonly { readonly shard: Shard; readonly reason: s
     groups.set(key, group);
   }
   return [...groups.values()].map(({ url, reason, shards }): AwayShards => {
-    return { shards, reason, text: `${nameValkey(shards, config)} at ${placeOf(url)}: ${reason}` };
+    return { shards, text: `${nameValkey(shards, config)} at ${placeOf(url)}: ${reason}` };
   });
 }
 
 /** `Valkey`, or `shards 1 and 4 of Valkey` when there are others. */
 function nameValkey(shards: readonly Shard[], config: Config): string {
   return shards.length === config.shards.length ? "Valkey" : `${nameShards(shards)} of Valkey`;
-}
-
-/** `shard 3`, or `shards 1, 2 and 4`. */
-export function nameShards(shards: readonly Pick<Shard, "label">[]): string {
-  const names = shards.map(shardName);
-  const last = names.pop();
-  return names.length === 0 ? `shard ${last}` : `shards ${names.join(", ")} and ${last}`;
 }
 
 /** The queue's name: without a number, when there are several shards. */

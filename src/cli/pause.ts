@@ -2,7 +2,7 @@
  * `fluxhook pause` and `fluxhook resume`: stop and continue all deliveries of the queue.
  */
 import type { Command } from "commander";
-import { shardName } from "../queue/shards.ts";
+import { nameShards, shardName } from "../queue/shards.ts";
 import {
   act,
   type Context,
@@ -10,7 +10,6 @@ import {
   type ExitCode,
   type JsonOption,
   nameQueue,
-  nameShards,
   readConfig,
   type Session,
   withValkey,

@@ -14,34 +14,36 @@ const MAX_KEYS = 100_000; // counted here within a second; in larger databases u
 export type Status = Awaited<ReturnType<typeof readStatus>>;
 export type ShardStatus = ReturnType<typeof describeShards>[number];
 
+const CODES = Object.keys(PROBLEMS); // worst first
+const RAISE = "Raise WEBHOOK_SHARDS everywhere until it is empty";
+const REORDER = "List all Valkeys in VALKEY_URL, in the order that they had";
+
 /** Read it, of the shards that are there. @param nowMs  epoch ms */
 export async function readStatus({ config, shards, away }: Session, nowMs: number) {
-  const [{ readFacts }, { readSummary, RECENT_MINUTES }, { findUnserved, describeUnserved }] = await Promise.all([
+  const [{ readFacts }, { readSummary, RECENT_MINUTES }, unserved] = await Promise.all([
     import("../valkey/connection.ts"),
     import("../operations/summary.ts"),
     import("../queue/unserved-shards.ts"),
   ]);
   const [first] = shards;
   const hasFirst = first.queue === config.queue;
-  const [summary, refusal, holds, beyond] = await Promise.all([
+  const [summary, refusal, holds, beyond, misplaced] = await Promise.all([
     readSummary(shards, nowMs, config),
     findRefusal(shards),
     hasFirst ? listHolds(first, nowMs) : [],
-    away.length === 0 ? findUnserved(config.shards) : [], // a node that does not answer would be waited for again
+    away.length === 0 ? unserved.findUnserved(config.shards) : [], // a node that does not answer would be waited for again
+    config.shards.length > 1 ? unserved.findMisplaced(shards) : [],
   ]);
   const facts = summary.valkey ?? (await readFacts(first.valkey));
   const strays = await countAllStrays(shards, summary.shards);
   const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, attempts, circuits } = summary;
   const parts = shards.length > 1 ? summary.shards : [];
   const problems = [
-    ...away.map(({ text }) =>
-      problem("shard_away", `Cannot use ${text}`, "Find out why: until it is back, the events there wait"),
-    ),
-    ...beyond.map((one) =>
-      problem("unserved", describeUnserved(one), "Raise WEBHOOK_SHARDS everywhere until it is empty"),
-    ),
-    ...judgeQueue({ ...summary, shards: parts, strays, refusal }),
+    ...beyond.map((one) => problem("unserved", unserved.describeUnserved(one), RAISE)),
+    ...misplaced.map((one) => problem("unserved", unserved.describeMisplaced(one), REORDER)),
+    ...judgeQueue({ ...summary, shards: parts, away: away.flatMap((some) => some.shards), strays, refusal }),
   ];
+  problems.sort((a, b) => CODES.indexOf(a.code) - CODES.indexOf(b.code));
   return {
     ok: problems.length === 0,
     problems,

@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { formatSpan } from "../operations/moments.ts";
 import { type QueueProblem, THRESHOLDS } from "../operations/queue-problems.ts";
 import { describePersistence, UNTOLD } from "../valkey/facts.ts";
-import { act, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
+import { act, type Context, EXIT, type JsonOption, readConfig, withReachable } from "./context.ts";
 import { readStatus, type ShardStatus, type Status } from "./queue-status.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -31,12 +31,12 @@ Examples:
     )
     .action(
       act<JsonOption>(context, async (terminal) => {
-        const config = readConfig(context.env, terminal);
-        // A shard that is away is one of the problems that it shows.
-        const status = await withValkey(config, (session) => readStatus(session, Date.now()), { mayMiss: true });
-        terminal.printJson(status);
-        printStatus(terminal, status);
-        return status.ok ? EXIT.ok : EXIT.failed;
+        return await withReachable(readConfig(context.env, terminal), terminal, async (session) => {
+          const status = await readStatus(session, Date.now());
+          terminal.printJson(status);
+          printStatus(terminal, status);
+          return status.ok ? EXIT.ok : EXIT.failed;
+        });
       }),
     );
 }

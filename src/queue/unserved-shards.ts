@@ -4,8 +4,9 @@
 import type { Valkey } from "../valkey/connection.ts";
 import { reachValkey } from "../valkey/reach.ts";
 import { codeOf } from "../valkey/refusals.ts";
-import { isClusterUrl } from "../valkey/url.ts";
+import { isClusterUrl, placeOf } from "../valkey/url.ts";
 import { keysOf } from "./layout.ts";
+import type { OpenShard } from "./open-shard.ts";
 import { MAX_SHARDS, type Shard } from "./shards.ts";
 
 const MAX_FAILED = 3; // connections, of up to 2 s each: somebody may be waiting at a terminal
@@ -52,6 +53,38 @@ export async function findUnserved(shards: readonly [Shard, ...Shard[]]): Promis
 /** Say what is wrong: a sentence without its period. */
 export const describeUnserved = ({ index, events }: UnservedShard): string =>
   `${events} ${events === 1 ? "event waits" : "events wait"} in shard ${index}, which nobody serves: WEBHOOK_SHARDS is too small`;
+
+/** A shard's queue with events on a Valkey where nobody looks for them. */
+export interface MisplacedQueue {
+  readonly queue: string;
+  /** Like `VALKEY_URL`. */
+  readonly url: string;
+  /** Events that are not finished. */
+  readonly events: number;
+}
+
+/**
+ * Find events of other shards on Valkeys of their own: `VALKEY_URL` lists them in another order than before, or not all. About a
+ * thousand cheap commands on each, in one round trip.
+ *
+ * @param shards  the open ones; those of a cluster are left out, see {@link findUnserved}
+ * @throws  never: a Valkey that does not answer is left out
+ */
+export async function findMisplaced(shards: readonly OpenShard[]): Promise<MisplacedQueue[]> {
+  const found = shards.map(async ({ queue: own, url, valkey }) => {
+    if (isClusterUrl(url)) return [];
+    const base = own.replace(/-\{\d+\}$/, "");
+    const names = [base, ...Array.from({ length: MAX_SHARDS }, (_, index) => `${base}-{${index}}`)];
+    const others = names.filter((name) => !shards.some((shard) => shard.queue === name && shard.url === url));
+    const counts = await Promise.all(others.map((name) => countEvents(valkey, name)));
+    return others.map((queue, at) => ({ queue, url, events: Number(counts[at]) })).filter(({ events }) => events > 0);
+  });
+  return (await Promise.all(found)).flat();
+}
+
+/** Say what is wrong: a sentence without its period. */
+export const describeMisplaced = ({ queue, url, events }: MisplacedQueue): string =>
+  `${events} ${events === 1 ? "event waits" : "events wait"} in ${queue} on ${placeOf(url)}, which nobody serves there`;
 
 /** How many events of a queue are not finished; "elsewhere" when another node has it. 0 when it cannot be read. */
 async function countEvents(valkey: Valkey, queue: string): Promise<number | "elsewhere"> {
