@@ -94,7 +94,9 @@ describe("in a cluster --check", () => {
     await grant(...recipe, ...rights, "-bzpopmin", "resetkeys", "~bull:*");
     const { problems, code } = await check({ VALKEY_URL: url, WEBHOOK_SHARDS: "6" });
     const lines = problems?.split("\n").map((line) => line.trim().replace("The Valkey user may not ", "")) ?? [];
-    expect(lines).toContain("use the keys webhooks:log:{*}:*: grant ~webhooks:log:{*}:*");
+    expect(lines).toContain("use the keys webhooks:log:*: grant ~webhooks:log:*");
+    expect(lines).toContain("use the keys webhooks:holds:webhooks-{*}: grant ~webhooks:holds:webhooks-{*}");
+    expect(new Set(lines).size).toBe(lines.length);
     expect(lines.filter((line) => line.startsWith("run BZPOPMIN"))).toHaveLength(1);
     expect(code).toBe(1);
   });
