@@ -6,7 +6,11 @@ import { type Cluster, type ClusterNode, startCluster } from "../src/dev/cluster
 import type { Attempt } from "../src/log/attempt.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { createBoardMetrics } from "../src/monitoring/queue-metrics.ts";
+import { createFailedEvents } from "../src/operations/failed-events.ts";
+import { isCursor } from "../src/operations/log-search.ts";
+import { createSearch } from "../src/operations/search.ts";
 import { type OpenShard, type OpenShards, openShard } from "../src/queue/open-shard.ts";
+import { logKey } from "../src/queue/own-keys.ts";
 import { homeOf, shardsOf } from "../src/queue/shards.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { slotOf } from "../src/valkey/cluster.ts";
@@ -263,6 +267,31 @@ describe("with all shards there", () => {
     expect(await to(delivery)).toContain(`/users/${gone.userId}?id=${gone.id}`);
     expect(await to("5/77")).toContain(`/users/${gone.userId}?id=${gone.id}`);
     expect(await read(`/search?q=${crypto.randomUUID()}`)).toMatch(/Searched [\d,]+ kept jobs and [\d,]+ logs/);
+  });
+
+  test("a search of many logs that is cut off goes on where it ended, in each shard", async () => {
+    await empty();
+    const pipeline = at(4).valkey.pipeline();
+    const userIds = Array.from({ length: 4_000 }, (_, n) => `usr_many_${n}`);
+    const keys = userIds.map((userId) => logKey(userId, at(4).tag));
+    for (const key of keys) pipeline.zadd(key, 1, JSON.stringify({ id: crypto.randomUUID(), delivery: "d" }));
+    await pipeline.exec();
+    const search = createSearch({ shards, failed: createFailedEvents(shards) });
+    let [next, searched, rounds] = [undefined as string | undefined, 0, 0];
+    do {
+      expect(next === undefined || isCursor(next)).toBe(true);
+      const { finds, logs, next: from } = await search(crypto.randomUUID(), { from: next, budgetMs: 0 });
+      expect(finds).toEqual([]);
+      if (next?.startsWith("4/") && from?.startsWith("4/")) {
+        expect(logs?.total).toBeWithin(SHARDS * 2_000, SHARDS * 8_000); // as if all shards had as many
+      }
+      searched += logs?.searched ?? 0;
+      next = from;
+      rounds += 1;
+    } while (next !== undefined && rounds < 100);
+    expect(rounds).toBeWithin(SHARDS + 3, 40);
+    expect(searched).toBeGreaterThanOrEqual(4_000);
+    await at(4).valkey.del(...keys);
   });
 
   test("Bull Board lists the queue of each shard, with secrets masked in all", async () => {

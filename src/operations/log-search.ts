@@ -5,12 +5,16 @@ import type { Attempt } from "../log/attempts.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
 import { logKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { isClusterUrl } from "../valkey/url.ts";
 import { parseObject } from "./job-filter.ts";
 
 const SCANNED = 500; // keys per SCAN
 const MAX_MEMBERS = 500; // attempts per script: 1 to 2 ms of Valkey; a single log may be longer
 /** A scan's cursor, after the shard's label where there are several. */
 const CURSOR = /^(\d{1,3}\/|old\/|)(\d{1,20})$/;
+
+/** A slot of a cluster has keys of its own, and its number is in the lowest bits of their cursors. */
+const SLOT_BITS = 14n;
 
 /** Where a scan begins and ends. */
 const START = "0";
@@ -65,6 +69,8 @@ export interface LogSearchOptions {
   readonly tag?: string;
   /** Where to begin, of an earlier search; {@link START} by default. */
   readonly cursor?: string;
+  /** Whether cursors have a slot in them. */
+  readonly isInCluster?: boolean;
   /** When to stop. */
   readonly endAt: number;
   /** The clock of `endAt`, ms. */
@@ -89,24 +95,22 @@ export async function searchAllLogs(
   { shards, from, endAt, now }: AllLogsOptions,
 ): Promise<AllLogsSearch> {
   const [, label = "", start = START] = CURSOR.exec(from ?? "") ?? [];
-  const first = Math.max(
-    0,
-    shards.findIndex((shard) => shard.label === label),
-  );
+  const known = shards.findIndex((shard) => shard.label === label);
+  const first = Math.max(0, known); // the shard may be away by now: all others are searched then
   let [searched, total] = [0, 0];
-  for (const [index, { valkey, tag, label }] of shards.entries()) {
+  for (const [index, { valkey, tag, label, url }] of shards.entries()) {
     if (index < first) continue;
     const texts = label === "" ? ids : [...ids, ...ids.map((id) => label + id)];
-    const cursor = index === first ? start : START;
-    const found = await searchLogs(texts, { valkey, tag, cursor, endAt, now });
+    const cursor = index === known ? start : START;
+    const found = await searchLogs(texts, { valkey, tag, cursor, endAt, now, isInCluster: isClusterUrl(url) });
     searched += found.searched;
     total += found.total;
     const after = shards[index + 1];
     const next = found.cursor !== START ? label + found.cursor : after && after.label + START;
     const isOver = found.hits.length > 0 || next === undefined || now() >= endAt;
     if (!isOver) continue;
-    const all = Math.round((total / (index + 1 - first)) * (shards.length - first));
-    return { hits: found.hits, searched, total: next === undefined ? total : all, next };
+    const all = Math.round((total / (index + 1 - first)) * shards.length);
+    return { hits: found.hits, searched, total: all, next };
   }
   throw new Error("unreachable: the last shard ends the loop");
 }
@@ -121,7 +125,8 @@ export async function searchAllLogs(
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function searchLogs(ids: readonly string[], options: LogSearchOptions): Promise<LogSearch> {
-  const { valkey, tag, cursor: from = START, endAt, now } = options;
+  const { valkey, tag, cursor: from = START, endAt, now, isInCluster } = options;
+  const seen = (at: string) => shareOf(isInCluster ? BigInt(at) >> SLOT_BITS : BigInt(at));
   const texts = ids.map((id) => JSON.stringify(id));
   const hits: LoggedHit[] = [];
   let [cursor, searched] = [from, 0];
@@ -143,11 +148,11 @@ export async function searchLogs(ids: readonly string[], options: LogSearchOptio
     cursor = next;
     if (cursor !== START) await new Promise((resolve) => setTimeout(resolve, now() - startedAt));
   } while (cursor !== START && hits.length === 0 && now() < endAt);
-  const share = (cursor === START ? 1 : shareOf(cursor)) - shareOf(from);
+  const share = (cursor === START ? 1 : seen(cursor)) - seen(from);
   return {
     hits,
     searched,
-    total: cursor === START && from === START ? searched : Math.round(searched / share),
+    total: (cursor === START && from === START) || share <= 0 ? searched : Math.round(searched / share),
     cursor,
   };
 }
@@ -158,9 +163,9 @@ export async function searchLogs(ids: readonly string[], options: LogSearchOptio
  * Valkey counts cursors up from their highest bit of the table's size, which is bit 0 of the number here: so bit n stands for 2^-(n+1)
  * of the table, whatever its size.
  */
-function shareOf(cursor: string): number {
+function shareOf(cursor: bigint): number {
   let share = 0;
-  for (let [bits, weight] = [BigInt(cursor), 0.5]; bits > 0n; bits >>= 1n, weight /= 2)
+  for (let [bits, weight] = [cursor, 0.5]; bits > 0n; bits >>= 1n, weight /= 2)
     share += (bits & 1n) === 1n ? weight : 0;
   return share;
 }
