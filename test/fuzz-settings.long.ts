@@ -37,6 +37,12 @@ const RIGHT: Readonly<Record<string, readonly string[]>> = {
   WEBHOOK_MAX_AGE: ["1m", "30d"],
   WEBHOOK_MAX_BACKLOG: ["100", "1000000"],
   WEBHOOK_MAX_BODY: ["1kb", "256kb", "16mb"],
+  WEBHOOK_LOG_SIZE: ["1", "10", "1000"],
+  WEBHOOK_LOG_AGE: ["1m", "7d", "365d"],
+  WEBHOOK_KEEP_RESPONSE: ["0", "1kb", "16kb"],
+  WEBHOOK_SHOW_RESPONSE: ["0", "1"],
+  WEBHOOK_KEEP_COMPLETED: ["100", "1000"],
+  WEBHOOK_KEEP_FAILED: ["100", "10000"],
   WEBHOOK_ALLOW_NETWORKS: ["10.0.0.0/8", "10.0.0.0/8,fd00::/8", "127.0.0.1/32"],
   WEBHOOK_DENY_NETWORKS: ["198.51.100.0/24", "2001:db8::/32"],
   WEBHOOK_ALLOW_PORTS: ["443", "80,443,8000-8999"],
@@ -58,6 +64,13 @@ const RIGHT: Readonly<Record<string, readonly string[]>> = {
   LOG_LEVEL: ["info", "silent"],
 };
 /** These are right with each other alone. */
+const SHARDINGS = [
+  {
+    ...{ VALKEY_URL: `redis+cluster://:${PASSWORD}@127.0.0.1:1`, WEBHOOK_SHARDS: "6" },
+    ...{ WEBHOOK_QUEUE: "webhooks", WEBHOOK_DRAIN_URL: AWAY },
+  },
+  { VALKEY_URL: `${AWAY} redis://127.0.0.1:2`, WEBHOOK_SHARDS: "2", WEBHOOK_QUEUE: "webhooks" },
+];
 const PROXIES = [
   { WEBHOOK_PROXY: `http://u:${PASSWORD}@127.0.0.1:3128` },
   { WEBHOOK_PROXY: "http://proxy.example:3128", WEBHOOK_PROXY_RESOLVES: "1" },
@@ -120,6 +133,7 @@ function createSample(chance: Chance): Sample {
   const env: Record<string, string> = { VALKEY_URL: pick(RIGHT.VALKEY_URL as string[]) };
   for (const [name, values] of Object.entries(RIGHT)) if (pick([true, false, false])) env[name] = pick(values);
   if (pick([true, false, false, false])) Object.assign(env, pick(PROXIES));
+  if (pick([true, false, false, false])) Object.assign(env, pick(SHARDINGS));
   if (pick([true, false])) return { env, changed: undefined };
   const changed = pick(Object.keys(env));
   env[changed] = slip(env[changed] as string, chance);
@@ -130,7 +144,8 @@ function createSample(chance: Chance): Sample {
 function judge({ env, changed }: Sample): string | undefined {
   const loaded = loadConfig(env);
   if (loaded.ok) {
-    const missing = Object.keys(SETTINGS).filter((key) => !(key in loaded.config) && key !== "caFile");
+    const replaced = ["caFile", "valkeyUrls", "shardCount", "drainUrl"]; // by what they lead to
+    const missing = Object.keys(SETTINGS).filter((key) => !(key in loaded.config) && !replaced.includes(key));
     const numbers = Object.entries(loaded.config).filter(([, value]) => typeof value === "number");
     const odd = numbers.filter(([, value]) => !Number.isFinite(value) || (value as number) < 0);
     return missing.length + odd.length === 0 ? undefined : `gives ${missing} ${JSON.stringify(odd)}`;
@@ -144,8 +159,8 @@ function judge({ env, changed }: Sample): string | undefined {
 }
 
 test("every setting has values that are right", () => {
-  const names = [...Object.keys(RIGHT), "WEBHOOK_PROXY", "WEBHOOK_PROXY_RESOLVES"];
-  expect(names.sort()).toEqual(
+  const names = [RIGHT, ...PROXIES, ...SHARDINGS].flatMap((settings) => Object.keys(settings));
+  expect([...new Set(names)].sort()).toEqual(
     Object.values(SETTINGS)
       .map(({ name }) => name)
       .sort(),
