@@ -130,7 +130,10 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   return app;
 }
 
-/** Whether every shard is suitable, and gives the board its rights. */
+/**
+ * Whether every shard is suitable, and gives the board its rights. The board is ready when the first is: a load balancer must not take
+ * it away for another, since it shows the rest.
+ */
 function createReadiness(shards: OpenShards): Readiness {
   const checks = shards.map((shard) => {
     const check = createValkeyCheck({ valkey: shard.valkey, queue: shard.queue, program: "board" });
@@ -139,7 +142,10 @@ function createReadiness(shards: OpenShards): Readiness {
       return shard.label === "" ? problems : problems.map((problem) => `shard ${shardName(shard)}: ${problem}`);
     };
   });
-  return async () => (await Promise.all(checks.map((check) => check()))).flat();
+  return async () => {
+    const found = await Promise.all(checks.map((check) => check()));
+    return { problems: found.flat(), isReady: found[0]?.length === 0 };
+  };
 }
 
 /** Responses to unknown paths, refused requests and errors; none contains an error's own message. */

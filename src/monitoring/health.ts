@@ -5,15 +5,23 @@ import { Hono } from "hono";
 import type { Registry } from "prom-client";
 
 /** Returns why a process is not ready, one sentence per reason; empty when it is. Never rejects, never hangs. */
-export type Readiness = () => Promise<string[]>;
+export type Readiness = () => Promise<string[] | Health>;
 
-/** Create `/healthz`, which always says 200, and `/readyz`: 200, or 503 with the reasons. Neither needs a password. */
+/** What is wrong with a process that may be of use all the same. */
+export interface Health {
+  readonly problems: readonly string[];
+  readonly isReady: boolean;
+}
+
+/** Create `/healthz`, which always says 200, and `/readyz`: 200, or 503 with the reasons; 200 with them if it is ready all the same. Neither needs a password. */
 export function createHealthRoutes(readiness: Readiness): Hono {
   const app = new Hono();
   app.get("/healthz", (c) => c.json({ status: "ok" }));
   app.get("/readyz", async (c) => {
-    const problems = await readiness();
-    return problems.length === 0 ? c.json({ status: "ready" }) : c.json({ status: "not ready", problems }, 503);
+    const found = await readiness();
+    const { problems, isReady } = Array.isArray(found) ? { problems: found, isReady: found.length === 0 } : found;
+    if (!isReady) return c.json({ status: "not ready", problems }, 503);
+    return c.json({ status: "ready", ...(problems.length > 0 && { problems }) });
   });
   return app;
 }
