@@ -19,11 +19,12 @@ import {
   checkFluxhookOptions,
   findUnknown,
   isRecord,
+  shardsFor,
 } from "./package/options.ts";
 import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
 import { connectShard, type ShardClient } from "./package/shard-client.ts";
 import type { EnqueueStatus, NewJob } from "./queue/enqueue.ts";
-import { homeAmong, type Shard, shardingProblem, shardsOf } from "./queue/shards.ts";
+import { homeAmong } from "./queue/shards.ts";
 import { UsageError } from "./runtime/usage-error.ts";
 import { NoDatabaseError } from "./valkey/connection.ts";
 
@@ -199,19 +200,6 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
     close,
     [Symbol.asyncDispose]: close,
   };
-}
-
-/** The shards that options name. @throws UsageError when they do not go together */
-function shardsFor(options: FluxhookOptions): [Shard, ...Shard[]] {
-  const { valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks", drainUrl } = options;
-  const sharding = { queue, shards, drainUrl, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
-  const problem = shardingProblem(sharding);
-  if (problem === undefined) return shardsOf(sharding);
-  const named = {
-    ...{ VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" },
-    WEBHOOK_DRAIN_URL: "drainUrl",
-  };
-  throw new UsageError(Object.entries(named).reduce((text, [from, to]) => text.replaceAll(from, to), problem));
 }
 
 function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
+import { freePort } from "../src/dev/processes.ts";
 import { findServer, randomPort } from "../src/dev/valkey.ts";
 import { SETTINGS } from "../src/settings/table.ts";
 import { eventually } from "./support/stack.ts";
@@ -35,10 +36,15 @@ const NAMES = [1, 2, 3, 4, 5, 6].map((number) => `valkey-${number}`);
 const serviceOf = (name: string): Service => services[name] as Service;
 const nodes = NAMES.map(serviceOf);
 
+async function findFreePort(): Promise<number> {
+  return (await freePort(randomPort(), "127.0.0.1")) || findFreePort();
+}
+
 /** Start a node as a file says, but for its place. */
-function startNode(command: readonly string[], port: number): Redis {
+async function startNode(command: readonly string[], port: number): Promise<Redis> {
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-compose-test-"));
-  const place = ["--port", `${port}`, "--cluster-port", `${port + 8_000}`, "--dir", directory, "--bind", "127.0.0.1"];
+  const bus = await findFreePort();
+  const place = ["--port", `${port}`, "--cluster-port", `${bus}`, "--dir", directory, "--bind", "127.0.0.1"];
   const child = Bun.spawn([findServer(), ...command.slice(1), ...place], { stdio: ["ignore", "ignore", "inherit"] });
   const client = new Redis({ port, password: PASSWORD, retryStrategy: () => 50, maxRetriesPerRequest: null });
   client.on("error", () => {}); // until it is up
@@ -53,7 +59,9 @@ function startNode(command: readonly string[], port: number): Redis {
 
 async function settingsOf(client: Redis): Promise<Record<string, string>> {
   const pairs = (await client.config("GET", "*")) as string[];
-  return Object.fromEntries(pairs.flatMap((name, index) => (index % 2 === 0 ? [[name, pairs[index + 1]]] : [])));
+  return Object.fromEntries(
+    pairs.flatMap((name, index) => (index % 2 === 0 ? [[name, pairs[index + 1] as string]] : [])),
+  );
 }
 
 const NODE_SETTINGS = {
@@ -102,9 +110,11 @@ describe("docker-compose.cluster.yml", () => {
   });
 
   test("makes its nodes a cluster with a replica each, once", async () => {
-    const ports = NAMES.map(() => randomPort());
+    const ports: number[] = [];
+    while (ports.length < NAMES.length) ports.push(await findFreePort());
     const command = (nodes[0]?.command ?? []).map((word) => word.replace(/^\$\{VALKEY_PASSWORD.*\}$/, PASSWORD));
-    const clients = ports.map((port) => startNode(command, port));
+    const clients: Redis[] = [];
+    for (const port of ports) clients.push(await startNode(command, port));
     expect(await settingsOf(clients[0] as Redis)).toMatchObject(NODE_SETTINGS);
     await Promise.all(clients.map((client) => client.ping()));
     const script = NAMES.reduce(
@@ -121,8 +131,8 @@ describe("docker-compose.cluster.yml", () => {
     for (const run of runs) expect(await run()).toBe(0);
     const shape = async () =>
       ((await (clients[0] as Redis).cluster("NODES")) as string).match(/(?<=[ ,])(master|slave) /g)?.sort();
-    await eventually(shape, (roles) => roles?.join("") === `${"master ".repeat(3)}${"slave ".repeat(3)}`, 20_000, 50);
-  }, 40_000);
+    await eventually(shape, (roles) => roles?.join("") === `${"master ".repeat(3)}${"slave ".repeat(3)}`, 40_000, 50);
+  }, 60_000);
 });
 
 type KubernetesObject = {
@@ -164,7 +174,7 @@ describe("docs/deploy/kubernetes-cluster.yml", async () => {
       .filter((line) => line !== "" && !line.startsWith("dir "))
       .flatMap((line) => [`--${line.split(" ")[0]}`, line.split(" ").slice(1).join(" ")]);
     const given = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
-    const client = startNode(["valkey-server", ...fromFile, ...given], randomPort());
+    const client = await startNode(["valkey-server", ...fromFile, ...given], await findFreePort());
     expect(await settingsOf(client)).toMatchObject(NODE_SETTINGS);
     expect(data["start.sh"]).toContain('--requirepass "$REDISCLI_AUTH" --masterauth "$REDISCLI_AUTH"');
     for (const script of ["start.sh", "create.sh"]) {

@@ -7,7 +7,7 @@ import { EVENT_TYPE, EVENT_TYPE_FORM, MAX_BODY_BYTES, MAX_EVENT_TYPES } from "..
 import { MAX_ATTEMPTS } from "../delivery/retry.ts";
 import { type AttemptQuery, findQueryProblems, QUERY_FIELDS } from "../log/attempt-query.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
-import { MAX_SHARDS } from "../queue/shards.ts";
+import { MAX_SHARDS, type Shard, shardingProblem, shardsOf } from "../queue/shards.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import { nearest } from "../settings/misspelled.ts";
 import { isClusterUrl, isValkeyUrl, VALKEY_URL_FORMS } from "../valkey/url.ts";
@@ -80,6 +80,27 @@ export function checkFluxhookOptions(options: unknown): void {
     areEventTypes,
     `events to be an array of 1 to ${MAX_EVENT_TYPES} event types, each of ${EVENT_TYPE_FORM}`,
   );
+}
+
+/** The options that decide about shards, as of `FluxhookOptions`. */
+interface ShardOptions {
+  readonly valkeyUrl?: string | undefined;
+  readonly shards?: number | undefined;
+  readonly queue?: string | undefined;
+  readonly drainUrl?: string | undefined;
+}
+
+/** The shards that valid options name. @throws UsageError when they do not go together */
+export function shardsFor(options: ShardOptions): [Shard, ...Shard[]] {
+  const { valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks", drainUrl } = options;
+  const sharding = { queue, shards, drainUrl, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
+  const problem = shardingProblem(sharding);
+  if (problem === undefined) return shardsOf(sharding);
+  const named = {
+    ...{ VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" },
+    WEBHOOK_DRAIN_URL: "drainUrl",
+  };
+  throw new UsageError(Object.entries(named).reduce((text, [from, to]) => text.replaceAll(from, to), problem));
 }
 
 /** Validate the query of `readAttempts`. @throws UsageError */
