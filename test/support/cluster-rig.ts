@@ -255,7 +255,15 @@ async function buildRig(
     figures(figures) {
       if (!process.env.CHAOS_FIGURES) return;
       const seconds = Math.round((performance.now() - startedAt) / 100) / 10;
-      console.error(name, { seconds, enqueued: producer.made, arrivals: books.arrivals.length, ...figures });
+      const told = new Map<string, number>();
+      for (const { message } of workers.flatMap(({ lines }) => lines)) told.set(message, (told.get(message) ?? 0) + 1);
+      const common = {
+        seconds,
+        enqueued: producer.made,
+        arrivals: books.arrivals.length,
+        told: Object.fromEntries(told),
+      };
+      console.error(name, { ...common, ...figures });
     },
   };
 }
@@ -270,6 +278,7 @@ async function startEndpoints(
   const [receiver, dead] = await Promise.all([startReceiver(), startReceiver()]);
   ends.push(() => Promise.all([receiver.stop(), dead.stop()]));
   let isRevived = false;
+  const revived = Promise.withResolvers<"reset">();
   receiver.answer((request) => {
     books.arrive(request);
     return { delayMs: Math.round(chance.between(20, 80)) };
@@ -278,7 +287,7 @@ async function startEndpoints(
     if (isRevived) books.arrive(request);
     else books.refuse(request);
     if (isRevived) return {};
-    return request.path === "/silent" ? "hang" : request.path === "/reset" ? "reset" : { status: 503 };
+    return request.path === "/silent" ? revived.promise : request.path === "/reset" ? "reset" : { status: 503 };
   });
   const ways = ["/silent", "/reset", "/503", "/busy"];
   return {
@@ -287,6 +296,7 @@ async function startEndpoints(
     urlOf: (index: number) => (isDead(index) ? dead.url(ways[index % 4]) : receiver.url(`/${index % 4}`)),
     revive() {
       isRevived = true;
+      revived.resolve("reset");
     },
   };
 }
@@ -348,9 +358,9 @@ export async function killMeasured(node: ClusterNode, shard: Shard): Promise<Lag
   const from = Date.now();
   await node.client.set(`test:${shard.tag || shard.queue}`, "1"); // WAIT waits for its own connection's last write
   await node.client.wait(1, 5_000);
-  const killed = node.kill();
+  process.kill(node.pid, "SIGKILL");
   const to = Date.now();
-  await killed;
+  await node.kill();
   return { from, to };
 }
 
