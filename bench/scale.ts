@@ -5,7 +5,8 @@
  *                      [--set NAME=value …] [--write docs/sizing.md]
  *   bun bench/scale.ts --shards 1,2,6,24 [--workers 1] [--replicas 0] [--idle 5] [--jobs …] [--rounds …] …
  *
- * With `--shards` it measures what shards cost, with the first of `--workers`: see shards.ts.
+ * With `--shards` it measures what shards cost, with the first of `--workers`: see shards.ts;
+ * its table goes into docs/scaling.md.
  *
  * `--write` puts the table into the document, between its two comments. A worker is one core. When all cores are taken, more workers change nothing; then what counts is the CPU per delivery,
  * of a worker and of Valkey, which runs all scripts of a queue on one core: that is the limit of a queue.
@@ -41,7 +42,7 @@ const rounds = parseNumber("rounds", values.rounds, 20);
 const settings = parseSettings(values.set);
 
 if (values.shards !== undefined) {
-  await measureShards({
+  const measured = await measureShards({
     shards: parseNumbers("shards", values.shards, 256),
     workers: parseNumbers("workers", values.workers, 16)[0] as number,
     ...{ jobs, warmUpJobs, endpoints, rounds },
@@ -49,6 +50,8 @@ if (values.shards !== undefined) {
     idleSeconds: parseNumber("idle", values.idle, 60, 0),
     env: { WEBHOOK_CONCURRENCY: String(concurrency), ...settings },
   });
+  console.log(`## Shards\n\n${measured}`);
+  if (values.write !== undefined) writeBetween(values.write, "<!-- from bench/scale.ts --shards -->\n", measured);
   process.exit(0);
 }
 
@@ -122,9 +125,12 @@ const measured = rows.map(({ workers, runs }) => ({
 const sizing = buildSizing(measured, availableParallelism());
 console.log(`\n### Sizing\n\n${sizing}`);
 if (values.write !== undefined) {
-  const document = readFileSync(values.write, "utf8");
-  const [from, to] = ["<!-- from bench/scale.ts -->\n", "<!-- to here -->"];
-  const [before, rest = ""] = document.split(from);
-  const [, after = ""] = rest.split(to);
-  writeFileSync(values.write, `${before}${from}\n${describeMachine(server)}\n\n${sizing}\n\n${to}${after}`);
+  writeBetween(values.write, "<!-- from bench/scale.ts -->\n", `${describeMachine(server)}\n\n${sizing}`);
+}
+
+/** Put a text into a document, between this comment and `<!-- to here -->`. */
+function writeBetween(path: string, from: string, text: string): void {
+  const [before, rest = ""] = readFileSync(path, "utf8").split(from);
+  const [, after = ""] = rest.split("<!-- to here -->");
+  writeFileSync(path, `${before}${from}\n${text}\n\n<!-- to here -->${after}`);
 }

@@ -47,8 +47,8 @@ interface Run {
 const PRIMARIES = 3;
 const SETTINGS = { "auto-aof-rewrite-percentage": "0" }; // a rewrite would be somebody else's work in the figures
 
-/** Measure every number of shards in turns, and print the table. */
-export async function measureShards(options: ShardsOptions): Promise<void> {
+/** Measure every number of shards in turns. @returns what was measured and how, as Markdown */
+export async function measureShards(options: ShardsOptions): Promise<string> {
   const rows = options.shards.map((shards) => ({ shards, runs: [] as Run[] }));
   let server = "";
   for (let round = 0; round < options.rounds; round++) {
@@ -64,7 +64,7 @@ export async function measureShards(options: ShardsOptions): Promise<void> {
       }
     }
   }
-  print(rows, options, server);
+  return report(rows, options, server);
 }
 
 interface Target extends Shard {
@@ -163,24 +163,24 @@ async function watchIdle(
   };
 }
 
-function print(
+/** The table, and under which conditions it was measured. */
+function report(
   rows: readonly { shards: number; runs: readonly Run[] }[],
   options: ShardsOptions,
   server: string,
-): void {
+): string {
   const figure = (runs: readonly Run[], of: (run: Run) => number) => median(runs.map(of));
   const perSecond = (run: Run) => run.jobs / run.seconds;
   const worker = (run: Run) => run.workerMicros / run.jobs;
   const valkey = (run: Run) => run.valkeyMicros / run.jobs;
   const base = rows[0]?.runs ?? [];
   const ratio = (runs: readonly Run[], of: (run: Run) => number) => formatNumber(figure(runs, of) / figure(base, of));
-  const { jobs, workers, replicas, rounds, endpoints, idleSeconds } = options;
-  console.log(`## Shards\n\n${describeMachine(server)}\n`);
-  console.log(
+  const { jobs, workers, replicas, rounds, endpoints, idleSeconds, env } = options;
+  const conditions =
     `Backlogs of ${formatNumber(jobs)} over a cluster of ${PRIMARIES} primaries with ${replicas} replica(s) each, ${workers} ` +
-      `worker(s), ${endpoints} endpoints, medians of ${rounds} round(s) in turns; µs of CPU per delivery, Valkey's of all nodes. ` +
-      `÷: of the first row. Connections, memory and idle CPU are those of a worker, the last two over ${idleSeconds} s without events.\n`,
-  );
+    `worker(s) with ${env.WEBHOOK_CONCURRENCY} slots, ${endpoints} endpoints, medians of ${rounds} round(s) in turns; µs of CPU per ` +
+    "delivery, Valkey's of all nodes. ÷: of the first row. Connections, memory and idle CPU are those of a worker, the last two " +
+    `over ${idleSeconds} s without events.`;
   const head = [
     ...["shards", "deliveries/s", "÷", "worker µs", "÷", "Valkey µs", "÷", "both ÷", "scripts"],
     ...["connections", "MB", "idle % of a core"],
@@ -199,5 +199,5 @@ function print(
     formatMegabytes(figure(runs, (run) => run.residentBytes)),
     formatNumber(figure(runs, (run) => run.idleCores * 100)),
   ]);
-  console.log(buildTable(head, cells));
+  return `${describeMachine(server)}\n\n${conditions}\n\n${buildTable(head, cells)}`;
 }
