@@ -327,6 +327,23 @@ test("the process starts over all shards", async () => {
   await board.stop();
 });
 
+test("shards that are there but silent keep no page waiting for long, and are back when they answer", async () => {
+  const nodes = await Promise.all(shards.map(({ queue }) => cluster.ownerOf(slotOf(queue))));
+  const node = nodes.find((one) => one !== nodes[0]) as ClusterNode;
+  process.kill(node.pid, "SIGSTOP");
+  try {
+    const startedAt = performance.now();
+    expect(await read("/")).toContain('id="away"');
+    expect(performance.now() - startedAt).toBeLessThan(5_000); // of which it waits 1.5 s
+  } finally {
+    process.kill(node.pid, "SIGCONT");
+  }
+  await eventually(
+    () => read("/"),
+    (page) => !page.includes('id="away"'),
+  );
+});
+
 describe("with the node of some shards away", () => {
   let gone: OpenShard[];
   let left: OpenShard[];
@@ -394,5 +411,20 @@ describe("with the node of some shards away", () => {
     const response = await app.request("/readyz");
     const problems = gone.map(({ index }) => `shard ${index}: Valkey does not answer`);
     expect([response.status, await response.json()]).toEqual([200, { status: "ready", problems }]);
+  });
+  test("without the first shard, pages say that Valkey does not answer", async () => {
+    const node = (await cluster.ownerOf(slotOf(at(0).queue))) as ClusterNode;
+    await node.stop();
+    const statuses: number[] = [];
+    const page = await eventually(
+      async () => {
+        const response = await ask("/");
+        statuses.push(response.status);
+        return await response.text();
+      },
+      (text) => text.includes("<h1>Valkey does not answer</h1>"),
+    );
+    expect(page).not.toContain('id="away"');
+    expect(statuses.at(-1)).toBe(503);
   });
 });
