@@ -66,6 +66,18 @@ describe("a shard", () => {
     expect(share.room).toBe(0);
   });
 
+  test("goes on while those that were refused have their fair share, even if the budget does not divide evenly", () => {
+    const budget = new Budget(11);
+    const shares = [join(budget).share, join(budget).share, join(budget).share];
+    for (const [index, jobs] of [4, 4, 3].entries()) take(shares[index] as Share, jobs);
+    expect(shares.map(({ room }) => room)).toEqual([0, 0, 0]);
+    expect(shares.map(({ mayGoOn }) => mayGoOn)).toEqual([true, true, true]);
+    take(shares[2] as Share, 2); // more than there is: whoever has more than its fair share gives back
+    expect(shares.map(({ mayGoOn }) => mayGoOn)).toEqual([false, false, false]);
+    for (let i = 0; i < 2; i++) shares[2]?.gaveBack();
+    expect(shares.map(({ mayGoOn }) => mayGoOn)).toEqual([true, true, true]);
+  });
+
   test("goes on with its next job unless it holds more than its fair share while another was refused", () => {
     const budget = new Budget(6);
     const [greedy, modest] = [join(budget).share, join(budget).share];

@@ -9,7 +9,7 @@ const SHARED_PART = 3 / 4;
 export interface Share {
   /** How many more jobs it may take now. 0 is remembered: it is told when there is room again. */
   readonly room: number;
-  /** Whether it may go on with the next job when one ends: not beyond its fair share while another was refused. */
+  /** Whether it may go on with the next job when one ends: not beyond its fair share while another was refused that has less. */
   readonly mayGoOn: boolean;
   /** It took a job. */
   took(): void;
@@ -73,9 +73,11 @@ export class Budget {
   }
 
   #mayGoOn(share: OwnShare): boolean {
-    if (share.held <= 1) return true;
+    const fair = this.#fairShare();
+    if (share.held <= fair) return true;
     if (this.#held > this.#size) return false;
-    return this.#refused.size === 0 || share.held <= this.#fairShare();
+    // Going on costs nothing; a shard that takes what this one leaves needs a script for it.
+    return ![...this.#refused].some(({ held }) => held < fair);
   }
 
   /** The whole, by all shards that hold jobs or would like to. */
