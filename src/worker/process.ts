@@ -11,7 +11,7 @@ import { checkWorker, untilAccepted } from "../monitoring/readiness.ts";
 import { shardName } from "../queue/shards.ts";
 import { describeUnserved, findUnserved } from "../queue/unserved-shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
-import { lockMsFor } from "../runtime/deadline.ts";
+import { lockMsFor, within } from "../runtime/deadline.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { serve } from "../runtime/serve.ts";
 import { onSignals } from "../runtime/signals.ts";
@@ -22,6 +22,8 @@ import { type ConnectedShard, connectShard } from "./connected-shard.ts";
 import { drain } from "./drain.ts";
 import { createPipeline } from "./pipeline.ts";
 import { endWhenHung } from "./watchdog.ts";
+
+const HOLDS_MS = 2 * 1000; // 2 s that a shard waits for the first one's holds
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "worker",
@@ -80,7 +82,7 @@ onSignals(async (signal) => {
 
 const { origin: url } = server.url;
 logger.info({ url }, "worker.listening");
-await watchHolds({ ...config, valkey: first.probe, holds, logger }).ready; // or events that are held would go out at a restart
+const holdsRead = Promise.withResolvers<void>();
 // Each shard as soon as its Valkey takes it: one whose Valkey is away must not keep the others waiting.
 await Promise.all(shards.map(startShard));
 logger.info({ url, queue: config.queue, ...countShards(), concurrency: config.concurrency }, "worker.ready");
@@ -95,11 +97,19 @@ async function startShard(shard: ConnectedShard): Promise<void> {
       logger.warn({ problems: nameProblems(shard, problems) }, "worker.unready");
     }
   });
+  await readHolds(shard);
   (workers[shard.index] as DeliveryWorker).run().catch(async (error: Error) => {
     logger.fatal({ reason: error.message }, "worker.died");
     await flush();
     process.exit(1);
   });
+}
+
+/** Read the holds, which are in the first shard: otherwise events that are held would go out at a restart. */
+async function readHolds(shard: ConnectedShard): Promise<void> {
+  if (shard !== first) return await within(HOLDS_MS, holdsRead.promise, undefined);
+  await watchHolds({ ...config, valkey: first.probe, holds, logger }).ready;
+  holdsRead.resolve();
 }
 
 function countShards(): { readonly shards?: number } {
