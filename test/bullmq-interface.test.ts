@@ -5,7 +5,7 @@ import { join } from "node:path";
 import ts from "typescript5"; // 7 has no API for this
 
 const root = join(import.meta.dir, "..");
-const { compilerOptions } = JSON.parse(readFileSync(join(root, "tsconfig.json"), "utf8"));
+const { compilerOptions } = ts.readConfigFile(join(root, "tsconfig.json"), ts.sys.readFile).config;
 const { options } = ts.convertCompilerOptionsFromJson({ ...compilerOptions, checkJs: false }, root);
 
 /** Names of members that BullMQ's declarations mark private: many are common words, so types decide what is one of them. */

@@ -9,6 +9,7 @@ import { eventually } from "../support/stack.ts";
 const PER_SECOND = 60;
 const BACKLOG = 5_000;
 const PHASE_MS = 3_000;
+const MIN_PHASE_MS = 500; // long enough for some events of the other shards
 const env = { WEBHOOK_TIMEOUT: "30s" }; // locks of 45 s, which a busy machine does not use up
 /** How much later an event of an idle shard may come because another has a backlog, on a busy machine. */
 const NOISE_MS = 2_000;
@@ -36,9 +37,14 @@ valkeysChaos(
     await Promise.all([rig.startWorker(), rig.startWorker()]);
     const from = Date.now();
     const stop = rig.load(20);
-    await Bun.sleep(PHASE_MS);
-    const to = Date.now();
-    const left = await (rig.shards[0] as OpenShard).client.getJobCountByTypes("waiting", "delayed");
+    const countLeft = () => (rig.shards[0] as OpenShard).client.getJobCountByTypes("waiting", "delayed");
+    let left = await countLeft();
+    let to = from;
+    while (left > 0 && to - from < PHASE_MS) {
+      await Bun.sleep(20);
+      to = Date.now(); // it was backlogged until then, at least nearly
+      left = await countLeft();
+    }
     await stop();
     await rig.settled();
     const isServed = ({ event, at }: { event: string; at: number }) =>
@@ -47,9 +53,9 @@ valkeysChaos(
     const others = rig.shards.map(({ index }) => index).slice(1);
     const p99 = rig.p99(others, from, to);
     const { lost, repeated, failed } = await rig.closeBooks(); // logs keep ten attempts of each user, and no more
-    rig.figures({ perSecond: Math.round((done * 1000) / PHASE_MS), left, p99 });
+    rig.figures({ perSecond: Math.round((done * 1000) / (to - from)), left, p99 });
     expectFlawless({ lost, repeated, failed });
-    expect(left).toBeGreaterThan(0); // it was backlogged all the while
+    expect(to - from).toBeGreaterThan(MIN_PHASE_MS);
     expect(done).toBeGreaterThan(0);
     expect(p99).toBeLessThan(NOISE_MS);
   },
