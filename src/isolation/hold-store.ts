@@ -1,9 +1,11 @@
 /**
  * Holds in Valkey: operators write them, and each worker reads them whenever they have changed.
  */
+
 import { holdsKey } from "../queue/own-keys.ts";
 import { within } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { repeatEvery } from "../runtime/repeat.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { findSpent, type Hold, type Holds, nameHeld } from "./holds.ts";
 
@@ -111,18 +113,11 @@ export interface WatchOptions {
 export function watchHolds(options: WatchOptions): { readonly ready: Promise<void>; readonly stop: () => void } {
   const { valkey, queue, logger, periodMs = POLL_MS } = options;
   const look = createLook(options);
-  let isLooking = false;
-  const timer = setInterval(async () => {
-    if (isLooking) return; // while Valkey is unreachable, commands queue up
-    isLooking = true;
-    await look().catch(() => {}); // the connection and the readiness check report it
-    isLooking = false;
-  }, periodMs);
-  timer.unref();
+  const stop = repeatEvery(periodMs, look); // the connection and the readiness check report what fails
   const first = look().catch((error: Error) => {
     logger.warn({ key: key(queue), reason: error.message, status: valkey.status }, "hold.unread");
   });
-  return { ready: within(LOAD_MS, first, undefined), stop: () => clearInterval(timer) };
+  return { ready: within(LOAD_MS, first, undefined), stop };
 }
 
 function createLook({ valkey, queue, holds, maxAgeMs, logger, now = Date.now }: WatchOptions): () => Promise<void> {

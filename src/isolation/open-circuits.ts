@@ -3,6 +3,7 @@
  */
 
 import { circuitsKey } from "../queue/own-keys.ts";
+import { repeatEvery } from "../runtime/repeat.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { Gate } from "./gate.ts";
 
@@ -32,25 +33,18 @@ export interface CircuitOptions {
  * @returns stops publishing
  */
 export function publishCircuits({ valkey, queue, gate, periodMs = PUBLISH_MS }: CircuitOptions): () => void {
-  let isPublishing = false;
-  const timer = setInterval(async () => {
+  return repeatEvery(periodMs, async () => {
     const hosts = new Set(gate.listOpen().map((endpoint) => new URL(endpoint).host));
-    if (isPublishing || hosts.size === 0) return;
-    isPublishing = true;
+    if (hosts.size === 0) return;
     const nowMs = Date.now();
     const until = [...hosts].slice(0, MAX_HOSTS).flatMap((host) => [nowMs + FRESH_MS, host]);
-    const written = valkey
+    await valkey
       .multi()
       .zremrangebyscore(key(queue), "-inf", nowMs)
       .zadd(key(queue), ...until)
       .pexpire(key(queue), FRESH_MS)
       .exec();
-    // While Valkey is unreachable, commands queue up: wait, so that there is only ever one.
-    await written.catch(() => {});
-    isPublishing = false;
-  }, periodMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  });
 }
 
 /**

@@ -2,9 +2,11 @@
  * Shows the board how attempts have been going: each worker adds what it counted to a tally per minute in Valkey, since the board
  * is another process, and a queue keeps only the newest of the jobs it delivered.
  */
+
 import { attemptsKey } from "../queue/own-keys.ts";
 import type { Queue } from "../queue/worker.ts";
 import { within } from "../runtime/deadline.ts";
+import { repeatEvery } from "../runtime/repeat.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 const MINUTE_MS = 60 * 1000; // 1 min
@@ -58,8 +60,7 @@ export function publishAttempts({
 }: TallyOptions): () => void {
   let published: Totals = { made: 0, failed: 0 };
   let lastKey = "";
-  let isPublishing = false;
-  const publish = async (): Promise<void> => {
+  return repeatEvery(periodMs, async () => {
     const key = keyAt(queue.name, Date.now());
     const { made, failed } = totals();
     if (made === published.made && key === lastKey) return;
@@ -70,15 +71,7 @@ export function publishAttempts({
     await pipeline.pexpire(key, KEPT_MS).exec();
     published = { made, failed };
     lastKey = key;
-  };
-  const timer = setInterval(async () => {
-    if (isPublishing) return; // while Valkey is away, commands queue up: there is only ever one
-    isPublishing = true;
-    await publish().catch(() => {}); // the next one tries again
-    isPublishing = false;
-  }, periodMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  });
 }
 
 /** Undefined while a shard does not answer: a part of the jobs would look like fewer jobs, and like a growing backlog later. */

@@ -4,7 +4,9 @@
  * BullMQ itself moves jobs between lists atomically and leaves none behind. Strays come from a BullMQ 4 or 5 client's pause or
  * resume that destroyed a list (see paused-list.ts), or from a list that was deleted or restored by hand.
  */
+
 import { setTimeout as sleep } from "node:timers/promises";
+import { repeatEvery } from "../runtime/repeat.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { JOB_LISTS, JOB_SETS, keysOf, PRIORITY_SCORE } from "./layout.ts";
 import { straysKey } from "./own-keys.ts";
@@ -134,23 +136,14 @@ const lockKey = (queue: string) => `${countKey(queue)}:next`;
  * @returns a function that stops counting
  */
 export function watchStrays(queue: Queue, valkey: Valkey, periodMs = CENSUS_MS): () => void {
-  let isCounting = false;
-  const count = async (): Promise<void> => {
+  return repeatEvery(periodMs, async () => {
     if ((await valkey.set(lockKey(queue.name), "", "PX", 10 * periodMs, "NX")) === null) return;
     const startedAt = performance.now();
     const strays = await countStrays(queue, valkey);
     await valkey.set(countKey(queue.name), strays, "PX", KEPT_MS);
     const restMs = Math.max(periodMs / 2, Math.ceil(REST_SHARE * (performance.now() - startedAt)));
     await valkey.set(lockKey(queue.name), "", "PX", restMs);
-  };
-  const timer = setInterval(async () => {
-    if (isCounting) return;
-    isCounting = true;
-    await count().catch(() => {}); // the next one tries again
-    isCounting = false;
-  }, periodMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  });
 }
 
 /** The last stored number of strays; undefined if there is no recent one. Throws like {@link findStrays}. */
