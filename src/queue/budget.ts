@@ -8,9 +8,9 @@ const SHARED_PART = 3 / 4;
 /** A shard's part in the budget. */
 export interface Share {
   /** How many more jobs it may take now. 0 is remembered: it is told when there is room again. */
-  readonly room: number;
+  room(): number;
   /** Whether it may go on with the next job when one ends: not beyond its fair share while another was refused that has less. */
-  readonly mayGoOn: boolean;
+  mayGoOn(): boolean;
   /** It took a job. */
   took(): void;
   /** A job ended. */
@@ -40,12 +40,8 @@ export class Budget {
     const share: OwnShare = {
       held: 0,
       onRoom,
-      get room() {
-        return roomOf(this);
-      },
-      get mayGoOn() {
-        return mayGoOn(this);
-      },
+      room: () => this.#roomFor(share),
+      mayGoOn: () => this.#mayGoOn(share),
       took: () => {
         share.held += 1;
         this.#held += 1;
@@ -56,8 +52,6 @@ export class Budget {
         this.#tellRefused(1);
       },
     };
-    const roomOf = (own: OwnShare) => this.#roomFor(own);
-    const mayGoOn = (own: OwnShare) => this.#mayGoOn(own);
     this.#shares.push(share);
     return share;
   }

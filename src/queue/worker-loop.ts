@@ -87,7 +87,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   /** How many jobs the loop may hold by fetching by itself. */
   get #limit(): number {
     const own = this.#ownLimit;
-    return this.#share === undefined ? own : Math.min(own, this.#held + this.#share.room);
+    return this.#share === undefined ? own : Math.min(own, this.#held + this.#share.room());
   }
 
   get #ownLimit(): number {
@@ -151,7 +151,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   /** Fetch this many jobs in parallel, limited by free slots. */
   take(jobs: number): void {
     if (!this.#mayTake || this.#refusals.isRecent) return;
-    const room = this.#share?.room ?? MAX_PARALLEL_FETCHES;
+    const room = this.#share?.room() ?? MAX_PARALLEL_FETCHES;
     const free = Math.min(jobs, MAX_PARALLEL_FETCHES, room, this.capacity - this.#held);
     // The caller may be processing another job, whose trace must not continue in these.
     withDetachedContext(this.opts.telemetry, () => {
@@ -195,7 +195,7 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
       hasAsked =
         !this.#refusals.isRecent &&
         (this.#held <= this.#ownLimit || this.#allowed > 0) &&
-        this.#share?.mayGoOn !== false;
+        this.#share?.mayGoOn() !== false;
       if (this.#allowed > 0) this.#allowed -= 1;
       return hasAsked;
     };
