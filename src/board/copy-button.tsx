@@ -8,7 +8,7 @@ import type { Child, FC } from "hono/jsx";
 export type CopyButtonProps = { readonly what: string } & ({ readonly text: string } | { readonly from: string });
 
 /** A button that copies to the clipboard. `what` completes "Copy …". */
-export const CopyButton: FC<CopyButtonProps> = (props) => (
+const CopyButton: FC<CopyButtonProps> = (props) => (
   <button
     type="button"
     class="copy"

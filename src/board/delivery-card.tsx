@@ -2,15 +2,16 @@
 /**
  * One event on a user's page: its state, its attempts, and what can be done with it.
  */
+
 import type { FC } from "hono/jsx";
 import type { Delivery } from "../log/deliveries.ts";
 import { formatExact, formatIn } from "../operations/moments.ts";
 import { isRedeliverable } from "../operations/redeliver.ts";
 import { printable } from "../runtime/printable.ts";
 import { AttemptRow, describeError } from "./attempt-row.tsx";
-import { Copyable } from "./copy-button.tsx";
+import { CopyableIds } from "./copyable-ids.tsx";
 import { EndpointName } from "./endpoint-name.tsx";
-import { Ago, jobPath, Mark, type Notice, payloadPath, type Site } from "./layout.tsx";
+import { Ago, Mark, type Notice, payloadPath, type Site } from "./layout.tsx";
 
 /** An event's state in a few words. */
 function describeState({ state, nextAt, attempts: [latest] }: Delivery, now: number): Notice {
@@ -101,19 +102,7 @@ export const EventIds: FC<EventIdsProps> = ({ site, userId, id, job, children })
   const payload = job === undefined ? undefined : payloadPath(userId, job, id);
   return (
     <p class="ids">
-      <Copyable what="event ID" text={String(id)}>
-        <span>
-          event <code>{printable(id)}</code>
-        </span>
-      </Copyable>
-      {job !== undefined && (
-        <Copyable what="job ID" text={job}>
-          <a href={jobPath(site, job)}>
-            job {printable(job)} <span class="unseen">in Bull Board</span>
-            <span aria-hidden="true">→</span>
-          </a>
-        </Copyable>
-      )}
+      <CopyableIds site={site} id={id} job={job} />
       {payload !== undefined && <a href={payload}>Payload</a>}
       {children}
     </p>

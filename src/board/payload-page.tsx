@@ -2,11 +2,13 @@
 /**
  * An event's payload as its endpoint gets it: the request's headers and its body.
  */
+
 import type { FC } from "hono/jsx";
 import type { ContractIssue } from "../delivery/contract.ts";
 import type { Payload } from "../operations/payload.ts";
 import { printable } from "../runtime/printable.ts";
-import { CodeBlock, Copyable } from "./copy-button.tsx";
+import { CodeBlock } from "./copy-button.tsx";
+import { CopyableIds } from "./copyable-ids.tsx";
 import { EndpointName } from "./endpoint-name.tsx";
 import { Ago, jobPath, Layout, type Site, userPath } from "./layout.tsx";
 import { filteredPath } from "./user-filter.tsx";
@@ -45,17 +47,7 @@ const Shown: FC<PayloadPageProps & { payload: Payload }> = ({ site, userId, job,
       <h1 class="payload-event">{printable(event)}</h1>
       <EndpointName url={endpoint} />
       <p class="ids">
-        <Copyable what="event ID" text={id}>
-          <span>
-            event <code>{printable(id)}</code>
-          </span>
-        </Copyable>
-        <Copyable what="job ID" text={job}>
-          <a href={jobPath(site, job)}>
-            job {printable(job)} <span class="unseen">in Bull Board</span>
-            <span aria-hidden="true">→</span>
-          </a>
-        </Copyable>
+        <CopyableIds site={site} id={id} job={job} />
         <span>
           enqueued <Ago at={enqueuedAt} now={now} />
         </span>
