@@ -13,7 +13,7 @@ const PAGE = 500; // ids read at once
 const PAGE_BYTES = 2 * 1024 * 1024; // data per script: about 1 ms of Valkey; a single job may be larger
 
 /** Where jobs are searched, in this order: what operators look for is most often there. */
-export const SEARCHED = [
+const SEARCHED = [
   "failed",
   "active",
   "delayed",
@@ -104,10 +104,7 @@ export async function searchAllJobs(
  * @param ids  spellings of one id
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function searchJobs(
-  ids: readonly string[],
-  { queue, valkey, endAt, now }: JobSearchOptions,
-): Promise<JobSearch> {
+async function searchJobs(ids: readonly string[], { queue, valkey, endAt, now }: JobSearchOptions): Promise<JobSearch> {
   const texts = ids.map((id) => JSON.stringify(id));
   const isDerived = ids.some((id) => DERIVED.test(id));
   const total = await countAll([{ client: queue, valkey }], SEARCHED);

@@ -124,7 +124,7 @@ export async function searchAllLogs(
  * @param ids  spellings of one id
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function searchLogs(ids: readonly string[], options: LogSearchOptions): Promise<LogSearch> {
+async function searchLogs(ids: readonly string[], options: LogSearchOptions): Promise<LogSearch> {
   const { valkey, tag, cursor: from = START, endAt, now, isInCluster } = options;
   const seen = (at: string) => shareOf(isInCluster ? BigInt(at) >> SLOT_BITS : BigInt(at));
   const texts = ids.map((id) => JSON.stringify(id));

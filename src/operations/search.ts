@@ -17,7 +17,7 @@ export type { HostFind, PendingEvent } from "./host-search.ts";
 /** Longest text to search for, in characters. */
 export const MAX_SEARCH = 400;
 /** How long a search may take by default, ms. */
-export const SEARCH_MS = 5 * 1000; // 5 s
+const SEARCH_MS = 5 * 1000; // 5 s
 const JOBS_MS = 2 * 1000; // 2 s of it at most for kept jobs, the rest for the logs
 const MAX_SEARCHES = 2; // at once: each keeps Valkey busy half of the time
 
