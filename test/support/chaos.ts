@@ -2,6 +2,7 @@
  * A rig for crashes and outages: a Valkey of its own, workers as processes, a receiver, a backend that keeps enqueueing,
  * and the books.
  */
+
 import { test } from "bun:test";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
@@ -12,6 +13,7 @@ import { createAttemptLog } from "../../src/log/attempts.ts";
 import { openValkey } from "../../src/valkey/connection.ts";
 import { type Arrival, type Balance, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
+import { startLoad } from "./load.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";
 import { bounded, eventually } from "./stack.ts";
 
@@ -182,18 +184,7 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
     enqueued: books.enqueued,
     startWorker,
     enqueue,
-    load(perSecond) {
-      const pending: Promise<string>[] = [];
-      const since = performance.now();
-      const timer = setInterval(() => {
-        while (pending.length < ((performance.now() - since) / 1000) * perSecond) pending.push(enqueue());
-      }, 10);
-      ends.push(() => clearInterval(timer));
-      return async () => {
-        clearInterval(timer);
-        await bounded(Promise.all(pending), () => `Valkey to take ${pending.length} events`, 15_000);
-      };
-    },
+    load: (perSecond) => startLoad(perSecond, enqueue, { limitMs: 15_000, atEnd: (end) => ends.push(end) }),
     answer(next) {
       script = next;
     },

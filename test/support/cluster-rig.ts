@@ -2,6 +2,7 @@
  * A rig for outages of shards: a cluster, or several Valkeys, workers as processes, a receiver, a backend that keeps enqueueing,
  * and the books.
  */
+
 import { expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { type Cluster, type ClusterNode, type ClusterOptions, startCluster } from "../../src/dev/cluster.ts";
@@ -16,6 +17,7 @@ import { connectValkey, type Valkey } from "../../src/valkey/connection.ts";
 import { type Arrival, type Balance, type Books, createBooks } from "./books.ts";
 import { type Chance, createChance } from "./chance.ts";
 import { end } from "./chaos.ts";
+import { startLoad } from "./load.ts";
 import { startWorkerProcess, type WorkerProcess } from "./process.ts";
 import { bounded, eventually } from "./stack.ts";
 
@@ -338,18 +340,7 @@ function createProducer(
       [place, backend] = [next, connect(next)];
       ends.push(() => close(old)); // what is on its way there may still arrive
     },
-    load(perSecond: number) {
-      const pending: Promise<unknown>[] = [];
-      const since = performance.now();
-      const timer = setInterval(() => {
-        while (pending.length < ((performance.now() - since) / 1000) * perSecond) pending.push(enqueue());
-      }, 10);
-      ends.push(() => clearInterval(timer));
-      return async () => {
-        clearInterval(timer);
-        await bounded(Promise.all(pending), () => `Valkey to take ${pending.length} events`, 30_000);
-      };
-    },
+    load: (perSecond: number) => startLoad(perSecond, enqueue, { limitMs: 30_000, atEnd: (end) => ends.push(end) }),
   };
 }
 
