@@ -53,7 +53,7 @@ describe("each program in a tiny form", () => {
   test.concurrent(
     "deliver compares all four workers",
     async () => {
-      const rows = await rowsOf("deliver", "--jobs 200 --warm-up 20 --concurrency 8 --endpoints 4 --rounds 1");
+      const rows = await rowsOf("deliver", "--jobs 2000 --warm-up 20 --concurrency 8 --endpoints 4 --rounds 1");
       expect(rows.map(([kind, concurrency, endpoints]) => [kind, concurrency, endpoints])).toEqual(
         ["noop", "plain", "raw", "fluxhook"].map((kind) => [kind, "8", "4"]),
       );
@@ -116,7 +116,7 @@ describe("each program in a tiny form", () => {
   test.concurrent(
     "scale runs workers side by side",
     async () => {
-      const rows = await rowsOf("scale", "--workers 2 --jobs 200 --warm-up 20 --concurrency 8 --rounds 1");
+      const rows = await rowsOf("scale", "--workers 2 --jobs 2000 --warm-up 20 --concurrency 8 --rounds 1");
       expect(rows.map(([workers]) => workers)).toEqual(["2"]);
     },
     PATIENCE_MS,
@@ -125,7 +125,7 @@ describe("each program in a tiny form", () => {
   test.concurrent(
     "scale spreads a backlog over the shards of a cluster",
     async () => {
-      const rows = await rowsOf("scale", "--shards 1,3 --jobs 200 --warm-up 20 --concurrency 8 --rounds 1 --idle 0");
+      const rows = await rowsOf("scale", "--shards 1,3 --jobs 2000 --warm-up 20 --concurrency 8 --rounds 1 --idle 0");
       expect(rows.map(([shards, , ratio]) => [shards, Number(ratio) > 0])).toEqual([
         ["1", true],
         ["3", true],

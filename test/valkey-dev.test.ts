@@ -117,6 +117,14 @@ describe("a throwaway Valkey", () => {
     await expect(startValkey({ port })).rejects.toThrow(`port ${port} is taken`);
   });
 
+  test("says so when the second port of a cluster's node is taken", async () => {
+    const taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const port = taken.port - 10_000; // the second is 10,000 higher
+    const settings = { "cluster-enabled": "yes" };
+    await expect(startValkey({ port, settings })).rejects.toThrow(`port ${port} is taken`);
+    taken.stop();
+  });
+
   test("shows Valkey's own words when it does not start", async () => {
     await expect(startValkey({ policy: "no-such-policy" })).rejects.toThrow("maxmemory-policy");
   });
