@@ -78,6 +78,45 @@ describe("a shard", () => {
     expect(shares.map((share) => share.mayGoOn())).toEqual([true, true, true]);
   });
 
+  test("leaves no more than the others lack, however many of its jobs end before the first gives back", () => {
+    const budget = new Budget(10);
+    const [greedy, modest] = [join(budget).share, join(budget).share];
+    take(greedy, 7);
+    take(modest, 3);
+    expect(modest.room()).toBe(0); // it lacks two
+    const isLeaving = () => !greedy.mayGoOn();
+    expect(Array.from({ length: 5 }, isLeaving)).toEqual([true, true, false, false, false]);
+    for (let i = 0; i < 2; i++) {
+      greedy.gaveBack();
+      take(modest, modest.room());
+    }
+    expect(modest.room()).toBe(0);
+    expect(Array.from({ length: 5 }, isLeaving)).toEqual([false, false, false, false, false]);
+  });
+
+  test("leaves although another one, which waits for its node, was to leave as well", () => {
+    const budget = new Budget(9);
+    const [frozen, greedy, modest] = [join(budget).share, join(budget).share, join(budget).share];
+    take(frozen, 4);
+    take(greedy, 4);
+    take(modest, 1);
+    expect(modest.room()).toBe(0);
+    expect([frozen.mayGoOn(), greedy.mayGoOn()]).toEqual([false, false]);
+  });
+
+  test("that lacks jobs again gets them, after what was left for it went to another", () => {
+    const budget = new Budget(6);
+    const [greedy, modest] = [join(budget).share, join(budget).share];
+    take(greedy, 5);
+    take(modest, 1);
+    for (let left = 0; left < 2; left++) {
+      expect(modest.room()).toBe(0);
+      expect(greedy.mayGoOn()).toBe(false);
+      greedy.gaveBack();
+      take(greedy, 1); // ahead of the other
+    }
+  });
+
   test("goes on with its next job unless it holds more than its fair share while another was refused", () => {
     const budget = new Budget(6);
     const [greedy, modest] = [join(budget).share, join(budget).share];

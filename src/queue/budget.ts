@@ -9,7 +9,10 @@ const SHARED_PART = 3 / 4;
 export interface Share {
   /** How many more jobs it may take now. 0 is remembered: it is told when there is room again. */
   room(): number;
-  /** Whether it may go on with the next job when one ends: not beyond its fair share while another was refused that has less. */
+  /**
+   * Whether it may go on with the next job when one ends: not beyond its fair share while another was refused that has less.
+   * If not, it gives back.
+   */
   mayGoOn(): boolean;
   /** It took a job. */
   took(): void;
@@ -39,6 +42,7 @@ export class Budget {
   join(onRoom: () => void): Share {
     const share: OwnShare = {
       held: 0,
+      leaving: 0,
       onRoom,
       room: () => this.#roomFor(share),
       mayGoOn: () => this.#mayGoOn(share),
@@ -47,6 +51,7 @@ export class Budget {
         this.#held += 1;
       },
       gaveBack: () => {
+        if (share.leaving > 0) share.leaving -= 1;
         share.held -= 1;
         this.#held -= 1;
         this.#tellRefused(1);
@@ -68,10 +73,13 @@ export class Budget {
 
   #mayGoOn(share: OwnShare): boolean {
     const fair = this.#fairShare();
-    if (share.held <= fair) return true;
-    if (this.#held > this.#size) return false;
-    // Going on costs nothing; a shard that takes what this one leaves needs a script for it.
-    return ![...this.#refused].some(({ held }) => held < fair);
+    if (share.held - share.leaving <= fair) return true;
+    // Going on costs nothing; a shard that takes what this one leaves needs a script for it. So no more leave than are needed:
+    // those that end in one turn are all asked before the first of them gives back.
+    const wanted = [...this.#refused].reduce((sum, { held }) => sum + Math.max(0, fair - held), 0);
+    if (share.leaving >= Math.max(this.#held - this.#size, wanted)) return true;
+    share.leaving += 1;
+    return false;
   }
 
   /** The whole, by all shards that hold jobs or would like to. */
@@ -90,5 +98,7 @@ export class Budget {
 
 interface OwnShare extends Share {
   held: number;
+  /** How many of them do not go on. Each share has its own count: a node that hangs keeps no other from leaving. */
+  leaving: number;
   readonly onRoom: () => void;
 }

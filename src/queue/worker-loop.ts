@@ -191,11 +191,10 @@ export class LoopWorker extends Worker<unknown, string, string, RedisQueueBacken
   /** Process a job, and then each job that is fetched with the previous one's acknowledgement. */
   async #work(token: string, taken?: Job): Promise<void> {
     let hasAsked = false;
+    let isLeaving = false; // BullMQ asks again when Valkey refuses an acknowledgement
     const mayFetchNext = () => {
-      hasAsked =
-        !this.#refusals.isRecent &&
-        (this.#held <= this.#ownLimit || this.#allowed > 0) &&
-        this.#share?.mayGoOn() !== false;
+      isLeaving ||= this.#share?.mayGoOn() === false;
+      hasAsked = !isLeaving && !this.#refusals.isRecent && (this.#held <= this.#ownLimit || this.#allowed > 0);
       if (this.#allowed > 0) this.#allowed -= 1;
       return hasAsked;
     };
