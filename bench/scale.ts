@@ -3,7 +3,7 @@
  *
  *   bun bench/scale.ts [--workers 1,2,4] [--jobs 20000] [--warm-up 5000] [--concurrency 64] [--endpoints 40] [--rounds 3]
  *                      [--set NAME=value …] [--write docs/sizing.md]
- *   bun bench/scale.ts --shards 1,2,6,24 [--workers 1] [--replicas 0] [--idle 5] [--jobs …] [--rounds …] …
+ *   bun bench/scale.ts --shards 1,2,6,24 [--workers 1] [--primaries 3] [--replicas 0] [--idle 5] [--jobs …] [--rounds …] …
  *
  * With `--shards` it measures what shards cost, with the first of `--workers`: see shards.ts;
  * its table goes into docs/scaling.md.
@@ -31,6 +31,7 @@ const { values } = readOptions({
   set: { type: "string", multiple: true, default: [] },
   write: { type: "string" },
   shards: { type: "string" },
+  primaries: { type: "string", default: "3" },
   replicas: { type: "string", default: "0" },
   idle: { type: "string", default: "5" },
 });
@@ -46,6 +47,7 @@ if (values.shards !== undefined) {
     shards: parseNumbers("shards", values.shards, 256),
     workers: parseNumbers("workers", values.workers, 16)[0] as number,
     ...{ jobs, warmUpJobs, endpoints, rounds },
+    primaries: parseNumber("primaries", values.primaries, 16),
     replicas: parseNumber("replicas", values.replicas, 2, 0),
     idleSeconds: parseNumber("idle", values.idle, 60, 0),
     env: { WEBHOOK_CONCURRENCY: String(concurrency), ...settings },

@@ -22,6 +22,7 @@ export interface ShardsOptions {
   readonly warmUpJobs: number;
   readonly endpoints: number;
   readonly rounds: number;
+  readonly primaries: number;
   /** Of each primary. */
   readonly replicas: number;
   /** How long to watch the workers when nothing is left to do, s. */
@@ -44,17 +45,17 @@ interface Run {
   readonly idleCores: number;
 }
 
-const PRIMARIES = 3;
 const SETTINGS = { "auto-aof-rewrite-percentage": "0" }; // a rewrite would be somebody else's work in the figures
 
 /** Measure every number of shards in turns. @returns what was measured and how, as Markdown */
 export async function measureShards(options: ShardsOptions): Promise<string> {
+  const { primaries, replicas } = options;
   const rows = options.shards.map((shards) => ({ shards, runs: [] as Run[] }));
   let server = "";
   for (let round = 0; round < options.rounds; round++) {
     for (const { shards, runs } of rows) {
       const rig = await startRig();
-      const cluster = await startCluster({ primaries: PRIMARIES, replicas: options.replicas, settings: SETTINGS });
+      const cluster = await startCluster({ ...{ primaries, replicas }, settings: SETTINGS });
       try {
         server = rig.facts.server;
         runs.push(await measure(rig, cluster, shards, options));
@@ -175,9 +176,9 @@ function report(
   const valkey = (run: Run) => run.valkeyMicros / run.jobs;
   const base = rows[0]?.runs ?? [];
   const ratio = (runs: readonly Run[], of: (run: Run) => number) => formatNumber(figure(runs, of) / figure(base, of));
-  const { jobs, workers, replicas, rounds, endpoints, idleSeconds, env } = options;
+  const { jobs, workers, primaries, replicas, rounds, endpoints, idleSeconds, env } = options;
   const conditions =
-    `Backlogs of ${formatNumber(jobs)} over a cluster of ${PRIMARIES} primaries with ${replicas} replica(s) each, ${workers} ` +
+    `Backlogs of ${formatNumber(jobs)} over a cluster of ${primaries} primaries with ${replicas} replica(s) each, ${workers} ` +
     `worker(s) with ${env.WEBHOOK_CONCURRENCY} slots, ${endpoints} endpoints, medians of ${rounds} round(s) in turns; µs of CPU per ` +
     "delivery, Valkey's of all nodes. ÷: of the first row. Connections, memory and idle CPU are those of a worker, the last two " +
     `over ${idleSeconds} s without events.`;
