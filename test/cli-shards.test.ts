@@ -16,7 +16,7 @@ import { dumpAll } from "./support/dump.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
-setDefaultTimeout(120_000); // each command is a process that starts
+setDefaultTimeout(120_000); // processes that start, on a machine that may be busy
 
 const SHARDS = 6;
 const BUSY_MS = 60_000; // for what takes a moment, on a machine that may be busy

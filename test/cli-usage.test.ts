@@ -1,16 +1,17 @@
-/** What the command says about itself, and about wrong usage and settings: processes, and a Valkey that holds nothing. */
+/** What the command says about itself, and about wrong usage and settings; with a Valkey that holds nothing. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startValkey } from "../src/dev/valkey.ts";
-import { commandFolder, createCommand, startCommand } from "./support/command.ts";
+import { commandFolder, createCommand, createCommandProcess, startCommand } from "./support/command.ts";
 
-setDefaultTimeout(60_000); // each command is a process that starts
+setDefaultTimeout(60_000); // processes that start, on a machine that may be busy
 
 const SECRET = "s3cret-of-the-customer";
 const valkey = await startValkey();
 const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "cli", SECRET };
 const fluxhook = createCommand(env);
+const fluxhookProcess = createCommandProcess(env);
 afterAll(() => valkey.stop());
 
 describe("settings", () => {
@@ -115,7 +116,7 @@ describe("usage", () => {
     }
     expect(code).toBe(0);
     const { version } = JSON.parse(readFileSync(join(import.meta.dir, "../package.json"), "utf8"));
-    expect((await fluxhook(["--version"])).out).toBe(`${version}\n`);
+    expect((await fluxhookProcess(["--version"])).out).toBe(`${version}\n`);
     expect((await fluxhook([])).code).toBe(2);
   });
 });

@@ -1,4 +1,4 @@
-/** The command as an operator runs it: a process, against a real Valkey, a real worker and real receivers. */
+/** The command as an operator runs it, against a real Valkey, a real worker and real receivers. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHmac } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
@@ -9,11 +9,11 @@ import { Redis } from "ioredis";
 import { openSealed } from "../src/delivery/seal.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { commandFolder, createCommand, startCommand } from "./support/command.ts";
+import { commandFolder, createCommand, createCommandProcess, startCommand } from "./support/command.ts";
 import { startWorkerProcess, type WorkerProcess } from "./support/process.ts";
 import { eventually } from "./support/stack.ts";
 
-setDefaultTimeout(60_000); // each command is a process that starts
+setDefaultTimeout(60_000); // processes that start, on a machine that may be busy
 
 const SECRET = "s3cret-of-the-customer";
 const KEY = Buffer.alloc(32, 7).toString("base64");
@@ -21,6 +21,7 @@ const valkey = await startValkey(); // of its own: its settings change
 const receiver = await startReceiver();
 const env = { VALKEY_URL: valkey.url, WEBHOOK_QUEUE: "cli", SECRET };
 const fluxhook = createCommand(env);
+const fluxhookProcess = createCommandProcess(env);
 const client = new Redis(valkey.url, { maxRetriesPerRequest: null });
 const queue = new Queue("cli", { connection: client });
 let worker: WorkerProcess;
@@ -124,7 +125,7 @@ describe("send", () => {
     writeFileSync(join(commandFolder, "data.json"), '{"from":"file"}\n');
     writeFileSync(join(commandFolder, "secrets"), `\ufeff${SECRET}\r\n\r\nolder-secret\r\n`); // as some editors write it
     const file = sending({ "--secret-file": "secrets", "--data": "@data.json" });
-    expect((await fluxhook([...file.args, "--wait"])).code).toBe(0);
+    expect((await fluxhookProcess([...file.args, "--wait"])).code).toBe(0);
     const { body, headers } = receiver.requests.at(-1) as (typeof receiver.requests)[number];
     expect(headers["webhook-signature"]?.split(" ")).toHaveLength(2);
     expect(headers["x-fluxdrop-signature"]).toBe(createHmac("sha256", SECRET).update(body).digest("hex"));
@@ -416,7 +417,7 @@ describe("listen", () => {
     const [headers, body] = text.split("\r\n\r\n") as [string, string];
     writeFileSync(join(commandFolder, "headers"), headers);
     writeFileSync(join(commandFolder, "body"), `${body}\n`); // an editor's
-    const split = await fluxhook(["verify", "--headers", "headers", "--body", "body", "--secret-env", "SECRET"]);
+    const split = await fluxhookProcess(["verify", "--headers", "headers", "--body", "body", "--secret-env", "SECRET"]);
     expect(split.out).toEndWith(
       "Not verified.\nThe signature matches without the line break at the end of the body: save the body without it.\n",
     );

@@ -6,7 +6,7 @@ import { createFluxhook } from "../src/index.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { reachValkey } from "../src/valkey/reach.ts";
 import { addressOf } from "../src/valkey/url.ts";
-import { createCommand } from "./support/command.ts";
+import { createCommandProcess } from "./support/command.ts";
 import { anyPort, PRIMARY, type Sentinels, startSentinels, TLS } from "./support/sentinels.ts";
 
 const password = "of-valkey";
@@ -70,7 +70,7 @@ test("Valkey, and Sentinels, are reached over TLS, and not when their certificat
   const urls = [`rediss://:${password}@127.0.0.1:${port}`, via(others.hosts).replace("redis", "rediss")];
   for (const address of urls) {
     for (const trusted of [TLS["tls-ca-cert-file"], ""]) {
-      const run = createCommand({ VALKEY_URL: address, NODE_EXTRA_CA_CERTS: trusted });
+      const run = createCommandProcess({ VALKEY_URL: address, NODE_EXTRA_CA_CERTS: trusted });
       const { code } = await run(["attempts", "usr_1"]);
       expect([address, trusted, code]).toEqual([address, trusted, trusted === "" ? 69 : 0]);
     }

@@ -69,7 +69,7 @@ Examples:
     .action(
       act<CancelOptions>(context, async (terminal, options) => {
         const filter = readFilter(options, context.env);
-        requireAnswer(options, "to cancel without confirmation, --dry-run to count");
+        requireAnswer(terminal, options, "to cancel without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), (session) => {
           return options.dryRun ? showCensus(terminal, session, filter) : cancel(terminal, session, filter, options);
         });

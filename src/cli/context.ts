@@ -8,7 +8,7 @@ import { nameShards, type Shard } from "../queue/shards.ts";
 import { type Config, findMisspelled, loadConfig } from "../settings/config.ts";
 import { codeOf } from "../valkey/refusals.ts";
 import { isClusterUrl, placeOf } from "../valkey/url.ts";
-import { createTerminal, type Terminal } from "./terminal.ts";
+import { createTerminal, type Streams, type Terminal } from "./terminal.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -30,6 +30,8 @@ export class CommandError extends Error {
 /** What a command is run with. */
 export interface Context {
   readonly env: Env;
+  /** The process's own by default. */
+  readonly streams?: Streams | undefined;
   /** Set by the command that ran. */
   exitCode: ExitCode;
 }
@@ -47,7 +49,7 @@ export function act<Options extends JsonOption, Arguments extends unknown[] = []
   return async (...given: unknown[]): Promise<void> => {
     const options = given.at(-2) as Options;
     const args = given.slice(0, -2) as Arguments;
-    context.exitCode = await run(createTerminal(options, context.env), options, ...args);
+    context.exitCode = await run(createTerminal(options, context.env, context.streams), options, ...args);
   };
 }
 

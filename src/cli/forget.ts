@@ -46,7 +46,7 @@ Examples:
     .action(
       act<ForgetOptions, [string]>(context, async (terminal, options, text) => {
         const user = readUser(text);
-        requireAnswer(options, "to erase without confirmation, --dry-run to count");
+        requireAnswer(terminal, options, "to erase without confirmation, --dry-run to count");
         return await withValkey(readConfig(context.env, terminal), async (session) => {
           if (options.yes && !options.dryRun) return await erase(terminal, session, user);
           const holdings = await withBar(terminal, session, (onSeen) => countHoldings(session.shards, user, onSeen));

@@ -63,7 +63,7 @@ function addSwitch(program: Command, context: Context, { name, description, help
     .addHelpText("after", help)
     .action(
       act<PauseOptions>(context, async (terminal, options) => {
-        requireAnswer(options, `to ${name} without confirmation, --dry-run to look`);
+        requireAnswer(terminal, options, `to ${name} without confirmation, --dry-run to look`);
         return await withValkey(readConfig(context.env, terminal), (session) => turn(terminal, session, name, options));
       }),
     );

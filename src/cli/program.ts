@@ -1,7 +1,7 @@
 /**
  * The command: its parser, its subcommands and its exit codes.
  */
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, type OutputConfiguration } from "commander";
 import { ContractError } from "../delivery/contract.ts";
 import { printable, printableJson } from "../runtime/printable.ts";
 import { addAttempts } from "./attempts.ts";
@@ -19,6 +19,7 @@ import { addRedeliver } from "./redeliver.ts";
 import { addSend } from "./send.ts";
 import { addCompletion } from "./shell-completion.ts";
 import { addStatus } from "./status.ts";
+import type { Streams } from "./terminal.ts";
 import { addTrigger } from "./trigger.ts";
 import { addVerify } from "./verify.ts";
 
@@ -36,7 +37,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
     .version(version)
     .addHelpText("after", EXIT_CODES)
     .exitOverride()
-    .configureOutput({ outputError: complain })
+    .configureOutput({ ...describeOutput(context.streams), outputError: complain })
     .configureHelp({ styleTitle: (title) => `\x1b[1m${title}\x1b[0m` });
   for (const add of [
     addSend,
@@ -66,10 +67,24 @@ export function buildProgram(context: Context, version: string, complain: (text:
   return program;
 }
 
+/** Where commander writes, apart from errors. It knows its own process's streams, and would color for them. */
+function describeOutput({ stdout, stderr }: Streams = process): OutputConfiguration {
+  if (stdout === process.stdout) return {};
+  return {
+    writeOut: (text) => void stdout.write(text),
+    writeErr: (text) => void stderr.write(text),
+    getOutHelpWidth: () => stdout.columns as number, // undefined: 80
+    getErrHelpWidth: () => stderr.columns as number,
+    getOutHasColors: () => false,
+    getErrHasColors: () => false,
+  };
+}
+
 /**
  * Run the command.
  *
- * @param args  arguments after the command's name
+ * @param args     arguments after the command's name
+ * @param streams  where it reads and writes
  * @returns the exit code
  * @throws  never
  */
@@ -77,11 +92,12 @@ export async function runCommand(
   args: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
   version: string,
+  streams: Streams = process,
 ): Promise<ExitCode> {
-  const context: Context = { env, exitCode: EXIT.ok };
+  const context: Context = { env, streams, exitCode: EXIT.ok };
   const isJson = args.includes("--json");
   const report = (code: string, exit: ExitCode, message: string): ExitCode => {
-    process.stderr.write(`${formatError(code, exit, message, isJson)}\n`);
+    streams.stderr.write(`${formatError(code, exit, message, isJson)}\n`);
     return exit;
   };
   const complain = (text: string) => {

@@ -34,7 +34,7 @@ Examples:
     )
     .action(
       act<RecoverOptions>(context, async (terminal, options) => {
-        requireAnswer(options, "to restore them without confirmation, --dry-run to list them");
+        requireAnswer(terminal, options, "to restore them without confirmation, --dry-run to list them");
         return await withValkey(readConfig(context.env, terminal), async ({ shards }) => {
           const ids = shards.map(() => [] as string[]);
           for (const [at, { client, valkey }] of shards.entries()) {

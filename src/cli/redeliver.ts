@@ -79,7 +79,7 @@ Examples:
     )
     .action(
       act<RedeliverOptions, [string[]]>(context, async (terminal, options, jobs) => {
-        const filter = readFilter(options, jobs, context.env);
+        const filter = readFilter(terminal, options, jobs, context.env);
         if ((filter.sinceMs ?? 0) > Date.now()) terminal.warn("--since is in the future: nothing has failed since");
         const run = async ({ shards }: Session): Promise<ExitCode> => {
           const found = options.failed ? await findFailed(shards, filter) : await lookUp(shards, jobs);
@@ -95,8 +95,13 @@ Examples:
     );
 }
 
-function readFilter(options: RedeliverOptions, jobs: readonly string[], env: Context["env"]): FailedFilter {
-  const { failed, since, user, host, event, yes, dryRun } = options;
+function readFilter(
+  terminal: Terminal,
+  options: RedeliverOptions,
+  jobs: readonly string[],
+  env: Context["env"],
+): FailedFilter {
+  const { failed, since, user, host, event } = options;
   if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either job ids or --failed");
   if (!failed && (since ?? user ?? host ?? event) !== undefined) {
     throw new CommandError("usage", "--since, --user, --host and --event require --failed");
@@ -105,7 +110,7 @@ function readFilter(options: RedeliverOptions, jobs: readonly string[], env: Con
     throw new CommandError("usage", `expected --host to be a host, as in example.com or 127.0.0.1:8080, got "${host}"`);
   }
   if (event !== undefined) checkEventType(event, readEventTypes(env), "--event");
-  if (failed) requireAnswer({ yes, dryRun }, "to redeliver without confirmation, --dry-run to list");
+  if (failed) requireAnswer(terminal, options, "to redeliver without confirmation, --dry-run to list");
   return {
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
     userId: user === undefined ? undefined : readUser(user),
@@ -119,8 +124,8 @@ function readFilter(options: RedeliverOptions, jobs: readonly string[], env: Con
  *
  * @param instead  completes "use --yes …"
  */
-export function requireAnswer({ yes, dryRun }: Confirmation, instead: string): void {
-  if (yes || dryRun || (process.stdin.isTTY && process.stderr.isTTY)) return;
+export function requireAnswer(terminal: Terminal, { yes, dryRun }: Confirmation, instead: string): void {
+  if (yes || dryRun || terminal.isInteractive) return;
   throw new CommandError("usage", `no terminal to ask for confirmation: use --yes ${instead}`);
 }
 

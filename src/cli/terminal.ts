@@ -15,7 +15,7 @@ const BAR_WIDTH = 30; // characters
 export interface Terminal {
   /** Print one JSON document per line instead of text. */
   readonly isJson: boolean;
-  /** Whether the user can be asked for confirmation. */
+  /** Whether there is a person to ask for confirmation. */
   readonly isInteractive: boolean;
   /** Width in columns when stdout is a terminal. */
   readonly columns: number | undefined;
@@ -35,15 +35,27 @@ export interface Terminal {
   confirm(question: string): Promise<boolean>;
 }
 
-export function createTerminal({ json: isJson = false }: { json?: boolean | undefined }, env: Env): Terminal {
-  const { stdin, stdout, stderr } = process;
-  const hasColors = stdout.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
+/** Where the command reads and writes: the process's own, or a caller's in place of them. */
+export interface Streams {
+  readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly stdout: Output;
+  readonly stderr: Output;
+}
+
+type Output = Pick<NodeJS.WritableStream, "write"> & { readonly isTTY?: boolean; readonly columns?: number };
+
+export function createTerminal(
+  { json: isJson = false }: { json?: boolean | undefined },
+  env: Env,
+  { stdin, stdout, stderr }: Streams = process,
+): Terminal {
+  const hasColors = stdout.isTTY === true && !env.NO_COLOR && env.TERM !== "dumb";
   const print = (line = "") => {
     if (!isJson) stdout.write(`${escapeForeign(line, hasColors)}\n`);
   };
   return {
     isJson,
-    isInteractive: !isJson && stdin.isTTY && stderr.isTTY,
+    isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     columns: stdout.isTTY ? stdout.columns : undefined,
     print,
     printJson(document) {
@@ -76,7 +88,7 @@ export function createTerminal({ json: isJson = false }: { json?: boolean | unde
       };
     },
     async confirm(question) {
-      const lines = createInterface({ input: stdin, output: stderr });
+      const lines = createInterface({ input: stdin, output: stderr as NodeJS.WritableStream });
       const answer = await lines.question(`${printable(question)} [y/N] `);
       lines.close();
       return /^y(es)?$/i.test(answer.trim());
