@@ -35,13 +35,13 @@ const NOT_RUN: readonly [command: RegExp, reason: string][] = [
   [/\bsystemctl\b|^cp docs\/deploy|^cd \/opt/, "needs systemd and root"],
   [/^ACL SETUSER /, "Valkey's, not the shell's; acl-recipe.test.ts runs it"],
   [/^valkey-cli /, "part of Valkey's own tools"],
-  [/^npm install /, "package.test.ts installs both packages"],
+  [/^npm install /, "package.long.ts installs both packages"],
   [/^npm (test|run (test:\w+|check|bench|screenshots))\b/, "would run this test, or take minutes"],
   [/^[A-Z_]+=\S+$/, "a setting, not a command"],
   [/^[a-z.\d]+: /, "what a worker says, not a command"],
   [/OTEL_EXPORTER_OTLP_ENDPOINT=/, "needs a collector; tracing.test.ts has one"],
   [/git\.example\.com/, "changes a file to the reader's own address"],
-  [/^npm (publish|version|login|pack)\b|^git /, "publishes; package.test.ts packs, and publishes with --dry-run"],
+  [/^npm (publish|version|login|pack)\b|^git /, "publishes; package.long.ts packs, and publishes with --dry-run"],
 ];
 
 /** Pages whose shell blocks show what commands print: these tests compare that. */
