@@ -89,13 +89,16 @@ const arrived = (path: string) =>
     BUSY_MS,
   );
 
-/** A job that failed. */
+let lastFailedAt = 0;
+
+/** A job that failed, later than all before it. */
 async function fail(shard: number, id: string, userId: string, url = AWAY): Promise<void> {
   await add(shard, id, userId, url);
   const { client, valkey } = shardAt(shard);
   await valkey.zrem(client.toKey("delayed"), id);
-  await valkey.zadd(client.toKey("failed"), Date.now(), id);
-  await valkey.hset(client.toKey(id), "finishedOn", Date.now(), "failedReason", "HTTP 410", "delay", 0);
+  lastFailedAt = Math.max(lastFailedAt + 1, Date.now());
+  await valkey.zadd(client.toKey("failed"), lastFailedAt, id);
+  await valkey.hset(client.toKey(id), "finishedOn", lastFailedAt, "failedReason", "HTTP 410", "delay", 0);
 }
 
 async function run(...args: string[]) {
