@@ -81,6 +81,11 @@ describe.if(isLinux)("a process is dead for certain", () => {
     const { value } = await parent.stdout.getReader().read();
     const pid = Number(new TextDecoder().decode(value));
     const name = `${pid}.${await startOf(pid)}`;
+    // Until then it is a shell, which might ask.
+    await eventually(
+      () => Bun.file(`/proc/${parent.pid}/comm`).text(),
+      (program) => program.trim() === "sleep",
+    );
     process.kill(pid, "SIGKILL");
     await eventually(
       async () => (await Bun.file(`/proc/${pid}/stat`).text()).includes(") Z "),
