@@ -280,13 +280,13 @@ for (const [how, again] of AGAIN) {
   sideBySide(`an expired event that is ${how} comes anew, and may wait for room again`, async () => {
     const customer = await receiver();
     const gate = crowdedGate(Number.POSITIVE_INFINITY);
-    const system = await stack({ gate, maxAgeMs: 500 });
+    const system = await stack({ gate, maxAgeMs: 2_000 });
     const data = jobData(customer.url());
     const job = await system.queue.add("file.created", data, { timestamp: Date.now() - 2 * HOUR_MS });
     await expectExpired(system, job, data.userId, "expired");
     gate.admit = crowdedGate(3).admit;
     gate.asked = 0;
-    await Bun.sleep(600); // longer than an event may wait: what it came with before counts no more
+    await Bun.sleep(2_100); // longer than an event may wait: what it came with before counts no more
     const settled = system.settled(job);
     await again(system, job.id as string);
     const { state, job: ended } = await settled;
