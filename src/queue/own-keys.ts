@@ -25,3 +25,14 @@ export const caughtKey = (queue: string): string => `webhooks:paused:${queue}`;
 
 /** A queue's holds, see src/isolation/hold-store.ts. */
 export const holdsKey = (queue: string): string => `webhooks:holds:${queue}`;
+
+/** A user's endpoints, see src/endpoints/registry.ts. With an empty `userId`, the prefix of all users' keys. */
+export const endpointsKey = (userId: string, tag = ""): string => `webhooks:endpoints:${tag}${userId}`;
+
+/** The ids of the events that an endpoint missed, see src/endpoints/missed.ts. A user's id may hold a colon, an endpoint's not. */
+export const missedKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:missed:${tag}${userId}:${endpointId}`;
+
+/** The jobs of the events that an endpoint missed, see src/endpoints/missed.ts. */
+export const missedDataKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:missed-data:${tag}${userId}:${endpointId}`;

@@ -1,0 +1,67 @@
+/**
+ * Registered endpoints: what the registry stores about each. Pure.
+ */
+
+/**
+ * What an endpoint does with its events.
+ *
+ * - `enabled`   they are delivered
+ * - `paused`    they wait, and their age stands still
+ * - `disabled`  they are not attempted, but kept as missed
+ */
+export type EndpointState =
+  | { readonly kind: "enabled" }
+  | { readonly kind: "paused"; readonly since: number }
+  | { readonly kind: "disabled"; readonly since: number; readonly reason: DisabledReason };
+
+/** `manual`: by the backend or an operator. */
+export type DisabledReason = "manual" | "gone" | "failing";
+
+/** A secret as stored: sealed, unless the installation allows plain ones. */
+export interface StoredSecret {
+  readonly secret: string;
+  /** Epoch ms. */
+  readonly createdAt: number;
+  /** From when on it no longer signs, epoch ms; undefined for the current one. */
+  readonly expiresAt?: number | undefined;
+}
+
+/** The document of an endpoint, as stored: JSON behind its version and a space. Times are epoch ms, by Valkey's clock. */
+export interface EndpointDocument {
+  readonly url: string;
+  readonly description?: string | undefined;
+  /** Event types, or `prefix.*`; null for all. */
+  readonly events: readonly string[] | null;
+  /** 1 to 5, current first. */
+  readonly secrets: readonly StoredSecret[];
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
+  readonly createdAt: number;
+  readonly updatedAt: number;
+}
+
+/** A time span, epoch ms. */
+export interface Pause {
+  readonly from: number;
+  readonly until: number;
+}
+
+/** An endpoint, as the registry has it. */
+export interface StoredEndpoint {
+  readonly id: string;
+  /** New with each change of the document; the ETag. */
+  readonly version: string;
+  readonly document: EndpointDocument;
+  readonly state: EndpointState;
+  /** Pauses that are over, on which the age of an event may still depend. */
+  readonly pauses: readonly Pause[];
+}
+
+/** One caller's own id, or a generated one: `ep_` and 22 letters and digits. No colon or slash: it is part of keys and job ids. */
+export const ENDPOINT_ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+
+/** The field of the user's hash that is new with every change of any of its endpoints. No endpoint's id has a slash. */
+export const VERSION_FIELD = "/version";
+/** An endpoint's state, see {@link EndpointState}: `paused <ms>`, `disabled <reason> <ms>`, `deleted <ms>`; none while enabled. */
+export const stateField = (id: string): string => `${id}/state`;
+/** An endpoint's pauses that are over: `<from>-<until>`, separated by spaces. */
+export const pausesField = (id: string): string => `${id}/pauses`;
