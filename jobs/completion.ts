@@ -67,6 +67,7 @@ export function createCompletion({
       ...(cause !== undefined && { cause }),
       job,
       ...(isTest && { test: true }),
+      ...(event.endpoint.id !== undefined && { endpoint_id: event.endpoint.id }),
     };
     metrics.attempted(event.type, outcome);
     if (verdict.kind === "give_up" && verdict.cause === "backlog_full") metrics.backlogFull();

@@ -2,10 +2,17 @@
  * The processor: runs one attempt of one delivery, from parsing the job to settling it. Read this file first.
  */
 
-import { ContractError, type ContractOptions, parseEvent } from "../src/delivery/contract.ts";
+import { ContractError, type ContractOptions, isAddressed, parseJob } from "../src/delivery/contract.ts";
 import { describeOutcome, type Outcome } from "../src/delivery/outcome.ts";
-import { buildRequest, endpointKey, type WebhookEvent, type WebhookRequest } from "../src/delivery/request.ts";
+import {
+  buildRequest,
+  endpointKey,
+  type UnaddressedEvent,
+  type WebhookEvent,
+  type WebhookRequest,
+} from "../src/delivery/request.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/delivery/retry.ts";
+import type { Pause } from "../src/endpoints/endpoint.ts";
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
@@ -14,8 +21,9 @@ import type { ArrivedAt } from "../src/queue/arrivals.ts";
 import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
+import { type LocateOptions, locate, type RegisteredEvent } from "./locate.ts";
 
-export interface DeliverOptions extends ContractOptions {
+export interface DeliverOptions extends ContractOptions, Pick<LocateOptions, "findEndpoint" | "missed"> {
   readonly gate: Pick<Gate, "admit" | "release">;
   readonly backlog: Backlog;
   readonly sender: Pick<Sender, "send">;
@@ -53,15 +61,19 @@ export function createDeliver(options: DeliverOptions): Process {
   const { holds = NOTHING_HELD } = options;
 
   return async function deliver(job, token, policy) {
-    const event = parse(job, options); // a job that breaks the contract is never retried
+    const parsed = parse(job, options); // a job that breaks the contract is never retried
+    const located = isAddressed(parsed) ? undefined : await locate(parsed, job, options);
+    if (typeof located === "string") return located;
+    const event = located?.event ?? (parsed as WebhookEvent);
     const traffic = describeTraffic(event, job);
     const scheduledAt = event.timestampMs + (Number(job.opts.delay) || 0);
-    const dueAt = scheduledAt + holds.heldMs(traffic, scheduledAt, now()); // its age stands still while an operator holds it
+    const dueAt = scheduledAt + holds.heldMs(traffic, scheduledAt, now(), located?.pauses); // its age stands still while it is held
     const hasWaited = job.attemptsStarted > 1;
     const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
     let decision: Decision | Outcome = isOverBacklog ? BACKLOG_FULL : EXPIRED;
-    if (!isOverBacklog && expiresInMs(event, now) > 0) decision = await admit(traffic, event, options);
-    if (decision.kind === "park" && (await mayPark(job, traffic, decision, dueAt, options))) {
+    if (!isOverBacklog && expiresInMs(event, now) > 0)
+      decision = located?.hold ?? (await admit(traffic, event, options));
+    if (decision.kind === "park" && (await mayPark(job, traffic, decision, dueAt, options, located?.pauses))) {
       backlog.list(traffic);
       parked(decision, event.userId);
       throw new Parked(decision.retryAt); // frees the slot and uses no attempt
@@ -81,15 +93,26 @@ export function createDeliver(options: DeliverOptions): Process {
     if (verdict.kind === "retry" && !(await backlog.join(traffic))) verdict = GIVE_UP_FULL;
     if (hasWaited && (verdict.kind === "delivered" || verdict.kind === "give_up")) backlog.leave(traffic);
     const details = { job: job.id as string, delivery, attempt, startedAt, isTest: isTestJob(job) };
+    if (verdict.kind === "give_up" && located !== undefined) await keepMissed(job, event, verdict.cause, options);
     await completed({ event, ...details, outcome, verdict });
     return await settle(job, token, outcome, verdict, now());
   };
 }
 
-function parse(job: Job, options: DeliverOptions): WebhookEvent {
+/** Keep an event that a registered endpoint will not get. One to a blocked address would be blocked again. */
+async function keepMissed(
+  job: Job,
+  event: WebhookEvent,
+  cause: GiveUpCause,
+  { missed }: Pick<DeliverOptions, "missed">,
+): Promise<void> {
+  if (cause !== "blocked") await missed?.keep(job, event as RegisteredEvent, cause);
+}
+
+function parse(job: Job, options: DeliverOptions): WebhookEvent | UnaddressedEvent {
   try {
     if (job.name === undefined && Number.isNaN(job.timestamp)) throw new ContractError([], DATA_GONE);
-    return parseEvent(job, options);
+    return parseJob(job, options);
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;
     options.rejected(job, error.message);
@@ -144,12 +167,13 @@ async function mayPark(
   { reason }: ParkDecision,
   dueAt: number,
   { maxAgeMs, arrivedAt, holds = NOTHING_HELD, now = Date.now }: DeliverOptions,
+  pauses?: readonly Pause[],
 ): Promise<boolean> {
   const nowMs = now();
   if (reason === "held" || nowMs < dueAt + maxAgeMs) return true;
   if (reason === "circuit" || wasTried(job)) return false;
   const arrived = await arrivedAt(job, nowMs);
-  return nowMs < arrived + maxAgeMs + holds.heldMs(traffic, arrived, nowMs);
+  return nowMs < arrived + maxAgeMs + holds.heldMs(traffic, arrived, nowMs, pauses);
 }
 
 /** Whether an attempt has failed since the job was enqueued or retried by hand; BullMQ then clears the failure reason. */

@@ -286,9 +286,11 @@ function asStored(event: unknown): unknown {
 
 function sealSecrets(data: JobData, key: string | Uint8Array): JobData {
   const sealOne = (secret: string) => (isSealed(secret) ? secret : seal(secret, key, data.userId));
-  const { secret } = data.endpoint;
+  const { endpoint } = data;
+  if ("id" in endpoint) return data; // its secrets are in the registry
+  const { secret } = endpoint;
   return {
     ...data,
-    endpoint: { ...data.endpoint, secret: typeof secret === "string" ? sealOne(secret) : secret.map(sealOne) },
+    endpoint: { ...endpoint, secret: typeof secret === "string" ? sealOne(secret) : secret.map(sealOne) },
   };
 }

@@ -137,8 +137,16 @@ describe("the reason names", () => {
       withData({ userId: "x".repeat(129) }),
       "data.userId: expected 1 to 128 visible ASCII characters",
     ],
-    ["a missing endpoint", withData({ endpoint: undefined }), "data.endpoint: expected an object with url and secret"],
-    ["an endpoint that is text", withData({ endpoint: "x" }), "data.endpoint: expected an object with url and secret"],
+    [
+      "a missing endpoint",
+      withData({ endpoint: undefined }),
+      "data.endpoint: expected an object with url and secret, or with the id of a registered endpoint",
+    ],
+    [
+      "an endpoint that is text",
+      withData({ endpoint: "x" }),
+      "data.endpoint: expected an object with url and secret, or with the id of a registered endpoint",
+    ],
     ["a missing URL", withEndpoint({ url: undefined }), "data.endpoint.url: expected a string"],
     [
       "a URL that is too long",

@@ -213,7 +213,7 @@ describe("a number that is no object", () => {
     [
       "for all",
       "9007199254740993",
-      "data.userId: expected a string; data.endpoint: expected an object with url and secret; data.data: expected a JSON object",
+      "data.userId: expected a string; data.endpoint: expected an object with url and secret, or with the id of a registered endpoint; data.data: expected a JSON object",
     ],
   ])("breaks the contract, however large: %s", async (_where, raw, reason) => {
     const { state, job } = await deliver(await addRaw(running, "", raw));

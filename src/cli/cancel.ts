@@ -13,7 +13,7 @@ import {
   readFailedRoom,
   WAITING,
 } from "../operations/cancel.ts";
-import { type JobFilter, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
+import { endpointIdOf, type JobFilter, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
 import { countAll } from "../operations/job-pages.ts";
 import {
   act,
@@ -134,7 +134,7 @@ async function showCensus(terminal: Terminal, session: Session, filter: JobFilte
       state: job.list === "wait" || job.list === "paused" ? "waiting" : job.list,
       event: job.name,
       user: userOf(job) ?? null,
-      endpoint: url === undefined ? null : endpointName(url),
+      endpoint: url === undefined ? (endpointIdOf(job) ?? null) : endpointName(url),
     };
   });
   terminal.printJson({ dry_run: true, count, states: statesOf(census), active, unreadable, failed_room: room, jobs });

@@ -165,11 +165,15 @@ async function handOver(
   }
 }
 
-/** A job's data with other secrets, so that it does not matter whether its own can be opened. */
+/**
+ * A job's data with other secrets, so that it does not matter whether its own can be opened, nor what is registered: the request
+ * goes elsewhere anyway.
+ */
 function withSecrets(data: unknown, secrets: readonly string[]): unknown {
   if (secrets.length === 0) return data;
   const { endpoint, ...rest } = data as { endpoint?: object };
-  return { ...rest, endpoint: { ...endpoint, secret: secrets } };
+  const isRegistered = endpoint !== undefined && "id" in endpoint && !("url" in endpoint);
+  return { ...rest, endpoint: { ...(isRegistered ? { url: "http://localhost/" } : endpoint), secret: secrets } };
 }
 
 function readHeaders(head: string): Record<string, string> {

@@ -4,7 +4,7 @@
 import type { Command } from "commander";
 import { endpointName } from "../delivery/request.ts";
 import { createFailedEvents, type FailedFilter } from "../operations/failed-events.ts";
-import { parseHost } from "../operations/job-filter.ts";
+import { endpointIdOf, type FilteredJob, parseHost } from "../operations/job-filter.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import { formatAgo } from "../operations/moments.ts";
 import { isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
@@ -188,7 +188,7 @@ export function describeJob(job: Job, state: string, label: string): Candidate {
     job: `${label}${job.id}`,
     event: job.name,
     user: typeof userId === "string" ? userId : null,
-    endpoint: URL.canParse(url) ? endpointName(new URL(url)) : null,
+    endpoint: URL.canParse(url) ? endpointName(new URL(url)) : (endpointIdOf(job as FilteredJob) ?? null),
     state,
     ended_at: endedAt,
     failed_at: state === "failed" ? endedAt : null,

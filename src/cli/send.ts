@@ -3,7 +3,7 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { type ContractOptions, describeEventTypes, type JobData, parseEvent } from "../delivery/contract.ts";
+import { type ContractOptions, describeEventTypes, type InlineJobData, parseEvent } from "../delivery/contract.ts";
 import { parseExact } from "../delivery/exact-json.ts";
 import { isSealed } from "../delivery/seal.ts";
 import type { Attempt } from "../log/attempts.ts";
@@ -130,7 +130,7 @@ export async function sendEvent(
   return await withValkey(config, send, { shards: [homeAmong(config.shards, data.userId)] });
 }
 
-async function enqueue({ client: queue, valkey }: OpenShard, name: string, data: JobData, delay: number) {
+async function enqueue({ client: queue, valkey }: OpenShard, name: string, data: InlineJobData, delay: number) {
   const { id } = data;
   if (id === undefined) return { job: await queue.add(name, data, { delay }), status: "new" };
   const { addJobs } = await import("../queue/enqueue.ts");
@@ -139,12 +139,12 @@ async function enqueue({ client: queue, valkey }: OpenShard, name: string, data:
   return { job: (await queue.getJob(opts.jobId)) as Job, status };
 }
 
-function buildJobData(options: SendOptions, env: Context["env"], sample: object): JobData {
+function buildJobData(options: SendOptions, env: Context["env"], sample: object): InlineJobData {
   const secrets = requireSecrets(options, env);
   return {
     userId: options.user,
     endpoint: { url: options.url, secret: secrets.length === 1 ? (secrets[0] as string) : secrets },
-    data: options.data === undefined ? sample : (readData(options.data) as JobData["data"]),
+    data: options.data === undefined ? sample : (readData(options.data) as InlineJobData["data"]),
     ...(options.id !== undefined && { id: options.id }),
   };
 }
@@ -161,7 +161,11 @@ function readData(text: string): unknown {
 }
 
 /** Validate as the worker does, except for sealed secrets when there is no key to open them. */
-function checkContract(event: string, data: JobData, { maxBodyBytes, secretKeys, events }: ContractOptions): void {
+function checkContract(
+  event: string,
+  data: InlineJobData,
+  { maxBodyBytes, secretKeys, events }: ContractOptions,
+): void {
   suggestEventType(event, events);
   const { secret: given } = data.endpoint;
   const openable = (text: string) => (isSealed(text) && secretKeys.length === 0 ? "left to the worker" : text);

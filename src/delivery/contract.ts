@@ -3,9 +3,10 @@
  */
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../events.ts";
+import { isEndpointUrl, parseUrl } from "./endpoint-url.ts";
 import { isExactNumber } from "./exact-json.ts";
-import { USER_ID, USER_ID_FORM } from "./limits.ts";
-import { buildBody, eventIdOf, UnreadData, type WebhookEvent } from "./request.ts";
+import { ENDPOINT_ID, ENDPOINT_ID_FORM, USER_ID, USER_ID_FORM } from "./limits.ts";
+import { buildBody, eventIdOf, type UnaddressedEvent, UnreadData, type WebhookEvent } from "./request.ts";
 import { isSealed, openSealed } from "./seal.ts";
 import { MAX_SEALED, plainSecretProblem, secretProblem } from "./secret.ts";
 
@@ -27,25 +28,41 @@ const secret = z
   .string({ error: "expected a string" })
   .refine((text) => secretProblem(text) === undefined, { error: ({ input }) => secretProblem(input) });
 
+const EITHER_FORM = "expected an object with url and secret, or with the id of a registered endpoint";
+
+/** An endpoint that the producer names in full. */
+const inlineEndpoint = z.object(
+  {
+    url: z
+      .string({ error: "expected a string" })
+      .max(2048, { error: "expected at most 2048 characters" })
+      .refine(isEndpointUrl, { error: "expected an http or https URL without user name and password" }),
+    secret: z.union(
+      [secret, z.array(secret, secretsExpected).min(1, secretsExpected).max(MAX_SECRETS, secretsExpected)],
+      {
+        error: secretsExpected,
+      },
+    ),
+  },
+  { error: "expected an object with url and secret" },
+);
+
+/** An endpoint of the user's, by the id under which it is registered. Strict, so that no wrong URL or secret is overlooked. */
+const registeredEndpoint = z.strictObject(
+  { id: z.string({ error: "expected a string" }).regex(ENDPOINT_ID, { error: `expected ${ENDPOINT_ID_FORM}` }) },
+  {
+    error: ({ code }) =>
+      code === "unrecognized_keys" ? "expected no other field beside id" : "expected an object with id",
+  },
+);
+
 /** The schema of a job's data. {@link parseEvent} applies it at every attempt. */
 export const jobData = z.object(
   {
     userId: z.string({ error: "expected a string" }).regex(USER_ID, { error: `expected ${USER_ID_FORM}` }),
-    endpoint: z.object(
-      {
-        url: z
-          .string({ error: "expected a string" })
-          .max(2048, { error: "expected at most 2048 characters" })
-          .refine(isEndpointUrl, { error: "expected an http or https URL without user name and password" }),
-        secret: z.union(
-          [secret, z.array(secret, secretsExpected).min(1, secretsExpected).max(MAX_SECRETS, secretsExpected)],
-          {
-            error: secretsExpected,
-          },
-        ),
-      },
-      { error: "expected an object with url and secret" },
-    ),
+    endpoint: z.union([inlineEndpoint, registeredEndpoint], {
+      error: EITHER_FORM,
+    }),
     // Passed through as is: copying it key by key would lose a `__proto__` key, and cost time on every attempt.
     data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
     id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
@@ -58,6 +75,12 @@ export const jobData = z.object(
 
 /** The data that a backend puts into a job; see {@link jobData}. */
 export type JobData = z.input<typeof jobData>;
+
+/** An endpoint that a job names in full. */
+export type InlineEndpoint = z.input<typeof inlineEndpoint>;
+
+/** The data of a job that names its endpoint in full. */
+export type InlineJobData = Omit<JobData, "endpoint"> & { endpoint: InlineEndpoint };
 
 /** The parts of a BullMQ job that make an event. */
 export interface StoredJob {
@@ -116,9 +139,23 @@ export function checkEvent(
   if (isType && parsed.success && isDated) return { type: name as string, data: parsed.data };
   throw new ContractError([
     ...(isType ? [] : [{ path: "name", message: `expected ${describeEventTypes(events)}` }]),
-    ...(data instanceof UnreadData ? [describeUnread(data)] : listIssues("data", parsed.error)),
+    ...(data instanceof UnreadData
+      ? [describeUnread(data)]
+      : listIssues("data", schemaFor(data).safeParse(data).error)),
     ...(isDated ? [] : [{ path: "timestamp", message: "expected epoch milliseconds" }]),
   ]);
+}
+
+const inlineData = z.object({ ...jobData.shape, endpoint: inlineEndpoint });
+const registeredData = z.object({ ...jobData.shape, endpoint: registeredEndpoint });
+const formlessData = z.object({ ...jobData.shape, endpoint: z.never({ error: EITHER_FORM }) });
+
+/** The schema whose issues tell what is wrong with a job's data: that of the form of endpoint that is meant. */
+function schemaFor(data: unknown): z.ZodType {
+  const { endpoint } = (data ?? {}) as { endpoint?: unknown };
+  if (!isJsonObject(endpoint)) return jobData;
+  if ("url" in endpoint || "secret" in endpoint) return inlineData;
+  return "id" in endpoint ? registeredData : formlessData;
 }
 
 /** "one of a, b, c"; of many event types, the first 20. */
@@ -154,30 +191,62 @@ export interface ContractOptions {
 }
 
 /**
+ * Parse a job into an event whose endpoint it names in full.
+ *
+ * @throws  ContractError when it violates the contract, or names its endpoint by its id
+ */
+export function parseEvent(job: StoredJob, options: ContractOptions): WebhookEvent {
+  const event = parseJob(job, options);
+  if (isAddressed(event)) return event;
+  throw broken("data.endpoint", "expected an object with url and secret");
+}
+
+/** Whether an event's endpoint is known, and need not be looked up by its id. */
+export function isAddressed(event: WebhookEvent | UnaddressedEvent): event is WebhookEvent {
+  return (event as WebhookEvent).endpoint.url !== undefined;
+}
+
+/**
  * Parse a job into an event.
  *
  * @throws  ContractError when it violates the contract
  */
-export function parseEvent(job: StoredJob, { maxBodyBytes, secretKeys, events }: ContractOptions): WebhookEvent {
+export function parseJob(
+  job: StoredJob,
+  { maxBodyBytes, secretKeys, events }: ContractOptions,
+): WebhookEvent | UnaddressedEvent {
   const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp, events);
   const { userId, endpoint, data, expiresAt } = parsed;
   const id = eventIdOf(job, parsed.id);
-  const secrets = Array.isArray(endpoint.secret)
-    ? endpoint.secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
-    : [openSecret(endpoint.secret, secretKeys, userId, "data.endpoint.secret")];
   return {
     id,
     type,
     timestampMs: job.timestamp,
     expiresAtMs: expiresAt === undefined ? undefined : Date.parse(expiresAt),
     userId,
-    endpoint: { url: parseUrl(endpoint.url) as URL, secrets: secrets as [string, ...string[]] },
+    endpoint: "id" in endpoint ? endpoint : openEndpoint(endpoint, secretKeys, userId),
     body: writeBody(id, type, job.timestamp, data, maxBodyBytes),
-  };
+  } as WebhookEvent | UnaddressedEvent;
 }
 
-/** @param field  its path in the job */
-function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
+function openEndpoint(
+  { url, secret }: InlineEndpoint,
+  secretKeys: readonly Uint8Array[],
+  userId: string,
+): WebhookEvent["endpoint"] {
+  const secrets = Array.isArray(secret)
+    ? secret.map((text, index) => openSecret(text, secretKeys, userId, `data.endpoint.secret.${index}`))
+    : [openSecret(secret, secretKeys, userId, "data.endpoint.secret")];
+  return { url: parseUrl(url) as URL, secrets: secrets as [string, ...string[]] };
+}
+
+/**
+ * Open a secret if it is sealed.
+ *
+ * @param field  its path, for the message
+ * @throws  ContractError when it cannot be opened, or what was sealed is no secret
+ */
+export function openSecret(text: string, keys: readonly Uint8Array[], userId: string, field: string): string {
   if (!isSealed(text)) return text;
   if (keys.length === 0) throw broken(field, "sealed, but WEBHOOK_SECRET_KEYS is not set");
   const secret = openSealed(text, keys, userId);
@@ -213,25 +282,6 @@ function listIssues(root: string, error: Pick<z.ZodError, "issues"> | undefined)
 
 function isInside({ path }: z.core.$ZodIssue): boolean {
   return path.length > 0;
-}
-
-const MAX_URLS = 10_000; // cached; about 300 bytes each
-const urls = new Map<string, URL>(); // oldest first
-
-/** Parse a URL, with a cache: most events go to a few thousand endpoints, and others cache what they derive by URL object. */
-function parseUrl(text: string): URL | undefined {
-  const known = urls.get(text);
-  if (known !== undefined || !URL.canParse(text)) return known;
-  const url = new URL(text);
-  urls.set(text, url);
-  if (urls.size > MAX_URLS) urls.delete(urls.keys().next().value as string);
-  return url;
-}
-
-function isEndpointUrl(text: string): boolean {
-  const url = parseUrl(text);
-  if (url === undefined) return false;
-  return (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "";
 }
 
 function isJsonObject(value: unknown): value is object {

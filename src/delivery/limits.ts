@@ -8,6 +8,12 @@ export const USER_ID = /^[\x21-\x7e]{1,128}$/;
 /** The same in words, to follow "expected". */
 export const USER_ID_FORM = "1 to 128 visible ASCII characters";
 
+/** The format of a registered endpoint's id. No colon or slash: it is part of keys and job ids. */
+export const ENDPOINT_ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+
+/** The same in words. */
+export const ENDPOINT_ID_FORM = "1 to 64 letters, digits, underscores and hyphens, beginning with a letter or digit";
+
 /** Upper bound for `WEBHOOK_MAX_BODY`, in bytes. */
 export const MAX_BODY_BYTES = 16 * 1024 * 1024; // 16 MiB
 

@@ -21,10 +21,15 @@ export interface WebhookEvent {
     readonly url: URL;
     /** At least one, current first. */
     readonly secrets: readonly [string, ...string[]];
+    /** Under which it is registered; absent when the job names it in full. */
+    readonly id?: string;
   };
   /** See {@link buildBody}. */
   readonly body: Buffer;
 }
+
+/** An event whose endpoint still has to be looked up by its id. */
+export type UnaddressedEvent = Omit<WebhookEvent, "endpoint"> & { readonly endpoint: { readonly id: string } };
 
 /** A POST, complete except for the request line and the connection. */
 export interface WebhookRequest {

@@ -1,7 +1,7 @@
 /**
  * The demo's events: one of each type.
  */
-import type { JobData } from "../delivery/contract.ts";
+import type { InlineJobData } from "../delivery/contract.ts";
 import { EVENT_SAMPLES, type EventType } from "../events.ts";
 import { homeAmong, type Shard } from "../queue/shards.ts";
 
@@ -33,6 +33,6 @@ export function demoUsers(shards: readonly [Shard, ...Shard[]]): string[] {
 }
 
 /** A sample job's data, signed with {@link DEMO_SECRET}. */
-export function buildSample(type: EventType, url: string, userId = DEMO_USER): JobData {
+export function buildSample(type: EventType, url: string, userId = DEMO_USER): InlineJobData {
   return { userId, endpoint: { url, secret: DEMO_SECRET }, data: EVENT_SAMPLES[type] };
 }

@@ -56,8 +56,7 @@ export interface StoredEndpoint {
   readonly pauses: readonly Pause[];
 }
 
-/** One caller's own id, or a generated one: `ep_` and 22 letters and digits. No colon or slash: it is part of keys and job ids. */
-export const ENDPOINT_ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+export { ENDPOINT_ID } from "../delivery/limits.ts";
 
 /** The field of the user's hash that is new with every change of any of its endpoints. No endpoint's id has a slash. */
 export const VERSION_FIELD = "/version";

@@ -58,6 +58,7 @@ export const flowField = (kind: "u" | "e", name: string): Buffer =>
 export const FIELDS = String.raw`
 local find, match, sub, byte, min, max = string.find, string.match, string.sub, string.byte, math.min, math.max
 local CONTRACT = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"url"%s*:%s*"([^"\\]*)"'
+local BY_ID = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"id"%s*:%s*"[^"\\]*"%s*}'
 local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
 
 local function textOf(raw)
@@ -105,6 +106,10 @@ local function fieldsOf(data)
   if type(data) ~= "string" then return nil, nil, 0 end
   local user, url = match(data, CONTRACT)
   if url and #user <= ${MAX_NAME_BYTES} and #url <= ${MAX_NAME_BYTES} then return user, url, #data end
+  if not url then
+    user = match(data, BY_ID) -- a registered endpoint: such a job belongs to its user's flow alone
+    if user and #user <= ${MAX_NAME_BYTES} then return user, nil, #data end
+  end
   local cost = 0
   if not url then user, url, cost = stepOver(data) end
   return textOf(user), textOf(url), #data + cost

@@ -91,8 +91,10 @@ export class Holds {
    *
    * @param fromMs  epoch ms
    * @param toMs    epoch ms
+   * @param pauses  of its endpoint, which count like holds
    */
-  heldMs(party: HeldParty, fromMs: number, toMs: number): number {
+  heldMs(party: HeldParty, fromMs: number, toMs: number, pauses: readonly Interval[] = NONE): number {
+    if (pauses.length > 0) return coveredMs([...this.#about(party), ...pauses], fromMs, toMs);
     return this.isEmpty ? 0 : coveredMs(this.#about(party), fromMs, toMs);
   }
 

@@ -33,6 +33,8 @@ export interface Attempt {
   readonly timestamp: string;
   /** The endpoint's URL without its query, which may carry a token. */
   readonly endpoint: string;
+  /** The id under which the endpoint is registered; absent when the job named it in full. */
+  readonly endpoint_id?: string;
   /** The event type. */
   readonly event: string;
   /** `null` when there was no response. */

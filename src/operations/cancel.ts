@@ -193,8 +193,8 @@ async function endInShard(shard: OpenShard, options: EndOptions): Promise<Ended>
 
 /** A job without the event's own data, which may be large, to hold until it is ended. */
 function withoutBody(job: StoredJob): StoredJob {
-  const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown } | null };
-  return { ...job, data: { userId, endpoint: { url: endpoint?.url } } };
+  const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown; id?: unknown } | null };
+  return { ...job, data: { userId, endpoint: { url: endpoint?.url, id: endpoint?.id } } };
 }
 
 /** Remove ended jobs from the backlogs, where they would count against other events. */
@@ -202,7 +202,8 @@ export async function leaveBacklog({ queue, valkey }: OpenShard, jobs: readonly 
   const pipeline = valkey.pipeline();
   for (const job of jobs) {
     const [url, user] = [urlOf(job), userOf(job)];
-    if (url === undefined || user === undefined) continue; // such jobs are never in a backlog
+    // Others are never in a backlog, or their URL is in the registry alone: they leave once the line is full, see backlog.ts.
+    if (url === undefined || user === undefined) continue;
     for (const line of backlogLines(queue, endpointKey(url), user)) pipeline.zrem(line, job.id);
   }
   await pipeline.exec();

@@ -5,7 +5,7 @@ import { endpointName, eventIdOf } from "../delivery/request.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
 import { keysOf } from "../queue/layout.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { isAt, parseHost, urlOf, userOf } from "./job-filter.ts";
+import { endpointIdOf, isAt, parseHost, urlOf, userOf } from "./job-filter.ts";
 import { readJobs, type StoredJob } from "./job-pages.ts";
 import { maskSecrets } from "./mask.ts";
 
@@ -24,7 +24,7 @@ export interface FailedEvent {
   readonly event: string;
   /** Undefined when the job names none. */
   readonly userId: string | undefined;
-  /** The endpoint's URL without its query; undefined when invalid. */
+  /** The endpoint's URL without its query, or the id of a registered one; undefined when invalid. */
   readonly endpoint: string | undefined;
   /** The endpoint's host, with its port unless it is the scheme's default. */
   readonly host: string | undefined;
@@ -168,7 +168,7 @@ function describe({ queue, label }: OpenShard, job: StoredJob, failedAt: number)
     id: eventIdOf({ queueName: queue, id: job.id, timestamp: Number(job.timestamp) }, given),
     event,
     userId: userOf(job),
-    endpoint: url && endpointName(url),
+    endpoint: url === undefined ? endpointIdOf(job) : endpointName(url),
     host: url?.host,
     reason,
     cause: causeOf(reason),

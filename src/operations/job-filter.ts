@@ -52,10 +52,16 @@ export function userOf({ data }: FilteredJob): string | undefined {
   return typeof data?.userId === "string" ? data.userId : undefined;
 }
 
-/** The endpoint's URL in a job's data; undefined when invalid. */
+/** The endpoint's URL in a job's data; undefined when invalid, or when the job names a registered endpoint by its id. */
 export function urlOf({ data }: FilteredJob): URL | undefined {
   const { url } = (data?.endpoint ?? {}) as { url?: unknown };
   return typeof url === "string" && URL.canParse(url) ? new URL(url) : undefined;
+}
+
+/** The id of the registered endpoint that a job's data names; undefined when it names none. */
+export function endpointIdOf({ data }: FilteredJob): string | undefined {
+  const { url, id } = (data?.endpoint ?? {}) as { url?: unknown; id?: unknown };
+  return typeof id === "string" && url === undefined ? id : undefined;
 }
 
 /**

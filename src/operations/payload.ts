@@ -27,7 +27,7 @@ export interface Payload {
   readonly id: string;
   /** The event type. */
   readonly event: string;
-  /** A URL without its query. */
+  /** A URL without its query, or a registered endpoint's id. */
   readonly endpoint: string;
   /** When the backend enqueued it, epoch ms. */
   readonly enqueuedAt: number;
@@ -58,7 +58,9 @@ export function describePayload(job: Job, nowMs: number): Payload | readonly Con
     const { type, data } = checkEvent(job.name, job.data, job.timestamp, new Set([job.name]));
     const id = eventIdOf(job, data.id);
     const body = writeBody(id, type, job.timestamp, data.data, MAX_BODY_BYTES);
-    const url = new URL(data.endpoint.url);
+    // Where a registered endpoint is, is known to the registry alone, and may change until the next attempt.
+    const registered = "id" in data.endpoint ? data.endpoint.id : undefined;
+    const url = new URL("id" in data.endpoint ? "http://localhost/" : data.endpoint.url);
     const event = { id, type, timestampMs: job.timestamp, userId: data.userId, body };
     // The secret may be sealed, and the signatures are not shown: any other does.
     const endpoint = { url, secrets: ["not shown"] as const };
@@ -67,8 +69,8 @@ export function describePayload(job: Job, nowMs: number): Payload | readonly Con
     const masked = printableJson(String(maskSecrets(text, { about: job.data, keepsBidi: true })));
     const isCut = masked.length > SHOWN;
     return {
-      ...{ id, event: type, endpoint: endpointName(url), enqueuedAt: job.timestamp, bytes: body.length },
-      head: describeHead(url, head),
+      ...{ id, event: type, endpoint: registered ?? endpointName(url), enqueuedAt: job.timestamp, bytes: body.length },
+      head: registered === undefined ? describeHead(url, head) : describeRegistered(url, head),
       body: isCut ? masked.slice(0, SHOWN) : masked,
       formatted: isCut ? undefined : format(masked),
       isMasked: masked !== printableJson(text),
@@ -87,6 +89,12 @@ function format(text: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+function describeRegistered(url: URL, head: string): string {
+  return describeHead(url, head)
+    .replace(/^POST \S+/, "POST <the endpoint's path>")
+    .replace(/^Host: .*$/m, "Host: <the endpoint's host>");
 }
 
 function describeHead({ pathname, search }: URL, head: string): string {

@@ -7,7 +7,7 @@ import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type JobPlace, type ShownState } from
 import { isTestJob } from "../queue/marks.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { homeAmong } from "../queue/shards.ts";
-import { parseObject, urlOf } from "./job-filter.ts";
+import { endpointIdOf, parseObject, urlOf } from "./job-filter.ts";
 import { findUsersJobs, type Look, type LookBounds, type UsersJob } from "./users-jobs.ts";
 
 /** About 20 ms of Valkey when events are small, and 80 ms at most: an open page looks every 3 s. */
@@ -23,7 +23,7 @@ export interface PendingEvent {
   readonly job: string;
   /** The event type. */
   readonly event: string;
-  /** A URL without its query; undefined when the job has no valid one. */
+  /** A URL without its query, or the id of a registered endpoint; undefined when the job has no valid one. */
   readonly endpoint: string | undefined;
   readonly state: Extract<ShownState, "waiting" | "delayed" | "active">;
   /** When it is due, epoch ms; undefined unless it is delayed. */
@@ -116,7 +116,7 @@ function describe({ shard, job }: Found, circuits: ReadonlySet<string>): Pending
     id: eventIdOf({ queueName: shard.queue, id: jobId, timestamp: enqueuedAt }, given),
     job: shard.label + jobId,
     event: name ?? "",
-    endpoint: url && endpointName(url),
+    endpoint: url === undefined ? endpointIdOf({ name: name ?? "", data }) : endpointName(url),
     state: place === "active" ? "active" : place === "delayed" ? "delayed" : "waiting",
     dueAt,
     isHeldBack,

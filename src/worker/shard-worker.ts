@@ -6,6 +6,7 @@ import { createDeliver, type DeliverOptions } from "../../jobs/deliver.ts";
 import { maxDataLength } from "../delivery/contract.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
+import { createLookup } from "../endpoints/lookup.ts";
 import type { Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
 import { createFairQueue } from "../isolation/fair-queue.ts";
@@ -122,6 +123,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
+    findEndpoint: createLookup(valkey, shard.tag),
     rejected: (job, reason) => {
       metrics.rejected();
       logger.warn({ job: label + job.id, reason }, "job.rejected");

@@ -3,7 +3,7 @@
  */
 import { Queue } from "bullmq";
 import type { Completed } from "../../jobs/completion.ts";
-import { DEFAULT_EVENTS, type JobData, parseEvent } from "../../src/delivery/contract.ts";
+import { DEFAULT_EVENTS, type InlineJobData, parseEvent } from "../../src/delivery/contract.ts";
 import type { RetryPolicy } from "../../src/delivery/retry.ts";
 import { type Network, parseNetwork, type Resolve } from "../../src/dns/address.ts";
 import type { NameServer } from "../../src/dns/resolv-conf.ts";
@@ -204,7 +204,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 }
 
 /** A backend's job data: an endpoint, and a user of its own unless given. */
-export function jobData(url: string, overrides: Partial<JobData> = {}): JobData {
+export function jobData(url: string, overrides: Partial<InlineJobData> = {}): InlineJobData {
   const userId = `usr_${crypto.randomUUID()}`;
   return { userId, endpoint: { url, secret: "s3cret-of-the-test" }, data: { path: "/a.txt", bytes: 12 }, ...overrides };
 }

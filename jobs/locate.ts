@@ -1,0 +1,105 @@
+/**
+ * Finds the endpoint of a job that names it by its id, and decides what its state means for the job.
+ */
+import { ContractError } from "../src/delivery/contract.ts";
+import { parseUrl } from "../src/delivery/endpoint-url.ts";
+import { endpointKey, type UnaddressedEvent, type WebhookEvent } from "../src/delivery/request.ts";
+import type { GiveUpCause } from "../src/delivery/retry.ts";
+import { addressOf } from "../src/endpoints/address.ts";
+import type { Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
+import { type FindEndpoint, UnreadableEndpoints } from "../src/endpoints/lookup.ts";
+import type { Backlog } from "../src/isolation/backlog.ts";
+import type { Decision } from "../src/isolation/gate.ts";
+import { Revisits } from "../src/isolation/pacing.ts";
+import { AttemptFailed, type Job, Parked } from "../src/queue/worker.ts";
+
+/** An event of a registered endpoint. */
+export interface RegisteredEvent extends Omit<WebhookEvent, "endpoint"> {
+  readonly endpoint: { readonly id: string };
+}
+
+/** Keeps the events that registered endpoints did not get. */
+export interface Missed {
+  /**
+   * Keep an event. Idempotent. It resolves once that has been sent on the connection that will carry the acknowledgement.
+   *
+   * @returns false when the endpoint was to be disabled, and is not any more: nothing is kept
+   */
+  keep(job: Job, event: RegisteredEvent, cause: GiveUpCause | "disabled"): Promise<boolean>;
+}
+
+export interface LocateOptions {
+  /** Without it, a job that names an endpoint by its id fails. */
+  readonly findEndpoint?: FindEndpoint | undefined;
+  readonly missed?: Missed | undefined;
+  readonly backlog: Pick<Backlog, "leave">;
+  /** Keys that open sealed secrets, current first. */
+  readonly secretKeys: readonly Uint8Array[];
+  readonly rejected: (job: Job, reason: string) => void;
+  /** Epoch ms. */
+  readonly now?: () => number;
+  /** In [0, 1). */
+  readonly random?: () => number;
+}
+
+/** An event with its endpoint as it is now. */
+export interface Located {
+  readonly event: WebhookEvent;
+  /** When the endpoint was paused, or is. Its events do not age meanwhile. */
+  readonly pauses: readonly Pause[];
+  /** Set while the endpoint is paused. */
+  readonly hold?: Extract<Decision, { kind: "park" }> | undefined;
+}
+
+const REVISIT_MS = 4 * 1000; // 4 s: an endpoint's events are looked at so often while it is paused
+const REVISIT_JITTER = 0.1;
+const revisits = new Revisits(2); // ms: 500 jobs a second, as for those that operators hold
+
+/**
+ * Find an event's endpoint.
+ *
+ * @returns the result with which the job is completed, when its endpoint gets no events any more
+ * @throws  AttemptFailed when there is none, or it cannot be read; Parked when it is to be looked up anew
+ */
+export async function locate(event: UnaddressedEvent, job: Job, options: LocateOptions): Promise<Located | string> {
+  const { findEndpoint, missed, secretKeys, now = Date.now, random = Math.random } = options;
+  const { id } = event.endpoint;
+  const { userId } = event;
+  try {
+    const found = await findEndpoint?.(userId, id);
+    if (found === undefined) throw new ContractError([], `data.endpoint.id: this user has no endpoint ${id}`);
+    if (found === "deleted") return "endpoint deleted";
+    const { state, pauses } = found;
+    const nowMs = now();
+    if (state.kind === "disabled") {
+      if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(nowMs); // enabled since: look again
+      leaveBacklog(event, found, job, options);
+      return "held: endpoint disabled";
+    }
+    const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
+    if (state.kind !== "paused") return { event: addressed, pauses };
+    const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
+    const retryAt = Math.min(Math.ceil(nowMs + returnMs), event.expiresAtMs ?? Number.POSITIVE_INFINITY);
+    return {
+      event: addressed,
+      pauses: [...pauses, { from: state.since, until: Number.POSITIVE_INFINITY }],
+      hold: { kind: "park", reason: "held", retryAt },
+    };
+  } catch (error) {
+    if (!(error instanceof ContractError) && !(error instanceof UnreadableEndpoints)) throw error;
+    options.rejected(job, error.message);
+    throw new AttemptFailed(error.message);
+  }
+}
+
+/** By its URL of now: under another one, it stays listed until that line is full. */
+function leaveBacklog(
+  { userId, timestampMs }: UnaddressedEvent,
+  { document }: StoredEndpoint,
+  job: Job,
+  { backlog }: LocateOptions,
+): void {
+  if (job.attemptsStarted === 1) return; // never waited
+  const endpoint = endpointKey(parseUrl(document.url) as URL);
+  backlog.leave({ job: job.id as string, endpoint, user: userId, enqueuedAt: timestampMs });
+}
