@@ -2,6 +2,8 @@
  * A backlog, and its drain: how fast workers get through jobs that wait, and what it costs.
  */
 import { Queue } from "bullmq";
+import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
+import { endpointsKey } from "../src/queue/own-keys.ts";
 import { hostOf } from "./hosts.ts";
 import { cpuMicros, peakBytes, readValkeyMeters } from "./meters.ts";
 import type { Child } from "./processes.ts";
@@ -13,6 +15,8 @@ export interface Drain {
   readonly jobs: number;
   readonly warmUpJobs: number;
   readonly urls: readonly string[];
+  /** Register the endpoints, and let jobs name them by their ids. */
+  readonly isById?: boolean;
   /** Of each worker. */
   readonly env: Readonly<Record<string, string>>;
   /** Processes side by side; 1 unless told otherwise. */
@@ -62,6 +66,28 @@ export function buildJob(index: number, urls: readonly string[]) {
   };
 }
 
+function buildJobById(index: number, urls: readonly string[]) {
+  const { name, data } = buildJob(index, urls);
+  return { name, data: { ...data, endpoint: { id: `ep_${index % urls.length}` } } };
+}
+
+/** Register each user's endpoints, as {@link buildJobById} spreads events over them. */
+async function registerAll({ client }: Pick<Rig, "client">, urls: readonly string[]): Promise<void> {
+  const createdAt = Date.now();
+  const users = new Map<string, Record<string, string>>();
+  for (let index = 0; index < USERS * urls.length; index++) {
+    const { userId, endpoint } = buildJob(index, urls).data;
+    const fields = users.get(userId) ?? { [VERSION_FIELD]: crypto.randomUUID() };
+    const secrets = [{ secret: SECRET, createdAt }];
+    const document = { url: endpoint.url, events: null, secrets, createdAt, updatedAt: createdAt };
+    fields[`ep_${index % urls.length}`] ??= `1 ${JSON.stringify(document)}`;
+    users.set(userId, fields);
+  }
+  const pipeline = client.pipeline();
+  for (const [userId, fields] of users) pipeline.hset(endpointsKey(userId), fields);
+  await pipeline.exec();
+}
+
 /** Addresses of so many endpoints of the sink, spread over so many loopback hosts. */
 export function buildUrls({ receiverLine }: Rig, endpoints: number, hosts: number): string[] {
   const { port } = JSON.parse(receiverLine);
@@ -81,7 +107,8 @@ export async function drain(rig: Rig, run: Drain): Promise<Drained> {
   const seenBefore = (await readSink(rig)).requests;
   if (kind !== "raw") {
     const queue = new Queue(name, { connection: { url: rig.valkeyUrl } });
-    await fill(queue, total, (index) => buildJob(index, urls));
+    if (run.isById) await registerAll(rig, urls);
+    await fill(queue, total, (index) => (run.isById ? buildJobById(index, urls) : buildJob(index, urls)));
     await queue.close();
   }
   const rawEnv: Record<string, string> =

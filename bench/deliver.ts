@@ -4,13 +4,14 @@
  *
  *   bun bench/deliver.ts [--jobs 20000] [--concurrency 64,256] [--endpoints 1,40,1000] [--rounds 3]
  *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 20000] [--set NAME=value …]
- *                        [--profile directory]
+ *                        [--profile directory] [--by url|id]
  *
  * - noop: BullMQ with a processor that does nothing: the ceiling
  * - plain: a BullMQ worker with fetch, a signature and no log: what people write
  * - raw: the signed POSTs from a loop, no queue: the physical limit
  *
  * `--hosts` spreads the endpoints over so many loopback addresses; `--set` gives every worker a setting;
+ * `--by id` registers the endpoints, and jobs name them by their ids: for `--kinds fluxhook` alone;
  * `--profile` leaves a CPU profile of each fluxhook worker (Markdown), which slows it down.
  */
 import { resolve } from "node:path";
@@ -30,6 +31,7 @@ const { values } = readOptions({
   "warm-up": { type: "string", default: "20000" }, // while Bun compiles, its compilers share the cores with all the rest
   set: { type: "string", multiple: true, default: [] },
   profile: { type: "string" },
+  by: { type: "string", default: "url" },
 });
 const jobs = parseNumber("jobs", values.jobs, 1_000_000);
 const warmUpJobs = parseNumber("warm-up", values["warm-up"], 100_000);
@@ -37,6 +39,9 @@ const rounds = parseNumber("rounds", values.rounds, 20);
 const hosts = parseNumber("hosts", values.hosts, 1_000);
 const kinds = parseKinds("kinds", values.kinds, ["noop", "plain", "raw", "fluxhook"]);
 const settings = parseSettings(values.set);
+const [by] = parseKinds("by", values.by, ["url", "id"]);
+const isById = by === "id";
+if (isById && kinds.some((kind) => kind !== "fluxhook")) throw new Error("expected --by id with --kinds fluxhook");
 const profiling = values.profile === undefined ? [] : ["--cpu-prof-md", `--cpu-prof-dir=${resolve(values.profile)}`];
 
 interface Row {
@@ -68,7 +73,7 @@ async function measure({ kind, concurrency, endpoints }: Row): Promise<Drained> 
       ...settings,
     };
     const flags = kind === "fluxhook" ? profiling : [];
-    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), env, flags });
+    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), isById, env, flags });
   } finally {
     await rig.stop();
   }

@@ -1,7 +1,14 @@
 /** Jobs that name a registered endpoint by its id: where they go, and what signs them. Real workers and receivers. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
+import { describeJob } from "../src/cli/redeliver.ts";
 import { createKey, seal } from "../src/delivery/seal.ts";
+import { FIELDS } from "../src/isolation/fair-queue-script.ts";
+import { leaveBacklog } from "../src/operations/cancel.ts";
+import { isMeant } from "../src/operations/job-filter.ts";
+import { maskSecrets } from "../src/operations/mask.ts";
+import { describePayload } from "../src/operations/payload.ts";
+import type { OpenShard } from "../src/queue/open-shard.ts";
 import { endpointsKey } from "../src/queue/own-keys.ts";
 import type { Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
@@ -227,6 +234,43 @@ describe("a job with an endpoint's id", () => {
     expect([aged.state, aged.job.failedReason]).toEqual([
       "failed",
       expect.stringContaining("older than WEBHOOK_MAX_AGE"),
+    ]);
+  });
+
+  test("is listed with the endpoint's id, found by its user, shown, and its reason masked, without an error", async () => {
+    const system = await stack();
+    const { queue, valkey } = system;
+    const userId = newUser();
+    const job = await queue.add("file.created", dataOf(userId));
+    const { job: ended } = await system.settled(job);
+    expect(ended.failedReason).toBe("data.endpoint.id: this user has no endpoint main");
+    expect(describeJob(ended, "failed", "")).toMatchObject({ user: userId, endpoint: "main" });
+    const filtered = { name: "file.created", data: dataOf(userId) };
+    expect([isMeant(filtered, { userId }), isMeant(filtered, { userId, endpoint: new URL("http://a/") })]).toEqual([
+      true,
+      false,
+    ]);
+    const payload = describePayload(ended, Date.now());
+    expect(payload).toMatchObject({ endpoint: "main" });
+    expect(payload).toHaveProperty("head", expect.stringContaining("POST <the endpoint's path> HTTP/1.1\nHost: <the"));
+    expect(maskSecrets({ data: dataOf(userId) })).toEqual({ data: dataOf(userId) });
+    const shard = { index: 0, queue: queue.name, tag: "", label: "", client: queue, valkey };
+    await leaveBacklog(shard as unknown as OpenShard, [{ id: job.id as string, ...filtered } as never]);
+  });
+
+  test("belongs to its user's flow, and to no endpoint's, in the fair queue", async () => {
+    const { valkey } = await stack({ isIdle: true });
+    const script = `${FIELDS}\nlocal user, url = fieldsOf(ARGV[1]) return { user or false, url or false }`;
+    const read = async (data: object | string) =>
+      await valkey.eval(script, 0, typeof data === "string" ? data : JSON.stringify(data));
+    expect(await read(dataOf("usr_1"))).toEqual(["usr_1", null]);
+    expect(await read({ endpoint: { id: "main" }, data: { endpoint: { url: "http://a/" } }, userId: "usr_1" })).toEqual(
+      ["usr_1", null],
+    );
+    expect(await read({ ...jobData("http://a/"), userId: "usr_1" })).toEqual(["usr_1", "http://a/"]);
+    expect(await read({ userId: "usr_1", endpoint: { id: "main", url: "http://a/" }, data: {} })).toEqual([
+      "usr_1",
+      "http://a/",
     ]);
   });
 
