@@ -197,6 +197,53 @@ describe("a job with an endpoint's id", () => {
     expect([customer.requests, await system.attempts(userId)]).toEqual([[], []]);
   });
 
+  test("is looked up anew when its endpoint was enabled before its event could be kept as missed", async () => {
+    const customer = await receiver();
+    const userId = newUser();
+    const endpoint = { url: customer.url(), secrets: ["a-secret-of-this-test"] };
+    const kept: unknown[] = [];
+    const system = await stack({
+      missed: {
+        async keep(_job, event, cause) {
+          kept.push([event.endpoint.id, event.userId, cause]);
+          await put(system.valkey, userId, endpoint);
+          return false;
+        },
+      },
+    });
+    await put(system.valkey, userId, { ...endpoint, state: `disabled manual ${Date.now()}` });
+    const { state, job } = await system.settled(await system.queue.add("file.created", dataOf(userId)));
+    expect([state, job.attemptsMade, kept]).toEqual(["completed", 1, [["main", userId, "disabled"]]]);
+    expect(customer.requests).toHaveLength(1);
+  });
+
+  test("that fails for good is kept as missed, with the cause, and one with a URL of its own is not", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 500, 410));
+    const userId = newUser();
+    const kept: unknown[] = [];
+    const system = await stack({
+      policy: { attempts: 2, delaysMs: [1], jitter: 0 },
+      missed: {
+        async keep(job, event, cause) {
+          kept.push([job.id, event.endpoint.id, cause]);
+          return true;
+        },
+      },
+    });
+    await put(system.valkey, userId, { url: customer.url(), secrets: ["a-secret-of-this-test"] });
+    const first = await system.queue.add("file.created", dataOf(userId));
+    expect((await system.settled(first)).state).toBe("failed");
+    const second = await system.queue.add("file.created", dataOf(userId));
+    expect((await system.settled(second)).state).toBe("failed");
+    const inline = await system.queue.add("file.created", jobData(customer.url()));
+    expect((await system.settled(inline)).state).toBe("failed");
+    expect(kept).toEqual([
+      [first.id, "main", "exhausted"],
+      [second.id, "main", "gone"],
+    ]);
+  });
+
   test("waits while its endpoint is paused, and is delivered once it is not, at its first attempt", async () => {
     const customer = await receiver();
     const system = await stack();

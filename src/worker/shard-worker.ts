@@ -3,6 +3,7 @@
  */
 import { type Completed, createCompletion } from "../../jobs/completion.ts";
 import { createDeliver, type DeliverOptions } from "../../jobs/deliver.ts";
+import type { Missed } from "../../jobs/locate.ts";
 import { maxDataLength } from "../delivery/contract.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
@@ -74,6 +75,7 @@ export interface PipelineOptions {
     readonly policy?: RetryPolicy;
     readonly metrics?: Metrics;
     readonly holds?: Holds;
+    readonly missed?: Missed | undefined;
   };
 }
 
@@ -124,6 +126,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
     findEndpoint: createLookup(valkey, shard.tag),
+    missed: parts.missed,
     rejected: (job, reason) => {
       metrics.rejected();
       logger.warn({ job: label + job.id, reason }, "job.rejected");

@@ -3,6 +3,7 @@
  */
 import { Queue } from "bullmq";
 import type { Completed } from "../../jobs/completion.ts";
+import type { Missed } from "../../jobs/locate.ts";
 import { DEFAULT_EVENTS, type InlineJobData, parseEvent } from "../../src/delivery/contract.ts";
 import type { RetryPolicy } from "../../src/delivery/retry.ts";
 import { type Network, parseNetwork, type Resolve } from "../../src/dns/address.ts";
@@ -33,6 +34,7 @@ export interface StackOptions {
   readonly log?: (log: AttemptLog) => Pick<AttemptLog, "record">;
   /** In place of the completion hook, which it gets. */
   readonly completed?: (completed: Completed) => Completed;
+  readonly missed?: Missed;
   readonly random?: () => number;
   /** Do not take jobs yet: the test calls `worker.run()`. */
   readonly isIdle?: boolean;
@@ -154,6 +156,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       gate: options.gate,
       log: options.log?.(log),
       completed: options.completed,
+      missed: options.missed,
       random: options.random,
       policy,
     },
