@@ -109,7 +109,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^ioredis$/, /^src\/valkey\/(cluster|connection|wire)\.ts$/],
   [/^@bull-board\//, /^src\/board\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(monitoring\/health\.ts|board\/(app|bull-board|page-routes|[\w-]+)\.tsx?)$/],
-  [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract)\.ts$/],
+  [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract|endpoints\/document)\.ts$/],
   [/^ipaddr\.js$/, /^src\/dns\/address\.ts$/],
   [/^prom-client$/, /^src\/monitoring\/(queue-)?metrics\.ts$/],
   [/^redis-parser$/, /^src\/valkey\/wire\.ts$/],

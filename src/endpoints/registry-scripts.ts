@@ -1,0 +1,128 @@
+/**
+ * The scripts that read and change a user's endpoints. Each makes one change in one step, for everybody who reads them. All times
+ * are Valkey's.
+ */
+import { VERSION_FIELD } from "./endpoint.ts";
+
+const MAX_PAUSES = 20; // remembered for each endpoint
+const MAX_DELETED = 200; // remembered for each user
+const KEPT_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: no event is older, so none depends on a pause or deletion before
+
+/** `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions. */
+const SHARED = `
+local key, time = KEYS[1], redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function reply(status, id)
+  return { status, now, redis.call("HMGET", key, id, id .. "/state", id .. "/pauses") }
+end
+
+local function trim()
+  local fields, deleted = redis.call("HGETALL", key), {}
+  for i = 1, #fields, 2 do
+    local at = string.match(fields[i], "/state$") and string.match(fields[i + 1], "^deleted (%d+)$")
+    if at then deleted[#deleted + 1] = { field = fields[i], at = tonumber(at) } end
+  end
+  table.sort(deleted, function(a, b) return a.at > b.at end)
+  for i, one in ipairs(deleted) do
+    if i > ${MAX_DELETED} or one.at < now - ${KEPT_MS} then redis.call("HDEL", key, one.field) end
+  end
+end
+
+local function versionOf(stored)
+  return stored and string.match(stored, "^%S+") or ""
+end
+`;
+
+/** KEYS: a user's endpoints. ARGV: fields. Returns the time and their values; without ARGV, the time and all fields and values. */
+export const READ = `
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET", KEYS[1], unpack(ARGV)) }`;
+
+/**
+ * Write an endpoint's document, if it is still the one on which the change is based. Writes the document first: a Valkey that is
+ * full then refuses the whole script.
+ *
+ * KEYS: the user's endpoints. ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the
+ * new one, the document as JSON, how many endpoints a user may have. Returns status, time and the endpoint's fields. `written`
+ * also if that version is there already; otherwise `changed` or `full`, and nothing was done.
+ */
+export const WRITE = `${SHARED}
+local id, from, version, document, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local current = versionOf(redis.call("HGET", key, id))
+if current == version then return reply("written", id) end
+if current ~= from then return reply("changed", id) end
+if from == "" then
+  local count = 0
+  for i, field in ipairs(redis.call("HGETALL", key)) do
+    if i % 2 == 1 and not string.find(field, "/", 1, true) then count = count + 1 end
+  end
+  if count >= most then return reply("full", id) end
+end
+redis.call("HSET", key, id, version .. " " .. document, "${VERSION_FIELD}", version)
+if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
+trim()
+return reply("written", id)`;
+
+/**
+ * Change an endpoint's state. Each way begins with HDEL, so that a Valkey that is full does it all the same.
+ *
+ * A pause that ends is remembered. Beyond ${MAX_PAUSES}, the oldest two become one, which includes the time between them: an event never expires
+ * early.
+ *
+ * KEYS: the user's endpoints. ARGV: the endpoint's id; the version that it must have, or empty; the new one of all endpoints; the
+ * action: `pause`, `resume`, `enable` or `disable`; of `disable` the reason. Returns status, time and the endpoint's fields: `done`, also
+ * when it had that state; otherwise `missing`, `changed` or `disabled`, and nothing was done.
+ */
+export const CHANGE_STATE = `${SHARED}
+local id, ifVersion, version, action, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local stored = redis.call("HGET", key, id)
+if not stored then return reply("missing", id) end
+if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return reply("changed", id) end
+local state = redis.call("HGET", key, id .. "/state") or "enabled"
+local kind = string.match(state, "^%a+")
+local target = ({ pause = "paused", resume = "enabled", enable = "enabled", disable = "disabled" })[action]
+if kind == target then return reply("done", id) end
+if kind == "disabled" and action ~= "enable" then return reply("disabled", id) end
+
+redis.call("HDEL", key, id .. "/state")
+if kind == "paused" then
+  local from, spans = tonumber(string.match(state, "%d+")), {}
+  for first, last in string.gmatch(redis.call("HGET", key, id .. "/pauses") or "", "(%d+)-(%d+)") do
+    if tonumber(last) >= now - ${KEPT_MS} then spans[#spans + 1] = { first, last } end
+  end
+  spans[#spans + 1] = { string.format("%.0f", from), string.format("%.0f", math.max(from, now)) }
+  while #spans > ${MAX_PAUSES} do
+    spans[2][1] = spans[1][1]
+    table.remove(spans, 1)
+  end
+  for i, span in ipairs(spans) do spans[i] = span[1] .. "-" .. span[2] end
+  redis.call("HSET", key, id .. "/pauses", table.concat(spans, " "))
+end
+local since = string.format("%.0f", now)
+if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
+if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
+redis.call("HSET", key, "${VERSION_FIELD}", version)
+trim()
+return reply("done", id)`;
+
+/**
+ * Delete an endpoint and what it missed. That it was there is remembered for 30 days.
+ *
+ * KEYS: the user's endpoints, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty; the
+ * new one of all endpoints. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
+ */
+export const DELETE = `${SHARED}
+local id, ifVersion, version = ARGV[1], ARGV[2], ARGV[3]
+local stored = redis.call("HGET", key, id)
+if not stored then
+  local isDeleted = string.match(redis.call("HGET", key, id .. "/state") or "", "^deleted ")
+  return { isDeleted and "done" or "missing" }
+end
+if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
+redis.call("HDEL", key, id, id .. "/pauses")
+redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now), "${VERSION_FIELD}", version)
+redis.call("DEL", KEYS[2], KEYS[3])
+trim()
+return { "done" }`;

@@ -1,0 +1,77 @@
+/**
+ * Secrets of registered endpoints: made, sealed for the registry, and rotated.
+ */
+import { randomBytes } from "node:crypto";
+import { isSealed, openSealed, seal } from "../delivery/seal.ts";
+import { secretProblem } from "../delivery/secret.ts";
+import { UsageError } from "../runtime/usage-error.ts";
+import type { StoredSecret } from "./endpoint.ts";
+import { LimitError } from "./refusals.ts";
+
+const SECRET_BYTES = 32;
+/** The most secrets of an endpoint that sign at the same time. */
+export const MAX_LIVE_SECRETS = 5;
+
+/** How an installation keeps secrets. */
+export interface SecretKeeping {
+  /** Keys in base64 or raw, as in `WEBHOOK_SECRET_KEYS`: the first one seals. */
+  readonly secretKeys: readonly (string | Uint8Array)[];
+  /** Whether secrets may be stored unsealed when there is no key. */
+  readonly allowPlain: boolean;
+}
+
+/** Make a random secret: `whsec_` and 32 bytes in base64. */
+export function createSecret(): string {
+  return `whsec_${randomBytes(SECRET_BYTES).toString("base64")}`;
+}
+
+/**
+ * A secret as the registry stores it. One that is sealed already stays as it is.
+ *
+ * @throws  UsageError when it is no secret, or when there is no key to seal it with and plain ones are not allowed
+ */
+export function sealForStorage(secret: unknown, userId: string, { secretKeys, allowPlain }: SecretKeeping): string {
+  const problem = secretProblem(secret);
+  if (problem !== undefined) throw new UsageError(`secret: ${problem}`);
+  const text = secret as string;
+  const [key] = secretKeys;
+  if (isSealed(text) || (key === undefined && allowPlain)) return text;
+  if (key === undefined) {
+    throw new UsageError(
+      "an endpoint's secret is stored sealed: expected a key (sealingKey, or WEBHOOK_SECRET_KEYS), or for tests leave to store it plain (allowPlainSecrets, or WEBHOOK_ALLOW_PLAIN=1)",
+    );
+  }
+  return seal(text, key, userId);
+}
+
+/** Whether a stored secret is this one, given plain or sealed. A sealed one that no key opens is compared as it is. */
+export function isSameSecret(stored: string, given: string, userId: string, keeping: SecretKeeping): boolean {
+  const open = (text: string) => (isSealed(text) ? openSealed(text, keeping.secretKeys, userId) : text) ?? text;
+  return stored === given || open(stored) === open(given);
+}
+
+/** The secrets that sign now, current first. */
+export function liveSecrets(secrets: readonly StoredSecret[], nowMs: number): StoredSecret[] {
+  return secrets.filter(({ expiresAt }) => expiresAt === undefined || expiresAt > nowMs);
+}
+
+/**
+ * Put a new secret first. The others sign for another `graceMs` at the most; those that no longer sign are dropped.
+ *
+ * @param sealed  as it is stored
+ * @throws  LimitError when more than {@link MAX_LIVE_SECRETS} would sign
+ */
+export function rotateSecrets(
+  secrets: readonly StoredSecret[],
+  sealed: string,
+  nowMs: number,
+  graceMs: number,
+): StoredSecret[] {
+  const others = secrets.filter(({ secret }) => secret !== sealed);
+  const ending = others.map((old) => ({ ...old, expiresAt: Math.min(old.expiresAt ?? Infinity, nowMs + graceMs) }));
+  const rotated = [{ secret: sealed, createdAt: nowMs }, ...liveSecrets(ending, nowMs)];
+  if (rotated.length <= MAX_LIVE_SECRETS) return rotated;
+  throw new LimitError(
+    `expected at most ${MAX_LIVE_SECRETS} secrets that still sign: wait until one has expired, or rotate with graceSeconds: 0`,
+  );
+}
