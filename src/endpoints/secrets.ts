@@ -38,7 +38,8 @@ export function sealForStorage(secret: unknown, userId: string, { secretKeys, al
   if (isSealed(text) || (key === undefined && allowPlain)) return text;
   if (key === undefined) {
     throw new UsageError(
-      "an endpoint's secret is stored sealed: expected a key (sealingKey, or WEBHOOK_SECRET_KEYS), or for tests leave to store it plain (allowPlainSecrets, or WEBHOOK_ALLOW_PLAIN=1)",
+      "secret: expected a key to seal it with before it is stored: set WEBHOOK_SECRET_KEYS, or sealingKey in the package; " +
+        "to store it unsealed in a test, WEBHOOK_ALLOW_PLAIN=1, or allowPlainSecrets",
     );
   }
   return seal(text, key, userId);
