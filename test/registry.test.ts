@@ -358,7 +358,7 @@ describe("a state", () => {
     const userId = newUser();
     await registry.create(userId, { url: URL_A, id: "main" });
     const { state, version } = await registry.pause(userId, "main");
-    expect(state).toMatchObject({ kind: "paused", since: expect.any(Number) });
+    expect(state.kind).toBe("paused");
     expect((await registry.pause(userId, "main")).state).toEqual(state);
     const resumed = await registry.resume(userId, "main");
     expect([resumed.state.kind, resumed.version]).toEqual(["enabled", version]);
