@@ -157,17 +157,29 @@ export type EventType = (typeof EVENT_TYPES)[number] | (keyof EventData & string
 /** The data of an event type; `Otherwise` when {@link EventData} does not declare it. */
 export type DataOf<T extends EventType, Otherwise = object> = T extends keyof EventData ? EventData[T] : Otherwise;
 
+/** An endpoint that an event names in full. */
+export interface InlineEndpoint {
+  /** http or https, without user name and password. */
+  readonly url: string;
+  /** One secret, or several during rotation: current first, at most 10. */
+  readonly secret: string | readonly string[];
+  readonly id?: undefined;
+}
+
+/** One of the user's registered endpoints. Its URL and secrets are those that it has at each attempt. */
+export interface RegisteredEndpoint {
+  /** As in the registry. */
+  readonly id: string;
+  readonly url?: undefined;
+  readonly secret?: undefined;
+}
+
 /** An event of one type, as a backend enqueues it. */
 export interface NewEventOf<T extends EventType> {
   readonly event: T;
   /** The user whose log gets the attempts; 1 to 128 visible ASCII characters. */
   readonly userId: string;
-  readonly endpoint: {
-    /** http or https, without user name and password. */
-    readonly url: string;
-    /** One secret, or several during rotation: current first, at most 10. */
-    readonly secret: string | readonly string[];
-  };
+  readonly endpoint: InlineEndpoint | RegisteredEndpoint;
   /** The event's own data: any JSON object. */
   readonly data: DataOf<T>;
   /** A UUID, the payload's `id`. Enqueueing the same id again is harmless. Generated when missing. */

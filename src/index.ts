@@ -3,22 +3,23 @@
  * docs/producers.md.
  */
 
-import { randomUUID } from "node:crypto";
-import { ContractError, type ContractIssue, checkEvent, type JobData, writeBody } from "./delivery/contract.ts";
-import { parseExact } from "./delivery/exact-json.ts";
-import { DEFAULT_BODY_BYTES } from "./delivery/limits.ts";
-import { createKey, isSealed, seal } from "./delivery/seal.ts";
+import { ContractError, type ContractIssue, type JobData } from "./delivery/contract.ts";
+import { createKey, seal } from "./delivery/seal.ts";
+import type { EndpointSettings } from "./endpoints/document.ts";
+import type { EndpointState } from "./endpoints/endpoint.ts";
+import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
+import type { Endpoint, IfVersion, NewEndpoint, RotateOptions, WithSecret } from "./endpoints/registry.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
 import type { Attempt, KeptResponse } from "./log/attempts.ts";
 import { joinLogs } from "./log/joined-logs.ts";
+import { createEndpoints, type Endpoints } from "./package/endpoints.ts";
+import { buildJob, buildJobs, type EnqueueOptions } from "./package/event-jobs.ts";
 import {
   ClosedError,
   checkAttemptQuery,
   checkEnqueueOptions,
   checkFluxhookOptions,
-  findUnknown,
-  isRecord,
   shardsFor,
 } from "./package/options.ts";
 import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
@@ -33,18 +34,30 @@ export {
   type Attempt,
   type AttemptQuery,
   ClosedError,
+  ConflictError,
   ContractError,
   type ContractIssue,
   createKey,
+  type Endpoint,
+  type EndpointSettings,
+  type EndpointState,
+  type Endpoints,
+  type EnqueueOptions,
   type EnqueueStatus,
   EVENT_TYPES,
+  type IfVersion,
   type JobData,
   type KeptResponse,
+  LimitError,
+  type NewEndpoint,
   NoDatabaseError,
+  NotFoundError,
+  type RotateOptions,
   seal,
   UsageError,
   ValkeyAwayError,
   ValkeyRefusedError,
+  type WithSecret,
 };
 
 export interface FluxhookOptions {
@@ -62,20 +75,10 @@ export interface FluxhookOptions {
   readonly maxBodyBytes?: number | undefined;
   /** Seals every secret that is not sealed yet; the first of the worker's `WEBHOOK_SECRET_KEYS`. */
   readonly sealingKey?: string | Uint8Array | undefined;
+  /** Like the worker's `WEBHOOK_ALLOW_PLAIN`, for tests: without a sealing key, secrets of registered endpoints are stored as they are. */
+  readonly allowPlainSecrets?: boolean | undefined;
   /** Like the worker's `WEBHOOK_EVENTS`; {@link EVENT_TYPES} by default. */
   readonly events?: readonly string[] | undefined;
-}
-
-export interface EnqueueOptions {
-  /** Delay before the first attempt, ms. */
-  readonly delayMs?: number | undefined;
-  /** Total number of attempts, instead of the worker's schedule; 1 to 100. */
-  readonly attempts?: number | undefined;
-  /** Delay between attempts, instead of the worker's schedule: ms, or a BullMQ backoff with a jitter of 0 to 1. */
-  readonly backoff?:
-    | number
-    | { readonly type: "fixed" | "exponential"; readonly delay: number; readonly jitter?: number | undefined }
-    | undefined;
 }
 
 /** The result of enqueueing one event. */
@@ -117,6 +120,8 @@ export interface Fluxhook {
   enqueueMany(events: readonly NewEvent[], options?: EnqueueOptions): Promise<Enqueued[]>;
   /** A user's attempts that are kept, newest first, or some of them. Throws like {@link Fluxhook.enqueue}. */
   readAttempts(userId: string, query?: AttemptQuery): Promise<Attempt[]>;
+  /** The users' registered endpoints: events name them by their ids. Each call is within `timeoutMs`. */
+  readonly endpoints: Endpoints;
   /** Close the connection once pending calls have ended. Never rejects; safe to call again. */
   close(): Promise<void>;
   /** The same, for `await using`. */
@@ -125,10 +130,6 @@ export interface Fluxhook {
 
 const DEFAULT_TIMEOUT_MS = 2_000;
 const BATCH = 100; // events per transaction, which blocks Valkey for a few milliseconds
-const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
-const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
-const ENDPOINT_FIELDS = ["url", "secret"];
-const NO_EVENT = "expected an object with event, userId, endpoint and data";
 
 /**
  * Connect a backend to Fluxhook. Connects immediately in the background, and reconnects whenever the connection is lost. The
@@ -141,7 +142,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
   const options = { ...given, eventTypes: new Set(given.events ?? EVENT_TYPES) };
   checkSealingKey(options.sealingKey);
   const known = shardsFor(options);
-  const shards = known.map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS));
+  const shards = known.map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS, options));
   const log = joinLogs(shards);
   const pending = new Set<Promise<unknown>>();
   let closing: Promise<void> | undefined;
@@ -197,6 +198,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
         checkAttemptQuery(query);
         return await log.list(userId, Date.now(), query);
       }),
+    endpoints: createEndpoints((userId) => (shards[homeAmong(known, userId).index] as ShardClient).registry, call),
     close,
     [Symbol.asyncDispose]: close,
   };
@@ -208,89 +210,4 @@ function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {
   } catch {
     throw new UsageError("expected sealingKey to be 32 bytes, or the same in base64");
   }
-}
-
-type BuildOptions = FluxhookOptions & { readonly eventTypes: ReadonlySet<string> };
-
-/** Build an event's job. @throws ContractError with the names of the event's fields */
-function buildJob(given: unknown, options: BuildOptions, how: EnqueueOptions, nowMs: number): NewJob {
-  const stored = asStored(given);
-  if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
-  const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes } = options;
-  const { event, ...data } = stored;
-  const { id = randomUUID() } = data;
-  const unknown = findUnknownFields(stored);
-  try {
-    const checked = checkEvent(event, { ...data, id }, nowMs, eventTypes);
-    if (unknown.length > 0) throw new ContractError([]);
-    writeBody(id as string, checked.type, nowMs, checked.data.data, maxBodyBytes);
-    const sealed = sealingKey === undefined ? checked.data : sealSecrets(checked.data, sealingKey);
-    const { delayMs: delay, attempts, backoff } = how;
-    const jobId = (id as string).toLowerCase(); // one event, however its id is spelled
-    return { name: checked.type, data: sealed, opts: { jobId, timestamp: nowMs, delay, attempts, backoff } };
-  } catch (error) {
-    if (!(error instanceof ContractError)) throw error;
-    throw new ContractError([...unknown, ...error.issues.map(named)]);
-  }
-}
-
-/** Rename an issue's path from the job's fields to the event's. */
-function named({ path, message }: ContractIssue): ContractIssue {
-  return { path: path === "name" ? "event" : path.replace(/^data\.?/, ""), message };
-}
-
-/** Unknown fields are typos here. The worker ignores them, since a newer backend may add fields. */
-function findUnknownFields(event: Readonly<Record<string, unknown>>): ContractIssue[] {
-  const { endpoint } = event;
-  return [
-    ...findUnknown(event, EVENT_FIELDS, "a field of an event").map(({ name, message }) => ({ path: name, message })),
-    ...(isRecord(endpoint) ? findUnknown(endpoint, ENDPOINT_FIELDS, "a field of an endpoint") : []).map(
-      ({ name, message }) => ({ path: `endpoint.${name}`, message }),
-    ),
-  ];
-}
-
-/** Build the jobs of many events. @throws ContractError with the issues of all */
-function buildJobs(events: unknown, options: BuildOptions, how: EnqueueOptions, nowMs: number): NewJob[] {
-  if (!Array.isArray(events)) throw new UsageError("expected events to be an array");
-  const invalid: ContractError[] = [];
-  const jobs = Array.from(events, (event, index) => {
-    try {
-      return buildJob(event, options, how, nowMs);
-    } catch (error) {
-      if (!(error instanceof ContractError)) throw error;
-      const at = (path: string) => `events[${index}]${path === "" ? "" : `.${path}`}`;
-      invalid.push(new ContractError(error.issues.map(({ path, message }) => ({ path: at(path), message }))));
-      return undefined;
-    }
-  }).filter((job) => job !== undefined);
-  if (invalid.length === 0) return jobs;
-  const listed = invalid.slice(0, MAX_LISTED).map(({ message }) => message);
-  if (invalid.length > MAX_LISTED) listed.push(`and ${invalid.length - MAX_LISTED} more events`);
-  throw new ContractError(
-    invalid.flatMap(({ issues }) => issues),
-    listed.join("\n"),
-  );
-}
-
-/** The event as stored JSON: a Date becomes a string, `undefined` is dropped, and JSON.rawJSON numbers keep their digits. */
-function asStored(event: unknown): unknown {
-  try {
-    return event === undefined ? undefined : parseExact(JSON.stringify(event));
-  } catch {
-    const message =
-      "expected a value that can be written as JSON: no BigInt, no circular references, not nested too deeply";
-    throw new ContractError([{ path: "data", message }]);
-  }
-}
-
-function sealSecrets(data: JobData, key: string | Uint8Array): JobData {
-  const sealOne = (secret: string) => (isSealed(secret) ? secret : seal(secret, key, data.userId));
-  const { endpoint } = data;
-  if ("id" in endpoint) return data; // its secrets are in the registry
-  const { secret } = endpoint;
-  return {
-    ...data,
-    endpoint: { ...endpoint, secret: typeof secret === "string" ? sealOne(secret) : secret.map(sealOne) },
-  };
 }

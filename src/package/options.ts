@@ -34,6 +34,7 @@ const FLUXHOOK_OPTIONS = [
   "timeoutMs",
   "maxBodyBytes",
   "sealingKey",
+  "allowPlainSecrets",
   "events",
 ];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
@@ -64,7 +65,8 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
+  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, allowPlainSecrets, events } =
+    options;
   const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
   expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
   expectIf(shards, isWhole(1, MAX_SHARDS), `shards to be a whole number from 1 to ${MAX_SHARDS}`);
@@ -75,6 +77,7 @@ export function checkFluxhookOptions(options: unknown): void {
   expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);
   const isKey = (value: unknown) => typeof value === "string" || value instanceof Uint8Array;
   expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
+  expectIf(allowPlainSecrets, (value) => typeof value === "boolean", "allowPlainSecrets to be true or false");
   expectIf(
     events,
     areEventTypes,
@@ -110,6 +113,18 @@ export function checkAttemptQuery(query: unknown): asserts query is AttemptQuery
   if (problems.length > 0) throw new UsageError(problems.join("; "));
 }
 
+/** Refuse unknown fields of an endpoint to register. @throws UsageError */
+export function checkEndpointFields(endpoint: unknown, known: readonly string[]): void {
+  const example = '{ url: "https://example.com/webhooks" }';
+  if (!isRecord(endpoint)) throw new UsageError(`expected the endpoint to be an object, as in ${example}`);
+  refuseUnknown(endpoint, known, "", "a field of an endpoint");
+}
+
+/** Refuse unknown options of a change of an endpoint. @throws UsageError */
+export function checkChangeOptions(options: unknown, known: readonly string[]): void {
+  expectOptions(options, "{ ifVersion: endpoint.version }", known);
+}
+
 /** Validate the options of `enqueue` and `enqueueMany`. @throws UsageError */
 export function checkEnqueueOptions(options: unknown): void {
   expectOptions(options, "{ delayMs: 5000 }", ENQUEUE_OPTIONS);
@@ -143,8 +158,8 @@ function expectOptions(options: unknown, example: string, known: readonly string
   refuseUnknown(options, known, "");
 }
 
-function refuseUnknown(given: Given, known: readonly string[], prefix: string): void {
-  const unknown = findUnknown(given, known, "an option");
+function refuseUnknown(given: Given, known: readonly string[], prefix: string, what = "an option"): void {
+  const unknown = findUnknown(given, known, what);
   if (unknown.length === 0) return;
   throw new UsageError(unknown.map(({ name, message }) => `${prefix}${name} is ${message}`).join("; "));
 }

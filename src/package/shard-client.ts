@@ -1,6 +1,7 @@
 /**
  * A backend's connections to the shards of the queue.
  */
+import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import { ALL_KEPT, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "../queue/enqueue.ts";
 import type { Shard } from "../queue/shards.ts";
@@ -13,17 +14,39 @@ export interface ShardClient {
   add(jobs: readonly NewJob[]): Promise<EnqueueStatus[]>;
   /** What its log has of a user. */
   readonly list: AttemptLog["list"];
+  /** The endpoints of its users. */
+  readonly registry: Registry;
   /** Never rejects. */
   close(): Promise<void>;
 }
 
+/** What the registry of endpoints needs to know, as of `FluxhookOptions`. */
+interface RegistryOptions {
+  readonly eventTypes: ReadonlySet<string>;
+  readonly sealingKey?: string | Uint8Array | undefined;
+  readonly allowPlainSecrets?: boolean | undefined;
+}
+
 /** Connect to a shard, immediately and in the background. */
-export function connectShard({ url, queue: name, tag }: Shard, timeoutMs: number): ShardClient {
+export function connectShard(
+  { url, queue: name, tag }: Shard,
+  timeoutMs: number,
+  { eventTypes, sealingKey, allowPlainSecrets: allowPlain }: RegistryOptions,
+): ShardClient {
   const { valkey, run } = connectPromptly(url, "fluxhook:backend", timeoutMs, name);
   const log = createAttemptLog(valkey, { ...ALL_KEPT, tag });
+  const secretKeys = sealingKey === undefined ? [] : [sealingKey];
+  const registry = createRegistry(valkey, {
+    tag,
+    eventTypes,
+    secretKeys,
+    allowPlain,
+    run: (work) => run(() => work()),
+  });
   const lazyQueue = createLazyQueue(name, valkey);
   return {
     add: (jobs) => run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain))),
+    registry,
     list: (...asked) => run(() => log.list(...asked)),
     async close() {
       await lazyQueue.close();
