@@ -8,6 +8,7 @@ import { type Context, Hono } from "hono";
 import { serveStatic } from "hono/bun";
 import { contextStorage, getContext } from "hono/context-storage";
 import { jobData } from "../delivery/contract.ts";
+import { endpointIdOf } from "../operations/job-filter.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { nameShards } from "../queue/shards.ts";
@@ -195,7 +196,7 @@ function isRefusal(error: Error): boolean {
   return typeof (error as { code?: unknown }).code === "number";
 }
 
-/** Cards are titled with the event, its user and its host, and lead to the user's page. */
+/** Cards are titled with the event, its user and its host or registered endpoint, and lead to the user's page. */
 function createQueueAdapter(shard: OpenShard, isReadonly: boolean): BullMQAdapter {
   const { client, label } = shard;
   const adapter = new BullMQAdapter(client, {
@@ -211,16 +212,20 @@ function createQueueAdapter(shard: OpenShard, isReadonly: boolean): BullMQAdapte
   // One that is away is not shown, since its queue would keep the others waiting.
   if (label !== "") adapter.setVisibilityGuard(() => (getContext() as Context).get("shards").includes(shard));
   adapter.setFormatter("name", ({ name, data }: { name: string; data: unknown }) => {
-    const { userId, host } = readSubject(data);
-    return [name, userId, host].filter((part) => part !== undefined && part !== "").join(" · ");
+    const { userId, where } = readSubject(data);
+    return [name, userId, where].filter((part) => part !== undefined && part !== "").join(" · ");
   });
   return adapter;
 }
 
+const MAX_ID = 64; // characters of a registered endpoint's id
+
 /** Whose event a job is, and where it goes, as far as its data is valid. */
-function readSubject(data: unknown): { userId: string | undefined; host: string | undefined } {
+function readSubject(data: unknown): { userId: string | undefined; where: string | undefined } {
   const { userId, endpoint } = (data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } | null };
-  return { userId: jobData.shape.userId.safeParse(userId).data, host: URL.parse(String(endpoint?.url))?.host };
+  const id = endpointIdOf({ name: "", data: data as Record<string, unknown> });
+  const host = URL.parse(String(endpoint?.url))?.host;
+  return { userId: jobData.shape.userId.safeParse(userId).data, where: id?.slice(0, MAX_ID) ?? host };
 }
 
 const NO_SCRIPT = `<noscript>

@@ -4,6 +4,7 @@
  */
 import type { FC } from "hono/jsx";
 import { countBy, type Facet, type FailedEvent } from "../operations/failed-events.ts";
+import { nameRegistered } from "../operations/job-filter.ts";
 import { printable } from "../runtime/printable.ts";
 import { RunRow } from "./bulk-page.tsx";
 import type { Run } from "./bulk-redelivery.ts";
@@ -91,6 +92,7 @@ const NAMES = {
   reason: "Reason",
   host: "Host",
   user: "User",
+  endpoint: "Registered endpoint",
   event: "Event type",
   from: "From",
   to: "To",
@@ -98,8 +100,8 @@ const NAMES = {
 
 /** Fields to narrow the list, and a way to remove each that is set. */
 const Filters: FC<{ query: FailedQuery }> = ({ query }) => {
-  const { id, reason, event, last } = query;
-  const kept = Object.entries({ id, reason, event, last }).filter(([, text]) => text !== undefined);
+  const { id, reason, endpoint, event, last } = query;
+  const kept = Object.entries({ id, reason, endpoint, event, last }).filter(([, text]) => text !== undefined);
   const chips = Object.entries(NAMES).filter(([name]) => query[name as keyof typeof NAMES] !== undefined);
   return (
     <section class="panel filters" aria-label="Filter">
@@ -222,7 +224,7 @@ const Rows: FC<FailedPageProps> = ({ site, query, events, page, now }) => {
 };
 
 const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event: failed, now }) => {
-  const { job, id, event, userId, endpoint, reason, failedAt } = failed;
+  const { job, id, event, userId, endpoint, endpointId, reason, failedAt } = failed;
   return (
     <li id={`f-${job}`}>
       {!site.isReadonly && (
@@ -237,7 +239,9 @@ const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event:
         {userId === undefined ? printable(event) : <a href={payloadPath(userId, job, id)}>{printable(event)}</a>}
       </span>
       <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{printable(userId)}</a>}</span>
-      <span class="endpoint">{printable(endpoint ?? "no endpoint")}</span>
+      <span class="endpoint">
+        {printable(endpointId === undefined ? (endpoint ?? "no endpoint") : nameRegistered(endpointId, endpoint))}
+      </span>
       <span class="reason">{printable(reason || "no reason")}</span>
       <span class="when">
         <Ago at={failedAt} now={now} />

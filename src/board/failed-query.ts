@@ -11,7 +11,7 @@ export const SPANS: Readonly<Record<string, { readonly label: string; readonly m
   "24h": { label: "Last 24 hours", ms: 24 * HOUR_MS },
 };
 
-const FIELDS = ["id", "reason", "host", "user", "event", "last", "from", "to"] as const;
+const FIELDS = ["id", "reason", "host", "user", "endpoint", "event", "last", "from", "to"] as const;
 const MAX_LENGTH = 400; // characters of a field
 
 /** The fields that are set. */
@@ -37,7 +37,7 @@ export function queryString(query: FailedQuery, changes: Readonly<Record<string,
  * be redelivered.
  */
 export function filterOf(query: FailedQuery, nowMs: number): FailedFilter {
-  const { id, reason, host, user, event, last, from, to } = query;
+  const { id, reason, host, user, endpoint, event, last, from, to } = query;
   const since = [
     last === undefined ? undefined : nowMs - ((Object.hasOwn(SPANS, last) ? SPANS[last]?.ms : undefined) ?? Number.NaN),
     from === undefined ? undefined : readTime(from),
@@ -45,7 +45,7 @@ export function filterOf(query: FailedQuery, nowMs: number): FailedFilter {
   const until = to === undefined ? undefined : readTime(to);
   const isReadable = [...since, until ?? 0].every(Number.isFinite);
   return {
-    ...{ id, cause: reason, host, userId: user, event, untilMs: until },
+    ...{ id, cause: reason, host, userId: user, endpointId: endpoint, event, untilMs: until },
     sinceMs: isReadable ? Math.max(0, ...since) : Number.POSITIVE_INFINITY,
   };
 }

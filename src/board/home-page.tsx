@@ -188,14 +188,14 @@ const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = 
       </p>
     ) : (
       <ul class="failures">
-        {failures.map(({ job, event, userId, host, reason, failedAt }) => (
+        {failures.map(({ job, event, userId, host, endpointId, reason, failedAt }) => (
           <li id={`f-${job}`}>
             <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{userId}</a>}</span>
             <span class="event">{printable(event)}</span>
             <span class="reason" title={printable(reason)}>
               {printable(reason)}
             </span>
-            <span class="host">{host === undefined ? "no valid URL" : printable(host)}</span>
+            <span class="host">{printable(host ?? endpointId ?? "no valid URL")}</span>
             <span class="when">
               <Ago at={failedAt} now={now} />
             </span>

@@ -37,7 +37,7 @@ export async function sendUserPage(
   const filter = parseUserFilter((name) => (name === "id" && isIdOfUser ? undefined : c.req.query(name)));
   const [read, pending] = await Promise.all([
     readLogged({ shards, log }, userId, filter, Math.trunc(Number(c.req.query("page"))) || 1, now),
-    findPending(shards, userId, now),
+    findPending(shards, userId, now, undefined, site.shards),
   ]);
   const { logged } = read;
   const jobs = new Set(logged.flatMap(({ job }) => (job === undefined ? [] : [job])));

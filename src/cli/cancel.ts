@@ -2,6 +2,7 @@
  * `fluxhook cancel`: cancel pending events by user, host, endpoint or type.
  */
 import type { Command } from "commander";
+import { ENDPOINT_ID } from "../delivery/limits.ts";
 import { endpointName } from "../delivery/request.ts";
 import {
   CANCELED,
@@ -13,7 +14,7 @@ import {
   readFailedRoom,
   WAITING,
 } from "../operations/cancel.ts";
-import { endpointIdOf, type JobFilter, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
+import { endpointIdOf, type JobFilter, nameRegistered, parseHost, urlOf, userOf } from "../operations/job-filter.ts";
 import { countAll } from "../operations/job-pages.ts";
 import {
   act,
@@ -48,7 +49,10 @@ export function addCancel(program: Command, context: Context): void {
     .description("cancel pending events that match all given options")
     .option("--user <id>", "events of this user")
     .option("--host <host[:port]>", "to this host, as shown by status; the scheme's default port if omitted")
-    .option("--endpoint <url>", "to this endpoint; ignores its query unless given")
+    .option(
+      "--endpoint <url-or-id>",
+      "to this URL, ignoring its query unless given; or to this registered endpoint of --user",
+    )
     .option("--event <type>", "events of this type")
     .option("--remove", "remove them permanently instead of keeping them as failed")
     .option("--dry-run", "count them, list some, change nothing")
@@ -89,15 +93,28 @@ function readFilter({ user, host, endpoint, event }: CancelOptions, env: Context
       `expected --host to be a host, as in hooks.example.com or [2001:db8::1]:8080, got "${host}"`,
     );
   }
-  if (endpoint !== undefined && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) {
-    throw new CommandError("usage", "expected --endpoint to be an http or https URL");
-  }
   return {
     userId: user === undefined ? undefined : readUser(user),
     host: parsedHost,
-    endpoint: endpoint === undefined ? undefined : new URL(endpoint),
+    endpoint: endpoint === undefined ? undefined : readEndpoint(endpoint, user),
     event,
   };
+}
+
+/** A URL, or the id of one of a user's registered endpoints. */
+function readEndpoint(text: string, user: string | undefined): URL | string {
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return new URL(text);
+  if (!ENDPOINT_ID.test(text)) {
+    throw new CommandError(
+      "usage",
+      "expected --endpoint to be an http or https URL, or the id of a registered endpoint",
+    );
+  }
+  if (user !== undefined) return text;
+  throw new CommandError(
+    "usage",
+    "expected --user with the id of a registered endpoint, which other users may have too",
+  );
 }
 
 /** Counts by BullMQ state. Jobs in the `paused` list of older clients count as waiting. */
@@ -128,20 +145,25 @@ async function showCensus(terminal: Terminal, session: Session, filter: JobFilte
   const { total: count, unreadable, some } = census;
   const room = rooms.reduce((total, one) => total + one, 0);
   const jobs = some.map((job) => {
-    const url = urlOf(job);
+    const [url, id] = [urlOf(job), endpointIdOf(job)];
     return {
       job: job.id,
       state: job.list === "wait" || job.list === "paused" ? "waiting" : job.list,
       event: job.name,
       user: userOf(job) ?? null,
-      endpoint: url === undefined ? (endpointIdOf(job) ?? null) : endpointName(url),
+      endpoint: url === undefined ? (id ?? null) : endpointName(url),
+      ...(id !== undefined && { endpoint_id: id }),
     };
   });
   terminal.printJson({ dry_run: true, count, states: statesOf(census), active, unreadable, failed_room: room, jobs });
   if (jobs.length > 0) {
     terminal.printTable([
-      Object.keys(jobs[0] as object).map((name) => terminal.paint(name, "dim")),
-      ...jobs.map((job) => Object.values(job).map((text) => printable(text ?? "-"))),
+      ["job", "state", "event", "user", "endpoint"].map((name) => terminal.paint(name, "dim")),
+      ...jobs.map(({ job, state, event, user, endpoint, endpoint_id: id }) =>
+        [job, state, event, user, id === undefined ? endpoint : nameRegistered(id, endpoint)].map((text) =>
+          printable(text ?? "-"),
+        ),
+      ),
     ]);
   }
   if (count > jobs.length) terminal.print(`and ${count - jobs.length} more`);

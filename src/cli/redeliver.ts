@@ -2,9 +2,10 @@
  * `fluxhook redeliver`: redeliver events, by job id or all that failed.
  */
 import type { Command } from "commander";
+import { ENDPOINT_ID } from "../delivery/limits.ts";
 import { endpointName } from "../delivery/request.ts";
 import { createFailedEvents, type FailedFilter } from "../operations/failed-events.ts";
-import { endpointIdOf, type FilteredJob, parseHost } from "../operations/job-filter.ts";
+import { endpointIdOf, type FilteredJob, nameRegistered, parseHost } from "../operations/job-filter.ts";
 import { maskSecrets } from "../operations/mask.ts";
 import { formatAgo } from "../operations/moments.ts";
 import { isRedeliverable, type Redelivery, redeliverAll } from "../operations/redeliver.ts";
@@ -37,6 +38,7 @@ interface RedeliverOptions extends JsonOption, Confirmation {
   readonly since?: string;
   readonly user?: string;
   readonly host?: string;
+  readonly endpoint?: string;
   readonly event?: string;
 }
 
@@ -46,6 +48,7 @@ export interface Candidate {
   readonly event: string;
   readonly user: string | null;
   readonly endpoint: string | null;
+  readonly endpoint_id?: string;
   /** BullMQ's state; null when the job is no longer kept. */
   readonly state: string | null;
   /** When the job completed or failed, ISO 8601. */
@@ -64,6 +67,7 @@ export function addRedeliver(program: Command, context: Context): void {
     .option("--since <when>", "with --failed: failed since a duration ago (2h) or an ISO 8601 time")
     .option("--user <id>", "with --failed: only of this user")
     .option("--host <host[:port]>", "with --failed: only to this host")
+    .option("--endpoint <id>", "with --failed and --user: only to this registered endpoint")
     .option("--event <type>", "with --failed: only of this type")
     .option("--dry-run", "list what would be redelivered, change nothing")
     .option("--yes", "skip confirmation; required with --failed without a terminal")
@@ -101,10 +105,13 @@ function readFilter(
   jobs: readonly string[],
   env: Context["env"],
 ): FailedFilter {
-  const { failed, since, user, host, event } = options;
+  const { failed, since, user, host, endpoint, event } = options;
   if (!failed === (jobs.length === 0)) throw new CommandError("usage", "expected either job ids or --failed");
-  if (!failed && (since ?? user ?? host ?? event) !== undefined) {
-    throw new CommandError("usage", "--since, --user, --host and --event require --failed");
+  if (!failed && (since ?? user ?? host ?? endpoint ?? event) !== undefined) {
+    throw new CommandError("usage", "--since, --user, --host, --endpoint and --event require --failed");
+  }
+  if (endpoint !== undefined && (user === undefined || !ENDPOINT_ID.test(endpoint))) {
+    throw new CommandError("usage", "expected --endpoint to be the id of a registered endpoint of --user");
   }
   if (host !== undefined && parseHost(host) === undefined) {
     throw new CommandError("usage", `expected --host to be a host, as in example.com or 127.0.0.1:8080, got "${host}"`);
@@ -115,6 +122,7 @@ function readFilter(
     sinceMs: since === undefined ? undefined : readMoment(since, "--since", Date.now()),
     userId: user === undefined ? undefined : readUser(user),
     host,
+    endpointId: endpoint,
     event,
   };
 }
@@ -139,9 +147,11 @@ export async function isWanted(terminal: Terminal, { yes }: Confirmation, questi
 async function findFailed(shards: OpenShards, filter: FailedFilter): Promise<Candidate[]> {
   const failed = createFailedEvents(shards);
   await failed.refresh(undefined, filter.sinceMs);
-  return failed.list(filter).map(({ job, event, userId = null, endpoint = null, failedAt, reason }) => {
+  return failed.list(filter).map((found) => {
+    const { job, event, userId = null, endpoint = null, endpointId, failedAt, reason } = found;
     const at = new Date(failedAt).toISOString();
-    return { job, event, user: userId, endpoint, state: "failed", ended_at: at, failed_at: at, reason: reason || null };
+    const where = { user: userId, endpoint, ...(endpointId !== undefined && { endpoint_id: endpointId }) };
+    return { job, event, ...where, state: "failed", ended_at: at, failed_at: at, reason: reason || null };
   });
 }
 
@@ -181,14 +191,15 @@ function describeMissing(id: string): Candidate {
 
 /** Describe a job without secrets or URL queries. Its data may be anything. @param label  its shard's */
 export function describeJob(job: Job, state: string, label: string): Candidate {
-  const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } };
-  const url = String(endpoint?.url);
+  const { userId, endpoint } = (job.data ?? {}) as { userId?: unknown; endpoint?: { url?: unknown } | null };
+  const [url, id] = [String(endpoint?.url), endpointIdOf(job as FilteredJob)];
   const endedAt = job.finishedOn === undefined ? null : new Date(job.finishedOn).toISOString();
   return {
     job: `${label}${job.id}`,
     event: job.name,
     user: typeof userId === "string" ? userId : null,
-    endpoint: URL.canParse(url) ? endpointName(new URL(url)) : (endpointIdOf(job as FilteredJob) ?? null),
+    endpoint: URL.canParse(url) ? endpointName(new URL(url)) : (id ?? null),
+    ...(id !== undefined && { endpoint_id: id }),
     state,
     ended_at: endedAt,
     failed_at: state === "failed" ? endedAt : null,
@@ -207,11 +218,13 @@ function showCandidates(terminal: Terminal, found: readonly Candidate[]) {
     const heading = ["job", "state", "ended", "event", "user", "endpoint", "reason"];
     terminal.printTable([
       heading.map((name) => terminal.paint(name, "dim")),
-      ...found.map(({ job, state, ended_at, event, user, endpoint, reason }) => [
+      ...found.map(({ job, state, ended_at, event, user, endpoint, endpoint_id: id, reason }) => [
         printable(job),
         printable(state ?? "gone"),
         ended_at === null ? "-" : formatAgo(Date.now() - Date.parse(ended_at)),
-        ...[event, user, endpoint, reason].map((text) => printable(text ?? "-")),
+        ...[event, user, id === undefined ? endpoint : nameRegistered(id, endpoint), reason].map((text) =>
+          printable(text ?? "-"),
+        ),
       ]),
     ]);
   }

@@ -28,6 +28,8 @@ export interface LoggedEvent {
   readonly event: string;
   /** A URL without its query. */
   readonly endpoint: string;
+  /** The id under which the endpoint is registered. */
+  readonly endpointId: string | undefined;
   /** The job's name, with its shard's label; undefined in log entries of older versions. */
   readonly job: string | undefined;
   /** Whether it is a test event. */
@@ -65,12 +67,12 @@ export async function groupByEvent(shards: OpenShards, attempts: readonly Attemp
   }
   const redelivered = await readAllRedelivered(shards, names);
   return [...groups.values()].map((group): LoggedEvent => {
-    const [{ id, event, endpoint, test }] = group;
+    const [{ id, event, endpoint, endpoint_id: endpointId, test }] = group;
     const job = nameJob(shards, group[0]);
     const marked = job === undefined ? undefined : redelivered.get(job);
     const isTest = test === true;
     const marks = markRedeliveries(group, marked) as [LoggedAttempt, ...LoggedAttempt[]];
-    return { id, event, endpoint, job, isTest, redeliveredAt: marked?.lastAt, attempts: marks };
+    return { id, event, endpoint, endpointId, job, isTest, redeliveredAt: marked?.lastAt, attempts: marks };
   });
 }
 

@@ -8,8 +8,9 @@ import { type JobPlace, keysOf } from "../queue/layout.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { DEFAULT_KEPT } from "../queue/worker.ts";
 import { endJobs, type Fate } from "./job-ends.ts";
-import { isMeant, type JobFilter, urlOf, userOf } from "./job-filter.ts";
+import { isMeant, type JobFilter, needsUrls, urlOf, userOf } from "./job-filter.ts";
 import { type JobPage, type StoredJob, visitJobs } from "./job-pages.ts";
+import { createLocateJobs, type LocateJobs } from "./registered-urls.ts";
 
 /** The failure reason of canceled events. */
 export const CANCELED = "canceled by an operator";
@@ -51,15 +52,19 @@ export async function countJobs(
   const counts: Partial<Record<JobPlace, number>> = {};
   const some: (StoredJob & { list: JobPlace })[] = [];
   const totals = shards.map(() => 0);
+  const findMeant = createFindMeant(shards, filter);
+  const locate = createLocateJobs(shards);
   let unreadable = 0;
   for (const [at, { client, valkey, label }] of shards.entries()) {
     for (const list of lists) {
       await visitJobs(client, valkey, list, async ({ jobs }) => {
-        const meant = jobs.filter((job) => isMeant(job, filter));
+        const meant = await findMeant(jobs);
         counts[list] = (counts[list] ?? 0) + meant.length;
         totals[at] = (totals[at] as number) + meant.length;
         unreadable += jobs.filter(({ data }) => data === undefined).length;
-        for (const job of meant.slice(0, most - some.length)) some.push({ ...job, id: label + job.id, list });
+        for (const job of await locate(meant.slice(0, most - some.length))) {
+          some.push({ ...job, id: label + job.id, list });
+        }
         onSeen(jobs.length);
         return 0;
       });
@@ -70,12 +75,19 @@ export async function countJobs(
 
 const sum = (counts: readonly number[]): number => counts.reduce((total, count) => total + count, 0);
 
+/** Finds the jobs of a page that match a filter. By host and by URL, registered endpoints are where they are now. */
+function createFindMeant(shards: OpenShards, filter: JobFilter): (jobs: readonly StoredJob[]) => Promise<StoredJob[]> {
+  const locate = needsUrls(filter) ? createLocateJobs(shards) : undefined;
+  return async (jobs) => (locate === undefined ? jobs : await locate(jobs)).filter((job) => isMeant(job, filter));
+}
+
 /** How many matching jobs are active. */
-export async function countActive(shards: readonly OpenShard[], filter: JobFilter): Promise<number> {
+export async function countActive(shards: OpenShards, filter: JobFilter): Promise<number> {
+  const findMeant = createFindMeant(shards, filter);
   let active = 0;
   for (const { client, valkey } of shards) {
     await visitJobs(client, valkey, "active", async ({ jobs }) => {
-      active += jobs.filter((job) => isMeant(job, filter)).length;
+      active += (await findMeant(jobs)).length;
       return 0;
     });
   }
@@ -127,9 +139,11 @@ export interface EndOptions {
 export async function endMeant(shards: OpenShards, options: EndOptions): Promise<Ended> {
   const lists: Partial<Record<JobPlace, number>> = {};
   const left = { scheduled: 0, flow: 0, full: 0 };
+  const findMeant = createFindMeant(shards, options.filter);
+  const locate = createLocateJobs(shards);
   let [total, unreadable, isDone] = [0, 0, true];
   for (const shard of shards) {
-    const ended = await endInShard(shard, options);
+    const ended = await endInShard(shard, findMeant, { ...options, locate });
     addCounts(lists, ended.lists);
     addCounts(left, ended.left);
     total += ended.total;
@@ -144,9 +158,13 @@ export function addCounts(counts: Partial<Record<string, number>>, more: Partial
   for (const [name, count = 0] of Object.entries(more)) counts[name] = (counts[name] ?? 0) + count;
 }
 
-async function endInShard(shard: OpenShard, options: EndOptions): Promise<Ended> {
+async function endInShard(
+  shard: OpenShard,
+  findMeant: ReturnType<typeof createFindMeant>,
+  options: EndOptions & { readonly locate: LocateJobs },
+): Promise<Ended> {
   const { client, valkey } = shard;
-  const { filter, lists, reason, keepFailed, onSeen = () => {} } = options;
+  const { locate, lists, reason, keepFailed, onSeen = () => {} } = options;
   const { endOther = async (_shard, _job, fate) => fate, onEnded } = options;
   const counts: Partial<Record<JobPlace, number>> = {};
   let [total, unreadable] = [0, 0];
@@ -169,7 +187,7 @@ async function endInShard(shard: OpenShard, options: EndOptions): Promise<Ended>
       }
       counts[list] = (counts[list] ?? 0) + ended.length;
       total += ended.length;
-      if (ended.length > 0) await Promise.all([leaveBacklog(shard, ended), onEnded?.(shard, ended)]);
+      if (ended.length > 0) await Promise.all([leaveBacklog(shard, await locate(ended)), onEnded?.(shard, ended)]);
       return ended.length;
     };
     const visit = async (page: JobPage): Promise<number> => {
@@ -178,7 +196,7 @@ async function endInShard(shard: OpenShard, options: EndOptions): Promise<Ended>
         onSeen(page.jobs.length);
       }
       if (pending.length === 0) from = page.from;
-      pending.push(...page.jobs.filter((job) => isMeant(job, filter)).map(withoutBody));
+      pending.push(...(await findMeant(page.jobs)).map(withoutBody));
       const isTime = pending.length >= MOST_PENDING || page.to - from >= WIDEST;
       return isTime ? await endPending(page.list, page.to) : 0;
     };
@@ -202,7 +220,7 @@ export async function leaveBacklog({ queue, valkey }: OpenShard, jobs: readonly 
   const pipeline = valkey.pipeline();
   for (const job of jobs) {
     const [url, user] = [urlOf(job), userOf(job)];
-    // Others are never in a backlog, or their URL is in the registry alone: they leave once the line is full, see backlog.ts.
+    // Others are never in a backlog, or their URL was not looked up: they leave once the line is full, see backlog.ts.
     if (url === undefined || user === undefined) continue;
     for (const line of backlogLines(queue, endpointKey(url), user)) pipeline.zrem(line, job.id);
   }

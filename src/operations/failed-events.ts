@@ -8,6 +8,7 @@ import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { endpointIdOf, isAt, parseHost, urlOf, userOf } from "./job-filter.ts";
 import { readJobs, type StoredJob } from "./job-pages.ts";
 import { maskSecrets } from "./mask.ts";
+import { createLocateJobs, type LocateJobs } from "./registered-urls.ts";
 
 const PAGE = 1_000; // ids read at once
 const READ_TOGETHER = 100; // jobs read between two looks at the clock
@@ -24,9 +25,14 @@ export interface FailedEvent {
   readonly event: string;
   /** Undefined when the job names none. */
   readonly userId: string | undefined;
-  /** The endpoint's URL without its query, or the id of a registered one; undefined when invalid. */
+  /**
+   * The endpoint's URL without its query; of a registered one, as of when the event was read here, or its id if it has no URL any more.
+   * Undefined when invalid, and when the job names none.
+   */
   readonly endpoint: string | undefined;
-  /** The endpoint's host, with its port unless it is the scheme's default. */
+  /** The id of a registered endpoint. */
+  readonly endpointId: string | undefined;
+  /** The URL's host, with its port unless it is the scheme's default. */
   readonly host: string | undefined;
   /** Its first 500 characters. */
   readonly reason: string;
@@ -49,6 +55,8 @@ export interface FailedFilter {
   readonly event?: string | undefined;
   /** A host, with its port unless it is the scheme's default. */
   readonly host?: string | undefined;
+  /** The id of a registered endpoint. */
+  readonly endpointId?: string | undefined;
   /** As in {@link FailedEvent.cause}. */
   readonly cause?: string | undefined;
 }
@@ -83,7 +91,8 @@ export function createFailedEvents(shards: OpenShards, now = () => performance.n
     const meant = some.flatMap(({ queue }) => parts.get(queue) ?? []);
     return {
       async refresh(budgetMs, sinceMs) {
-        const unread = await Promise.all(meant.map((part) => part.refresh(budgetMs, sinceMs)));
+        const locate = createLocateJobs(shards, some);
+        const unread = await Promise.all(meant.map((part) => part.refresh(locate, budgetMs, sinceMs)));
         return unread.reduce((sum, count) => sum + count);
       },
       list(filter) {
@@ -96,13 +105,18 @@ export function createFailedEvents(shards: OpenShards, now = () => performance.n
 }
 
 /** The failed events of one shard. */
-function createPart(shard: OpenShard, maxEvents: number, now: () => number): FailedEvents {
+interface Part {
+  refresh(locate: LocateJobs, budgetMs?: number, sinceMs?: number): Promise<number>;
+  list(filter?: FailedFilter): FailedEvent[];
+}
+
+function createPart(shard: OpenShard, maxEvents: number, now: () => number): Part {
   const { client: queue, valkey } = shard;
   /** By job id, newest first. An event that failed again has another time. */
   let events = new Map<string, FailedEvent>();
   let reading: Promise<number> | undefined;
 
-  const read = async (budgetMs: number, sinceMs: number): Promise<number> => {
+  const read = async (locate: LocateJobs, budgetMs: number, sinceMs: number): Promise<number> => {
     const endAt = now() + budgetMs;
     const failures = await readFailures(shard, sinceMs, maxEvents);
     const known = new Map<string, FailedEvent>();
@@ -115,7 +129,7 @@ function createPart(shard: OpenShard, maxEvents: number, now: () => number): Fai
     let done = 0;
     do {
       const batch = unread.slice(done, done + READ_TOGETHER);
-      for await (const job of readJobs(queue, valkey, batch)) {
+      for await (const job of readJobs(queue, valkey, batch, locate)) {
         known.set(job.id, describe(shard, job, failures.get(job.id) as number));
       }
       done += batch.length;
@@ -127,8 +141,8 @@ function createPart(shard: OpenShard, maxEvents: number, now: () => number): Fai
   };
 
   return {
-    async refresh(budgetMs = Number.POSITIVE_INFINITY, sinceMs = 0) {
-      reading ??= read(budgetMs, sinceMs).finally(() => {
+    async refresh(locate, budgetMs = Number.POSITIVE_INFINITY, sinceMs = 0) {
+      reading ??= read(locate, budgetMs, sinceMs).finally(() => {
         reading = undefined;
       });
       return await reading;
@@ -161,14 +175,15 @@ async function readFailures(
 function describe({ queue, label }: OpenShard, job: StoredJob, failedAt: number): FailedEvent {
   const masked = maskSecrets([job.name, job.failedReason ?? ""], { about: job.data }) as unknown[];
   const [event = "", reason = ""] = masked.map((text) => String(text).slice(0, SHOWN));
-  const url = urlOf(job);
+  const [url, endpointId] = [urlOf(job), endpointIdOf(job)];
   const given = typeof job.data?.id === "string" ? job.data.id : undefined;
   return {
     job: label + job.id,
     id: eventIdOf({ queueName: queue, id: job.id, timestamp: Number(job.timestamp) }, given),
     event,
     userId: userOf(job),
-    endpoint: url === undefined ? endpointIdOf(job) : endpointName(url),
+    endpoint: url === undefined ? endpointId : endpointName(url),
+    endpointId,
     host: url?.host,
     reason,
     cause: causeOf(reason),
@@ -192,6 +207,7 @@ function isMatch(event: FailedEvent, filter: FailedFilter): boolean {
   if (filter.id !== undefined && event.id !== filter.id) return false;
   if (filter.userId !== undefined && event.userId !== filter.userId) return false;
   if (filter.event !== undefined && event.event !== filter.event) return false;
+  if (filter.endpointId !== undefined && event.endpointId !== filter.endpointId) return false;
   if (filter.cause !== undefined && event.cause !== filter.cause) return false;
   return host === undefined || isAtHost(event, host);
 }

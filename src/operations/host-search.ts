@@ -8,6 +8,7 @@ import type { AllFailedEvents } from "./failed-events.ts";
 import { isAt, isMeant, parseHost, userOf } from "./job-filter.ts";
 import { readIds, readJobs } from "./job-pages.ts";
 import { storedEventId } from "./job-search.ts";
+import { createLocateJobs, type LocateJobs } from "./registered-urls.ts";
 
 const HOST_MS = 1000; // 1 s each for failed and for pending events
 const LISTED = 20; // pending events of a host that are listed
@@ -48,7 +49,9 @@ export interface HostFind {
 }
 
 interface HostSources {
+  /** Those to search. */
   readonly shards: OpenShards;
+  readonly all: OpenShards;
   readonly failed: AllFailedEvents;
   /** Monotonic clock, ms. */
   readonly now: () => number;
@@ -60,19 +63,23 @@ interface HostSources {
  * @returns undefined when the text does not look like a host
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function findHost({ shards, failed: all, now }: HostSources, text: string): Promise<HostFind | undefined> {
+export async function findHost(
+  { shards, all, failed: allFailed, now }: HostSources,
+  text: string,
+): Promise<HostFind | undefined> {
   const host = hostIn(text);
   const wanted = host === undefined ? undefined : parseHost(host);
   if (host === undefined || wanted === undefined) return undefined;
   const [{ valkey, queue }] = shards;
-  const failed = all.among(shards);
+  const failed = allFailed.among(shards);
+  const locate = createLocateJobs(all, shards);
   const [circuits, unread] = await Promise.all([readCircuits(valkey, queue, Date.now()), failed.refresh(HOST_MS)]);
   const isOpen = circuits.some(
     (name) => name === host || (URL.canParse(`https://${name}`) && isAt(new URL(`https://${name}`), wanted)),
   );
   const isFailedComplete = unread === 0;
   const endAt = isFailedComplete ? now() + HOST_MS : Number.NEGATIVE_INFINITY;
-  const found = await Promise.all(shards.map((shard) => findPendingAt(shard, wanted, { endAt, now })));
+  const found = await Promise.all(shards.map((shard) => findPendingAt(shard, wanted, { endAt, now, locate })));
   return {
     kind: "host",
     host,
@@ -95,14 +102,14 @@ function hostIn(text: string): string | undefined {
 async function findPendingAt(
   { client: queue, valkey, label }: OpenShard,
   host: NonNullable<ReturnType<typeof parseHost>>,
-  { endAt, now }: { readonly endAt: number; readonly now: () => number },
+  { endAt, now, locate }: { readonly endAt: number; readonly now: () => number; readonly locate: LocateJobs },
 ) {
   const events: PendingEvent[] = [];
   let [pending, isComplete] = [0, now() < endAt];
   for (const place of PLACES) {
     for (let from = 0; isComplete; ) {
       const ids = await readIds(queue, valkey, place, from, PAGE);
-      for await (const job of readJobs(queue, valkey, ids)) {
+      for await (const job of readJobs(queue, valkey, ids, locate)) {
         if (!isMeant(job, { host })) continue;
         pending += 1;
         if (events.length >= LISTED) continue;

@@ -1,5 +1,5 @@
 /**
- * Filters jobs by `userId`, `endpoint.url` and name.
+ * Filters jobs by user, endpoint and event type.
  */
 import { endpointKey, endpointName } from "../delivery/request.ts";
 
@@ -15,8 +15,8 @@ export interface HostFilter {
 export interface JobFilter {
   readonly userId?: string | undefined;
   readonly host?: HostFilter | undefined;
-  /** Matches the exact URL if it has a query; otherwise ignores queries. */
-  readonly endpoint?: URL | undefined;
+  /** A URL matches exactly if it has a query, and otherwise ignores queries. A text is the id of a registered endpoint. */
+  readonly endpoint?: URL | string | undefined;
   /** The event type. */
   readonly event?: string | undefined;
 }
@@ -26,6 +26,8 @@ export interface FilteredJob {
   readonly name: string;
   /** Undefined when the data is not a JSON object. */
   readonly data: Readonly<Record<string, unknown>> | undefined;
+  /** Where the registered endpoint is that the data names, see registered-urls.ts. */
+  readonly registeredUrl?: URL | undefined;
 }
 
 /** Parse `host` or `host:port`, as shown by `fluxhook status`; undefined when invalid. */
@@ -52,9 +54,13 @@ export function userOf({ data }: FilteredJob): string | undefined {
   return typeof data?.userId === "string" ? data.userId : undefined;
 }
 
-/** The endpoint's URL in a job's data; undefined when invalid, or when the job names a registered endpoint by its id. */
-export function urlOf({ data }: FilteredJob): URL | undefined {
+/**
+ * The endpoint's URL: that in the job's data, or that of the registered endpoint if it was looked up. Undefined when it is invalid or
+ * not known.
+ */
+export function urlOf({ data, registeredUrl }: FilteredJob): URL | undefined {
   const { url } = (data?.endpoint ?? {}) as { url?: unknown };
+  if (url === undefined) return registeredUrl;
   return typeof url === "string" && URL.canParse(url) ? new URL(url) : undefined;
 }
 
@@ -62,6 +68,16 @@ export function urlOf({ data }: FilteredJob): URL | undefined {
 export function endpointIdOf({ data }: FilteredJob): string | undefined {
   const { url, id } = (data?.endpoint ?? {}) as { url?: unknown; id?: unknown };
   return typeof id === "string" && url === undefined ? id : undefined;
+}
+
+/** A registered endpoint as people read it: `main (https://hooks.example.com/in)`. @param where  its URL if it is known, or its id */
+export function nameRegistered(id: string, where: string | null | undefined): string {
+  return where == null || where === id ? id : `${id} (${where})`;
+}
+
+/** Whether a filter depends on where endpoints are: jobs of registered ones match only with their `registeredUrl`. */
+export function needsUrls({ host, endpoint }: JobFilter): boolean {
+  return host !== undefined || endpoint instanceof URL;
 }
 
 /**
@@ -73,10 +89,11 @@ export function isMeant(job: FilteredJob, { userId, host, endpoint, event }: Job
   if (job.data === undefined) return false;
   if (userId !== undefined && userOf(job) !== userId) return false;
   if (event !== undefined && job.name !== event) return false;
-  if (host === undefined && endpoint === undefined) return true;
+  if (typeof endpoint === "string" && endpointIdOf(job) !== endpoint) return false;
+  if (!needsUrls({ host, endpoint })) return true;
   const url = urlOf(job);
   if (url === undefined) return false;
-  return (host === undefined || isAt(url, host)) && (endpoint === undefined || isEndpoint(url, endpoint));
+  return (host === undefined || isAt(url, host)) && (!(endpoint instanceof URL) || isEndpoint(url, endpoint));
 }
 
 /** Whether a URL is at a host. */

@@ -74,11 +74,21 @@ async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promi
   });
 }
 
-/** Read jobs by their ids, skipping those that no longer exist. */
-export async function* readJobs(queue: Queue, valkey: Valkey, ids: readonly string[]): AsyncGenerator<StoredJob> {
+/**
+ * Read jobs by their ids, skipping those that no longer exist.
+ *
+ * @param locate  adds where registered endpoints are, if that matters
+ */
+export async function* readJobs(
+  queue: Queue,
+  valkey: Valkey,
+  ids: readonly string[],
+  locate?: (jobs: readonly StoredJob[]) => Promise<readonly StoredJob[]>,
+): AsyncGenerator<StoredJob> {
   for (let start = 0; start < ids.length; ) {
     const jobs = await read(queue, valkey, ids.slice(start, start + PAGE));
-    for (const job of jobs) if (job !== undefined) yield job;
+    const present = jobs.filter((job) => job !== undefined);
+    yield* locate === undefined ? present : await locate(present);
     start += jobs.length;
   }
 }

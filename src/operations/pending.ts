@@ -6,8 +6,9 @@ import { readCircuits } from "../isolation/open-circuits.ts";
 import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type JobPlace, type ShownState } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
+import { homeAmong, type Shard } from "../queue/shards.ts";
 import { endpointIdOf, parseObject, urlOf } from "./job-filter.ts";
+import { createLocateJobs } from "./registered-urls.ts";
 import { findUsersJobs, type Look, type LookBounds, type UsersJob } from "./users-jobs.ts";
 
 /** About 20 ms of Valkey when events are small, and 80 ms at most: an open page looks every 3 s. */
@@ -23,8 +24,10 @@ export interface PendingEvent {
   readonly job: string;
   /** The event type. */
   readonly event: string;
-  /** A URL without its query, or the id of a registered endpoint; undefined when the job has no valid one. */
+  /** The URL without its query, of a registered endpoint the present one, or its id if it has none; undefined when the job has no valid one. */
   readonly endpoint: string | undefined;
+  /** The id of a registered endpoint. */
+  readonly endpointId: string | undefined;
   readonly state: Extract<ShownState, "waiting" | "delayed" | "active">;
   /** When it is due, epoch ms; undefined unless it is delayed. */
   readonly dueAt: number | undefined;
@@ -50,6 +53,8 @@ export interface Pending extends LookedAt {
 /**
  * Find a user's pending events among the newest waiting, the next delayed and the active jobs.
  *
+ * @param shards  those to look in
+ * @param all     if some of them are away
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function findPending(
@@ -57,12 +62,16 @@ export async function findPending(
   userId: string,
   nowMs: number,
   bounds: LookBounds = BOUNDS,
+  all: readonly [Shard, ...Shard[]] = shards,
 ): Promise<Pending> {
   const { jobs, ...lookedAt } = await lookInAll(shards, userId, [PLACES, FIELDS], bounds);
   const hasDelayed = jobs.some(({ job: { place } }) => place === "delayed");
   const [first] = shards;
   const circuits = new Set(hasDelayed ? await readCircuits(first.valkey, first.queue, nowMs) : []);
-  const events = jobs.map((found) => describe(found, circuits)).sort((a, b) => rank(a) - rank(b));
+  const locate = createLocateJobs(all, shards);
+  const located = await locate(jobs.map(({ job: { data } }) => ({ name: "", data })));
+  const urls = located.map((job) => urlOf(job));
+  const events = jobs.map((found, at) => describe(found, urls[at], circuits)).sort((a, b) => rank(a) - rank(b));
   return { events, ...lookedAt };
 }
 
@@ -103,10 +112,10 @@ function rank({ state, dueAt, enqueuedAt }: PendingEvent): number {
   return state === "waiting" ? enqueuedAt - Number.MAX_SAFE_INTEGER / 2 : (dueAt ?? 0);
 }
 
-function describe({ shard, job }: Found, circuits: ReadonlySet<string>): PendingEvent {
+function describe({ shard, job }: Found, url: URL | undefined, circuits: ReadonlySet<string>): PendingEvent {
   const { id: jobId, place, score, data, fields } = job;
   const [name, timestamp, opts, attempts, parked] = fields as (string | null)[];
-  const url = urlOf({ name: name ?? "", data });
+  const endpointId = endpointIdOf({ name: "", data });
   const enqueuedAt = Number(timestamp);
   const given = typeof data.id === "string" ? data.id : undefined;
   const dueAt = place === "delayed" ? Math.floor((score ?? 0) / DELAYED_SCORE_PER_MS) : undefined;
@@ -116,7 +125,8 @@ function describe({ shard, job }: Found, circuits: ReadonlySet<string>): Pending
     id: eventIdOf({ queueName: shard.queue, id: jobId, timestamp: enqueuedAt }, given),
     job: shard.label + jobId,
     event: name ?? "",
-    endpoint: url === undefined ? endpointIdOf({ name: name ?? "", data }) : endpointName(url),
+    endpoint: url === undefined ? endpointId : endpointName(url),
+    endpointId,
     state: place === "active" ? "active" : place === "delayed" ? "delayed" : "waiting",
     dueAt,
     isHeldBack,

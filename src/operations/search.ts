@@ -111,7 +111,7 @@ export function createSearch({ shards: all, failed, now = () => performance.now(
     if (text === "") return nothing;
     const ids = UUID.test(text) ? [...new Set([text, text.toLowerCase(), text.toUpperCase()])] : [text];
     if (from === undefined) {
-      const finds = await findNow({ shards, failed, now }, text, ids);
+      const finds = await findNow({ shards, all, failed, now }, text, ids);
       if (finds.length > 0) return { ...nothing, finds };
     }
     if (running >= MAX_SEARCHES) return { ...nothing, isBusy: true };
@@ -143,7 +143,11 @@ function readText(given: string): string {
 }
 
 /** What can be found without searching through anything. */
-async function findNow(sources: Required<SearchSources>, text: string, ids: readonly string[]): Promise<Find[]> {
+async function findNow(
+  sources: Required<SearchSources> & { readonly all: OpenShards },
+  text: string,
+  ids: readonly string[],
+): Promise<Find[]> {
   const { shards } = sources;
   const [host, ...found] = await Promise.all([
     findHost(sources, text),

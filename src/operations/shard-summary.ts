@@ -10,6 +10,7 @@ import { countFinished, type FinishedJobs, readOldestWaitingMs } from "../queue/
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import type { Job, KeptJobs } from "../queue/worker.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+import { endpointIdOf, type FilteredJob } from "./job-filter.ts";
 import { maskSecrets } from "./mask.ts";
 import { THRESHOLDS } from "./queue-problems.ts";
 
@@ -38,6 +39,8 @@ export interface Failure {
   readonly userId: string | undefined;
   /** Host of its endpoint, with its port unless it is the scheme's default; undefined when the job has no valid URL. */
   readonly host: string | undefined;
+  /** The id of the registered endpoint that the job names in place of a URL. */
+  readonly endpointId: string | undefined;
   /** BullMQ's failure reason without secrets; its first 500 characters. */
   readonly reason: string;
   /** Epoch ms. */
@@ -191,6 +194,7 @@ function describeFailure(job: Job, label: string): Failure {
     event,
     userId: userId.data,
     host: shownHost === "" ? undefined : shownHost,
+    endpointId: endpointIdOf(job as FilteredJob)?.slice(0, SHOWN),
     reason,
     failedAt: job.finishedOn ?? job.timestamp,
   };

@@ -1,0 +1,154 @@
+/** Finding events of registered endpoints by id, URL and host, though their jobs hold neither URL nor secret. */
+import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createRegistry } from "../src/endpoints/registry.ts";
+import { countJobs, endMeant, WAITING } from "../src/operations/cancel.ts";
+import { createFailedEvents } from "../src/operations/failed-events.ts";
+import { parseHost } from "../src/operations/job-filter.ts";
+import { findPending } from "../src/operations/pending.ts";
+import { createSearch } from "../src/operations/search.ts";
+import { createCommand } from "./support/command.ts";
+import { onlyShard } from "./support/only-shard.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
+import { jobData } from "./support/stack.ts";
+
+setDefaultTimeout(60_000); // each command is a process that starts
+
+const { client, queue, env, key } = await startOwnQueue("filters");
+const fluxhook = createCommand(env);
+const shards = onlyShard("filters", client);
+const registry = createRegistry(client, { allowPlain: true });
+beforeEach(() => client.flushall());
+
+const at = (hostname: string) => parseHost(hostname);
+const register = (userId: string, id: string, url: string) => registry.create(userId, { id, url });
+
+/** Enqueue events for a user's registered endpoint. */
+async function add(count: number, userId: string, id: string, opts = {}): Promise<string[]> {
+  const data = { userId, endpoint: { id }, data: { n: 1 } };
+  const jobs = Array.from({ length: count }, () => ({ name: "file.created", data, opts }));
+  return (await queue.addBulk(jobs)).map((job) => job.id as string);
+}
+
+/** Make waiting jobs failed ones. */
+async function fail(ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
+    await client.lrem(key("wait"), 1, id);
+    await client.hset(key(id), { failedReason: "HTTP 503 in 3 ms", finishedOn: Date.now() });
+    await client.zadd(key("failed"), Date.now(), id);
+  }
+}
+
+async function run(...args: string[]) {
+  const { out, err, code } = await fluxhook([...args, "--json"]);
+  return { ...(out === "" ? {} : JSON.parse(out)), err, code };
+}
+
+describe("pending events of registered endpoints", () => {
+  test("are counted and canceled by the host and the URL at which their endpoint is now, and by its id", async () => {
+    await register("usr_1", "main", "https://a.example/in?token=hush");
+    await register("usr_1", "other", "https://b.example/in");
+    await register("usr_2", "main", "https://c.example/in");
+    await add(3, "usr_1", "main");
+    await add(1, "usr_1", "other", { delay: 60_000 });
+    await add(2, "usr_2", "main");
+    await queue.add("file.created", jobData("https://a.example/in", { userId: "usr_3" }));
+    await queue.add("file.created", jobData("https://z.example/in", { userId: "usr_1" }));
+    const count = async (filter: object) => (await countJobs(shards, filter, WAITING, 0)).total;
+    expect(await count({ host: at("a.example") })).toBe(4);
+    expect(await count({ host: at("b.example") })).toBe(1);
+    expect(await count({ endpoint: new URL("https://a.example/in") })).toBe(4);
+    expect(await count({ endpoint: new URL("https://a.example/in?token=hush") })).toBe(3);
+    expect(await count({ endpoint: new URL("https://a.example/in?token=other") })).toBe(0);
+    expect(await count({ userId: "usr_1", endpoint: "main" })).toBe(3);
+    expect(await count({ userId: "usr_2", endpoint: "main", host: at("a.example") })).toBe(0);
+
+    await registry.update("usr_1", "main", { url: "https://moved.example/in" });
+    expect(await count({ host: at("a.example") })).toBe(1);
+    const ended = await endMeant(shards, { filter: { host: at("moved.example") }, lists: WAITING });
+    expect([ended.total, ended.isDone, await count({})]).toEqual([3, true, 5]);
+  });
+
+  test("that name a deleted, unknown or damaged endpoint match no host, and harm no other", async () => {
+    await register("usr_1", "main", "https://a.example/in");
+    await register("usr_2", "gone", "https://a.example/in");
+    await registry.delete("usr_2", "gone");
+    await client.hset("webhooks:endpoints:usr_3", "main", "1 {not JSON");
+    await client.set("webhooks:endpoints:usr_4", "no hash");
+    await add(1, "usr_1", "main");
+    await add(1, "usr_2", "gone");
+    await add(1, "usr_3", "main");
+    await add(1, "usr_4", "main");
+    await add(1, "usr_5", "main");
+    await add(1, "not a\u00a0user", "main");
+    const { total, some } = await countJobs(shards, { host: at("a.example") }, WAITING, 9);
+    expect([total, some.length]).toEqual([1, 1]);
+    expect((await countJobs(shards, { endpoint: "main" }, WAITING, 9)).total).toBe(5);
+  });
+
+  test("are canceled by the command, which shows both id and URL, and no query", async () => {
+    await register("usr_1", "main", "https://a.example/in?token=hush");
+    const [job] = await add(1, "usr_1", "main");
+    const { jobs, code } = await run("cancel", "--user", "usr_1", "--endpoint", "main", "--dry-run");
+    const shown = { endpoint: "https://a.example/in", endpoint_id: "main" };
+    expect([code, jobs]).toEqual([0, [{ job, state: "waiting", event: "file.created", user: "usr_1", ...shown }]]);
+    const { out } = await fluxhook(["cancel", "--host", "a.example", "--dry-run"]);
+    expect(out).toContain("main (https://a.example/in)");
+    expect(out).not.toContain("hush");
+    expect(await run("cancel", "--host", "a.example", "--yes")).toMatchObject({ count: 1, code: 0 });
+  });
+
+  test("are not canceled for all users who have an endpoint of that id", async () => {
+    const { code, err } = await run("cancel", "--endpoint", "main", "--yes");
+    expect([code, err]).toEqual([2, expect.stringContaining("expected --user with the id of a registered endpoint")]);
+  });
+
+  test("are listed on their user's page with the URL of now and the id", async () => {
+    await register("usr_1", "main", "https://a.example/in?token=hush");
+    await add(1, "usr_1", "main");
+    await add(1, "usr_1", "unknown");
+    const { events } = await findPending(shards, "usr_1", Date.now());
+    expect(events.map(({ endpoint, endpointId }) => [endpoint, endpointId]).sort()).toEqual([
+      ["https://a.example/in", "main"],
+      ["unknown", "unknown"],
+    ]);
+  });
+});
+
+describe("failed events of registered endpoints", () => {
+  test("are found by host, URL's host and id", async () => {
+    await register("usr_1", "main", "https://a.example:8443/in?token=hush");
+    await register("usr_2", "main", "https://b.example/in");
+    await fail([...(await add(2, "usr_1", "main")), ...(await add(1, "usr_2", "main"))]);
+    const failed = createFailedEvents(shards);
+    await failed.refresh();
+    const users = (filter: object) => failed.list(filter).map(({ userId }) => userId);
+    expect(users({ host: "a.example:8443" })).toEqual(["usr_1", "usr_1"]);
+    expect(users({ host: "b.example:443" })).toEqual(["usr_2"]);
+    expect(users({ userId: "usr_1", endpointId: "main" })).toEqual(["usr_1", "usr_1"]);
+    expect(users({ endpointId: "other" })).toEqual([]);
+    expect(failed.list({ userId: "usr_1" })[0]).toMatchObject({
+      ...{ endpoint: "https://a.example:8443/in", endpointId: "main", host: "a.example:8443" },
+    });
+  });
+
+  test("are redelivered by host and by id", async () => {
+    await register("usr_1", "main", "https://a.example/in");
+    await register("usr_1", "other", "https://b.example/in");
+    await fail([...(await add(2, "usr_1", "main")), ...(await add(1, "usr_1", "other"))]);
+    const { count, jobs } = await run("redeliver", "--failed", "--host", "b.example", "--dry-run");
+    expect([count, jobs[0].endpoint, jobs[0].endpoint_id]).toEqual([1, "https://b.example/in", "other"]);
+    expect(await run("redeliver", "--failed", "--user", "usr_1", "--endpoint", "main", "--yes")).toMatchObject({
+      code: 0,
+    });
+    expect(await client.llen(key("wait"))).toBe(2);
+  });
+});
+
+test("the search for a host finds pending and failed events of registered endpoints", async () => {
+  await register("usr_1", "main", "https://a.example/in");
+  const [, failed] = await add(2, "usr_1", "main");
+  await fail([failed as string]);
+  const search = createSearch({ shards, failed: createFailedEvents(shards) });
+  const { finds } = await search("a.example");
+  expect(finds).toMatchObject([{ kind: "host", host: "a.example", failed: 1, pending: 1 }]);
+});
