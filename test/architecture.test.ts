@@ -19,7 +19,7 @@ const WINGS: Readonly<Record<string, readonly string[]>> = {
   "src/queue": ["valkey", "delivery", "runtime"],
   "src/isolation": ["queue", "valkey", "delivery", "runtime"],
   "src/log": ["queue", "valkey", "delivery", "runtime"],
-  "src/endpoints": ["queue", "valkey", "delivery", "runtime"],
+  "src/endpoints": ["log", "queue", "valkey", "delivery", "runtime"],
   "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
   "src/operations": ["log", "endpoints", "isolation", "queue", "valkey", "delivery", "runtime"],
   "src/settings": ["monitoring", "log", "http", "dns", "queue", "valkey", "delivery"],

@@ -36,3 +36,13 @@ export const missedKey = (userId: string, endpointId: string, tag = ""): string 
 /** The jobs of the events that an endpoint missed, see src/endpoints/missed.ts. */
 export const missedDataKey = (userId: string, endpointId: string, tag = ""): string =>
   `webhooks:missed-data:${tag}${userId}:${endpointId}`;
+
+/** How the attempts of a user's endpoints have been going, see src/endpoints/health.ts. */
+export const healthKey = (userId: string, tag = ""): string => `webhooks:health:${tag}${userId}`;
+
+/** An endpoint's last attempts, see src/endpoints/endpoint-log.ts. */
+export const endpointLogKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:endpoint-log:${tag}${userId}:${endpointId}`;
+
+/** The queue of a shard's notices, see src/endpoints/notices.ts: in the slot of the shard's users. */
+export const noticesQueue = (tag: string): string => `webhooks-notices${tag === "" ? "" : `-${tag.slice(0, -1)}`}`;

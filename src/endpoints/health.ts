@@ -1,0 +1,64 @@
+/**
+ * How the attempts of registered endpoints have been going.
+ *
+ * Key: `webhooks:health:<tag><userId>`, a hash. Fields of each endpoint, none of them before its first attempt; times are epoch ms, by
+ * Valkey's clock:
+ *
+ * - `<id>.since`  the first failed attempt since the last 2xx, so when the current streak of failures began
+ * - `<id>.n`      how many attempts have failed since then
+ * - `<id>.ok`     the last 2xx, to the second
+ * - `<id>.told`   what was told of the streak: `<since> failing <ms>` or `<since> disabled <ms>`
+ * - `<id>.over`   until the notice of its recovery is written: the streak that ended, `<since> <n> <ms of the 2xx>`
+ *
+ * Less than 200 bytes an endpoint; no expiry, but removed with the endpoint.
+ */
+import { healthKey } from "../queue/own-keys.ts";
+import type { Valkey } from "../valkey/connection.ts";
+
+/** How an endpoint's attempts have been going. Times are epoch ms, by Valkey's clock. */
+export interface EndpointHealth {
+  /** Since when attempts have been failing; undefined when the last one was answered with 2xx, or there was none yet. */
+  readonly failingSince?: number | undefined;
+  /** How many attempts have failed since then. */
+  readonly failures: number;
+  /** The last 2xx, to the second; undefined before the first. */
+  readonly lastSuccessAt?: number | undefined;
+  /** When the warning that it is failing was due and given, in this streak of failures. */
+  readonly warnedAt?: number | undefined;
+}
+
+/** The health of an endpoint without attempts. */
+export const NOTHING_KNOWN: EndpointHealth = { failures: 0 };
+
+/**
+ * The health of a user's endpoints, by their ids. Those without attempts are missing.
+ *
+ * @param tag  the shard's
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readHealth(
+  valkey: Valkey,
+  tag: string,
+  userId: string,
+): Promise<ReadonlyMap<string, EndpointHealth>> {
+  return parseHealth(await valkey.hgetall(healthKey(userId, tag)));
+}
+
+/** Read the fields of a user's hash. */
+export function parseHealth(fields: Readonly<Record<string, string>>): Map<string, EndpointHealth> {
+  const ids = new Set(Object.keys(fields).map((field) => field.slice(0, field.lastIndexOf("."))));
+  return new Map(
+    [...ids].map((id) => {
+      const since = fields[`${id}.since`];
+      const ok = fields[`${id}.ok`];
+      const [toldOf, told, at] = (fields[`${id}.told`] ?? "").split(" ");
+      const health: EndpointHealth = {
+        failures: since === undefined ? 0 : Number(fields[`${id}.n`] ?? 0),
+        ...(since === undefined ? {} : { failingSince: Number(since) }),
+        ...(ok === undefined ? {} : { lastSuccessAt: Number(ok) }),
+        ...(told === "failing" && toldOf === since ? { warnedAt: Number(at) } : {}),
+      };
+      return [id, health];
+    }),
+  );
+}
