@@ -6,8 +6,11 @@ import {
   backlogPrefix,
   caughtKey,
   circuitsKey,
+  endpointsKey,
   holdsKey,
   logKey,
+  missedDataKey,
+  missedKey,
   responsesKey,
   straysKey,
 } from "../queue/own-keys.ts";
@@ -129,6 +132,9 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
   ],
 };
 
+/** The pattern of all endpoints' keys of a kind. */
+const ofAll = (keyOf: (userId: string, endpointId: string) => string): string => keyOf("*", "").slice(0, -1);
+
 /** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 export const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
   { pattern: logKey("*"), call: ["ZCARD", logKey("", tagOf(queue))] },
@@ -138,6 +144,9 @@ export const otherKeys = (queue: string): readonly { readonly pattern: string; r
   { pattern: attemptsKey(queue, "*"), call: ["HMGET", attemptsKey(queue, 0), "made"] },
   { pattern: caughtKey(queue), call: ["LLEN", caughtKey(queue)] },
   { pattern: holdsKey(queue), call: ["HGET", holdsKey(queue), "version"] },
+  { pattern: endpointsKey("*"), call: ["HGET", endpointsKey("", tagOf(queue)), "none"] },
+  { pattern: ofAll(missedKey), call: ["ZCARD", missedKey("", "", tagOf(queue))] },
+  { pattern: ofAll(missedDataKey), call: ["HGET", missedDataKey("", "", tagOf(queue)), "none"] },
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
@@ -145,4 +154,7 @@ export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: responsesKey("*"), call: ["ZADD", responsesKey("", tagOf(queue)), "XX", "0", "a"] },
   { pattern: `${backlogPrefix(queue)}*`, call: ["ZADD", backlogPrefix(queue), "XX", "0", "a"] },
   { pattern: holdsKey(queue), call: ["HDEL", holdsKey(queue), "none"] },
+  { pattern: endpointsKey("*"), call: ["HDEL", endpointsKey("", tagOf(queue)), "none"] },
+  { pattern: ofAll(missedKey), call: ["ZADD", missedKey("", "", tagOf(queue)), "XX", "0", "a"] },
+  { pattern: ofAll(missedDataKey), call: ["HDEL", missedDataKey("", "", tagOf(queue)), "none"] },
 ];
