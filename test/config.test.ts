@@ -40,6 +40,7 @@ describe("the defaults", () => {
     retryDelaysMs: [5_000, 60_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000],
     maxAgeMs: 3 * 24 * 60 * 60 * 1000,
     maxBacklog: 1_000_000,
+    missedMax: 1_000,
     maxBodyBytes: DEFAULT_BODY_BYTES, // as of the package
     logSize: 10,
     logAgeMs: 7 * 24 * 60 * 60 * 1000,

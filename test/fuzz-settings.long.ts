@@ -36,6 +36,7 @@ const RIGHT: Readonly<Record<string, readonly string[]>> = {
   WEBHOOK_RETRY_DELAYS: ["5s", "1ms,24h", "5s, 1m, 2h"],
   WEBHOOK_MAX_AGE: ["1m", "30d"],
   WEBHOOK_MAX_BACKLOG: ["100", "1000000"],
+  WEBHOOK_MISSED_MAX: ["0", "100000"],
   WEBHOOK_MAX_BODY: ["1kb", "256kb", "16mb"],
   WEBHOOK_LOG_SIZE: ["1", "10", "1000"],
   WEBHOOK_LOG_AGE: ["1m", "7d", "365d"],

@@ -18,6 +18,8 @@ export interface Metrics {
   poisoned(): void;
   /** Count a job that was parked. */
   parked(reason: string): void;
+  /** Count events that a registered endpoint missed: `kept`, `dropped` beyond the bounds, or `no_memory`. */
+  missed(result: "kept" | "dropped" | "no_memory", events: number): void;
   /** What {@link Metrics.attempted} has counted since the process started, and how much of it was not answered with 2xx. */
   totals(): { readonly made: number; readonly failed: number };
 }
@@ -54,6 +56,12 @@ export function createMetrics({
     labelNames: ["reason"],
     registers,
   });
+  const missed = new Counter({
+    name: "fluxhook_missed_events_total",
+    help: "Events that registered endpoints missed by result: kept (to be replayed), dropped (more than are kept), no_memory (Valkey is too full to keep them)",
+    labelNames: ["result"],
+    registers,
+  });
   gauge(
     "fluxhook_open_circuits",
     "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
@@ -72,6 +80,7 @@ export function createMetrics({
     rejected: counter("fluxhook_rejected_jobs_total", "Jobs that broke the contract"),
     poisoned: counter("fluxhook_poisoned_jobs_total", "Jobs that failed because they crash or hang the process"),
     parked: (reason) => parked.labels(reason).inc(),
+    missed: (result, events) => missed.labels(result).inc(events),
   };
 }
 

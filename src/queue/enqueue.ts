@@ -26,7 +26,7 @@ export interface NewJob {
 /** Where a job may be, in the order in which the script gets their keys: behind its own. */
 const PLACES = [...JOB_LISTS, "failed", ...JOB_SETS.filter((name) => name !== "failed")] as const;
 /** What the keys of a job end with. */
-const OWN_KEYS = ["", LOCK_SUFFIX, LOGS_SUFFIX, ...FLOW_SUFFIXES];
+export const OWN_KEYS = ["", LOCK_SUFFIX, LOGS_SUFFIX, ...FLOW_SUFFIXES];
 const FIRST_SET = JOB_LISTS.length + 3; // in KEYS, 1-based, behind the job, the lists and failed
 
 /**

@@ -16,6 +16,11 @@ export const isTestJob = ({ opts }: Pick<Job, "opts">): boolean => (opts as { te
 const REDELIVERED = "redelivered";
 const FIRST_REDELIVERED = "firstRedelivered"; // absent when that was an older version, which writes only the last
 
+/** Field of a job that a replay added anew: when that was, epoch ms. */
+export const REPLAYED_FIELD = "replayed";
+/** Fields that a replay sets, each to when it was, epoch ms: such a job counts as redelivered, too. */
+export const REPLAY_FIELDS = [REPLAYED_FIELD, REDELIVERED, FIRST_REDELIVERED] as const;
+
 /** KEYS: the job. ARGV: now, epoch ms. A job that is gone meanwhile stays so. */
 const MARK = `
 if redis.call("EXISTS", KEYS[1]) == 0 then return end

@@ -233,6 +233,7 @@ export class DeliveryWorker extends LoopWorker {
     const stored = await this.backend.getJobData(jobId);
     if (stored === undefined) throw new DelayedError(); // it was removed
     const job = this.createJob(stored, jobId) as Job;
+    job.token = token;
     return await this.#process(job, token, impose(this.#options.policy, job));
   }
 }

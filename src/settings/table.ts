@@ -120,6 +120,13 @@ export const SETTINGS = {
     "a whole number from 100 to 1000000000",
     "maximum events waiting per endpoint, and per user; beyond it the oldest fail as `backlog_full`",
   ),
+  missedMax: setting(
+    "WEBHOOK_MISSED_MAX",
+    "1000",
+    integer(0, 100_000),
+    "a whole number from 0 to 100000",
+    "maximum events kept for each registered endpoint that missed them; beyond it the oldest are dropped and counted",
+  ),
   maxBodyBytes: setting(
     "WEBHOOK_MAX_BODY",
     "256kb",

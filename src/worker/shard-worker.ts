@@ -8,6 +8,7 @@ import { maxDataLength } from "../delivery/contract.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
 import { createLookup } from "../endpoints/lookup.ts";
+import { createMissed } from "../endpoints/missed.ts";
 import type { Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
 import { createFairQueue } from "../isolation/fair-queue.ts";
@@ -37,6 +38,7 @@ export type PipelineConfig = Pick<
   | "retryDelaysMs"
   | "maxAgeMs"
   | "maxBacklog"
+  | "missedMax"
   | "maxBodyBytes"
   | "allowNetworks"
   | "denyNetworks"
@@ -126,7 +128,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
     findEndpoint: createLookup(valkey, shard.tag),
-    missed: parts.missed,
+    missed: parts.missed ?? createMissed(valkey, { ...config, queue, tag: shard.tag, metrics, logger }),
     rejected: (job, reason) => {
       metrics.rejected();
       logger.warn({ job: label + job.id, reason }, "job.rejected");

@@ -44,6 +44,7 @@ export interface StackOptions {
   readonly retention?: Partial<typeof RETENTION>;
   readonly maxAgeMs?: number;
   readonly maxBacklog?: number;
+  readonly missedMax?: number;
   readonly maxBodyBytes?: number;
   readonly secretKeys?: Config["secretKeys"];
   /** Settings that have their defaults otherwise. */
@@ -141,6 +142,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       retryDelaysMs: [],
       maxAgeMs: options.maxAgeMs ?? 30 * 24 * 60 * 60 * 1000,
       maxBacklog: options.maxBacklog ?? 1_000_000,
+      missedMax: options.missedMax ?? 1_000,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
       ...retention,
