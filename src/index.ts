@@ -7,13 +7,21 @@ import { ContractError, type ContractIssue, type JobData } from "./delivery/cont
 import { createKey, seal } from "./delivery/seal.ts";
 import type { EndpointSettings } from "./endpoints/document.ts";
 import type { EndpointState } from "./endpoints/endpoint.ts";
+import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
 import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
 import type { Endpoint, IfVersion, NewEndpoint, RotateOptions, WithSecret } from "./endpoints/registry.ts";
+import type { Replayed } from "./endpoints/replay.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
 import type { Attempt, KeptResponse } from "./log/attempts.ts";
 import { joinLogs } from "./log/joined-logs.ts";
-import { createEndpoints, type Endpoints } from "./package/endpoints.ts";
+import {
+  createEndpoints,
+  type Enabled,
+  type EnableOptions,
+  type Endpoints,
+  type ReplayOptions,
+} from "./package/endpoints.ts";
 import { buildJob, buildJobs, type EnqueueOptions } from "./package/event-jobs.ts";
 import {
   ClosedError,
@@ -38,6 +46,8 @@ export {
   ContractError,
   type ContractIssue,
   createKey,
+  type Enabled,
+  type EnableOptions,
   type Endpoint,
   type EndpointSettings,
   type EndpointState,
@@ -49,9 +59,16 @@ export {
   type JobData,
   type KeptResponse,
   LimitError,
+  type MissedCause,
+  type MissedCounts,
+  type MissedEvent,
+  type MissedPage,
+  type MissedQuery,
   type NewEndpoint,
   NoDatabaseError,
   NotFoundError,
+  type Replayed,
+  type ReplayOptions,
   type RotateOptions,
   seal,
   UsageError,
@@ -198,7 +215,7 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
         checkAttemptQuery(query);
         return await log.list(userId, Date.now(), query);
       }),
-    endpoints: createEndpoints((userId) => (shards[homeAmong(known, userId).index] as ShardClient).registry, call),
+    endpoints: createEndpoints((userId) => shards[homeAmong(known, userId).index] as ShardClient, call),
     close,
     [Symbol.asyncDispose]: close,
   };

@@ -100,7 +100,9 @@ local function keepMissed(set, data, id, cause, event, name, opts, timestamp, te
   end
   if dropped > 0 then
     redis.call("HINCRBY", data, "dropped", dropped)
-    redis.call("HSETNX", data, "droppedSince", string.format("%.0f", now))
+    if redis.call("HEXISTS", data, "droppedSince") == 0 then
+      redis.call("HSET", data, "droppedSince", string.format("%.0f", now))
+    end
   end
   redis.call("PEXPIRE", set, ${KEPT_MS})
   redis.call("PEXPIRE", data, ${KEPT_MS})

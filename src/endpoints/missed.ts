@@ -76,9 +76,6 @@ export interface MissedQuery {
 const PAGE = 50;
 const CURSOR = /^(-?\d+(?:\.\d+)?):(.+)$/s;
 
-/** Whether a text is a cursor of {@link listMissed}. */
-export const isMissedCursor = (text: string): boolean => CURSOR.test(text);
-
 /**
  * How much endpoints of a user missed, by their ids. One command.
  *

@@ -2,8 +2,39 @@
  * `fluxhook.endpoints`: the registry of endpoints, as backends call it.
  */
 import { checkUserId } from "../endpoints/document.ts";
+import type { MissedPage, MissedQuery } from "../endpoints/missed.ts";
 import type { Endpoint, IfVersion, Registry } from "../endpoints/registry.ts";
-import { checkChangeOptions, checkEndpointFields } from "./options.ts";
+import type { Replayed } from "../endpoints/replay.ts";
+import {
+  checkChangeOptions,
+  checkEnableOptions,
+  checkEndpointFields,
+  checkMissedQuery,
+  checkReplayOptions,
+} from "./options.ts";
+import type { ShardClient } from "./shard-client.ts";
+
+/** What to replay. Times are of the events, as a Date or epoch ms. */
+export interface ReplayOptions {
+  /** From the oldest by default. */
+  readonly since?: Date | number | undefined;
+  /** Up to the newest by default. */
+  readonly until?: Date | number | undefined;
+  /** Change nothing, and count what would be replayed. */
+  readonly dryRun?: boolean | undefined;
+}
+
+/** How to enable an endpoint. */
+export interface EnableOptions extends IfVersion {
+  /** Replay what it missed: all with true, or since a time. Not by default. */
+  readonly replay?: boolean | Date | number | undefined;
+}
+
+/** An endpoint that was enabled. */
+export interface Enabled extends Endpoint {
+  /** What was replayed, if that was asked for. */
+  readonly replay?: Replayed;
+}
 
 /**
  * The users' registered endpoints.
@@ -13,9 +44,23 @@ import { checkChangeOptions, checkEndpointFields } from "./options.ts";
  * the version of `ifVersion`, or when others keep changing it. After a ValkeyAwayError the change may have been made: read the
  * endpoint, or repeat the call. Repeated calls change nothing more, except those of `rotate`, and of `create` without an id.
  */
-export interface Endpoints extends Omit<Registry, "disable"> {
+export interface Endpoints extends Omit<Registry, "enable" | "disable"> {
+  /**
+   * Deliver again, whether it is paused or disabled, and with `replay` what it missed meanwhile, too. Repeating the call after an
+   * error resumes the replay.
+   */
+  enable(userId: string, id: string, options?: EnableOptions): Promise<Enabled>;
   /** Attempt nothing more: its events are kept as missed. If it is disabled already, time and reason stay. */
   disable(userId: string, id: string, options?: IfVersion): Promise<Endpoint>;
+  /** What it missed while it was disabled, and what failed for good: how much, and a page of the events, newest first. */
+  missed(userId: string, id: string, query?: MissedQuery): Promise<MissedPage>;
+  /**
+   * Deliver what it missed, oldest first, with the bodies as they were and a whole retry schedule. Repeating the call after an error
+   * resumes it: no event is replayed twice. Any number of events, within `timeoutMs` for each 100.
+   *
+   * @throws  ConflictError `CONFLICT` when the endpoint is disabled
+   */
+  replay(userId: string, id: string, options?: ReplayOptions): Promise<Replayed>;
 }
 
 const SETTINGS = ["url", "description", "events", "metadata"];
@@ -27,19 +72,22 @@ const ROTATE_OPTIONS = [...IF_VERSION, "graceSeconds", "secret"];
 /**
  * Check what backends pass, and hand it to the registry of the user's shard.
  *
- * @param registryOf  takes a valid user id
- * @param call        runs a call, unless the package was closed
+ * @param shardOf  takes a valid user id
+ * @param call     runs a call, unless the package was closed
  */
 export function createEndpoints(
-  registryOf: (userId: string) => Registry,
+  shardOf: (userId: string) => Pick<ShardClient, "registry" | "missed" | "replay">,
   call: <T>(work: () => Promise<T>) => Promise<T>,
 ): Endpoints {
-  const at = (userId: string): Registry => {
+  const home = (userId: string) => {
     checkUserId(userId);
-    return registryOf(userId);
+    return shardOf(userId);
   };
+  const at = (userId: string): Registry => home(userId).registry;
+  const replay = (userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> =>
+    home(userId).replay(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
   const changing =
-    (name: "pause" | "resume" | "enable" | "disable") =>
+    (name: "pause" | "resume" | "disable") =>
     (userId: string, id: string, options: IfVersion = {}): Promise<Endpoint> =>
       call(async () => {
         checkChangeOptions(options, IF_VERSION);
@@ -72,8 +120,26 @@ export function createEndpoints(
       }),
     pause: changing("pause"),
     resume: changing("resume"),
-    enable: changing("enable"),
+    enable: (userId, id, options = {}) =>
+      call(async () => {
+        checkEnableOptions(options);
+        const { ifVersion, replay: wanted = false } = options;
+        const endpoint = await at(userId).enable(userId, id, { ifVersion });
+        if (wanted === false) return endpoint;
+        return { ...endpoint, replay: await replay(userId, id, wanted === true ? {} : { since: wanted }) };
+      }),
     disable: changing("disable"),
+    missed: (userId, id, query = {}) =>
+      call(async () => {
+        checkMissedQuery(query);
+        await at(userId).get(userId, id); // throws when there is none
+        return await home(userId).missed(userId, id, query);
+      }),
+    replay: (userId, id, options = {}) =>
+      call(async () => {
+        checkReplayOptions(options);
+        return await replay(userId, id, options);
+      }),
     delete: (userId, id, options = {}) =>
       call(async () => {
         checkChangeOptions(options, IF_VERSION);
@@ -81,3 +147,6 @@ export function createEndpoints(
       }),
   };
 }
+
+const epochMs = (time: Date | number | undefined): number | undefined =>
+  time === undefined ? undefined : Number(time);

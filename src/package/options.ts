@@ -125,6 +125,30 @@ export function checkChangeOptions(options: unknown, known: readonly string[]): 
   expectOptions(options, "{ ifVersion: endpoint.version }", known);
 }
 
+/** Validate the options of `endpoints.missed`. @throws UsageError */
+export function checkMissedQuery(query: unknown): void {
+  expectOptions(query, "{ limit: 100 }", ["limit", "cursor"]);
+  const { limit, cursor } = query;
+  expectIf(limit, isWhole(1, MAX_MISSED_LIMIT), `limit to be a whole number from 1 to ${MAX_MISSED_LIMIT}`);
+  expectIf(cursor, (value) => typeof value === "string" && CURSOR.test(value), "cursor to be that of a page before");
+}
+
+/** Validate the options of `endpoints.replay`. @throws UsageError */
+export function checkReplayOptions(options: unknown): void {
+  expectOptions(options, `{ since: new Date("2026-11-24") }`, ["since", "until", "dryRun"]);
+  const { since, until, dryRun } = options;
+  expectIf(since, isTime, `since to be ${TIME_FORM}`);
+  expectIf(until, isTime, `until to be ${TIME_FORM}`);
+  expectIf(dryRun, (value) => typeof value === "boolean", "dryRun to be true or false");
+}
+
+/** Validate the options of `endpoints.enable`. @throws UsageError */
+export function checkEnableOptions(options: unknown): void {
+  expectOptions(options, "{ replay: true }", ["ifVersion", "replay"]);
+  const isReplay = (value: unknown) => typeof value === "boolean" || isTime(value);
+  expectIf(options.replay, isReplay, `replay to be true, or the time of the oldest event: ${TIME_FORM}`);
+}
+
 /** Validate the options of `enqueue` and `enqueueMany`. @throws UsageError */
 export function checkEnqueueOptions(options: unknown): void {
   expectOptions(options, "{ delayMs: 5000 }", ENQUEUE_OPTIONS);
@@ -143,6 +167,11 @@ export function checkEnqueueOptions(options: unknown): void {
 
 const BACKOFF_EXAMPLE = '{ type: "fixed", delay: 5000 } or { type: "exponential", delay: 5000 }';
 
+const MAX_MISSED_LIMIT = 1_000;
+const CURSOR = /^-?\d+(?:\.\d+)?:/;
+const TIME_FORM = "a Date or epoch ms";
+const isTime = (value: unknown) =>
+  (typeof value === "number" || value instanceof Date) && Number.isFinite(Number(value));
 const areEventTypes = (value: unknown) =>
   Array.isArray(value) &&
   isBetween(1, MAX_EVENT_TYPES)(value.length) &&

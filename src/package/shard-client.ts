@@ -1,7 +1,9 @@
 /**
  * A backend's connections to the shards of the queue.
  */
+import { listMissed, type MissedPage, type MissedQuery } from "../endpoints/missed.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
+import { type Replayed, type ReplayQuery, replayMissed } from "../endpoints/replay.ts";
 import { ALL_KEPT, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "../queue/enqueue.ts";
 import type { Shard } from "../queue/shards.ts";
@@ -16,6 +18,10 @@ export interface ShardClient {
   readonly list: AttemptLog["list"];
   /** The endpoints of its users. */
   readonly registry: Registry;
+  /** A page of what an endpoint missed; its ids must be valid. */
+  readonly missed: (userId: string, id: string, query: MissedQuery) => Promise<MissedPage>;
+  /** Replay what an endpoint missed. */
+  readonly replay: (userId: string, id: string, query: ReplayQuery) => Promise<Replayed>;
   /** Never rejects. */
   close(): Promise<void>;
 }
@@ -47,6 +53,8 @@ export function connectShard(
   return {
     add: (jobs) => run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain))),
     registry,
+    missed: (...asked) => run(() => listMissed(valkey, tag, ...asked)),
+    replay: (...asked) => replayMissed({ queue: name, tag, valkey }, ...asked, (work) => run(() => work())),
     list: (...asked) => run(() => log.list(...asked)),
     async close() {
       await lazyQueue.close();
