@@ -1,0 +1,92 @@
+/** docs/endpoints.md: its JavaScript from top to bottom, as it stands, with a worker and a receiver. */
+import { afterAll, expect, test } from "bun:test";
+import { createKey } from "../src/delivery/seal.ts";
+import { startReceiver } from "../src/dev/receiver.ts";
+import { createFluxhook } from "../src/index.ts";
+import { verify } from "../src/verify.ts";
+import { startOwnQueue } from "./support/own-queue.ts";
+import { startWorkerProcess } from "./support/process.ts";
+import { readSnippets } from "./support/snippets.ts";
+import { eventually } from "./support/stack.ts";
+
+const SEALING_KEY = createKey();
+const { client, env, key } = await startOwnQueue("webhooks");
+const receiver = await startReceiver();
+const worker = startWorkerProcess({ ...env, WEBHOOK_SECRET_KEYS: SEALING_KEY, WEBHOOK_REGISTRY: "1" });
+afterAll(async () => {
+  await worker.stop();
+  await receiver.stop();
+});
+
+const HOSTS = ["https://hooks.example.com", "https://audit.example.com"];
+
+const AsyncFunction = (async () => {}).constructor as new (...text: string[]) => (...given: unknown[]) => Promise<void>;
+
+interface Block {
+  readonly heading: string;
+  readonly code: string;
+}
+
+/** The page's blocks, for this receiver. */
+function readBlocks(): Block[] {
+  const blocks = readSnippets("docs/endpoints.md").filter(({ language }) => language === "js");
+  return blocks.map(({ code, headings }) => ({
+    heading: headings.at(-1) as string,
+    code: HOSTS.reduce((text, host) => text.replaceAll(host, receiver.url("")), code).replace(
+      /^import .* from "fluxhook";$/m,
+      "",
+    ),
+  }));
+}
+
+const idle = () =>
+  eventually(
+    async () =>
+      (
+        await Promise.all([client.llen(key("wait")), client.llen(key("active")), client.zcard(key("prioritized"))])
+      ).join(),
+    (counts) => counts === "0,0,0",
+  );
+
+/** What must be true after the blocks under a heading, all that waits being done. */
+const CHECKS: Readonly<Record<string, (said: readonly string[]) => Promise<void>>> = {
+  async "Register an endpoint"(said) {
+    expect(said).toEqual([
+      expect.stringMatching(/^enabled whsec_/),
+      `main ${receiver.url("/in")} enabled`,
+      `audit ${receiver.url("/events")} enabled`,
+    ]);
+  },
+  async "Send to one endpoint"(said) {
+    const { path, body, headers } = await receiver.next();
+    expect([path, verify(body, headers, secretIn(said[0]) ?? "").ok]).toEqual(["/in", true]);
+    expect(JSON.parse(body.toString()).data).toEqual({ fileId: "file_7", name: "report.pdf" });
+  },
+  async "What an endpoint missed"(said) {
+    const [kept, event, replayed, dryRun] = said.slice(-4);
+    expect([kept, replayed]).toEqual(["1 kept, 0 older ones not", "1"]);
+    expect(event).toMatch(/^file\.deleted \S+Z disabled$/);
+    expect(JSON.parse(dryRun as string)).toEqual({ replayed: 0, skipped: 0, left: 0 });
+    const { path, body, headers } = await receiver.next();
+    const secrets = said.flatMap((line) => secretIn(line) ?? []);
+    expect([path, ...secrets.map((secret) => verify(body, headers, secret).ok)]).toEqual(["/v2", true, true]);
+  },
+};
+
+const secretIn = (text = ""): string | undefined => /whsec_\S+/.exec(text)?.[0];
+
+test("every block of the page does what the page says", async () => {
+  const said: string[] = [];
+  const blocks = readBlocks();
+  const checkpoint = async (at: number): Promise<void> => {
+    await idle();
+    const { heading } = blocks[at] as Block;
+    if (heading !== blocks[at + 1]?.heading) await CHECKS[heading]?.(said);
+  };
+  const log = (...words: unknown[]) =>
+    said.push(words.map((word) => (typeof word === "object" ? JSON.stringify(word) : String(word))).join(" "));
+  const code = blocks.map(({ code }, at) => `${code}\nawait checkpoint(${at});\n`).join("");
+  const program = new AsyncFunction("createFluxhook", "process", "checkpoint", "console", code);
+  await program(createFluxhook, { env: { VALKEY_URL: env.VALKEY_URL, SEALING_KEY } }, checkpoint, { log });
+  expect(receiver.requests).toHaveLength(2);
+}, 60_000);
