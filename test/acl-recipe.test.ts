@@ -208,7 +208,7 @@ describe.each(["worker", "board"] as const)("the rights of the %s", (program) =>
 test.each(["worker", "board", "producer", "command"] as const)(
   "the rights of the %s have every command of the scripts that it runs, BullMQ's and ours",
   async (name) => {
-    const isTheirs = (file: string) => name === "worker" || !/attempts\.ts$|\/isolation\//.test(file); // what workers alone run
+    const isTheirs = (file: string) => name === "worker" || !/attempt(s|-scripts)\.ts$|\/isolation\//.test(file); // what workers alone run
     const files = [...modulesOf(ENTRIES[name])].filter(isTheirs);
     const ours = files.flatMap((file) => commandsIn(readFileSync(file, "utf8")));
     const known = new Set((await admin.call("COMMAND", "LIST")) as string[]);

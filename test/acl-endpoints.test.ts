@@ -1,0 +1,107 @@
+/** The least rights of docs/operations.md, with registered endpoints: worker, board, backend and command each under its own. */
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Redis } from "ioredis";
+import { createKey } from "../src/delivery/seal.ts";
+import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
+import { createFluxhook } from "../src/index.ts";
+import { createCommand } from "./support/command.ts";
+import { startWorkerProcess } from "./support/process.ts";
+import { eventually } from "./support/stack.ts";
+
+setDefaultTimeout(60_000);
+
+const ROOT = join(import.meta.dir, "..");
+const KEY = createKey();
+const recipe = readFileSync(join(ROOT, "docs/operations.md"), "utf8")
+  .split("\n")
+  .filter((line) => line.startsWith("ACL SETUSER "))
+  .map((line) => line.split(" ").slice(2) as [user: string, ...rules: string[]]);
+
+let valkey: ThrowawayValkey;
+let admin: Redis;
+let receiver: Receiver;
+beforeAll(async () => {
+  [valkey, receiver] = await Promise.all([startValkey({ appendonly: false }), startReceiver()]);
+  receiver.answer(({ path }) => ({ status: path === "/dead" ? 503 : path === "/gone" ? 410 : 204 }));
+  admin = new Redis(valkey.url);
+  for (const [user, ...rules] of recipe) await admin.acl("SETUSER", user, ...rules);
+});
+afterAll(async () => {
+  admin.disconnect();
+  await valkey.stop();
+  await receiver.stop();
+});
+
+const urlOf = (name: string) => valkey.url.replace("//", `//fluxhook-${name}:of-the-${name}@`);
+const SETTINGS = { WEBHOOK_SECRET_KEYS: KEY, WEBHOOK_REGISTRY: "1", WEBHOOK_NOTICES: "1" };
+
+/** Who was refused what, of ACL LOG. */
+async function refusals(): Promise<string[]> {
+  const log = (await admin.call("ACL", "LOG")) as unknown[][];
+  return log.map((entry) => {
+    const field = (name: string) => String(entry[entry.indexOf(name) + 1]);
+    return `${field("username")}: ${field("reason")} ${field("object")}`;
+  });
+}
+
+const USER = "usr_42";
+
+test("the backend's rights cover all of fluxhook.endpoints, and the worker's all that becomes of the events", async () => {
+  const worker = startWorkerProcess({ VALKEY_URL: urlOf("worker"), WEBHOOK_RETRY_DELAYS: "100ms", ...SETTINGS });
+  const fluxhook = createFluxhook({ valkeyUrl: urlOf("producer"), sealingKey: KEY });
+  const { endpoints } = fluxhook;
+  const enqueue = (id: string) =>
+    fluxhook.enqueue({ event: "file.created", userId: USER, endpoint: { id }, data: { n: 1 } });
+  const idle = () =>
+    eventually(
+      () => admin.exists("bull:webhooks:wait", "bull:webhooks:active", "bull:webhooks:delayed"),
+      (count) => count === 0,
+    );
+  try {
+    await worker.line("worker.ready");
+    await endpoints.create(USER, { id: "main", url: receiver.url("/in") });
+    await endpoints.put(USER, "dead", { url: receiver.url("/dead") });
+    await endpoints.put(USER, "gone", { url: receiver.url("/gone") });
+    await endpoints.update(USER, "main", { description: "CRM" });
+    await endpoints.rotate(USER, "main");
+    for (const id of ["main", "dead", "gone"]) await enqueue(id);
+    await idle();
+    await endpoints.pause(USER, "main");
+    await endpoints.resume(USER, "main");
+    await endpoints.disable(USER, "main");
+    await enqueue("main");
+    await idle();
+    expect((await endpoints.missed(USER, "main")).kept).toBe(1);
+    expect((await endpoints.enable(USER, "main", { replay: true })).replay?.replayed).toBe(1);
+    await endpoints.put(USER, "dead", { url: receiver.url("/in") });
+    await endpoints.replay(USER, "dead");
+    await idle();
+    expect((await endpoints.list(USER)).length).toBe(3);
+    await endpoints.get(USER, "main");
+    await endpoints.delete(USER, "gone");
+    expect((await fetch(await worker.url("/readyz"))).status).toBe(200);
+    expect(receiver.requests.map(({ path }) => path).toSorted()).toEqual([
+      ...["/dead", "/dead", "/gone", "/in", "/in", "/in"],
+    ]);
+  } finally {
+    await fluxhook.close();
+    await worker.stop();
+  }
+  expect([await refusals(), worker.lines.filter(({ level }) => level === "error")]).toEqual([[], []]);
+});
+
+test("the command's rights cover events of registered endpoints", async () => {
+  const run = createCommand({ VALKEY_URL: urlOf("command"), ...SETTINGS });
+  for (const args of [
+    ["cancel", "--host", "127.0.0.1", "--dry-run"],
+    ["redeliver", "--failed", "--user", USER, "--endpoint", "dead", "--dry-run"],
+    ["forget", USER, "--dry-run"],
+  ]) {
+    const { code, err } = await run(args);
+    expect([args[0], code, err]).toEqual([args[0], 0, expect.any(String)]);
+  }
+  expect(await refusals()).toEqual([]);
+});
