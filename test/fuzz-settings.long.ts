@@ -37,6 +37,8 @@ const RIGHT: Readonly<Record<string, readonly string[]>> = {
   WEBHOOK_MAX_AGE: ["1m", "30d"],
   WEBHOOK_MAX_BACKLOG: ["100", "1000000"],
   WEBHOOK_MISSED_MAX: ["0", "100000"],
+  WEBHOOK_DISABLE_AFTER: ["0", "5d", "365d"],
+  WEBHOOK_NOTICES: ["0", "1"],
   WEBHOOK_MAX_BODY: ["1kb", "256kb", "16mb"],
   WEBHOOK_LOG_SIZE: ["1", "10", "1000"],
   WEBHOOK_LOG_AGE: ["1m", "7d", "365d"],
@@ -76,6 +78,7 @@ const PROXIES = [
   { WEBHOOK_PROXY: `http://u:${PASSWORD}@127.0.0.1:3128` },
   { WEBHOOK_PROXY: "http://proxy.example:3128", WEBHOOK_PROXY_RESOLVES: "1" },
 ];
+const NOTICES = [{ WEBHOOK_NOTICE_URL: `https://ops.example/${PASSWORD}`, WEBHOOK_NOTICE_SECRET: PASSWORD }];
 
 const NONSENSE = [
   " ",
@@ -135,6 +138,7 @@ function createSample(chance: Chance): Sample {
   for (const [name, values] of Object.entries(RIGHT)) if (pick([true, false, false])) env[name] = pick(values);
   if (pick([true, false, false, false])) Object.assign(env, pick(PROXIES));
   if (pick([true, false, false, false])) Object.assign(env, pick(SHARDINGS));
+  if (pick([true, false, false, false])) Object.assign(env, pick(NOTICES));
   if (pick([true, false])) return { env, changed: undefined };
   const changed = pick(Object.keys(env));
   env[changed] = slip(env[changed] as string, chance);
@@ -160,7 +164,7 @@ function judge({ env, changed }: Sample): string | undefined {
 }
 
 test("every setting has values that are right", () => {
-  const names = [RIGHT, ...PROXIES, ...SHARDINGS].flatMap((settings) => Object.keys(settings));
+  const names = [RIGHT, ...PROXIES, ...SHARDINGS, ...NOTICES].flatMap((settings) => Object.keys(settings));
   expect([...new Set(names)].sort()).toEqual(
     Object.values(SETTINGS)
       .map(({ name }) => name)

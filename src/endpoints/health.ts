@@ -7,8 +7,8 @@
  * - `<id>.since`  the first failed attempt since the last 2xx, so when the current streak of failures began
  * - `<id>.n`      how many attempts have failed since then
  * - `<id>.ok`     the last 2xx, to the second
- * - `<id>.told`   what was told of the streak: `<since> failing <ms>` or `<since> disabled <ms>`
- * - `<id>.over`   until the notice of its recovery is written: the streak that ended, `<since> <n> <ms of the 2xx>`
+ * - `<id>.told`   what was told of the streak: `<since> failing <ms> <n> failing`, or `<since> disabled <ms> <n>` and `failing` or `gone`
+ * - `<id>.over`   until the notice of its recovery is written: the streak that ended, `<since> <n> <ms of the 2xx>` and its reason
  *
  * Less than 200 bytes an endpoint; no expiry, but removed with the endpoint.
  */
@@ -42,6 +42,42 @@ export async function readHealth(
   userId: string,
 ): Promise<ReadonlyMap<string, EndpointHealth>> {
   return parseHealth(await valkey.hgetall(healthKey(userId, tag)));
+}
+
+const WARN_AFTER_MS = 24 * 60 * 60 * 1000; // 1 d
+const WARN_ATTEMPTS = 8;
+const DISABLE_ATTEMPTS = 20;
+
+/** Failed attempts without a 2xx among them. */
+export interface Streak {
+  /** The first of them, epoch ms. */
+  readonly since: number;
+  readonly failures: number;
+  /** Whether a warning of it was given. */
+  readonly isTold: boolean;
+}
+
+/** What a streak calls for: a warning, or switching the endpoint off, as `failing` or as `gone`. */
+export type Judgment = "none" | "warn" | "failing" | "gone";
+
+/**
+ * Judge a streak after a failed attempt. Both time and attempts must be enough: one event a week proves nothing in five days, nor do
+ * twenty events in five minutes. Pure.
+ *
+ * @param isGone          whether the attempt was answered with 410
+ * @param nowMs           epoch ms
+ * @param disableAfterMs  how long an endpoint may be without a 2xx, ms; 0 for ever
+ */
+export function judgeStreak(
+  { since, failures, isTold }: Streak,
+  isGone: boolean,
+  nowMs: number,
+  disableAfterMs: number,
+): Judgment {
+  if (isGone) return "gone";
+  const lastsMs = nowMs - since;
+  if (disableAfterMs > 0 && lastsMs >= disableAfterMs && failures >= DISABLE_ATTEMPTS) return "failing";
+  return !isTold && lastsMs >= WARN_AFTER_MS && failures >= WARN_ATTEMPTS ? "warn" : "none";
 }
 
 /** Read the fields of a user's hash. */

@@ -6,6 +6,14 @@ import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type Attempt, type KeptResponse, MAX_LOG_AGE_MS, MAX_LOG_SIZE } from "./attempt.ts";
 import { type AttemptQuery, selectAttempts } from "./attempt-query.ts";
+import {
+  NONE_REGISTERED,
+  RECORD,
+  RECORD_REGISTERED,
+  RECORD_RESPONSES,
+  RETURN,
+  SOME_REGISTERED,
+} from "./attempt-scripts.ts";
 
 export type { Attempt, KeptResponse };
 
@@ -19,6 +27,35 @@ export interface LogOptions {
   readonly showResponse?: boolean;
   /** The shard's, see queue/shards.ts; none by default. */
   readonly tag?: string;
+  /** What else becomes of attempts, when they are recorded. */
+  readonly endpoints?: EndpointRecords | undefined;
+}
+
+/** An attempt of a registered endpoint, as it was recorded. */
+export interface RecordedAttempt {
+  readonly userId: string;
+  readonly attempt: Attempt;
+  /** What the script returned for it. */
+  readonly reply: unknown;
+}
+
+/** Counts the attempts of registered endpoints in the script that records them; src/endpoints/streaks.ts has it. */
+export interface EndpointRecords {
+  /**
+   * Defines `record(log, health, id, result, member, score)`, which the script calls for each, and returns what it returns. Sees
+   * `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms.
+   */
+  readonly script: string;
+  /** The keys `log` and `health`. */
+  keysOf(userId: string, id: string): readonly [string, string];
+  /** The argument `result`. */
+  resultOf(attempt: Attempt): string;
+  /** Told of every attempt, also of endpoints that are not registered. */
+  observed(attempt: Attempt): void;
+  /** Whether what `recorded` does comes ahead of the acknowledgement. */
+  isUrgent(attempt: Attempt): boolean;
+  /** Draw the conclusions, once they are recorded. Never rejects. */
+  recorded(attempts: readonly RecordedAttempt[], nowMs: number): Promise<void>;
 }
 
 const DEFAULT_SIZE = 10;
@@ -27,71 +64,13 @@ const DEFAULT_AGE_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
 /** For readers without the workers' settings: all that is kept, as much as the settings allow. */
 export const ALL_KEPT: LogOptions = { logSize: MAX_LOG_SIZE, logAgeMs: MAX_LOG_AGE_MS };
 
-/**
- * Key: `webhooks:log:<userId>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON.
- * At most `WEBHOOK_LOG_SIZE` members; expires `WEBHOOK_LOG_AGE` after the last write.
- *
- * Times are Valkey's, and a new entry never sorts before an existing one: clocks can be wrong or set back, and an entry from
- * the future would push out everything written until then.
- *
- * KEYS: one per attempt. ARGV: members to keep, retention in ms, number of attempts, then each attempt's member. Returns errors as
- * `<position>:<error>`, since a key of the wrong type must not lose the others' entries.
- *
- * Idempotent, as for a resend after a lost connection: a set holds a member once, and a member includes its attempt's UUID.
- */
-const RECORD = `
-local errors, time = {}, redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local count = tonumber(ARGV[3])
-for i = 1, count do
-  -- Trim first: when memory is full, Valkey refuses commands that add, unless the script has already written. So the entry is
-  -- written whenever the acknowledgement after it is, whose script starts by removing the lock.
-  local key = KEYS[i]
-  local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. now - ARGV[2])
-  if type(trimmed) == "table" and trimmed.err then
-    -- A key of the wrong type affects one user. Other errors (READONLY, NOREPLICAS) affect everyone: the connection must see them.
-    if not string.find(trimmed.err, "^%-?WRONGTYPE") then return trimmed end
-    table.insert(errors, i .. ":" .. trimmed.err)
-  else
-    local score = now
-    if redis.call("ZCOUNT", key, now, "+inf") > 0 then -- reading the newest each time would cost 5 us
-      score = tonumber(redis.call("ZREVRANGE", key, 0, 0, "WITHSCORES")[2]) + 1
-    end
-    redis.call("ZADD", key, "NX", score, ARGV[i + 3])
-    redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
-    redis.call("PEXPIRE", key, ARGV[2])
-  end
-end`;
-
-/**
- * Key: `webhooks:responses:<userId>`, a sorted set; score: its attempt's in the log; member: a {@link KeptResponse} as JSON, with
- * its attempt's `delivery`. Holds no response whose attempt the log no longer had at the last write, and expires like the log.
- *
- * Apart from the log, which backends read and show to customers; older versions return its members as they are.
- *
- * KEYS: after those of the log, one per response. ARGV: after the attempts, each response's attempt (its position) and member. What
- * is refused here is left out: the attempt matters more, and has been written.
- */
-const RECORD_RESPONSES = `
-for r = 1, #KEYS - count do
-  local key, i, member = KEYS[count + r], tonumber(ARGV[count + 2 * r + 2]), ARGV[count + 2 * r + 3]
-  local score = redis.pcall("ZSCORE", KEYS[i], ARGV[i + 3])
-  if type(score) == "string" then
-    local oldest = redis.call("ZRANGE", KEYS[i], 0, 0, "WITHSCORES")[2]
-    local trimmed = redis.pcall("ZREMRANGEBYSCORE", key, "-inf", "(" .. oldest)
-    if type(trimmed) == "number" then
-      redis.call("ZADD", key, "NX", score, member)
-      redis.call("PEXPIRE", key, ARGV[2])
-    end
-  end
-end`;
-
-const RETURN = `
-return errors`;
+type RegisteredAttempt = Attempt & { readonly endpoint_id: string };
 
 /** An attempt to be written. */
 interface Entry {
   readonly userId: string;
+  /** Set when its endpoint is registered. */
+  readonly attempt: RegisteredAttempt | undefined;
   readonly member: string;
   /** The member of the set of responses, if there is one. */
   readonly response: string | undefined;
@@ -121,15 +100,19 @@ export interface AttemptLog {
 }
 
 export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): AttemptLog {
-  const { logSize = DEFAULT_SIZE, logAgeMs = DEFAULT_AGE_MS, showResponse = false, tag = "" } = options;
+  const { logSize = DEFAULT_SIZE, logAgeMs = DEFAULT_AGE_MS, showResponse = false, tag = "", endpoints } = options;
   const pending = perTurn(async (entries: Entry[]) => {
     try {
-      const written = writeEntries(valkey, entries, { logSize, logAgeMs, tag });
-      for (const { onSent } of entries) onSent?.();
-      for (const error of await written) {
+      const written = writeEntries(valkey, entries, { logSize, logAgeMs, tag, endpoints });
+      const urgent = entries.filter(({ attempt }) => attempt !== undefined && endpoints?.isUrgent(attempt));
+      for (const entry of entries) if (urgent.length === 0 || !urgent.includes(entry)) entry.onSent?.();
+      const { errors, recorded, nowMs } = readReply(await written, entries);
+      for (const error of errors) {
         const [position, ...words] = error.split(":");
         entries[Number(position) - 1]?.reject(new Error(words.join(":")));
       }
+      if (recorded.length > 0) await endpoints?.recorded(recorded, nowMs);
+      for (const { onSent } of urgent) onSent?.();
       for (const { resolve } of entries) resolve(); // no effect on those already rejected
     } catch (error) {
       for (const { reject } of entries) reject(error as Error);
@@ -139,8 +122,11 @@ export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): Atte
   return {
     record(userId, attempt, onSent) {
       const { member, response } = writeMembers(attempt, showResponse);
+      endpoints?.observed(attempt);
+      const isRegistered = endpoints !== undefined && attempt.endpoint_id !== undefined;
+      const registered = isRegistered ? (attempt as RegisteredAttempt) : undefined;
       return new Promise((resolve, reject) => {
-        pending.add({ userId, member, response, onSent, resolve, reject });
+        pending.add({ userId, attempt: registered, member, response, onSent, resolve, reject });
       });
     },
     async list(userId, nowMs, { withResponses = false, ...query } = {}) {
@@ -170,12 +156,15 @@ function writeMembers(attempt: Attempt, showResponse: boolean): Pick<Entry, "mem
   return { member: JSON.stringify(bare), response: JSON.stringify({ delivery: attempt.delivery, ...response }) };
 }
 
+/** What the script returns without, and with attempts of registered endpoints. */
+type Reply = string[] | [errors: string[], nowMs: number, replies: unknown[]];
+
 /** Not EVALSHA: if the script is missing it is resent, after commands that were to take effect after it. */
 function writeEntries(
   valkey: Valkey,
   entries: readonly Entry[],
-  { logSize, logAgeMs, tag }: Required<Pick<LogOptions, "logSize" | "logAgeMs" | "tag">>,
-): Promise<string[]> {
+  { logSize, logAgeMs, tag, endpoints }: Required<Pick<LogOptions, "logSize" | "logAgeMs" | "tag">> & LogOptions,
+): Promise<Reply> {
   const keys = entries.map(({ userId }) => logKey(userId, tag));
   const args: (string | number)[] = [logSize, logAgeMs, entries.length, ...entries.map(({ member }) => member)];
   for (const [index, { userId, response }] of entries.entries()) {
@@ -183,8 +172,27 @@ function writeEntries(
     keys.push(responsesKey(userId, tag));
     args.push(index + 1, response);
   }
-  const script = keys.length > entries.length ? RECORD + RECORD_RESPONSES + RETURN : RECORD + RETURN;
-  return valkey.eval(script, keys.length, ...keys, ...args) as Promise<string[]>;
+  const responses = keys.length > entries.length ? RECORD_RESPONSES : "";
+  let registered = 0;
+  for (const [index, { userId, attempt }] of entries.entries()) {
+    if (attempt === undefined || endpoints === undefined) continue;
+    registered += 1;
+    keys.push(...endpoints.keysOf(userId, attempt.endpoint_id));
+    args.push(index + 1, attempt.endpoint_id, endpoints.resultOf(attempt));
+  }
+  if (registered === 0 || endpoints === undefined) {
+    const script = RECORD + NONE_REGISTERED + responses + RETURN;
+    return valkey.eval(script, keys.length, ...keys, ...args) as Promise<Reply>;
+  }
+  const script = RECORD + SOME_REGISTERED + responses + endpoints.script + RECORD_REGISTERED;
+  return valkey.eval(script, keys.length, ...keys, ...args, registered) as Promise<Reply>;
+}
+
+function readReply(reply: Reply, entries: readonly Entry[]) {
+  const [errors, nowMs, replies] = reply as [string[], number, unknown[]];
+  if (!Array.isArray(replies)) return { errors: reply as string[], nowMs: 0, recorded: [] };
+  const registered = entries.flatMap(({ userId, attempt }) => (attempt === undefined ? [] : { userId, attempt }));
+  return { errors, nowMs, recorded: registered.map((one, index) => ({ ...one, reply: replies[index] })) };
 }
 
 /** @param scores  those of the attempts in the log, newest first; their responses have the same */

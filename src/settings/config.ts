@@ -56,6 +56,7 @@ export function loadConfig(
       `expected BOARD_PASSWORD to be set, since BOARD_HOST ("${parsed.boardHost}") is not a loopback address, got nothing`,
     );
   }
+  if (problems.length === 0) problems.push(...listed(noticeProblem(parsed)));
   const { caFile, valkeyUrls, shardCount, drainUrl, queue, ...rest } = parsed;
   const sharding = { queue, valkeyUrls, shards: shardCount, drainUrl };
   if (problems.length === 0) problems.push(...listed(shardingProblem(sharding)));
@@ -65,6 +66,13 @@ export function loadConfig(
   if (problems.length > 0) return { ok: false, problems };
   const shards = shardsOf(sharding);
   return { ok: true, config: { ...rest, ca, shards, valkeyUrl: shards[0].url, queue: shards[0].queue } };
+}
+
+/** One of a pair is of no use. */
+function noticeProblem({ noticeUrl, noticeSecret }: Partial<Parsed>): string | undefined {
+  if ((noticeUrl === undefined) === (noticeSecret === undefined)) return undefined;
+  const [missing, given] = noticeUrl === undefined ? ["URL", "SECRET"] : ["SECRET", "URL"];
+  return `expected WEBHOOK_NOTICE_${missing} to be set, since WEBHOOK_NOTICE_${given} is, got nothing`;
 }
 
 const listed = (problem: string | undefined): string[] => (problem === undefined ? [] : [problem]);

@@ -8,6 +8,7 @@ import { EVENT_TYPES } from "../events.ts";
 import { isQueueName, QUEUE_NAME_FORM } from "../queue/layout.ts";
 import { MAX_SHARDS } from "../queue/shards.ts";
 import { VALKEY_URL_FORMS } from "../valkey/url.ts";
+import { ENDPOINT_SETTINGS } from "./endpoints.ts";
 import { RETENTION_SETTINGS } from "./retention.ts";
 import { type Setting, setting } from "./setting.ts";
 import {
@@ -127,6 +128,7 @@ export const SETTINGS = {
     "a whole number from 0 to 100000",
     "maximum events kept for each registered endpoint that missed them; beyond it the oldest are dropped and counted",
   ),
+  ...ENDPOINT_SETTINGS,
   maxBodyBytes: setting(
     "WEBHOOK_MAX_BODY",
     "256kb",

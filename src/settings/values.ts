@@ -32,6 +32,13 @@ export const durationMs = (minMs: number, maxMs: number) =>
     .transform((value) => parseDuration(value) ?? Number.NaN)
     .pipe(z.number().min(minMs).max(maxMs));
 
+/** 0, or a duration up to a bound, as ms. */
+export const upToDuration = (maxMs: number) =>
+  z
+    .string()
+    .transform((value) => (value === "0" ? "0s" : value))
+    .pipe(durationMs(0, maxMs));
+
 /** A size such as `64kb`, as bytes, within bounds; 0 needs no unit. */
 export const size = (minBytes: number, maxBytes: number) =>
   z

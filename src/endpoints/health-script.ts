@@ -1,0 +1,112 @@
+/**
+ * The scripts that count attempts of registered endpoints, switch endpoints off, and write notices. What they keep is described in
+ * health.ts and endpoint-log.ts. All times are Valkey's.
+ */
+import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
+import { VERSION_FIELD } from "./endpoint.ts";
+import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
+
+const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
+const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
+const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no more often
+
+/**
+ * `record`, see `EndpointRecords` in src/log/attempts.ts: adds an attempt to its endpoint's log and counts it, unless it is there already: a
+ * resend after a lost connection counts once. `result` is `ok`, `failed`, or empty for an attempt that does not count.
+ *
+ * Returns 0 when there is nothing to conclude, else `since`, `n`, `told` and `over` as they are now, as texts, empty for none.
+ */
+export const COUNT = `
+local function count(health, id, result, known)
+  local since, n, ok, told = known[1], known[2], known[3], known[4]
+  local at = string.format("%.0f", now)
+  if result == "ok" then
+    if told then
+      local of, failures, reason = string.match(told, "^(%d+) %a+ %d+ (%d+) (%a+)")
+      known[5] = (of or at) .. " " .. (since == of and n or failures or 0) .. " " .. at .. " " .. (reason or "failing")
+      redis.call("HDEL", health, id .. ".told")
+      redis.call("HSET", health, id .. ".over", known[5])
+    end
+    if since or n then redis.call("HDEL", health, id .. ".since", id .. ".n") end
+    if not ok or now - ok >= ${SUCCESS_EVERY_MS} or now < tonumber(ok) then redis.call("HSET", health, id .. ".ok", at) end
+  elseif since then
+    known[2] = redis.call("HINCRBY", health, id .. ".n", 1)
+  else
+    known[1], known[2] = at, 1
+    redis.call("HSET", health, id .. ".since", at, id .. ".n", 1)
+  end
+end
+
+local function record(log, health, id, result, member, score)
+  local added = redis.pcall("ZADD", log, "NX", score, member)
+  if type(added) == "table" then return 0 end -- a key of the wrong type
+  redis.call("ZREMRANGEBYRANK", log, 0, -${ENDPOINT_LOG_SIZE + 1})
+  redis.call("PEXPIRE", log, ARGV[2])
+  if result == "" then return 0 end
+  local known = redis.pcall("HMGET", health, id .. ".since", id .. ".n", id .. ".ok", id .. ".told", id .. ".over")
+  if known.err then return 0 end
+  if added == 1 then count(health, id, result, known) end
+  if result == "ok" and not known[5] then return 0 end
+  return { known[1] or "", tostring(known[2] or ""), known[4] or "", known[5] or "" }
+end`;
+
+/**
+ * Adds a notice as BullMQ's `Queue.add` does, see src/queue/layout.ts. Beyond ${MAX_NOTICES} that wait, the oldest go.
+ *
+ * KEYS: the `wait`, `marker`, `meta`, `events` and `active` of the queue. ARGV: the prefix of its jobs, the job's id, name, data up to
+ * what the endpoint missed and from there on, and options; without an id, no notice is wanted.
+ */
+const NOTIFY = `
+local function notify(keys, args, missed)
+  local wait, marker, meta, events, active = unpack(keys)
+  local prefix, id, name, head, tail, opts = unpack(args)
+  if id == "" or redis.call("EXISTS", prefix .. id) == 1 then return end
+  redis.call("HSET", prefix .. id, "${JOB_FIELDS.name}", name, "${JOB_FIELDS.data}", head .. redis.call("ZCARD", missed) .. tail,
+    "${JOB_FIELDS.opts}", opts, "${JOB_FIELDS.timestamp}", string.format("%.0f", now), "${JOB_FIELDS.delay}", 0, "${JOB_FIELDS.priority}", 0)
+  redis.call("XADD", events, "*", "event", "added", "jobId", id, "name", name)
+  redis.call("LPUSH", wait, id)
+  local attributes = redis.call("HMGET", meta, "paused", "concurrency", "opts.maxLenEvents")
+  local isResting = attributes[1] or (attributes[2] and redis.call("LLEN", active) >= tonumber(attributes[2]))
+  if not isResting then redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}") end
+  redis.call("XADD", events, "MAXLEN", "~", attributes[3] or ${MAX_EVENTS}, "*", "event", "waiting", "jobId", id)
+  while redis.call("LLEN", wait) > ${MAX_NOTICES} do
+    redis.call("DEL", prefix .. redis.call("RPOP", wait))
+  end
+end`;
+
+/**
+ * Do what follows from an endpoint's attempts, with its notice, if it still follows: the streak of failures, or its end, is still that one,
+ * the endpoint is enabled, and its document was not changed. A 2xx that came first ends the streak, so it wins. Begins with HDEL, so
+ * that a Valkey that is full does it all the same.
+ *
+ * KEYS: the user's health and endpoints, what the endpoint missed, then those of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
+ * or `recover`; the endpoint's id; its `since`, or for `recover` its `over`; the version of its document; the new one of all
+ * endpoints; `failing` or `gone`; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
+ */
+export const CONCLUDE = `
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+${NOTIFY}
+local health, endpoints, missed = KEYS[1], KEYS[2], KEYS[3]
+local action, id, since, document, version, reason = unpack(ARGV)
+local notices, notice = { unpack(KEYS, 4) }, { unpack(ARGV, 7) }
+if action == "recover" then
+  if redis.call("HGET", health, id .. ".over") ~= since then return 0 end
+  redis.call("HDEL", health, id .. ".over")
+  notify(notices, notice, missed)
+  return 1
+end
+local known = redis.call("HMGET", health, id .. ".since", id .. ".n", id .. ".told")
+if known[1] ~= since then return 0 end
+if action == "warn" and known[3] and string.match(known[3], "^%d+") == since then return 0 end
+local stored = redis.call("HMGET", endpoints, id, id .. "/state")
+if stored[2] or not stored[1] or string.match(stored[1], "^%S+") ~= document then return 0 end
+local at = string.format("%.0f", now)
+redis.call("HDEL", health, id .. ".told")
+local told = action == "warn" and "failing" or "disabled"
+redis.call("HSET", health, id .. ".told", since .. " " .. told .. " " .. at .. " " .. (known[2] or 0) .. " " .. reason)
+if action == "disable" then
+  redis.call("HSET", endpoints, id .. "/state", "disabled " .. reason .. " " .. at, "${VERSION_FIELD}", version)
+end
+notify(notices, notice, missed)
+return 1`;
