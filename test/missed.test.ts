@@ -1,7 +1,6 @@
 /** What registered endpoints miss: kept, listed and replayed. Real workers, receivers and Valkeys. */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { Queue } from "bullmq";
 import { startCluster } from "../src/dev/cluster.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import {
@@ -15,12 +14,11 @@ import {
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { type Replayed, type ReplayQuery, replayMissed } from "../src/endpoints/replay.ts";
 import { createFluxhook } from "../src/index.ts";
-import { redeliver } from "../src/operations/redeliver.ts";
 import { readRedelivered } from "../src/queue/marks.ts";
 import { missedDataKey, missedKey } from "../src/queue/own-keys.ts";
 import { homeOf } from "../src/queue/shards.ts";
 import { openQueue } from "../src/queue/worker.ts";
-import { openValkey, type Valkey } from "../src/valkey/connection.ts";
+import { connectValkey, openValkey, type Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
 import { addRaw, endAll, HOUR_MS, inTurn, open, receiver, stack } from "./support/deliveries.ts";
 import { eventually, type Stack } from "./support/stack.ts";
@@ -34,7 +32,6 @@ afterAll(() => valkey.disconnect());
 
 const SECRET = "a-secret-of-this-test";
 const DAY_MS = 24 * HOUR_MS;
-const ONCE = { attempts: 1, delaysMs: [], jitter: 0 };
 const newUser = () => `usr_${crypto.randomUUID()}`;
 const dataOf = (userId: string, id = "main", n = 1) => ({ userId, endpoint: { id }, data: { n } });
 const countsOf = async (userId: string, id = "main", at: Valkey = valkey): Promise<MissedCounts> =>
@@ -254,7 +251,7 @@ describe("what an endpoint missed is bounded", () => {
       expect(await countsOf(userId, "main", own)).toMatchObject({ kept: 1, dropped: 1 });
       const three = await hold({ timestamp: 3, id: "three" });
       await limit(1.1);
-      expect(own.set("any", "x")).rejects.toThrow("OOM");
+      await expect(own.set("any", "x")).rejects.toThrow("OOM");
       await missed.keep(three, { id: "three", userId, endpoint: { id: "main" } }, "gone");
       await own.config("SET", "maxmemory", "0");
       expect(await countsOf(userId, "main", own)).toMatchObject({ kept: 1, dropped: 2 });
@@ -425,10 +422,10 @@ describe("a replay", () => {
   test("is refused for an endpoint that is disabled, or not there", async () => {
     const system = await stack({ isIdle: true });
     const userId = await register();
-    expect(replay(system, userId, {}, "mian")).rejects.toMatchObject({ code: "NOT_FOUND" });
+    await expect(replay(system, userId, {}, "mian")).rejects.toMatchObject({ code: "NOT_FOUND" });
     await registry.disable(userId, "main");
-    expect(replay(system, userId)).rejects.toMatchObject({ code: "CONFLICT" });
-    expect(replay(system, userId, { since: Number.NaN })).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+    await expect(replay(system, userId)).rejects.toMatchObject({ code: "CONFLICT" });
+    await expect(replay(system, userId, { since: Number.NaN })).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
   });
 
   test("replay killed halfway is resumed: each event once", async () => {
@@ -483,4 +480,84 @@ describe("a replay", () => {
     expect(new Set(requests.map(({ headers }) => headers["webhook-id"])).size).toBe(10 * rounds);
     expect((await countsOf(userId)).kept).toBe(0);
   });
+});
+
+describe("a backend", () => {
+  test("lists what an endpoint missed, and replays it, also while enabling it", async () => {
+    const customer = await receiver();
+    const system = await stack();
+    const fluxhook = createFluxhook({
+      valkeyUrl,
+      queue: system.queue.name,
+      timeoutMs: 10_000,
+      allowPlainSecrets: true,
+    });
+    open.push({ stop: () => fluxhook.close() });
+    const { endpoints } = fluxhook;
+    const userId = newUser();
+    await endpoints.create(userId, { id: "main", url: customer.url(), secret: SECRET });
+    await endpoints.disable(userId, "main");
+    const event = { event: "file.created", userId, endpoint: { id: "main" }, data: { n: 1 } } as const;
+    const sent = await fluxhook.enqueueMany([event, event, event]);
+    await Promise.all(sent.map((one) => system.settled(one)));
+    const page = await endpoints.missed(userId, "main", { limit: 2 });
+    expect([page.kept, page.dropped, page.events.length]).toEqual([3, 0, 2]);
+    const rest = await endpoints.missed(userId, "main", { limit: 2, cursor: page.cursor });
+    expect([rest.events.length, rest.cursor]).toEqual([1, undefined]);
+    const ids = [...page.events, ...rest.events].map(({ id }) => id);
+    expect(ids.sort()).toEqual(sent.map(({ id }) => id).sort());
+    await expect(endpoints.replay(userId, "main")).rejects.toMatchObject({ code: "CONFLICT" });
+    const later = new Date(Date.now() + HOUR_MS);
+    const enabled = await endpoints.enable(userId, "main", { replay: later });
+    expect([enabled.state.kind, enabled.replay]).toEqual(["enabled", { replayed: 0, skipped: 0, left: 3 }]);
+    expect((await endpoints.enable(userId, "main")).replay).toBeUndefined();
+    expect(await endpoints.replay(userId, "main", { dryRun: true })).toEqual({ replayed: 3, skipped: 0, left: 3 });
+    expect(await endpoints.replay(userId, "main", { until: page.oldest })).toMatchObject({ skipped: 0 });
+    expect((await endpoints.enable(userId, "main", { replay: true })).replay).toMatchObject({ left: 0 });
+    await customer.waitFor(3);
+    expect((await endpoints.missed(userId, "main")).events).toEqual([]);
+  });
+
+  test.each([
+    ["missed", { limit: 0 }, "expected limit to be a whole number from 1 to 1000"],
+    ["missed", { cursor: "x" }, "expected cursor to be that of a page before"],
+    ["replay", { since: "yesterday" }, "expected since to be a Date or epoch ms"],
+    ["replay", { until: new Date("x") }, "expected until to be a Date or epoch ms"],
+    ["replay", { dryrun: true }, "dryrun is not an option; did you mean dryRun?"],
+    ["enable", { replay: "all" }, "expected replay to be true, or the time of the oldest event: a Date or epoch ms"],
+  ] as const)("is told what is wrong with %s(%j)", async (name, options, message) => {
+    const fluxhook = createFluxhook({ valkeyUrl, allowPlainSecrets: true });
+    open.push({ stop: () => fluxhook.close() });
+    const call = fluxhook.endpoints[name] as (...args: unknown[]) => Promise<unknown>;
+    await expect(call("usr_1", "main", options)).rejects.toMatchObject({ code: "INVALID_ARGUMENT", message });
+    await expect(call("usr_1", "main")).rejects.toMatchObject({ code: "NOT_FOUND" });
+  });
+});
+
+test("in a cluster, all of it is in the slot of the user's shard", async () => {
+  const cluster = await startCluster({ replicas: 0 });
+  open.push({ stop: () => cluster.stop() });
+  const userId = "usr:with:colons";
+  const [shards, home] = [3, homeOf(userId, 3)];
+  const [queue, tag] = [`webhooks-{${home}}`, `{${home}}:`];
+  const own = connectValkey(cluster.url, "test:missed", { info() {}, warn() {} }, { key: queue });
+  const fluxhook = createFluxhook({ valkeyUrl: cluster.url, shards, timeoutMs: 10_000, allowPlainSecrets: true });
+  open.push({
+    async stop() {
+      await fluxhook.close();
+      own.disconnect();
+    },
+  });
+  await fluxhook.endpoints.create(userId, { id: "main", url: "http://127.0.0.1/" });
+  const logger = { warn() {}, error() {} };
+  const missed = createMissed(own, { queue, tag, missedMax: 10, metrics: { missed() {} }, logger });
+  const job = { id: "one", token: "a-token" };
+  const data = JSON.stringify(dataOf(userId));
+  await own.hset(`bull:${queue}:one`, { name: "file.created", data, opts: "{}", timestamp: 5 });
+  await own.set(`bull:${queue}:one:lock`, job.token);
+  expect(await missed.keep(job, { id: "evt", userId, endpoint: { id: "main" } }, "gone")).toBe(true);
+  await own.ping();
+  expect(await fluxhook.endpoints.missed(userId, "main")).toMatchObject({ kept: 1, events: [{ id: "evt" }] });
+  expect(await fluxhook.endpoints.replay(userId, "main")).toEqual({ replayed: 1, skipped: 0, left: 0 });
+  expect(await own.lrange(`bull:${queue}:wait`, 0, -1)).toEqual(["one"]);
 });
