@@ -104,6 +104,24 @@ test("signs with an event's own secret, opened if it is sealed, and says which i
   expect(verify(request?.body as Buffer, request?.headers ?? {}, "own-secret-of-the-test")).toEqual({ ok: true });
 });
 
+test("posts events of registered endpoints, whose secrets it does not know, only with a given one", async () => {
+  const seen = receiver.requests.length;
+  const registered = { userId: USER, endpoint: { id: "main" }, data: { n: 1 } };
+  const without = await start("--count", "1");
+  await add(registered as never);
+  expect(await without.exited).toBe(1);
+  expect(without.output()).toContain(
+    "not sent: its endpoint is registered, and so is the secret: give one with --secret-env",
+  );
+  const command = await start("--secret-env", "SECRET", "--count", "2");
+  await add(registered as never);
+  await add({ userId: USER, data: { n: 2 } } as never); // to all of the user's endpoints
+  expect(await command.exited).toBe(0);
+  const arrived = receiver.requests.slice(seen);
+  expect(arrived.map(({ body }) => JSON.parse(body.toString()).data.n)).toEqual([1, 2]);
+  for (const { body, headers } of arrived) expect(verify(body, headers, env.SECRET)).toEqual({ ok: true });
+});
+
 test("tells failures and goes on, forwards a redelivered event again, and ends cleanly on Ctrl-C", async () => {
   const command = await start("--secret-env", "SECRET");
   receiver.answer({ status: 500 });

@@ -19,6 +19,8 @@ const PIECE = 100; // stream entries read at once
 /** Headers that depend on the connection. */
 const OWN_HEADERS = ["host", "content-length", "accept-encoding"];
 
+const NO_SECRET = "not sent: its endpoint is registered, and so is the secret: give one with --secret-env";
+
 /** What to forward, and where to. */
 export interface Forwarding {
   readonly url: URL;
@@ -149,6 +151,7 @@ async function handOver(
   const result = (status: number | null, error: string | null) => {
     return { event, status, error, durationMs: Math.round(performance.now() - startedAt) };
   };
+  if (secrets.length === 0 && isRegistered(job.data)) return result(null, NO_SECRET);
   try {
     const { id, name, timestamp } = job;
     event = parseEvent({ id, name, timestamp, data: withSecrets(job.data, secrets), queueName }, config);
@@ -172,8 +175,16 @@ async function handOver(
 function withSecrets(data: unknown, secrets: readonly string[]): unknown {
   if (secrets.length === 0) return data;
   const { endpoint, ...rest } = data as { endpoint?: object };
-  const isRegistered = endpoint !== undefined && "id" in endpoint && !("url" in endpoint);
-  return { ...rest, endpoint: { ...(isRegistered ? { url: "http://localhost/" } : endpoint), secret: secrets } };
+  return {
+    ...rest,
+    endpoint: { ...(isRegistered(data) ? { url: "http://localhost/" } : endpoint), secret: secrets },
+  };
+}
+
+/** Whether a job's data leaves its endpoint's URL and secret, or which endpoints there are, to the registry. */
+function isRegistered(data: unknown): boolean {
+  const { endpoint } = data as { endpoint?: object | null };
+  return endpoint === undefined || (endpoint !== null && "id" in endpoint && !("url" in endpoint));
 }
 
 function readHeaders(head: string): Record<string, string> {
