@@ -32,7 +32,7 @@ local function removeMissed(set, data, id)
   local size = redis.call("HSTRLEN", data, "id:" .. id)
   redis.call("HDEL", data, "id:" .. id)
   local left = redis.call("HINCRBY", data, "bytes", -size)
-  if redis.call("EXISTS", set) == 0 then redis.call("HDEL", data, "bytes") end
+  if left <= 0 then redis.call("HDEL", data, "bytes") end -- it was the last one
   return left
 end`;
 
@@ -71,12 +71,29 @@ local function lacksMemory()
   return isMemoryShort
 end
 
+local touched = {} -- the sets that this script has written to
+
+local function isOld(set, data)
+  local oldest = redis.call("ZRANGE", set, 0, 0)[1]
+  local entry = oldest and readMissed(redis.call("HGET", data, "id:" .. oldest))
+  return entry and entry.at < now - ${KEPT_MS}
+end
+
+-- Removes the oldest events beyond the bounds, and returns how many.
+local function trimMissed(set, data, bytes)
+  local count, dropped = redis.call("ZCARD", set), 0
+  while count > 0 and (count > maxMissed or bytes > ${MAX_BYTES} or (not touched[set] and isOld(set, data))) do
+    bytes, count, dropped = removeMissed(set, data, redis.call("ZRANGE", set, 0, 0)[1]), count - 1, dropped + 1
+  end
+  return dropped
+end
+
 local function keepMissed(set, data, id, cause, event, name, opts, timestamp, text)
   local sizes = #name .. " " .. #opts .. " " .. #event
   local head = timestamp .. " " .. string.format("%.0f", now) .. " " .. cause .. " " .. sizes
   local entry = head .. "\\n" .. name .. opts .. event .. text
   local status, dropped = ${KEPT.kept}, 0
-  redis.call("HDEL", data, "id:")
+  if not touched[set] then redis.call("HDEL", data, "id:") end
   if #entry > ${MAX_BYTES} or maxMissed == 0 then
     status, dropped = ${KEPT.tooLarge}, 1
   elseif lacksMemory() then
@@ -86,26 +103,16 @@ local function keepMissed(set, data, id, cause, event, name, opts, timestamp, te
     if removeMissed(set, data, id) then status = ${KEPT.known} end
     redis.call("ZADD", set, tonumber(timestamp) or now, id)
     redis.call("HSET", data, "id:" .. id, entry)
-    local count, bytes = redis.call("ZCARD", set), redis.call("HINCRBY", data, "bytes", #entry)
-    while true do
-      local oldest = redis.call("ZRANGE", set, 0, 0)[1]
-      local isOver = count > maxMissed or bytes > ${MAX_BYTES}
-      if not isOver then
-        local first = oldest ~= id and readMissed(redis.call("HGET", data, "id:" .. oldest))
-        isOver = first and first.at < now - ${KEPT_MS}
-      end
-      if not isOver then break end
-      bytes, count, dropped = removeMissed(set, data, oldest), count - 1, dropped + 1
-    end
+    dropped = trimMissed(set, data, redis.call("HINCRBY", data, "bytes", #entry))
   end
-  if dropped > 0 then
-    redis.call("HINCRBY", data, "dropped", dropped)
-    if redis.call("HEXISTS", data, "droppedSince") == 0 then
-      redis.call("HSET", data, "droppedSince", string.format("%.0f", now))
-    end
+  if dropped > 0 and redis.call("HINCRBY", data, "dropped", dropped) == dropped then
+    redis.call("HSET", data, "droppedSince", string.format("%.0f", now))
   end
-  redis.call("PEXPIRE", set, ${KEPT_MS})
-  redis.call("PEXPIRE", data, ${KEPT_MS})
+  if not touched[set] then
+    redis.call("PEXPIRE", set, ${KEPT_MS})
+    redis.call("PEXPIRE", data, ${KEPT_MS})
+  end
+  touched[set] = true
   return status, dropped
 end`;
 
@@ -129,17 +136,26 @@ const JOB = [JOB_FIELDS.name, JOB_FIELDS.data, JOB_FIELDS.opts, JOB_FIELDS.times
 export const KEEP = `${NOW}
 local maxMissed = tonumber(ARGV[1])
 ${KEEPING}
+local states = {} -- of endpoints, by their sets; false for those that were deleted
+local function stateOf(endpoints, set, data, endpoint)
+  if states[set] == nil then
+    local state = redis.call("HGET", endpoints, endpoint .. "${stateField("")}") or "enabled"
+    states[set] = redis.call("HEXISTS", endpoints, endpoint) == 1 and string.match(state, "^%a+")
+    for key, kind in pairs({ [set] = "zset", [data] = "hash" }) do
+      local found = redis.call("TYPE", key).ok
+      if found ~= "none" and found ~= kind then states[set] = "unreadable" end
+    end
+  end
+  return states[set]
+end
+
 local function keep(endpoints, set, data, job, id, endpoint, token, cause, event)
   if redis.call("GET", job .. "${LOCK_SUFFIX}") ~= token then return ${KEPT.notOurs}, 0 end
-  local state = redis.call("HGET", endpoints, endpoint .. "${stateField("")}") or ""
-  if redis.call("HEXISTS", endpoints, endpoint) == 0 then return ${KEPT.notWanted}, 0 end
-  if cause == "disabled" and not string.find(state, "^disabled ") then return ${KEPT.notWanted}, 0 end
+  local state = stateOf(endpoints, set, data, endpoint)
+  if not state or (cause == "disabled" and (state == "enabled" or state == "paused")) then return ${KEPT.notWanted}, 0 end
   local name, text, opts, timestamp = unpack(redis.call("HMGET", job, ${JOB.join(", ")}))
   if not (name and text and timestamp) then return ${KEPT.notOurs}, 0 end
-  for key, kind in pairs({ [set] = "zset", [data] = "hash" }) do
-    local found = redis.call("TYPE", key).ok
-    if found ~= "none" and found ~= kind then return ${KEPT.unreadable}, 0 end
-  end
+  if state == "unreadable" then return ${KEPT.unreadable}, 0 end
   return keepMissed(set, data, id, cause, event, name, opts or "{}", string.match(timestamp, "%S+") or "0", text)
 end
 local replies = {}
