@@ -6,7 +6,7 @@
 import { ContractError, type ContractIssue, type JobData } from "./delivery/contract.ts";
 import { createKey, seal } from "./delivery/seal.ts";
 import type { EndpointSettings } from "./endpoints/document.ts";
-import type { EndpointState } from "./endpoints/endpoint.ts";
+import type { EndpointState, RateLimit } from "./endpoints/endpoint.ts";
 import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
 import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
 import type { Endpoint, IfVersion, NewEndpoint, RotateOptions, WithSecret } from "./endpoints/registry.ts";
@@ -67,6 +67,7 @@ export {
   type NewEndpoint,
   NoDatabaseError,
   NotFoundError,
+  type RateLimit,
   type Replayed,
   type ReplayOptions,
   type RotateOptions,

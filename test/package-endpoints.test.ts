@@ -206,11 +206,14 @@ describe("a Valkey", () => {
     expect(await errorOf(endpoints.list(userId))).toMatchObject({ code: "VALKEY_REFUSED" });
   });
 
-  test("with a damaged document is reported at once, and the user's other endpoints can still be read", async () => {
+  test("with a damaged document shows which endpoint it is, beside the user's others", async () => {
     const userId = newUser();
     const { endpoint } = await endpoints.create(userId, { url: URL_A, id: "fine" });
     await valkey.hset(endpointsKey(userId), "damaged", "v1 {");
-    expect((await errorOf(endpoints.list(userId))).name).toBe("SyntaxError");
+    const damaged = { id: "damaged", isDamaged: true, version: "", url: "", secrets: [] };
+    expect(await endpoints.list(userId)).toMatchObject([damaged, { id: "fine" }]);
+    expect(await endpoints.get(userId, "damaged")).toMatchObject(damaged);
+    expect(await errorOf(endpoints.update(userId, "damaged", { url: URL_A }))).toMatchObject({ code: "CONFLICT" });
     expect(await endpoints.get(userId, "fine")).toEqual(endpoint);
     await endpoints.delete(userId, "damaged");
     expect(await endpoints.list(userId)).toEqual([endpoint]);

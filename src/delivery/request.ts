@@ -23,6 +23,8 @@ export interface WebhookEvent {
     readonly secrets: readonly [string, ...string[]];
     /** Under which it is registered; absent when the job names it in full. */
     readonly id?: string;
+    /** Header lines of the endpoint's own, each with its CRLF. Never logged or shown. */
+    readonly headers?: string;
   };
   /** See {@link buildBody}. */
   readonly body: Buffer;
@@ -95,7 +97,7 @@ export function buildBody(id: string, event: string, timestampMs: number, data: 
  */
 export function buildRequest(event: WebhookEvent, delivery: string, nowMs: number): WebhookRequest {
   const { body } = event;
-  const { url, secrets } = event.endpoint;
+  const { url, secrets, headers } = event.endpoint;
   const timestamp = Math.floor(nowMs / 1000);
   if (FORBIDDEN.test(`${url.host}\t${event.type}\t${delivery}\t${event.id}`)) {
     throw new RangeError("invalid character in a header");
@@ -114,7 +116,7 @@ export function buildRequest(event: WebhookEvent, delivery: string, nowMs: numbe
     `webhook-id: ${event.id}\r\n` +
     `webhook-timestamp: ${timestamp}\r\n` +
     `webhook-signature: ${signStandard(event.id, timestamp, body, secrets)}\r\n`;
-  return { url, head, body };
+  return { url, head: headers === undefined ? head : head + headers, body };
 }
 
 const names = new WeakMap<URL, string>();

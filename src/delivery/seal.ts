@@ -33,13 +33,18 @@ export function createKey(): string {
 export function seal(secret: string, key: string | Uint8Array, userId: string): string {
   const problem = plainSecretProblem(secret);
   if (problem !== undefined) throw new UsageError(`the secret to seal: ${problem}`);
+  return sealText(secret, key, userId);
+}
+
+/** Seal any other text for one user. @throws UsageError when the key is not 32 bytes */
+export function sealText(text: string, key: string | Uint8Array, userId: string): string {
   if (typeof userId !== "string") throw new UsageError("expected userId to be a string");
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv("aes-256-gcm", keyBytes(key), nonce);
   cipher.setAAD(boundTo(userId));
   return (
     PREFIX +
-    Buffer.concat([nonce, cipher.update(secret, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url")
+    Buffer.concat([nonce, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url")
   );
 }
 

@@ -1,26 +1,30 @@
 /**
  * Turns a registered endpoint into what an event is sent to.
  */
-import { openSecret } from "../delivery/contract.ts";
+import { ContractError, openSecret } from "../delivery/contract.ts";
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import type { WebhookEvent } from "../delivery/request.ts";
+import { isSealed, openSealed } from "../delivery/seal.ts";
 import type { StoredEndpoint, StoredSecret } from "./endpoint.ts";
+import { buildHeaderLines, findHeaderProblems, type StoredHeaders } from "./headers.ts";
 
 const opened = new WeakMap<StoredSecret, string>(); // kept as long as the lookup keeps the endpoint
+const lines = new WeakMap<StoredHeaders, string>();
 
 /**
- * Where an event of this endpoint goes, and the secrets that sign it now, current first.
+ * Where an event of this endpoint goes, with the headers that it wants, and the secrets that sign it now, current first.
  *
  * @param keys   that open sealed secrets, current first
  * @param nowMs  epoch ms
- * @throws  ContractError when a secret that still signs cannot be opened; it never holds the secret
+ * @throws  ContractError when the endpoint is damaged, or a header or a secret that still signs cannot be opened; it never holds them
  */
 export function addressOf(
-  { id, document: { url, secrets } }: StoredEndpoint,
+  { id, document: { url, secrets, headers }, isDamaged }: StoredEndpoint,
   userId: string,
   keys: readonly Uint8Array[],
   nowMs: number,
 ): WebhookEvent["endpoint"] {
+  if (isDamaged) fail(id, "what is stored of it is damaged: put it anew, or delete it");
   const live = secrets.filter(({ expiresAt }) => expiresAt === undefined || expiresAt > nowMs);
   const texts = live.map((secret, index) => {
     const known = opened.get(secret);
@@ -29,5 +33,28 @@ export function addressOf(
     opened.set(secret, text);
     return text;
   });
-  return { id, url: parseUrl(url) as URL, secrets: texts as [string, ...string[]] };
+  const address = { id, url: parseUrl(url) as URL, secrets: texts as [string, ...string[]] };
+  return headers === undefined ? address : { ...address, headers: linesOf(id, headers, userId, keys) };
+}
+
+function linesOf(id: string, headers: StoredHeaders, userId: string, keys: readonly Uint8Array[]): string {
+  const known = lines.get(headers);
+  if (known !== undefined) return known;
+  const values = Object.fromEntries(
+    Object.entries(headers).map(([name, { value }]) => {
+      const text = isSealed(value) ? openSealed(value, keys, userId) : value;
+      if (text === undefined) fail(id, `header ${name}: sealed with another key or for another user, or damaged`);
+      return [name, text];
+    }),
+  );
+  // Again: a value that came sealed was not seen before, and a line break would inject another header.
+  const [problem] = findHeaderProblems(values, () => false);
+  if (problem !== undefined) fail(id, `header ${problem.name ?? ""}: ${problem.message}`);
+  const text = buildHeaderLines(values);
+  lines.set(headers, text);
+  return text;
+}
+
+function fail(id: string, message: string): never {
+  throw new ContractError([], `endpoint ${id}: ${message}`);
 }

@@ -6,14 +6,19 @@ import { z } from "zod";
 import { describeEventTypes } from "../delivery/contract.ts";
 import { isEndpointUrl } from "../delivery/endpoint-url.ts";
 import { ENDPOINT_ID, ENDPOINT_ID_FORM, EVENT_TYPE, USER_ID, USER_ID_FORM } from "../delivery/limits.ts";
+import { isSealed } from "../delivery/seal.ts";
 import { UsageError } from "../runtime/usage-error.ts";
-import type { EndpointDocument, StoredSecret } from "./endpoint.ts";
+import type { EndpointDocument, RateLimit, StoredSecret } from "./endpoint.ts";
+import { findHeaderProblems, MAX_HEADERS, type StoredHeaders } from "./headers.ts";
 import { liveSecrets } from "./secrets.ts";
 
 const MAX_BYTES = 16 * 1024; // 16 KiB, of a document
 const MAX_FILTERS = 50;
 const MAX_METADATA = 20;
 const MAX_GRACE_SECONDS = 7 * 24 * 60 * 60; // 7 days
+const MIN_PER_SECOND = 0.01; // one attempt in 100 s
+const MAX_PER_SECOND = 10_000;
+const MAX_BURST = 10_000;
 
 /** What a backend says about an endpoint. */
 export interface EndpointSettings {
@@ -23,11 +28,29 @@ export interface EndpointSettings {
   readonly description?: string | undefined;
   /** 1 to 50 event types, or `prefix.*` for all that begin with `prefix.`; null, the default, for all. */
   readonly events?: readonly string[] | null | undefined;
+  /** The most attempts that it gets; null, the default, for no limit. */
+  readonly rateLimit?: RateLimit | null | undefined;
+  /**
+   * At most 20 headers that each attempt carries, such as `Authorization`; values of at most 1,024 visible ASCII characters, 4 KiB in
+   * all. A change replaces them all. Values are sealed like secrets, and may be given sealed.
+   */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   /** At most 20 of the backend's own notes: names of 1 to 64 characters, values of at most 512. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
-const SETTINGS: readonly string[] = ["url", "description", "events", "metadata"] satisfies (keyof EndpointSettings)[];
+/** The names of {@link EndpointSettings}. */
+export const SETTINGS: readonly string[] = [
+  "url",
+  "description",
+  "events",
+  "rateLimit",
+  "headers",
+  "metadata",
+] satisfies (keyof EndpointSettings)[];
+
+/** Settings, with headers as they are stored. */
+export type StorableSettings = Omit<EndpointSettings, "headers"> & { readonly headers?: StoredHeaders | undefined };
 
 const textOf = (max: number, min = 0) =>
   z
@@ -46,6 +69,29 @@ function filterOf(eventTypes: ReadonlySet<string>) {
     .refine(isKnown, { error: `expected ${describeEventTypes(eventTypes)}, or a prefix of some as in file.*` });
 }
 
+const limit = z.strictObject(
+  {
+    perSecond: z
+      .number({ error: "expected a number" })
+      .min(MIN_PER_SECOND, { error: `expected a number from ${MIN_PER_SECOND} to ${MAX_PER_SECOND}` })
+      .max(MAX_PER_SECOND, { error: `expected a number from ${MIN_PER_SECOND} to ${MAX_PER_SECOND}` }),
+    burst: z
+      .int({ error: `expected a whole number from 1 to ${MAX_BURST}` })
+      .min(1, { error: `expected a whole number from 1 to ${MAX_BURST}` })
+      .max(MAX_BURST, { error: `expected a whole number from 1 to ${MAX_BURST}` })
+      .optional(),
+  },
+  { error: "expected null for no limit, or an object with perSecond, and burst or not" },
+);
+
+const headers = z
+  .record(z.string(), z.string({ error: "expected a string" }), `expected an object of at most ${MAX_HEADERS} strings`)
+  .superRefine((given, context) => {
+    for (const { name, message } of findHeaderProblems(given, isSealed)) {
+      context.addIssue({ code: "custom", message, path: name === undefined ? [] : [name] });
+    }
+  });
+
 function schemaOf(eventTypes: ReadonlySet<string>) {
   const few = `expected null for all events, or an array of 1 to ${MAX_FILTERS} event types`;
   const pairs = `expected an object of at most ${MAX_METADATA} strings`;
@@ -56,6 +102,8 @@ function schemaOf(eventTypes: ReadonlySet<string>) {
       }),
       description: textOf(256).optional(),
       events: z.array(filterOf(eventTypes), few).min(1, few).max(MAX_FILTERS, few).nullable().optional(),
+      rateLimit: limit.nullable().optional(),
+      headers: headers.optional(),
       metadata: z
         .record(textOf(64, 1), textOf(512), pairs)
         .refine((given) => Object.keys(given).length <= MAX_METADATA, pairs)
@@ -124,7 +172,7 @@ export function checkGrace(graceSeconds: unknown): void {
  * @param createdAt  epoch ms
  */
 export function buildDocument(
-  { url, description, events, metadata }: EndpointSettings,
+  { url, description, events, rateLimit, headers = {}, metadata = {} }: StorableSettings,
   secrets: readonly StoredSecret[],
   createdAt: number,
   nowMs: number,
@@ -134,32 +182,39 @@ export function buildDocument(
     ...(description ? { description } : {}),
     events: events ?? null,
     secrets: liveSecrets(secrets, nowMs),
-    ...(metadata !== undefined && Object.keys(metadata).length > 0 ? { metadata } : {}),
+    ...(rateLimit === undefined ? {} : { rateLimit }),
+    ...(Object.keys(headers).length > 0 ? { headers } : {}),
+    ...(Object.keys(metadata).length > 0 ? { metadata } : {}),
     createdAt,
     updatedAt: nowMs,
   };
 }
 
 /** An endpoint's settings with a change. A setting that the change leaves out, or has as undefined, stays. */
-export function applyChange(settings: EndpointSettings, change: Partial<EndpointSettings>): EndpointSettings {
+export function applyChange(settings: StorableSettings, change: Partial<StorableSettings>): StorableSettings {
   const {
     url = settings.url,
     description = settings.description,
     events = settings.events,
+    rateLimit = settings.rateLimit,
+    headers = settings.headers,
     metadata = settings.metadata,
   } = change;
-  return { url, description, events, metadata };
+  return { url, description, events, rateLimit, headers, metadata };
 }
 
-/** Whether two documents differ in time alone. */
+/** Whether two documents differ in time alone. Sealing is randomized: keep the sealed values of what stays the same. */
 export function isSameDocument(one: EndpointDocument, other: EndpointDocument): boolean {
-  const sorted = (record = {}) => Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1));
-  const textOf = ({ url, description, events, secrets, metadata }: EndpointDocument) =>
+  const sorted = <T>(record: Readonly<Record<string, T>> = {}) =>
+    Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1));
+  const textOf = ({ url, description, events, secrets, rateLimit, headers, metadata }: EndpointDocument) =>
     JSON.stringify([
       url,
       description,
       events,
       secrets.map(({ secret, expiresAt }) => [secret, expiresAt]),
+      rateLimit && [rateLimit.perSecond, rateLimit.burst ?? 1],
+      sorted(headers).map(([name, { value }]) => [name, value]),
       sorted(metadata),
     ]);
   return textOf(one) === textOf(other);

@@ -1,6 +1,7 @@
 /**
  * Registered endpoints: what the registry stores about each. Pure.
  */
+import type { StoredHeaders } from "./headers.ts";
 
 /**
  * What an endpoint does with its events.
@@ -26,6 +27,14 @@ export interface StoredSecret {
   readonly expiresAt?: number | undefined;
 }
 
+/** How many attempts an endpoint gets, by all workers together. */
+export interface RateLimit {
+  /** On average: 0.01 to 10,000. */
+  readonly perSecond: number;
+  /** How many may be made at once after a lull, 1 to 10,000. 1 by default: attempts are evenly spaced. */
+  readonly burst?: number | undefined;
+}
+
 /** The document of an endpoint, as stored: JSON behind its version and a space. Times are epoch ms, by Valkey's clock. */
 export interface EndpointDocument {
   readonly url: string;
@@ -34,6 +43,9 @@ export interface EndpointDocument {
   readonly events: readonly string[] | null;
   /** 1 to 5, current first. */
   readonly secrets: readonly StoredSecret[];
+  /** Null when it had a limit once: events may be waiting for that one. */
+  readonly rateLimit?: RateLimit | null | undefined;
+  readonly headers?: StoredHeaders | undefined;
   readonly metadata?: Readonly<Record<string, string>> | undefined;
   readonly createdAt: number;
   readonly updatedAt: number;
@@ -54,6 +66,8 @@ export interface StoredEndpoint {
   readonly state: EndpointState;
   /** Pauses that are over, on which the age of an event may still depend. */
   readonly pauses: readonly Pause[];
+  /** Set when the stored document cannot be read: then `document` has no URL and no secrets. */
+  readonly isDamaged?: true | undefined;
 }
 
 export { ENDPOINT_ID } from "../delivery/limits.ts";

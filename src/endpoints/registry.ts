@@ -17,39 +17,19 @@ import {
   parseChange,
   parseSettings,
 } from "./document.ts";
-import type { DisabledReason, EndpointState, StoredEndpoint } from "./endpoint.ts";
+import type { DisabledReason, StoredEndpoint } from "./endpoint.ts";
 import { ConflictError, NotFoundError } from "./refusals.ts";
-import {
-  createSecret,
-  isSameSecret,
-  liveSecrets,
-  rotateSecrets,
-  type SecretKeeping,
-  sealForStorage,
-} from "./secrets.ts";
+import { createSecret, isSameSecret, rotateSecrets, type SecretKeeping, sealForStorage } from "./secrets.ts";
+import { type Endpoint, showEndpoint } from "./shown.ts";
+import { storable, storableWhole } from "./storable.ts";
 import { createStore, type Found, type Run, type StateAction, type Store } from "./store.ts";
+
+export type { Endpoint } from "./shown.ts";
 
 const DEFAULT_MAX_ENDPOINTS = 50; // of a user
 const DEFAULT_GRACE_SECONDS = 24 * 60 * 60; // 1 day
 const ID_BYTES = 16; // 128 bits
 const ID_DIGITS = 22; // of base62, for as many bits
-
-/** An endpoint as the registry shows it: never with a secret. Times are epoch ms, by Valkey's clock. */
-export interface Endpoint {
-  readonly id: string;
-  /** New with each change of the endpoint, but not of its state: for `ifVersion`. */
-  readonly version: string;
-  readonly url: string;
-  readonly description: string;
-  /** Event types, or `prefix.*`; null for all. */
-  readonly events: readonly string[] | null;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly state: EndpointState;
-  /** Of those that sign, current first. */
-  readonly secrets: readonly { readonly createdAt: number; readonly expiresAt?: number | undefined }[];
-  readonly createdAt: number;
-  readonly updatedAt: number;
-}
 
 /** An endpoint to create. */
 export interface NewEndpoint extends EndpointSettings {
@@ -187,13 +167,7 @@ function check(userId: unknown, id: unknown, { ifVersion }: IfVersion = {}): voi
   checkVersion(ifVersion);
 }
 
-function show({ value: { id, version, document, state }, nowMs }: Found<StoredEndpoint>): Endpoint {
-  const { url, description = "", events, metadata = {}, createdAt, updatedAt } = document;
-  const secrets = liveSecrets(document.secrets, nowMs).map(({ createdAt, expiresAt }) =>
-    expiresAt === undefined ? { createdAt } : { createdAt, expiresAt },
-  );
-  return { id, version, url, description, events, metadata, state, secrets, createdAt, updatedAt };
-}
+const show = ({ value, nowMs }: Found<StoredEndpoint>): Endpoint => showEndpoint(value, nowMs);
 
 async function create(context: Context, userId: string, endpoint: NewEndpoint): Promise<WithSecret> {
   const { id = createId(), secret = createSecret(), ...given } = { ...endpoint };
@@ -202,7 +176,12 @@ async function create(context: Context, userId: string, endpoint: NewEndpoint): 
   const sealed = sealForStorage(secret, userId, context);
   const found = await context.store.write(userId, id, undefined, (present, nowMs) => {
     if (present !== undefined) throw new ConflictError(`the user has an endpoint ${id} already`);
-    return buildDocument(settings, [{ secret: sealed, createdAt: nowMs }], nowMs, nowMs);
+    return buildDocument(
+      storableWhole(settings, undefined, userId, context),
+      [{ secret: sealed, createdAt: nowMs }],
+      nowMs,
+      nowMs,
+    );
   });
   return { endpoint: show(found), secret };
 }
@@ -222,10 +201,15 @@ async function put(
   let sealed = secret === undefined ? undefined : sealForStorage(secret, userId, context);
   let isNew = false;
   const found = await context.store.write(userId, id, ifVersion, (present, nowMs) => {
-    isNew = present === undefined;
-    if (present === undefined) {
+    isNew = present === undefined || present.isDamaged === true;
+    if (present === undefined || present.isDamaged) {
       sealed ??= sealForStorage(generated, userId, context);
-      return buildDocument(settings, [{ secret: sealed, createdAt: nowMs }], nowMs, nowMs);
+      return buildDocument(
+        storableWhole(settings, undefined, userId, context),
+        [{ secret: sealed, createdAt: nowMs }],
+        nowMs,
+        nowMs,
+      );
     }
     const { document } = present;
     const [current] = document.secrets;
@@ -233,7 +217,7 @@ async function put(
     const secrets = isKept
       ? document.secrets
       : rotateSecrets(document.secrets, sealed as string, nowMs, DEFAULT_GRACE_SECONDS * 1000);
-    const next = buildDocument(settings, secrets, document.createdAt, nowMs);
+    const next = buildDocument(storableWhole(settings, document, userId, context), secrets, document.createdAt, nowMs);
     return isSameDocument(next, document) ? document : next;
   });
   return { endpoint: show(found), ...(isNew && secret === undefined ? { secret: generated } : {}) };
@@ -249,8 +233,9 @@ async function update(
   check(userId, id, { ifVersion });
   const change = parseChange(given, context.eventTypes);
   const found = await context.store.write(userId, id, ifVersion, (present, nowMs) => {
-    const { document } = present ?? missing(id);
-    const next = buildDocument(applyChange(document, change), document.secrets, document.createdAt, nowMs);
+    const { document } = readable(present, id);
+    const changed = applyChange(document, storable(change, document, userId, context));
+    const next = buildDocument(changed, document.secrets, document.createdAt, nowMs);
     return isSameDocument(next, document) ? document : next;
   });
   return show(found);
@@ -266,7 +251,7 @@ async function rotate(
   checkGrace(graceSeconds);
   const sealed = sealForStorage(secret, userId, context);
   const found = await context.store.write(userId, id, ifVersion, (present, nowMs) => {
-    const { document } = present ?? missing(id);
+    const { document } = readable(present, id);
     if (document.secrets[0]?.secret === sealed) return document; // this call again, after a lost reply
     const secrets = rotateSecrets(document.secrets, sealed, nowMs, graceSeconds * 1000);
     return buildDocument(document, secrets, document.createdAt, nowMs);
@@ -286,6 +271,8 @@ function createId(): string {
   return `ep_${text}`;
 }
 
-function missing(id: string): never {
-  throw new NotFoundError(`the user has no endpoint ${id}`);
+function readable(present: StoredEndpoint | undefined, id: string): StoredEndpoint {
+  if (present === undefined) throw new NotFoundError(`the user has no endpoint ${id}`);
+  if (!present.isDamaged) return present;
+  throw new ConflictError(`what is stored of endpoint ${id} is damaged: put it anew, or delete it`);
 }

@@ -2,10 +2,11 @@
  * Secrets of registered endpoints: made, sealed for the registry, and rotated.
  */
 import { randomBytes } from "node:crypto";
-import { isSealed, openSealed, seal } from "../delivery/seal.ts";
+import { isSealed, openSealed, seal, sealText } from "../delivery/seal.ts";
 import { secretProblem } from "../delivery/secret.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { StoredSecret } from "./endpoint.ts";
+import { endOf, findHeaderProblems, type StoredHeader, type StoredHeaders } from "./headers.ts";
 import { LimitError } from "./refusals.ts";
 
 const SECRET_BYTES = 32;
@@ -36,13 +37,45 @@ export function sealForStorage(secret: unknown, userId: string, { secretKeys, al
   const text = secret as string;
   const [key] = secretKeys;
   if (isSealed(text) || (key === undefined && allowPlain)) return text;
-  if (key === undefined) {
-    throw new UsageError(
-      "secret: expected a key to seal it with before it is stored: set WEBHOOK_SECRET_KEYS, or sealingKey in the package; " +
-        "to store it unsealed in a test, WEBHOOK_ALLOW_PLAIN=1, or allowPlainSecrets",
-    );
+  return seal(text, key ?? refuseUnsealed("secret"), userId);
+}
+
+function refuseUnsealed(field: string): never {
+  throw new UsageError(
+    `${field}: expected a key to seal it with before it is stored: set WEBHOOK_SECRET_KEYS, or sealingKey in the package; ` +
+      "to store it unsealed in a test, WEBHOOK_ALLOW_PLAIN=1, or allowPlainSecrets",
+  );
+}
+
+/**
+ * Headers as the registry stores them. Those that have their value already stay as they are: sealing is randomized. Values that are
+ * sealed already are opened, if there is a key, to be checked.
+ *
+ * @throws  UsageError when there is no key to seal a value with and plain ones are not allowed, or when a sealed one holds no value
+ */
+export function sealHeaders(
+  given: Readonly<Record<string, string>>,
+  present: StoredHeaders | undefined,
+  userId: string,
+  { secretKeys, allowPlain }: SecretKeeping,
+): StoredHeaders {
+  const open = (text: string) => (isSealed(text) ? openSealed(text, secretKeys, userId) : text);
+  const plain = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, open(value) ?? value]));
+  const [problem] = findHeaderProblems(plain, isSealed);
+  if (problem !== undefined) {
+    throw new UsageError(`headers${problem.name === undefined ? "" : `.${problem.name}`}: ${problem.message}`);
   }
-  return seal(text, key, userId);
+  const [key] = secretKeys;
+  const keep = (name: string, value: string): StoredHeader => {
+    const known = present !== undefined && Object.hasOwn(present, name) ? present[name] : undefined;
+    const text = plain[name] as string;
+    if (known !== undefined && (known.value === value || (open(known.value) ?? known.value) === text)) return known;
+    const isKept = isSealed(value) || (key === undefined && allowPlain);
+    const stored = isKept ? value : sealText(text, key ?? refuseUnsealed(`headers.${name}`), userId);
+    const end = isSealed(text) ? undefined : endOf(text);
+    return end === undefined ? { value: stored } : { value: stored, end };
+  };
+  return Object.fromEntries(Object.entries(given).map(([name, value]) => [name, keep(name, value)]));
 }
 
 /** Whether a stored secret is this one, given plain or sealed. A sealed one that no key opens is compared as it is. */

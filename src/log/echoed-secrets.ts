@@ -11,6 +11,8 @@ const MIN_PARAMETER = 8; // characters of a query parameter: shorter ones are pa
 export interface Confidential {
   readonly url: URL;
   readonly secrets: readonly string[];
+  /** Lines of the endpoint's own headers, each with its CRLF. */
+  readonly headers?: string | undefined;
 }
 
 const NAMES: Readonly<Record<string, string>> = {
@@ -77,13 +79,20 @@ export interface Echo {
   readonly text: string;
 }
 
-/** List the texts to look for: the endpoint's secrets, and the query of its URL. */
-export function listEchoes({ url, secrets }: Confidential): Echo[] {
+/** The values of header lines and, of one such as `Bearer …`, the words. */
+function valuesOf(headers: string): string[] {
+  const values = headers.split("\r\n").map((line) => line.slice(line.indexOf(":") + 1).trim());
+  return values.flatMap((value) => [value, ...value.split(" ").filter(({ length }) => length >= MIN_PARAMETER)]);
+}
+
+/** List the texts to look for: the endpoint's secrets, the values of its own headers, and the query of its URL. */
+export function listEchoes({ url, secrets, headers = "" }: Confidential): Echo[] {
   const query = url.search.slice(1);
   const values = query.split("&").map((parameter) => parameter.slice(parameter.indexOf("=") + 1));
   const decoded = query === "" ? [] : [...url.searchParams.values()];
   const texts = [
     ...secrets.flatMap((secret) => [secret, secret.replace(/^whsec_/, "")]),
+    ...valuesOf(headers),
     ...[query, ...values, ...decoded].filter((text) => text.length >= MIN_PARAMETER),
   ];
   return [...new Set(texts)]
@@ -95,7 +104,7 @@ export function listEchoes({ url, secrets }: Confidential): Echo[] {
 }
 
 /**
- * Find the endpoint's secrets, its URL's query, and whatever has the form of a secret or of a signature: 32 bytes in base64 or
+ * Find the endpoint's secrets, its headers' values, its URL's query, and whatever has the form of a secret or of a signature: 32 bytes in base64 or
  * hexadecimal. So the signature that a receiver expected is found as well.
  *
  * Takes time linear in the text, unless it contains most of a secret.

@@ -1,7 +1,7 @@
 /**
  * `fluxhook.endpoints`: the registry of endpoints, as backends call it.
  */
-import { checkUserId } from "../endpoints/document.ts";
+import { checkUserId, SETTINGS } from "../endpoints/document.ts";
 import type { MissedPage, MissedQuery } from "../endpoints/missed.ts";
 import type { Endpoint, IfVersion, Registry } from "../endpoints/registry.ts";
 import type { Replayed } from "../endpoints/replay.ts";
@@ -63,7 +63,6 @@ export interface Endpoints extends Omit<Registry, "enable" | "disable"> {
   replay(userId: string, id: string, options?: ReplayOptions): Promise<Replayed>;
 }
 
-const SETTINGS = ["url", "description", "events", "metadata"];
 const PUT_FIELDS = [...SETTINGS, "secret"];
 const CREATE_FIELDS = [...PUT_FIELDS, "id"];
 const IF_VERSION = ["ifVersion"];
