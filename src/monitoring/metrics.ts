@@ -20,6 +20,10 @@ export interface Metrics {
   parked(reason: string): void;
   /** Count events that a registered endpoint missed: `kept`, `dropped` beyond the bounds, or `no_memory`. */
   missed(result: "kept" | "dropped" | "no_memory", events: number): void;
+  /** Count a registered endpoint that was disabled because of its attempts. */
+  endpointDisabled(reason: "failing" | "gone"): void;
+  /** Count a registered endpoint that has been failing for a day. */
+  endpointWarned(): void;
   /** What {@link Metrics.attempted} has counted since the process started, and how much of it was not answered with 2xx. */
   totals(): { readonly made: number; readonly failed: number };
 }
@@ -56,12 +60,6 @@ export function createMetrics({
     labelNames: ["reason"],
     registers,
   });
-  const missed = new Counter({
-    name: "fluxhook_missed_events_total",
-    help: "Events that registered endpoints missed by result: kept (to be replayed), dropped (more than are kept), no_memory (Valkey is too full to keep them)",
-    labelNames: ["result"],
-    registers,
-  });
   gauge(
     "fluxhook_open_circuits",
     "Circuits open in this process: of endpoints, of hosts, and of single users on a host",
@@ -80,7 +78,32 @@ export function createMetrics({
     rejected: counter("fluxhook_rejected_jobs_total", "Jobs that broke the contract"),
     poisoned: counter("fluxhook_poisoned_jobs_total", "Jobs that failed because they crash or hang the process"),
     parked: (reason) => parked.labels(reason).inc(),
+    endpointWarned: counter(
+      "fluxhook_endpoints_warned_total",
+      "Registered endpoints that have been failing for a day, and at least 8 attempts long",
+    ),
+    ...createEndpointMetrics(registers),
+  };
+}
+
+function createEndpointMetrics(registers: Registry[]): Pick<Metrics, "missed" | "endpointDisabled"> {
+  const missed = new Counter({
+    name: "fluxhook_missed_events_total",
+    help: "Events that registered endpoints missed by result: kept (to be replayed), dropped (more than are kept), no_memory (Valkey is too full to keep them)",
+    labelNames: ["result"],
+    registers,
+  });
+  for (const result of ["kept", "dropped", "no_memory"]) missed.labels(result).inc(0);
+  const disabled = new Counter({
+    name: "fluxhook_endpoints_disabled_total",
+    help: "Registered endpoints that were disabled by reason: failing (for WEBHOOK_DISABLE_AFTER), gone (410)",
+    labelNames: ["reason"],
+    registers,
+  });
+  for (const reason of ["failing", "gone"]) disabled.labels(reason).inc(0);
+  return {
     missed: (result, events) => missed.labels(result).inc(events),
+    endpointDisabled: (reason) => disabled.labels(reason).inc(),
   };
 }
 

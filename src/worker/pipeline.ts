@@ -2,6 +2,7 @@
  * Wires the parts of a worker together, from the queue's shards to deliveries. The process adds settings, signals and health
  * checks.
  */
+import { createOutageWatch } from "../endpoints/outage.ts";
 import { createSender, type Sender } from "../http/sender.ts";
 import { createGate, type Gate, type ParkedJob } from "../isolation/gate.ts";
 import { Holds } from "../isolation/holds.ts";
@@ -13,6 +14,7 @@ import { queueKey } from "../queue/layout.ts";
 import { parseJobName } from "../queue/shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
+import { createNoticeWorker, noticeMode } from "./notice-worker.ts";
 import { createShardWorker, type PipelineOptions, type ShardWorker, type SharedParts } from "./shard-worker.ts";
 
 export type { PipelineConfig, PipelineOptions, PipelineShard } from "./shard-worker.ts";
@@ -22,6 +24,8 @@ const MAX_AHEAD = 64; // jobs held beyond the slots: being fetched from Valkey, 
 export interface Pipeline {
   /** One for each shard, in their order. They take no jobs until `run()` is called. */
   readonly workers: readonly [DeliveryWorker, ...DeliveryWorker[]];
+  /** Deliver each shard's notices as webhooks; undefined unless they are to be. They start like the others. */
+  readonly noticeWorkers: readonly (DeliveryWorker | undefined)[];
   /** All attempts, of every shard. */
   readonly sender: Sender;
   readonly gate: Gate;
@@ -60,11 +64,13 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const shared: SharedParts = {
     ...{ sender: ownSender, gate, metrics, holds, budget, capacity, excuse },
     random: parts.random ?? Math.random,
+    watching: { outage: createOutageWatch(), notices: noticeMode(config) },
   };
   const running = shards.map((shard) => createShardWorker(shard, options, shared));
   const sender = joinSenders(ownSender, running);
   const workers = running.map(({ worker }) => worker) as [DeliveryWorker, ...DeliveryWorker[]];
-  return { workers, sender, gate, metrics, holds };
+  const noticeWorkers = shards.map((shard) => createNoticeWorker(shard, { ...shared, config, logger: options.logger }));
+  return { workers, noticeWorkers, sender, gate, metrics, holds };
 }
 
 function createOwnSender({ config, parts }: PipelineOptions): Sender {

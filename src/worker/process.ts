@@ -40,7 +40,7 @@ const tracing =
   config.tracingShare > 0
     ? (await import("../monitoring/tracing.ts")).startTracing(config.tracingShare, logger)
     : undefined;
-const { workers, sender, gate, metrics, holds } = createPipeline({
+const { workers, noticeWorkers, sender, gate, metrics, holds } = createPipeline({
   ...{ config, logger, shards, tracing },
   suspectsProgram: `${import.meta.dir}/suspect-process.ts`,
 });
@@ -72,7 +72,8 @@ const hurried = Promise.withResolvers<void>();
 onSignals(async (signal) => {
   isStopping = true;
   logger.info({ signal, in_flight: sender.inFlight }, "worker.stopping");
-  const isClean = await drain(workers, sender, shards, config.shutdownTimeoutMs, hurried.promise);
+  const all = [...workers, ...noticeWorkers.filter((worker) => worker !== undefined)];
+  const isClean = await drain(all, sender, shards, config.shutdownTimeoutMs, hurried.promise);
   await tracing?.close();
   logger.info({ clean: isClean }, "worker.stopped");
   await server.stop(true);
@@ -98,11 +99,13 @@ async function startShard(shard: ConnectedShard): Promise<void> {
     }
   });
   await readHolds(shard);
-  (workers[shard.index] as DeliveryWorker).run().catch(async (error: Error) => {
-    logger.fatal({ reason: error.message }, "worker.died");
-    await flush();
-    process.exit(1);
-  });
+  for (const worker of [workers[shard.index], noticeWorkers[shard.index]]) {
+    worker?.run().catch(async (error: Error) => {
+      logger.fatal({ reason: error.message }, "worker.died");
+      await flush();
+      process.exit(1);
+    });
+  }
 }
 
 /** Read the holds, which are in the first shard: otherwise events that are held would go out at a restart. */

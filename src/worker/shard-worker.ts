@@ -9,6 +9,9 @@ import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
 import { createLookup } from "../endpoints/lookup.ts";
 import { createMissed } from "../endpoints/missed.ts";
+import type { NoticeMode } from "../endpoints/notices.ts";
+import type { OutageWatch } from "../endpoints/outage.ts";
+import { createStreaks } from "../endpoints/streaks.ts";
 import type { Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
 import { createFairQueue } from "../isolation/fair-queue.ts";
@@ -39,6 +42,10 @@ export type PipelineConfig = Pick<
   | "maxAgeMs"
   | "maxBacklog"
   | "missedMax"
+  | "disableAfterMs"
+  | "notices"
+  | "noticeUrl"
+  | "noticeSecret"
   | "maxBodyBytes"
   | "allowNetworks"
   | "denyNetworks"
@@ -88,6 +95,8 @@ export interface SharedParts {
   readonly metrics: Metrics;
   readonly holds: Holds;
   readonly random: () => number;
+  /** Whether attempts fail because of ourselves, and who is told of endpoints that fail. */
+  readonly watching: { readonly outage: OutageWatch; readonly notices: NoticeMode };
   /** How many jobs all of them hold; undefined with one shard, whose worker counts them itself. */
   readonly budget: Budget | undefined;
   /** How many jobs one worker may hold. */
@@ -109,7 +118,11 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
   const { sender, metrics, holds, random } = shared;
   const prefix = queueKey(queue);
   const suspects = createOwnSuspects(shard, options, shared, () => worker.holders);
-  const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag });
+  const streaks = createStreaks(valkey, {
+    ...{ ...config, tag: shard.tag, label, metrics, logger },
+    ...shared.watching,
+  });
+  const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
   const completed = createCompletion({ ...config, log, metrics, logger });
   const fairQueue = createFairQueue({
     ...{ valkey, queue, prefix, logger },

@@ -77,7 +77,17 @@ function describe(error: Error): Settlement {
 /** Metrics that the worker counts: nobody asks this process. */
 function passOn() {
   const metrics = createMetrics({ inFlight: () => 0, openCircuits: () => 0 });
-  const names: Counted[] = ["attempted", "unlogged", "backlogFull", "rejected", "parked", "poisoned", "missed"];
+  const names: Counted[] = [
+    "attempted",
+    "unlogged",
+    "backlogFull",
+    "rejected",
+    "parked",
+    "poisoned",
+    "endpointDisabled",
+    "endpointWarned",
+    "missed",
+  ];
   const counters = names.map((name) => [name, (...args: unknown[]) => report({ kind: "counted", name, args })]);
   return { ...metrics, ...Object.fromEntries(counters) };
 }

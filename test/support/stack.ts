@@ -45,6 +45,10 @@ export interface StackOptions {
   readonly maxAgeMs?: number;
   readonly maxBacklog?: number;
   readonly missedMax?: number;
+  readonly disableAfterMs?: number;
+  readonly notices?: boolean;
+  readonly noticeUrl?: URL;
+  readonly noticeSecret?: string;
   readonly maxBodyBytes?: number;
   readonly secretKeys?: Config["secretKeys"];
   /** Settings that have their defaults otherwise. */
@@ -143,6 +147,10 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxAgeMs: options.maxAgeMs ?? 30 * 24 * 60 * 60 * 1000,
       maxBacklog: options.maxBacklog ?? 1_000_000,
       missedMax: options.missedMax ?? 1_000,
+      disableAfterMs: options.disableAfterMs ?? 5 * 24 * 60 * 60 * 1000,
+      notices: options.notices ?? false,
+      noticeUrl: options.noticeUrl,
+      noticeSecret: options.noticeSecret,
       maxBodyBytes: options.maxBodyBytes ?? 256 * 1024,
       allowNetworks: (options.allowNetworks ?? ["127.0.0.0/8"]).map((cidr) => parseNetwork(cidr) as Network),
       ...retention,
