@@ -14,6 +14,7 @@ import {
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { type Replayed, type ReplayQuery, replayMissed } from "../src/endpoints/replay.ts";
 import { createFluxhook } from "../src/index.ts";
+import { redeliver } from "../src/operations/redeliver.ts";
 import { readRedelivered } from "../src/queue/marks.ts";
 import { missedDataKey, missedKey } from "../src/queue/own-keys.ts";
 import { homeOf } from "../src/queue/shards.ts";
@@ -115,7 +116,6 @@ describe("an event is kept as missed", () => {
     const system = await stack({ policy: { attempts: 2, delaysMs: [1], jitter: 0 } });
     const userId = await register(customer.url());
     await settle(system, userId);
-    await settle(system, userId);
     const expiresAt = new Date(Date.now() - 1).toISOString();
     const late = await system.queue.add(
       "file.created",
@@ -123,6 +123,7 @@ describe("an event is kept as missed", () => {
       { timestamp: Date.now() - HOUR_MS },
     );
     expect((await system.settled(late)).state).toBe("failed");
+    expect((await settle(system, userId))[0]?.state).toBe("failed");
     const { events } = await listMissed(valkey, "", userId, "main");
     expect(events.map(({ cause }) => cause).sort()).toEqual(["exhausted", "gone", "past_expiry"]);
     expect(await system.queue.getFailedCount()).toBe(3);
@@ -313,7 +314,7 @@ describe("a list of what an endpoint missed", () => {
 describe("a replay", () => {
   test("delivers each event with the body as it was, byte for byte, and its whole retry schedule", async () => {
     const customer = await receiver();
-    customer.answer(inTurn(410, 500, 500, 200));
+    customer.answer(inTurn(500, 500, 500, 500, 500, 200));
     const system = await stack({ policy: { attempts: 3, delaysMs: [1], jitter: 0 } });
     const userId = await register(customer.url());
     const data = `{ "userId":"${userId}","endpoint":{"id":"main"} , "data":{"big":12345678901234567890.10,"e":1e2,"t":"\\u00fc\\/","none":[],"o":{}}}`;
@@ -324,7 +325,7 @@ describe("a replay", () => {
     expect(await replay(system, userId)).toEqual({ replayed: 1, skipped: 0, left: 0 });
     const { state, job } = await system.settled({ id });
     expect([state, job.attemptsMade]).toEqual(["completed", 3]);
-    const [first, ...rest] = await customer.waitFor(4);
+    const [first, ...rest] = await customer.waitFor(6);
     for (const request of rest) {
       expect(request.body.equals(first?.body as Buffer)).toBe(true);
       expect(request.headers["webhook-id"]).toBe(first?.headers["webhook-id"] as string);
@@ -479,6 +480,49 @@ describe("a replay", () => {
     const requests = await customer.waitFor(10 * rounds);
     expect(new Set(requests.map(({ headers }) => headers["webhook-id"])).size).toBe(10 * rounds);
     expect((await countsOf(userId)).kept).toBe(0);
+  });
+});
+
+describe("an event that is answered with 2xx after all is missed no longer", () => {
+  test("when it was redelivered by hand, or enqueued anew under its id", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 500, 500, 200));
+    const system = await stack({ policy: { attempts: 1, delaysMs: [], jitter: 0 } });
+    const userId = await register(customer.url());
+    const ids = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()] as const;
+    const [first, second, third] = ids;
+    for (const jobId of ids) await system.settled(await system.queue.add("file.created", dataOf(userId), { jobId }));
+    expect((await countsOf(userId)).kept).toBe(3);
+    const again = [first, second].map((id) => system.settled({ id }));
+    const queue = openQueue(system.queue.name, valkey);
+    open.push({ stop: () => queue.close() });
+    expect(await redeliver(queue, first)).toBe("queued");
+    await valkey.zrem(system.queue.toKey("failed"), second);
+    await valkey.del(system.queue.toKey(second));
+    await queue.add("file.created", dataOf(userId), { jobId: second });
+    expect((await Promise.all(again)).map(({ state }) => state)).toEqual(["completed", "completed"]);
+    await eventually(
+      () => jobsOf(userId),
+      (jobs) => jobs.length === 1,
+    );
+    expect(await jobsOf(userId)).toEqual([third]);
+    expect(await countsOf(userId)).toMatchObject({ kept: 1, dropped: 0 });
+  });
+
+  test("but not while it is answered otherwise, and other endpoints' events are left alone", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 500, 200));
+    const system = await stack({ policy: { attempts: 1, delaysMs: [], jitter: 0 } });
+    const userId = await register(customer.url());
+    await register(customer.url(), "other", userId);
+    const [failed] = await settle(system, userId);
+    const [end] = [system.settled(failed?.job as object)];
+    const queue = openQueue(system.queue.name, valkey);
+    open.push({ stop: () => queue.close() });
+    await redeliver(queue, failed?.job.id as string);
+    expect((await end).state).toBe("failed");
+    await settle(system, userId, 1, "other");
+    expect(await jobsOf(userId)).toEqual([failed?.job.id as string]);
   });
 });
 

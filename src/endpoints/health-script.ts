@@ -5,6 +5,7 @@
 import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
 import { VERSION_FIELD } from "./endpoint.ts";
 import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
+import { REMOVING } from "./missed-scripts.ts";
 
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
@@ -14,9 +15,11 @@ const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no mo
  * `record`, see `EndpointRecords` in src/log/attempts.ts: adds an attempt to its endpoint's log and counts it, unless it is there already: a
  * resend after a lost connection counts once. `result` is `ok`, `failed`, or empty for an attempt that does not count.
  *
+ * An event that is answered with 2xx is missed no longer.
+ *
  * Returns 0 when there is nothing to conclude, else `since`, `n`, `told` and `over` as they are now, as texts, empty for none.
  */
-export const COUNT = `
+export const COUNT = `${REMOVING}
 local function count(health, id, result, known)
   local since, n, ok, told = known[1], known[2], known[3], known[4]
   local at = string.format("%.0f", now)
@@ -37,7 +40,8 @@ local function count(health, id, result, known)
   end
 end
 
-local function record(log, health, id, result, member, score)
+local function record(log, health, id, result, member, score, missed, missedData, job)
+  if result == "ok" then removeMissed(missed, missedData, job) end
   local added = redis.pcall("ZADD", log, "NX", score, member)
   if type(added) == "table" then return 0 end -- a key of the wrong type
   redis.call("ZREMRANGEBYRANK", log, 0, -${ENDPOINT_LOG_SIZE + 1})

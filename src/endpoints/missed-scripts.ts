@@ -28,7 +28,7 @@ export const KEPT = {
 /** Lua function `removeMissed(set, data, id)`: remove an entry. Returns the bytes that are left; nil if there was no such entry. */
 export const REMOVING = `
 local function removeMissed(set, data, id)
-  if redis.call("ZREM", set, id) == 0 then return nil end
+  if redis.pcall("ZREM", set, id) ~= 1 then return nil end
   local size = redis.call("HSTRLEN", data, "id:" .. id)
   redis.call("HDEL", data, "id:" .. id)
   local left = redis.call("HINCRBY", data, "bytes", -size)

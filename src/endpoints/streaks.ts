@@ -6,7 +6,7 @@ import type { FaultCode } from "../delivery/outcome.ts";
 import { endpointName } from "../delivery/request.ts";
 import type { Attempt } from "../log/attempt.ts";
 import type { EndpointRecords, RecordedAttempt } from "../log/attempts.ts";
-import { endpointLogKey, endpointsKey, healthKey, missedKey } from "../queue/own-keys.ts";
+import { endpointLogKey, endpointsKey, healthKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { DisabledReason } from "./endpoint.ts";
 import { type Judgment, judgeStreak, type Streak } from "./health.ts";
@@ -17,6 +17,8 @@ import type { OutageWatch } from "./outage.ts";
 export interface StreakOptions {
   /** The shard's. */
   readonly tag: string;
+  /** What the names of the shard's jobs begin with in attempts. */
+  readonly label?: string | undefined;
   /** How long an endpoint may be without a 2xx, ms; 0 to switch off none. */
   readonly disableAfterMs: number;
   readonly notices: NoticeMode;
@@ -58,7 +60,7 @@ function resultOf({ success, error, test }: Attempt): "ok" | "failed" | "" {
 
 /** Create what a shard's log tells of the attempts that it records. */
 export function createStreaks(valkey: Valkey, options: StreakOptions): EndpointRecords {
-  const { tag, outage, logger, now } = options;
+  const { tag, label = "", outage, logger, now } = options;
 
   async function conclude(conclusion: Conclusion): Promise<void> {
     const { userId, attempt, action, reason } = conclusion;
@@ -80,8 +82,12 @@ export function createStreaks(valkey: Valkey, options: StreakOptions): EndpointR
 
   return {
     script: COUNT,
-    keysOf: (userId, id) => [endpointLogKey(userId, id, tag), healthKey(userId, tag)],
+    keysOf: (userId, id) => [
+      ...([endpointLogKey(userId, id, tag), healthKey(userId, tag)] as const),
+      ...([missedKey(userId, id, tag), missedDataKey(userId, id, tag)] as const),
+    ],
     resultOf,
+    jobOf: ({ job = "" }) => job.slice(label.length),
     observed(attempt) {
       const { endpoint, success, error } = attempt;
       if (success || !UNCOUNTED.has(error)) outage.attempted(endpoint, success);

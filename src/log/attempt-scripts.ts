@@ -49,7 +49,7 @@ end`;
  * is refused here is left out: the attempt matters more, and has been written.
  */
 export const RECORD_RESPONSES = `
-for r = 1, #KEYS - count - 2 * registered do
+for r = 1, #KEYS - count - 4 * registered do
   local key, i, member = KEYS[count + r], tonumber(ARGV[count + 2 * r + 2]), ARGV[count + 2 * r + 3]
   local score = redis.pcall("ZSCORE", KEYS[i], ARGV[i + 3])
   if type(score) == "string" then
@@ -70,8 +70,8 @@ export const NONE_REGISTERED = `
 local registered = 0`;
 
 /**
- * KEYS: at the end, two for each attempt of a registered endpoint. ARGV: at the end, for each the attempt (its position), the endpoint's id
- * and its result, then how many they are. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
+ * KEYS: at the end, four for each attempt of a registered endpoint. ARGV: at the end, for each the attempt (its position), the endpoint's
+ * id, its result and its job's id, then how many they are. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
  * attempts.ts.
  */
 export const SOME_REGISTERED = `
@@ -80,8 +80,9 @@ local registered = tonumber(ARGV[#ARGV])`;
 export const RECORD_REGISTERED = `
 local replies = {}
 for r = 1, registered do
-  local key, arg = #KEYS - 2 * (registered - r), #ARGV - 1 - 3 * (registered - r)
-  local i = tonumber(ARGV[arg - 2])
-  replies[r] = record(KEYS[key - 1], KEYS[key], ARGV[arg - 1], ARGV[arg], ARGV[i + 3], scores[i] or now)
+  local key, arg = #KEYS - 4 * (registered - r), #ARGV - 1 - 4 * (registered - r)
+  local i, id, result, job = tonumber(ARGV[arg - 3]), ARGV[arg - 2], ARGV[arg - 1], ARGV[arg]
+  local log, health, missed, missedData = unpack(KEYS, key - 3, key)
+  replies[r] = record(log, health, id, result, ARGV[i + 3], scores[i] or now, missed, missedData, job)
 end
 return { errors, now, replies }`;

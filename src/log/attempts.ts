@@ -42,14 +42,16 @@ export interface RecordedAttempt {
 /** Counts the attempts of registered endpoints in the script that records them; src/endpoints/streaks.ts has it. */
 export interface EndpointRecords {
   /**
-   * Defines `record(log, health, id, result, member, score)`, which the script calls for each, and returns what it returns. Sees
-   * `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms.
+   * Defines `record(log, health, id, result, member, score, missed, missedData, job)`, which the script calls for each, and returns
+   * what it returns. Sees `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms.
    */
   readonly script: string;
-  /** The keys `log` and `health`. */
-  keysOf(userId: string, id: string): readonly [string, string];
+  /** The keys `log`, `health`, `missed` and `missedData`. */
+  keysOf(userId: string, id: string): readonly [string, string, string, string];
   /** The argument `result`. */
   resultOf(attempt: Attempt): string;
+  /** The argument `job`: its id in the shard. */
+  jobOf(attempt: Attempt): string;
   /** Told of every attempt, also of endpoints that are not registered. */
   observed(attempt: Attempt): void;
   /** Whether what `recorded` does comes ahead of the acknowledgement. */
@@ -178,7 +180,7 @@ function writeEntries(
     if (attempt === undefined || endpoints === undefined) continue;
     registered += 1;
     keys.push(...endpoints.keysOf(userId, attempt.endpoint_id));
-    args.push(index + 1, attempt.endpoint_id, endpoints.resultOf(attempt));
+    args.push(index + 1, attempt.endpoint_id, endpoints.resultOf(attempt), endpoints.jobOf(attempt));
   }
   if (registered === 0 || endpoints === undefined) {
     const script = RECORD + NONE_REGISTERED + responses + RETURN;
