@@ -15,6 +15,9 @@
 import { healthKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
+/** What the hash has of an endpoint, behind its id and a dot. */
+export const HEALTH_FIELDS = ["since", "n", "ok", "told", "over"] as const;
+
 /** How an endpoint's attempts have been going. Times are epoch ms, by Valkey's clock. */
 export interface EndpointHealth {
   /** Since when attempts have been failing; undefined when the last one was answered with 2xx, or there was none yet. */

@@ -3,6 +3,7 @@
  * are Valkey's.
  */
 import { VERSION_FIELD } from "./endpoint.ts";
+import { HEALTH_FIELDS } from "./health.ts";
 
 const MAX_PAUSES = 20; // remembered for each endpoint
 const MAX_DELETED = 200; // remembered for each user
@@ -29,23 +30,33 @@ local function trim()
   end
 end
 
+-- What was told of the streak stays: its first 2xx ends it.
+local function forgetStreak(health, id)
+  redis.pcall("HDEL", health, id .. ".since", id .. ".n")
+end
+
 local function versionOf(stored)
   return stored and string.match(stored, "^%S+") or ""
 end
 `;
 
-/** KEYS: a user's endpoints. ARGV: fields. Returns the time and their values; without ARGV, the time and all fields and values. */
+/**
+ * KEYS: a user's endpoints and their health. ARGV: fields. Returns the time, their values and all of the health; without ARGV all fields and
+ * values in place of theirs. A health that cannot be read is empty.
+ */
 export const READ = `
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET", KEYS[1], unpack(ARGV)) }`;
+local health = redis.pcall("HGETALL", KEYS[2])
+if health.err then health = {} end
+return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET", KEYS[1], unpack(ARGV)), health }`;
 
 /**
  * Write an endpoint's document, if it is still the one on which the change is based. Writes the document first: a Valkey that is
  * full then refuses the whole script.
  *
- * KEYS: the user's endpoints. ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the
- * new one, the document as JSON, how many endpoints a user may have. Returns status, time and the endpoint's fields. `written`
+ * KEYS: the user's endpoints and their health. ARGV: the endpoint's id, the version on which the change is based (empty for none: it is
+ * created), the new one, the document as JSON, how many endpoints a user may have, 1 if its URL is another one: it has not failed yet. Returns status, time and the endpoint's fields. `written`
  * also if that version is there already; otherwise `changed` or `full`, and nothing was done.
  */
 export const WRITE = `${SHARED}
@@ -62,6 +73,7 @@ if from == "" then
 end
 redis.call("HSET", key, id, version .. " " .. document, "${VERSION_FIELD}", version)
 if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
+if ARGV[6] == "1" then forgetStreak(KEYS[2], id) end
 trim()
 return reply("written", id)`;
 
@@ -71,8 +83,10 @@ return reply("written", id)`;
  * A pause that ends is remembered. Beyond ${MAX_PAUSES}, the oldest two become one, which includes the time between them: an event never expires
  * early.
  *
- * KEYS: the user's endpoints. ARGV: the endpoint's id; the version that it must have, or empty; the new one of all endpoints; the
- * action: `pause`, `resume`, `enable` or `disable`; of `disable` the reason. Returns status, time and the endpoint's fields: `done`, also
+ * An endpoint that is enabled again begins a new streak of failures.
+ *
+ * KEYS: the user's endpoints and their health. ARGV: the endpoint's id; the version that it must have, or empty; the new one of all
+ * endpoints; the action: `pause`, `resume`, `enable` or `disable`; of `disable` the reason. Returns status, time and the endpoint's fields: `done`, also
  * when it had that state; otherwise `missing`, `changed` or `disabled`, and nothing was done.
  */
 export const CHANGE_STATE = `${SHARED}
@@ -101,6 +115,7 @@ if kind == "paused" then
   redis.call("HSET", key, id .. "/pauses", table.concat(spans, " "))
 end
 local since = string.format("%.0f", now)
+if target == "enabled" then forgetStreak(KEYS[2], id) end
 if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
 if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
 redis.call("HSET", key, "${VERSION_FIELD}", version)
@@ -108,9 +123,9 @@ trim()
 return reply("done", id)`;
 
 /**
- * Delete an endpoint and what it missed. That it was there is remembered for 30 days.
+ * Delete an endpoint with what it missed, its log and its health. That it was there is remembered for 30 days.
  *
- * KEYS: the user's endpoints, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty; the
+ * KEYS: the user's endpoints and their health, the endpoint's log, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty; the
  * new one of all endpoints. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
  */
 export const DELETE = `${SHARED}
@@ -123,6 +138,7 @@ end
 if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
 redis.call("HDEL", key, id, id .. "/pauses")
 redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now), "${VERSION_FIELD}", version)
-redis.call("DEL", KEYS[2], KEYS[3])
+redis.call("DEL", unpack(KEYS, 3))
+redis.pcall("HDEL", KEYS[2], ${HEALTH_FIELDS.map((field) => `id .. ".${field}"`).join(", ")})
 trim()
 return { "done" }`;

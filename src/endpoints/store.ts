@@ -6,7 +6,7 @@
  * endpoint.ts; `<id>/pauses`, the last 20 pauses that are over. Of a deleted endpoint its state stays for 30 days. About 700 bytes
  * with two endpoints.
  */
-import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
+import { endpointLogKey, endpointsKey, healthKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { encodeDocument } from "./document.ts";
@@ -17,6 +17,7 @@ import {
   type StoredEndpoint,
   stateField,
 } from "./endpoint.ts";
+import { type EndpointHealth, parseHealth } from "./health.ts";
 import { ConflictError, LimitError, NotFoundError } from "./refusals.ts";
 import { CHANGE_STATE, DELETE, READ, WRITE } from "./registry-scripts.ts";
 import { parseStored } from "./stored.ts";
@@ -33,13 +34,18 @@ export interface Found<T> {
   readonly nowMs: number;
 }
 
+/** What was found, with the health of all of the user's endpoints that were attempted, by their ids. */
+export interface FoundWithHealth<T> extends Found<T> {
+  readonly health: ReadonlyMap<string, EndpointHealth>;
+}
+
 /** What happens to an endpoint's state. `resume` ends a pause alone, `enable` whatever keeps it from delivering. */
 export type StateAction = "pause" | "resume" | "enable" | "disable";
 
 export interface Store {
   /** @throws NotFoundError */
-  readOne(userId: string, id: string): Promise<Found<StoredEndpoint>>;
-  readAll(userId: string): Promise<Found<StoredEndpoint[]>>;
+  readOne(userId: string, id: string): Promise<FoundWithHealth<StoredEndpoint>>;
+  readAll(userId: string): Promise<FoundWithHealth<StoredEndpoint[]>>;
   /**
    * Write what `decide` makes of the present endpoint. It is called again when another change came first, and returns the same
    * document to change nothing.
@@ -67,7 +73,7 @@ type Reply = [status: string, nowMs: number, fields: Fields];
 
 /** Open the store of a shard with this tag. */
 export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, run: Run): Store {
-  const keyOf = (userId: string) => endpointsKey(userId, tag);
+  const keysOf = (userId: string) => [endpointsKey(userId, tag), healthKey(userId, tag)];
   const runScript = (script: string, keys: string[], ...args: (string | number)[]) =>
     valkey.eval(script, keys.length, ...keys, ...args) as Promise<unknown>;
   const ask: Run = async (work) => {
@@ -76,24 +82,22 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
     return settled.value;
   };
 
-  async function find(userId: string, id: string): Promise<Found<StoredEndpoint | undefined>> {
-    const read = await runScript(READ, [keyOf(userId)], id, stateField(id), pausesField(id));
-    const [nowMs, fields] = read as [number, Fields];
-    return { value: parseOne(id, fields), nowMs };
+  async function find(userId: string, id: string): Promise<FoundWithHealth<StoredEndpoint | undefined>> {
+    const read = await runScript(READ, keysOf(userId), id, stateField(id), pausesField(id));
+    const [nowMs, fields, health] = read as [number, Fields, string[]];
+    return { value: parseOne(id, fields), nowMs, health: parseHealth(fieldsOf(health)) };
   }
 
   return {
     readOne: (userId, id) =>
       ask(async () => {
-        const { value, nowMs } = await find(userId, id);
-        return { value: value ?? notFound(id), nowMs };
+        const { value, ...rest } = await find(userId, id);
+        return { value: value ?? notFound(id), ...rest };
       }),
     readAll: (userId) =>
       ask(async () => {
-        const [nowMs, flat] = (await runScript(READ, [keyOf(userId)])) as [number, string[]];
-        const fields: Record<string, string> = {};
-        for (let at = 0; at < flat.length; at += 2) fields[flat[at] as string] = flat[at + 1] as string;
-        return { value: parseStored(fields), nowMs };
+        const [nowMs, fields, health] = (await runScript(READ, keysOf(userId))) as [number, string[], string[]];
+        return { value: parseStored(fieldsOf(fields)), nowMs, health: parseHealth(fieldsOf(health)) };
       }),
     write(userId, id, ifVersion, decide) {
       const version = crypto.randomUUID(); // the same if the call has to be made again
@@ -104,8 +108,9 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
           if (ifVersion !== undefined && (present ?? notFound(id)).version !== ifVersion) changed(id);
           const document = decide(present, nowMs);
           if (present !== undefined && document === present.document) return { value: present, nowMs };
-          const args = [id, present?.version ?? "", version, encodeDocument(document), maxEndpoints];
-          const [status, writtenMs, fields] = (await runScript(WRITE, [keyOf(userId)], ...args)) as Reply;
+          const isElsewhere = document.url !== present?.document.url ? 1 : 0;
+          const args = [id, present?.version ?? "", version, encodeDocument(document), maxEndpoints, isElsewhere];
+          const [status, writtenMs, fields] = (await runScript(WRITE, keysOf(userId), ...args)) as Reply;
           if (status === "written") return { value: parseOne(id, fields) as StoredEndpoint, nowMs: writtenMs };
           if (status === "full") throw new LimitError(`expected at most ${maxEndpoints} endpoints of a user`);
         }
@@ -115,7 +120,7 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
     changeState(userId, id, ifVersion = "", action, reason = "manual") {
       const args = [id, ifVersion, crypto.randomUUID(), action, reason];
       return ask(async () => {
-        const [status, nowMs, fields] = (await runScript(CHANGE_STATE, [keyOf(userId)], ...args)) as Reply;
+        const [status, nowMs, fields] = (await runScript(CHANGE_STATE, keysOf(userId), ...args)) as Reply;
         if (status === "missing") notFound(id);
         if (status === "changed") changed(id);
         if (status === "disabled") throw new ConflictError(`endpoint ${id} is disabled: enable it first`);
@@ -123,15 +128,22 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
       });
     },
     remove(userId, id, ifVersion = "") {
-      const keys = [keyOf(userId), missedKey(userId, id, tag), missedDataKey(userId, id, tag)];
+      const own = [endpointLogKey, missedKey, missedDataKey].map((keyOf) => keyOf(userId, id, tag));
       const version = crypto.randomUUID();
       return ask(async () => {
-        const [status] = (await runScript(DELETE, keys, id, ifVersion, version)) as [string];
+        const [status] = (await runScript(DELETE, [...keysOf(userId), ...own], id, ifVersion, version)) as [string];
         if (status === "missing") notFound(id);
         if (status === "changed") changed(id);
       });
     },
   };
+}
+
+/** A hash, as scripts return it. */
+function fieldsOf(flat: readonly string[]): Record<string, string> {
+  const fields: Record<string, string> = {};
+  for (let at = 0; at < flat.length; at += 2) fields[flat[at] as string] = flat[at + 1] as string;
+  return fields;
 }
 
 type Settled<T> = { readonly value: T } | { readonly refusal: Error };
