@@ -9,6 +9,7 @@ import {
   checkChangeOptions,
   checkEnableOptions,
   checkEndpointFields,
+  checkExplainOptions,
   checkMissedQuery,
   checkReplayOptions,
 } from "./options.ts";
@@ -68,23 +69,21 @@ const CREATE_FIELDS = [...PUT_FIELDS, "id"];
 const IF_VERSION = ["ifVersion"];
 const ROTATE_OPTIONS = [...IF_VERSION, "graceSeconds", "secret"];
 
+type Home = Pick<ShardClient, "registry" | "missed" | "replay">;
+type Call = <T>(work: () => Promise<T>) => Promise<T>;
+
 /**
  * Check what backends pass, and hand it to the registry of the user's shard.
  *
  * @param shardOf  takes a valid user id
  * @param call     runs a call, unless the package was closed
  */
-export function createEndpoints(
-  shardOf: (userId: string) => Pick<ShardClient, "registry" | "missed" | "replay">,
-  call: <T>(work: () => Promise<T>) => Promise<T>,
-): Endpoints {
-  const home = (userId: string) => {
+export function createEndpoints(shardOf: (userId: string) => Home, call: Call): Endpoints {
+  const home = (userId: string): Home => {
     checkUserId(userId);
     return shardOf(userId);
   };
   const at = (userId: string): Registry => home(userId).registry;
-  const replay = (userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> =>
-    home(userId).replay(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
   const changing =
     (name: "pause" | "resume" | "disable") =>
     (userId: string, id: string, options: IfVersion = {}): Promise<Endpoint> =>
@@ -106,6 +105,12 @@ export function createEndpoints(
       }),
     get: (userId, id) => call(async () => await at(userId).get(userId, id)),
     list: (userId) => call(async () => await at(userId).list(userId)),
+    explain: (userId, eventType, options = {}) =>
+      call(async () => {
+        checkExplainOptions(options);
+        const { enqueuedAt } = options;
+        return await at(userId).explain(userId, eventType, enqueuedAt === undefined ? {} : { enqueuedAt });
+      }),
     update: (userId, id, change, options = {}) =>
       call(async () => {
         checkEndpointFields(change, SETTINGS);
@@ -119,30 +124,38 @@ export function createEndpoints(
       }),
     pause: changing("pause"),
     resume: changing("resume"),
+    disable: changing("disable"),
+    ...createReplays(home, call),
+    delete: (userId, id, options = {}) =>
+      call(async () => {
+        checkChangeOptions(options, IF_VERSION);
+        await at(userId).delete(userId, id, options);
+      }),
+  };
+}
+
+function createReplays(home: (userId: string) => Home, call: Call): Pick<Endpoints, "enable" | "missed" | "replay"> {
+  const replay = (userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> =>
+    home(userId).replay(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
+  return {
     enable: (userId, id, options = {}) =>
       call(async () => {
         checkEnableOptions(options);
         const { ifVersion, replay: wanted = false } = options;
-        const endpoint = await at(userId).enable(userId, id, { ifVersion });
+        const endpoint = await home(userId).registry.enable(userId, id, { ifVersion });
         if (wanted === false) return endpoint;
         return { ...endpoint, replay: await replay(userId, id, wanted === true ? {} : { since: wanted }) };
       }),
-    disable: changing("disable"),
     missed: (userId, id, query = {}) =>
       call(async () => {
         checkMissedQuery(query);
-        await at(userId).get(userId, id); // throws when there is none
+        await home(userId).registry.get(userId, id); // throws when there is none
         return await home(userId).missed(userId, id, query);
       }),
     replay: (userId, id, options = {}) =>
       call(async () => {
         checkReplayOptions(options);
         return await replay(userId, id, options);
-      }),
-    delete: (userId, id, options = {}) =>
-      call(async () => {
-        checkChangeOptions(options, IF_VERSION);
-        await at(userId).delete(userId, id, options);
       }),
   };
 }
