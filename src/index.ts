@@ -7,6 +7,7 @@ import { ContractError, type ContractIssue, type JobData } from "./delivery/cont
 import { createKey, seal } from "./delivery/seal.ts";
 import type { EndpointSettings } from "./endpoints/document.ts";
 import type { EndpointState, RateLimit } from "./endpoints/endpoint.ts";
+import type { ExplainedEndpoint, ExplainOptions, Explanation, Reception } from "./endpoints/explain.ts";
 import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
 import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
 import type { Endpoint, IfVersion, NewEndpoint, RotateOptions, WithSecret } from "./endpoints/registry.ts";
@@ -55,6 +56,9 @@ export {
   type EnqueueOptions,
   type EnqueueStatus,
   EVENT_TYPES,
+  type ExplainedEndpoint,
+  type ExplainOptions,
+  type Explanation,
   type IfVersion,
   type JobData,
   type KeptResponse,
@@ -68,6 +72,7 @@ export {
   NoDatabaseError,
   NotFoundError,
   type RateLimit,
+  type Reception,
   type Replayed,
   type ReplayOptions,
   type RotateOptions,

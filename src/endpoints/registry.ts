@@ -3,7 +3,8 @@
  * store.ts.
  */
 import { randomBytes } from "node:crypto";
-import { DEFAULT_EVENTS } from "../delivery/contract.ts";
+import { DEFAULT_EVENTS, describeEventTypes } from "../delivery/contract.ts";
+import { UsageError } from "../runtime/usage-error.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import {
   applyChange,
@@ -18,13 +19,15 @@ import {
   parseSettings,
 } from "./document.ts";
 import type { DisabledReason, StoredEndpoint } from "./endpoint.ts";
+import { type ExplainOptions, type Explanation, explain } from "./explain.ts";
+import { NOTHING_KNOWN } from "./health.ts";
 import { ConflictError, NotFoundError } from "./refusals.ts";
 import { createSecret, isSameSecret, rotateSecrets, type SecretKeeping, sealForStorage } from "./secrets.ts";
-import { type Endpoint, showEndpoint } from "./shown.ts";
+import { type Endpoint, type EndpointWithHealth, showEndpoint } from "./shown.ts";
 import { storable, storableWhole } from "./storable.ts";
-import { createStore, type Found, type Run, type StateAction, type Store } from "./store.ts";
+import { createStore, type Found, type FoundWithHealth, type Run, type StateAction, type Store } from "./store.ts";
 
-export type { Endpoint } from "./shown.ts";
+export type { Endpoint, EndpointWithHealth } from "./shown.ts";
 
 const DEFAULT_MAX_ENDPOINTS = 50; // of a user
 const DEFAULT_GRACE_SECONDS = 24 * 60 * 60; // 1 day
@@ -91,6 +94,8 @@ export interface Registry {
   get(userId: string, id: string): Promise<Endpoint>;
   /** All of a user's, oldest first. */
   list(userId: string): Promise<Endpoint[]>;
+  /** Where an event of this type goes that names no endpoint, and why not to the others. Nothing is enqueued. */
+  explain(userId: string, eventType: string, options?: ExplainOptions): Promise<Explanation>;
   /** Change some settings; those that are left out stay. */
   update(userId: string, id: string, change: Partial<EndpointSettings>, options?: IfVersion): Promise<Endpoint>;
   /** Sign with a new secret, and for a while with the present ones too. @throws LimitError when too many would sign */
@@ -147,6 +152,12 @@ export function createRegistry(valkey: Valkey, options: RegistryOptions = {}): R
       const { value, nowMs } = await store.readAll(userId);
       const all = value.map((one) => show({ value: one, nowMs }));
       return all.sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1));
+    },
+    async explain(userId, eventType, { enqueuedAt } = {}) {
+      checkUserId(userId);
+      if (!eventTypes.has(eventType)) throw new UsageError(`expected ${describeEventTypes(eventTypes)}`);
+      const { value, nowMs } = await store.readAll(userId);
+      return explain(value, eventType, enqueuedAt ?? nowMs);
     },
     update: (...given) => update(context, ...given),
     rotate: (...given) => rotate(context, ...given),

@@ -133,6 +133,12 @@ export function checkMissedQuery(query: unknown): void {
   expectIf(cursor, (value) => typeof value === "string" && CURSOR.test(value), "cursor to be that of a page before");
 }
 
+/** Validate the options of `endpoints.explain`. @throws UsageError */
+export function checkExplainOptions(options: unknown): void {
+  expectOptions(options, "{ enqueuedAt: Date.now() }", ["enqueuedAt"]);
+  expectIf(options.enqueuedAt, Number.isFinite, "enqueuedAt to be epoch ms");
+}
+
 /** Validate the options of `endpoints.replay`. @throws UsageError */
 export function checkReplayOptions(options: unknown): void {
   expectOptions(options, `{ since: new Date("2026-11-24") }`, ["since", "until", "dryRun"]);
