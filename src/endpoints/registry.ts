@@ -91,9 +91,9 @@ export interface Registry {
    * @returns the secret only if one was generated
    */
   put(userId: string, id: string, endpoint: Omit<NewEndpoint, "id">, options?: IfVersion): Promise<Put>;
-  get(userId: string, id: string): Promise<Endpoint>;
+  get(userId: string, id: string): Promise<EndpointWithHealth>;
   /** All of a user's, oldest first. */
-  list(userId: string): Promise<Endpoint[]>;
+  list(userId: string): Promise<EndpointWithHealth[]>;
   /** Where an event of this type goes that names no endpoint, and why not to the others. Nothing is enqueued. */
   explain(userId: string, eventType: string, options?: ExplainOptions): Promise<Explanation>;
   /** Change some settings; those that are left out stay. */
@@ -145,12 +145,12 @@ export function createRegistry(valkey: Valkey, options: RegistryOptions = {}): R
     put: (...given) => put(context, ...given),
     async get(userId, id) {
       check(userId, id);
-      return show(await store.readOne(userId, id));
+      return showHealth(await store.readOne(userId, id));
     },
     async list(userId) {
       checkUserId(userId);
-      const { value, nowMs } = await store.readAll(userId);
-      const all = value.map((one) => show({ value: one, nowMs }));
+      const { value, ...read } = await store.readAll(userId);
+      const all = value.map((one) => showHealth({ value: one, ...read }));
       return all.sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1));
     },
     async explain(userId, eventType, { enqueuedAt } = {}) {
@@ -177,6 +177,11 @@ function check(userId: unknown, id: unknown, { ifVersion }: IfVersion = {}): voi
   checkEndpointId(id);
   checkVersion(ifVersion);
 }
+
+const showHealth = (found: FoundWithHealth<StoredEndpoint>): EndpointWithHealth => ({
+  ...show(found),
+  health: found.health.get(found.value.id) ?? NOTHING_KNOWN,
+});
 
 const show = ({ value, nowMs }: Found<StoredEndpoint>): Endpoint => showEndpoint(value, nowMs);
 

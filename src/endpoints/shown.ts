@@ -3,6 +3,7 @@
  */
 import type { EndpointState, RateLimit, StoredEndpoint } from "./endpoint.ts";
 import { showHeaders } from "./headers.ts";
+import type { EndpointHealth } from "./health.ts";
 import { liveSecrets } from "./secrets.ts";
 
 /** An endpoint as the registry shows it: never with a secret. Times are epoch ms, by Valkey's clock. */
@@ -26,6 +27,11 @@ export interface Endpoint {
   readonly updatedAt: number;
   /** Set when what is stored of it cannot be read: its events fail until it is `put` anew or deleted. */
   readonly isDamaged?: true;
+}
+
+/** An endpoint, and how its attempts have been going. */
+export interface EndpointWithHealth extends Endpoint {
+  readonly health: EndpointHealth;
 }
 
 /** Show a stored endpoint. @param nowMs  epoch ms: secrets that have expired by then are left out */
