@@ -15,8 +15,8 @@ export interface Drain {
   readonly jobs: number;
   readonly warmUpJobs: number;
   readonly urls: readonly string[];
-  /** Register the endpoints, and let jobs name them by their ids. */
-  readonly isById?: boolean;
+  /** How jobs name their endpoints; by URL and secret by default. */
+  readonly by?: By;
   /** Of each worker. */
   readonly env: Readonly<Record<string, string>>;
   /** Processes side by side; 1 unless told otherwise. */
@@ -24,6 +24,12 @@ export interface Drain {
   /** For Bun, in front of the program. */
   readonly flags?: readonly string[];
 }
+
+/**
+ * How a job says where it goes: with URL and secret, with the id of a registered endpoint, or not at all, so that it goes to all endpoints
+ * of its user, of which there is one.
+ */
+export type By = "url" | "id" | "user";
 
 /** What was measured between the end of the warm-up and the last job. */
 export interface Drained {
@@ -66,26 +72,32 @@ export function buildJob(index: number, urls: readonly string[]) {
   };
 }
 
-function buildJobById(index: number, urls: readonly string[]) {
+function buildJobBy(by: By, index: number, urls: readonly string[]) {
   const { name, data } = buildJob(index, urls);
-  return { name, data: { ...data, endpoint: { id: `ep_${index % urls.length}` } } };
+  const { endpoint, ...rest } = data;
+  if (by === "url") return { name, data: { ...rest, endpoint } };
+  return { name, data: by === "user" ? rest : { ...rest, endpoint: { id: `ep_${index % urls.length}` } } };
 }
 
-/** Register each user's endpoints, as {@link buildJobById} spreads events over them. */
-async function registerAll({ client }: Pick<Rig, "client">, urls: readonly string[]): Promise<void> {
-  const createdAt = Date.now();
+/** Register each user's endpoints, as {@link buildJobBy} spreads events over them. */
+async function registerAll({ client }: Pick<Rig, "client">, by: By, urls: readonly string[]): Promise<void> {
   const users = new Map<string, Record<string, string>>();
-  for (let index = 0; index < USERS * urls.length; index++) {
+  for (let index = 0; index < (by === "user" ? USERS : USERS * urls.length); index++) {
     const { userId, endpoint } = buildJob(index, urls).data;
     const fields = users.get(userId) ?? { [VERSION_FIELD]: crypto.randomUUID() };
-    const secrets = [{ secret: SECRET, createdAt }];
-    const document = { url: endpoint.url, events: null, secrets, createdAt, updatedAt: createdAt };
-    fields[`ep_${index % urls.length}`] ??= `1 ${JSON.stringify(document)}`;
+    fields[by === "user" ? "main" : `ep_${index % urls.length}`] ??= storeEndpoint(endpoint.url);
     users.set(userId, fields);
   }
   const pipeline = client.pipeline();
   for (const [userId, fields] of users) pipeline.hset(endpointsKey(userId), fields);
   await pipeline.exec();
+}
+
+/** An endpoint for all event types, as the registry stores it. */
+export function storeEndpoint(url: string, events: readonly string[] | null = null): string {
+  const createdAt = Date.now();
+  const secrets = [{ secret: SECRET, createdAt }];
+  return `1 ${JSON.stringify({ url, events, secrets, createdAt, updatedAt: createdAt })}`;
 }
 
 /** Addresses of so many endpoints of the sink, spread over so many loopback hosts. */
@@ -101,14 +113,14 @@ export function buildUrls({ receiverLine }: Rig, endpoints: number, hosts: numbe
  *          few to measure
  */
 export async function drain(rig: Rig, run: Drain): Promise<Drained> {
-  const { kind, jobs, warmUpJobs, urls, workers: count = 1 } = run;
+  const { kind, jobs, warmUpJobs, urls, by = "url", workers: count = 1 } = run;
   const name = crypto.randomUUID();
   const total = jobs + warmUpJobs;
   const seenBefore = (await readSink(rig)).requests;
   if (kind !== "raw") {
     const queue = new Queue(name, { connection: { url: rig.valkeyUrl } });
-    if (run.isById) await registerAll(rig, urls);
-    await fill(queue, total, (index) => (run.isById ? buildJobById(index, urls) : buildJob(index, urls)));
+    if (by !== "url") await registerAll(rig, by, urls);
+    await fill(queue, total, (index) => buildJobBy(by, index, urls));
     await queue.close();
   }
   const rawEnv: Record<string, string> =

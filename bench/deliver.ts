@@ -4,14 +4,15 @@
  *
  *   bun bench/deliver.ts [--jobs 20000] [--concurrency 64,256] [--endpoints 1,40,1000] [--rounds 3]
  *                        [--kinds noop,plain,raw,fluxhook] [--hosts 1] [--warm-up 20000] [--set NAME=value …]
- *                        [--profile directory] [--by url|id]
+ *                        [--profile directory] [--by url|id|user]
  *
  * - noop: BullMQ with a processor that does nothing: the ceiling
  * - plain: a BullMQ worker with fetch, a signature and no log: what people write
  * - raw: the signed POSTs from a loop, no queue: the physical limit
  *
  * `--hosts` spreads the endpoints over so many loopback addresses; `--set` gives every worker a setting;
- * `--by id` registers the endpoints, and jobs name them by their ids: for `--kinds fluxhook` alone;
+ * `--by id` registers the endpoints, and jobs name them by their ids; `--by user` registers one for each user, and jobs name none: both for
+ * `--kinds fluxhook` alone;
  * `--profile` leaves a CPU profile of each fluxhook worker (Markdown), which slows it down.
  */
 import { resolve } from "node:path";
@@ -39,9 +40,9 @@ const rounds = parseNumber("rounds", values.rounds, 20);
 const hosts = parseNumber("hosts", values.hosts, 1_000);
 const kinds = parseKinds("kinds", values.kinds, ["noop", "plain", "raw", "fluxhook"]);
 const settings = parseSettings(values.set);
-const [by] = parseKinds("by", values.by, ["url", "id"]);
-const isById = by === "id";
-if (isById && kinds.some((kind) => kind !== "fluxhook")) throw new Error("expected --by id with --kinds fluxhook");
+const [by = "url"] = parseKinds("by", values.by, ["url", "id", "user"]);
+if (by !== "url" && kinds.some((kind) => kind !== "fluxhook"))
+  throw new Error(`expected --by ${by} with --kinds fluxhook`);
 const profiling = values.profile === undefined ? [] : ["--cpu-prof-md", `--cpu-prof-dir=${resolve(values.profile)}`];
 
 interface Row {
@@ -70,10 +71,11 @@ async function measure({ kind, concurrency, endpoints }: Row): Promise<Drained> 
       WEBHOOK_CONCURRENCY: String(concurrency),
       // A quarter by default: with a single endpoint that would be what is measured.
       ...(endpoints === 1 ? { WEBHOOK_ENDPOINT_CONCURRENCY: String(concurrency) } : {}),
+      ...(by === "user" ? { WEBHOOK_REGISTRY: "1" } : {}),
       ...settings,
     };
     const flags = kind === "fluxhook" ? profiling : [];
-    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), isById, env, flags });
+    return await drain(rig, { kind, jobs, warmUpJobs, urls: buildUrls(rig, endpoints, hosts), by, env, flags });
   } finally {
     await rig.stop();
   }

@@ -3,18 +3,23 @@
  * undisturbed.
  *
  *   bun bench/isolation.ts [--short] [--seconds 20] [--only dead,slow] [--kinds plain,fluxhook] [--warm-up 3] [--rounds 1]
- *                          [--size 100] [--latency 100] [--seed 1]
+ *                          [--size 100] [--latency 100] [--seed 1] [--by url|user]
  *
  * `--only` takes parts of scenarios' names; `--short` is some of them, smaller and shorter: two minutes in all. `--size` and
  * `--latency` are percentages: of the numbers of jobs and endpoints, and of the time that answers take. With several rounds
  * the scenarios take turns and the times are medians.
+ *
+ * `--by user` registers the endpoints: a user's events name none and go to the user's first one; only those for others of a user name
+ * them, by their ids, and beyond 50 by URL. For `--kinds fluxhook` alone.
  *
  * Prints for each scenario (isolation-scenarios.ts) how many of the measured events arrived and how long they took from
  * `queue.add`, or from when the worker was let at them, to the receiver; and of the rest how many arrived, and when the last
  * of them did.
  */
 import { Queue } from "bullmq";
-import { countOpen, fill, untilLeft } from "./backlog.ts";
+import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
+import { endpointsKey } from "../src/queue/own-keys.ts";
+import { countOpen, fill, storeEndpoint, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
 import { hostOf } from "./hosts.ts";
 import { type Aim, buildScenarios, createRandom, type Scenario } from "./isolation-scenarios.ts";
@@ -28,6 +33,7 @@ const GRACE_MS = 3 * 1000; // after the last event
 const POLL_MS = 50;
 const SETTLE_MS = 300; // with it, a backlog of 20,000 leaves the bench 6 ms of CPU in the next half second; 90 without
 const WARM_UP_JOBS = 20_000; // at full size, of a worker that is to be warm when a backlog comes
+const MAX_ENDPOINTS = 50; // that a user registers
 const SHORT = { seconds: 5, size: 25 };
 
 const { values } = readOptions({
@@ -40,6 +46,7 @@ const { values } = readOptions({
   size: { type: "string", default: "100" },
   latency: { type: "string", default: "100" },
   seed: { type: "string", default: "1" },
+  by: { type: "string", default: "url" },
 });
 const isShort = values.short;
 const seconds = isShort ? SHORT.seconds : parseNumber("seconds", values.seconds, 3_600);
@@ -50,6 +57,9 @@ const size = (parseNumber("size", values.size, 1_000) * (isShort ? SHORT.size : 
 const latency = parseNumber("latency", values.latency, 1_000, 0) / 100;
 const seed = parseNumber("seed", values.seed, 2 ** 32 - 1, 0);
 const only = values.only?.split(",");
+const [by = "url"] = parseKinds("by", values.by, ["url", "user"]);
+if (by !== "url" && kinds.some((kind) => kind !== "fluxhook"))
+  throw new Error(`expected --by ${by} with --kinds fluxhook`);
 
 const chosen = buildScenarios({ size, latency }).filter(
   (scenario) => (!isShort || scenario.isShort) && (!only || only.some((part) => scenario.name.includes(part))),
@@ -105,14 +115,16 @@ function report(): void {
 async function run(rig: Rig, kind: Kind, scenario: Scenario): Promise<Row["runs"][number]> {
   const { measured, others, backlog, graceSeconds = 0 } = scenario;
   const id = crypto.randomUUID();
-  const queue = new Queue(id, { connection: { url: rig.valkeyUrl } });
+  const queue = new Queue(id, { connection: by === "user" ? rig.client : { url: rig.valkeyUrl } });
   const random = createRandom(seed);
   const sent = { measured: 0, rest: 0 };
+  const place = by === "user" ? createPlaces(rig.client) : undefined;
   const job = (stream: "measured" | "rest" | "warm-up", aim: Aim, index: number) => {
     const { user, host, path, answer } = aim(index, random);
     const url = `http://${hostOf(host)}:${rig.receiverLine}/${answer}/${id}/${stream}/${path}`;
     const data = { sentAt: epochMs(), fileId: "file_0123456789", name: "report.pdf", size: 482_113 };
-    return { name: "file.created", data: { userId: user, endpoint: { url, secret: "bench-secret" }, data } };
+    const endpoint = place === undefined ? { url, secret: "bench-secret" } : place(user, url);
+    return { name: "file.created", data: { userId: user, endpoint, data } };
   };
   const nextMeasured = () => job("measured", measured.aim, sent.measured++);
   const nextOther = (aim: Aim) => job("rest", aim, sent.rest++);
@@ -124,7 +136,7 @@ async function run(rig: Rig, kind: Kind, scenario: Scenario): Promise<Row["runs"
   };
 
   if (backlog?.isCold) await addBacklog(backlog);
-  const worker = rig.startWorker(kind, id);
+  const worker = rig.startWorker(kind, id, by === "user" ? { WEBHOOK_REGISTRY: "1" } : {});
   await untilPrinted(worker, "worker.ready");
   if (backlog && !backlog.isCold) {
     const aim: Aim = (index) => ({ user: `usr_${index % 20}`, host: 0, path: `healthy/${index % 20}`, answer: 0 });
@@ -163,6 +175,26 @@ async function run(rig: Rig, kind: Kind, scenario: Scenario): Promise<Row["runs"
   await queue.close();
   const counted = { sent: sent.measured - skipped, times: times.slice(skipped) };
   return { measured: counted, rest: { sent: sent.rest, times: restTimes } };
+}
+
+/**
+ * Register each endpoint ahead of its first event, on the connection that enqueues it. Returns how a job names its endpoint; undefined for
+ * the user's first one, the only one that wants the events which name none.
+ */
+function createPlaces(client: Rig["client"]) {
+  const known = new Map<string, string[]>(); // a user's URLs
+  return (user: string, url: string): { id: string } | { url: string; secret: string } | undefined => {
+    const urls = known.get(user) ?? [];
+    known.set(user, urls);
+    let at = urls.indexOf(url);
+    if (at < 0 && urls.length === MAX_ENDPOINTS) return { url, secret: "bench-secret" };
+    if (at < 0) {
+      at = urls.push(url) - 1;
+      const document = storeEndpoint(url, at === 0 ? null : ["org.updated"]);
+      void client.hset(endpointsKey(user), { [VERSION_FIELD]: crypto.randomUUID(), [`ep_${at}`]: document });
+    }
+    return at === 0 ? undefined : { id: `ep_${at}` };
+  };
 }
 
 /** Ask the receiver. */
