@@ -129,10 +129,13 @@ describe("an event is kept as missed", () => {
     expect(await system.queue.getFailedCount()).toBe(3);
   });
 
-  test("but not when its address is blocked, nor when its endpoint was deleted before", async () => {
+  test("but not when its address is blocked, its endpoint was deleted before, or it is a test", async () => {
     const system = await stack({ allowNetworks: [] });
     const userId = await register("http://127.0.0.1:9/");
     expect((await settle(system, userId))[0]?.state).toBe("failed");
+    await registry.disable(userId, "main");
+    const job = await system.queue.add("file.created", dataOf(userId), { test: true } as object);
+    expect((await system.settled(job)).job.returnvalue).toBe("held: endpoint disabled");
     expect((await countsOf(userId)).kept).toBe(0);
     const { keep } = createKeeper(valkey);
     await registry.delete(userId, "main");

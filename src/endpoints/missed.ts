@@ -15,6 +15,7 @@
  */
 import type { GiveUpCause } from "../delivery/retry.ts";
 import { queueKey, queueKeys } from "../queue/layout.ts";
+import { isTestJob } from "../queue/marks.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -137,6 +138,7 @@ export async function listMissed(
 export interface HeldJob {
   readonly id?: string | undefined;
   readonly token?: string | undefined;
+  readonly opts?: Parameters<typeof isTestJob>[0]["opts"] | undefined;
 }
 
 /** The event that a job is, as far as it matters here. */
@@ -169,7 +171,8 @@ export interface MissedOptions {
 /** Keeps the events that registered endpoints did not get. */
 export interface MissedKeeper {
   /**
-   * Keep an event whose job this worker holds. Idempotent. One script keeps all events of one turn of the event loop.
+   * Keep an event whose job this worker holds. Idempotent. One script keeps all events of one turn of the event loop. Test events are
+   * not kept.
    *
    * With a failure, it resolves once that has been sent on the connection that will carry the acknowledgement, and never rejects. With
    * `disabled` it resolves when Valkey has answered, and rejects with its error.
@@ -259,6 +262,9 @@ export function createMissed(valkey: Valkey, options: MissedOptions): MissedKeep
   });
 
   return {
-    keep: (job, event, cause) => new Promise((resolve, reject) => pending.add({ job, event, cause, resolve, reject })),
+    keep: async (job, event, cause) => {
+      if (job.opts !== undefined && isTestJob({ opts: job.opts })) return true;
+      return await new Promise((resolve, reject) => pending.add({ job, event, cause, resolve, reject }));
+    },
   };
 }
