@@ -22,8 +22,12 @@ import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
 import { type LocateOptions, locate, type RegisteredEvent } from "./locate.ts";
+import { type PaceOptions, pace } from "./pace.ts";
 
-export interface DeliverOptions extends ContractOptions, Pick<LocateOptions, "findEndpoint" | "missed"> {
+export interface DeliverOptions
+  extends ContractOptions,
+    Pick<LocateOptions, "findEndpoint" | "missed">,
+    Pick<PaceOptions, "askPace"> {
   readonly gate: Pick<Gate, "admit" | "release">;
   readonly backlog: Backlog;
   readonly sender: Pick<Sender, "send">;
@@ -32,7 +36,7 @@ export interface DeliverOptions extends ContractOptions, Pick<LocateOptions, "fi
   readonly rejected: (job: Job, reason: string) => void;
   /** Called for a job that waits in this process for an endpoint that may not be answering. */
   readonly held: (userId: string) => void;
-  /** Called for a job that the gate does not admit yet, just before it is parked. */
+  /** Called for a job that may not be attempted yet, just before it is parked. */
   readonly parked: (decision: ParkDecision, userId: string) => void;
   /** How long past its due time an event may still be delivered, in ms. */
   readonly maxAgeMs: number;
@@ -71,8 +75,10 @@ export function createDeliver(options: DeliverOptions): Process {
     const hasWaited = job.attemptsStarted > 1;
     const isOverBacklog = hasWaited && backlog.isFull(traffic) && !(await backlog.join(traffic));
     let decision: Decision | Outcome = isOverBacklog ? BACKLOG_FULL : EXPIRED;
-    if (!isOverBacklog && expiresInMs(event, now) > 0)
-      decision = located?.hold ?? (await admit(traffic, event, options));
+    if (!isOverBacklog && expiresInMs(event, now) > 0) {
+      const early = located?.hold ?? (located && (await pace(located, job, lifeOf(event, dueAt, options), options)));
+      decision = early ?? (await admit(traffic, event, options));
+    }
     if (decision.kind === "park" && (await mayPark(job, traffic, decision, dueAt, options, located?.pauses))) {
       backlog.list(traffic);
       parked(decision, event.userId);
@@ -123,6 +129,12 @@ function parse(job: Job, options: DeliverOptions): WebhookEvent | UnaddressedEve
 /** The time until an event's own `expiresAt`, at which no attempt may begin any more. */
 function expiresInMs({ expiresAtMs }: WebhookEvent, now: () => number): number {
   return expiresAtMs === undefined ? Number.POSITIVE_INFINITY : expiresAtMs - now();
+}
+
+/** For how long an event may still wait. One that was too old when it arrived may for a while, see {@link mayPark}. */
+function lifeOf(event: WebhookEvent, dueAt: number, { maxAgeMs, now = Date.now }: DeliverOptions): number {
+  const leftMs = dueAt + maxAgeMs - now();
+  return Math.min(leftMs > 0 ? leftMs : Number.POSITIVE_INFINITY, expiresInMs(event, now));
 }
 
 /** The fields that the gate and the backlog decide by. */

@@ -6,7 +6,7 @@ import { parseUrl } from "../src/delivery/endpoint-url.ts";
 import { endpointKey, type UnaddressedEvent, type WebhookEvent } from "../src/delivery/request.ts";
 import type { GiveUpCause } from "../src/delivery/retry.ts";
 import { addressOf } from "../src/endpoints/address.ts";
-import type { Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
+import type { EndpointDocument, Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
 import { type FindEndpoint, UnreadableEndpoints } from "../src/endpoints/lookup.ts";
 import type { Backlog } from "../src/isolation/backlog.ts";
 import type { Decision } from "../src/isolation/gate.ts";
@@ -45,6 +45,7 @@ export interface LocateOptions {
 /** An event with its endpoint as it is now. */
 export interface Located {
   readonly event: WebhookEvent;
+  readonly document: EndpointDocument;
   /** When the endpoint was paused, or is. Its events do not age meanwhile. */
   readonly pauses: readonly Pause[];
   /** Set while the endpoint is paused. */
@@ -69,7 +70,7 @@ export async function locate(event: UnaddressedEvent, job: Job, options: LocateO
     const found = await findEndpoint?.(userId, id);
     if (found === undefined) throw new ContractError([], `data.endpoint.id: this user has no endpoint ${id}`);
     if (found === "deleted") return "endpoint deleted";
-    const { state, pauses } = found;
+    const { state, pauses, document } = found;
     const nowMs = now();
     if (state.kind === "disabled") {
       if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(nowMs); // enabled since: look again
@@ -77,11 +78,12 @@ export async function locate(event: UnaddressedEvent, job: Job, options: LocateO
       return "held: endpoint disabled";
     }
     const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
-    if (state.kind !== "paused") return { event: addressed, pauses };
+    if (state.kind !== "paused") return { event: addressed, document, pauses };
     const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
     const retryAt = Math.min(Math.ceil(nowMs + returnMs), event.expiresAtMs ?? Number.POSITIVE_INFINITY);
     return {
       event: addressed,
+      document,
       pauses: [...pauses, { from: state.since, until: Number.POSITIVE_INFINITY }],
       hold: { kind: "park", reason: "held", retryAt },
     };
@@ -100,6 +102,8 @@ function leaveBacklog(
   { backlog }: LocateOptions,
 ): void {
   if (job.attemptsStarted === 1) return; // never waited
-  const endpoint = endpointKey(parseUrl(document.url) as URL);
+  const url = parseUrl(document.url);
+  if (url === undefined) return; // damaged
+  const endpoint = endpointKey(url);
   backlog.leave({ job: job.id as string, endpoint, user: userId, enqueuedAt: timestampMs });
 }

@@ -13,8 +13,9 @@ import type { Holds } from "./holds.ts";
  * - `retry_after`  the endpoint asked for a pause
  * - `memory`       request bodies in flight have used up their memory budget
  * - `held`         an operator holds its host, endpoint or user
+ * - `rate`         its endpoint is registered with a rate limit; not a reason of the gate
  */
-export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory" | "held";
+export type ParkReason = "circuit" | "limit" | "share" | "retry_after" | "memory" | "held" | "rate";
 
 /** A parked job, as the queue identifies it. */
 export interface ParkedJob {

@@ -56,7 +56,7 @@ export function createMetrics({
     });
   const parked = new Counter({
     name: "fluxhook_parked_jobs_total",
-    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight), held (by an operator)",
+    help: "Jobs put off by reason: circuit (open), limit (of the endpoint), share (of the worker), retry_after, memory (bodies in flight), held (by an operator), rate (limit of a registered endpoint)",
     labelNames: ["reason"],
     registers,
   });

@@ -46,3 +46,15 @@ export const endpointLogKey = (userId: string, endpointId: string, tag = ""): st
 
 /** The queue of a shard's notices, see src/endpoints/notices.ts: in the slot of the shard's users. */
 export const noticesQueue = (tag: string): string => `webhooks-notices${tag === "" ? "" : `-${tag.slice(0, -1)}`}`;
+
+/** When an endpoint's next attempt may be made by its rate limit, see src/endpoints/rate-script.ts. */
+export const rateKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:rate:${tag}${userId}:${endpointId}`;
+
+/** The ids of the jobs that wait for an endpoint's rate limit. */
+export const rateLineKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:rate-line:${tag}${userId}:${endpointId}`;
+
+/** The ids of those that waited for a limit that the endpoint had before. */
+export const rateReleasedKey = (userId: string, endpointId: string, tag = ""): string =>
+  `webhooks:rate-released:${tag}${userId}:${endpointId}`;

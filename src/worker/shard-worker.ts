@@ -11,6 +11,7 @@ import { createLookup } from "../endpoints/lookup.ts";
 import { createMissed } from "../endpoints/missed.ts";
 import type { NoticeMode } from "../endpoints/notices.ts";
 import type { OutageWatch } from "../endpoints/outage.ts";
+import { createRate } from "../endpoints/rate.ts";
 import { createStreaks } from "../endpoints/streaks.ts";
 import type { Sender } from "../http/sender.ts";
 import { createBacklog } from "../isolation/backlog.ts";
@@ -115,7 +116,7 @@ export interface ShardWorker {
 export function createShardWorker(shard: PipelineShard, options: PipelineOptions, shared: SharedParts): ShardWorker {
   const { valkey, queue, label } = shard;
   const { config, logger, tracing, parts = {} } = options;
-  const { sender, metrics, holds, random } = shared;
+  const { sender, metrics, holds, random, excuse } = shared;
   const prefix = queueKey(queue);
   const suspects = createOwnSuspects(shard, options, shared, () => worker.holders);
   const streaks = createStreaks(valkey, {
@@ -141,6 +142,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
     findEndpoint: createLookup(valkey, shard.tag),
+    askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),
     missed: parts.missed ?? createMissed(valkey, { ...config, queue, tag: shard.tag, metrics, logger }),
     rejected: (job, reason) => {
       metrics.rejected();
@@ -149,7 +151,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     held: fairQueue.held,
     parked: ({ reason }, userId) => {
       metrics.parked(reason);
-      fairQueue.held(userId);
+      if (reason !== "rate") fairQueue.held(userId); // no trouble: the user's other events need not yield
     },
   });
   const worker = new DeliveryWorker(deliver, { ...describeWorker(shard, options, shared), watch: fairQueue, suspects });
