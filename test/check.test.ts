@@ -119,7 +119,7 @@ describe("--check ends with", () => {
   test.each([
     [
       "worker",
-      ["-bzpopmin", "-xadd", "-multi", "-info", "resetkeys", "~bull:*"],
+      ["-bzpopmin", "-xadd", "-multi", "-info", "resetkeys", "~bull:webhooks:*"],
       [
         "may not run XADD: grant +xadd",
         "may not use the keys webhooks:log:*: grant ~webhooks:log:*",
@@ -132,7 +132,10 @@ describe("--check ends with", () => {
         "may not use the keys webhooks:endpoints:*: grant ~webhooks:endpoints:*",
         "may not use the keys webhooks:missed:*: grant ~webhooks:missed:*",
         "may not use the keys webhooks:missed-data:*: grant ~webhooks:missed-data:*",
+        "may not use the keys webhooks:health:*: grant ~webhooks:health:*",
+        "may not use the keys webhooks:endpoint-log:*: grant ~webhooks:endpoint-log:*",
         "may not use the keys webhooks:backlog:webhooks:*: grant ~webhooks:backlog:webhooks:*",
+        "may not use the keys bull:webhooks-notices:*: grant ~bull:webhooks-notices:*",
         "may not run MULTI and EXEC: grant +multi +exec",
         "may not run BZPOPMIN: grant +bzpopmin",
       ],

@@ -1,16 +1,20 @@
 /**
  * The calls by which the rights of a Valkey user are tried: what each program does, command by command.
  */
+import { queueKey } from "../queue/layout.ts";
 import {
   attemptsKey,
   backlogPrefix,
   caughtKey,
   circuitsKey,
+  endpointLogKey,
   endpointsKey,
+  healthKey,
   holdsKey,
   logKey,
   missedDataKey,
   missedKey,
+  noticesQueue,
   responsesKey,
   straysKey,
 } from "../queue/own-keys.ts";
@@ -100,6 +104,7 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
     ["ZREMRANGEBYRANK", KEY, "1", "1"],
     ["ZREMRANGEBYSCORE", KEY, "1", "1"],
     ["ZPOPMIN", KEY],
+    ["ZUNIONSTORE", KEY, "1", KEY],
     ["EXPIRE", KEY, "1"],
     ["TIME"],
   ],
@@ -135,6 +140,8 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
 /** The pattern of all endpoints' keys of a kind. */
 const ofAll = (keyOf: (userId: string, endpointId: string) => string): string => keyOf("*", "").slice(0, -1);
 
+const noticesKey = (queue: string): string => queueKey(noticesQueue(tagOf(queue)));
+
 /** Keys outside the queue's prefix, as the ACL pattern to grant and a call that tries one of them. */
 export const otherKeys = (queue: string): readonly { readonly pattern: string; readonly call: Call }[] => [
   { pattern: logKey("*"), call: ["ZCARD", logKey("", tagOf(queue))] },
@@ -147,6 +154,8 @@ export const otherKeys = (queue: string): readonly { readonly pattern: string; r
   { pattern: endpointsKey("*"), call: ["HGET", endpointsKey("", tagOf(queue)), "none"] },
   { pattern: ofAll(missedKey), call: ["ZCARD", missedKey("", "", tagOf(queue))] },
   { pattern: ofAll(missedDataKey), call: ["HGET", missedDataKey("", "", tagOf(queue)), "none"] },
+  { pattern: healthKey("*"), call: ["HGET", healthKey("", tagOf(queue)), "none"] },
+  { pattern: ofAll(endpointLogKey), call: ["ZCARD", endpointLogKey("", "", tagOf(queue))] },
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
@@ -157,4 +166,7 @@ export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: endpointsKey("*"), call: ["HDEL", endpointsKey("", tagOf(queue)), "none"] },
   { pattern: ofAll(missedKey), call: ["ZADD", missedKey("", "", tagOf(queue)), "XX", "0", "a"] },
   { pattern: ofAll(missedDataKey), call: ["HDEL", missedDataKey("", "", tagOf(queue)), "none"] },
+  { pattern: healthKey("*"), call: ["HDEL", healthKey("", tagOf(queue)), "none"] },
+  { pattern: ofAll(endpointLogKey), call: ["ZADD", endpointLogKey("", "", tagOf(queue)), "XX", "0", "a"] },
+  { pattern: `${noticesKey(queue)}:*`, call: ["LREM", `${noticesKey(queue)}:wait`, "1", "none"] },
 ];
