@@ -8,9 +8,17 @@ import { createKey, seal } from "./delivery/seal.ts";
 import type { EndpointSettings } from "./endpoints/document.ts";
 import type { EndpointState, RateLimit } from "./endpoints/endpoint.ts";
 import type { ExplainedEndpoint, ExplainOptions, Explanation, Reception } from "./endpoints/explain.ts";
+import type { EndpointHealth } from "./endpoints/health.ts";
 import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
 import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
-import type { Endpoint, IfVersion, NewEndpoint, RotateOptions, WithSecret } from "./endpoints/registry.ts";
+import type {
+  Endpoint,
+  EndpointWithHealth,
+  IfVersion,
+  NewEndpoint,
+  RotateOptions,
+  WithSecret,
+} from "./endpoints/registry.ts";
 import type { Replayed } from "./endpoints/replay.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
@@ -50,9 +58,11 @@ export {
   type Enabled,
   type EnableOptions,
   type Endpoint,
+  type EndpointHealth,
   type EndpointSettings,
   type EndpointState,
   type Endpoints,
+  type EndpointWithHealth,
   type EnqueueOptions,
   type EnqueueStatus,
   EVENT_TYPES,

@@ -5,6 +5,7 @@ import { checkUserId, SETTINGS } from "../endpoints/document.ts";
 import type { MissedPage, MissedQuery } from "../endpoints/missed.ts";
 import type { Endpoint, IfVersion, Registry } from "../endpoints/registry.ts";
 import type { Replayed } from "../endpoints/replay.ts";
+import type { Attempt } from "../log/attempt.ts";
 import {
   checkChangeOptions,
   checkEnableOptions,
@@ -53,6 +54,8 @@ export interface Endpoints extends Omit<Registry, "enable" | "disable"> {
   enable(userId: string, id: string, options?: EnableOptions): Promise<Enabled>;
   /** Attempt nothing more: its events are kept as missed. If it is disabled already, time and reason stay. */
   disable(userId: string, id: string, options?: IfVersion): Promise<Endpoint>;
+  /** Its last 25 attempts, newest first, as in its user's log, but of this endpoint alone. Kept as long as those. */
+  attempts(userId: string, id: string): Promise<Attempt[]>;
   /** What it missed while it was disabled, and what failed for good: how much, and a page of the events, newest first. */
   missed(userId: string, id: string, query?: MissedQuery): Promise<MissedPage>;
   /**
@@ -69,7 +72,7 @@ const CREATE_FIELDS = [...PUT_FIELDS, "id"];
 const IF_VERSION = ["ifVersion"];
 const ROTATE_OPTIONS = [...IF_VERSION, "graceSeconds", "secret"];
 
-type Home = Pick<ShardClient, "registry" | "missed" | "replay">;
+type Home = Pick<ShardClient, "registry" | "attempts" | "missed" | "replay">;
 type Call = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
@@ -134,7 +137,10 @@ export function createEndpoints(shardOf: (userId: string) => Home, call: Call): 
   };
 }
 
-function createReplays(home: (userId: string) => Home, call: Call): Pick<Endpoints, "enable" | "missed" | "replay"> {
+function createReplays(
+  home: (userId: string) => Home,
+  call: Call,
+): Pick<Endpoints, "enable" | "attempts" | "missed" | "replay"> {
   const replay = (userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> =>
     home(userId).replay(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
   return {
@@ -145,6 +151,11 @@ function createReplays(home: (userId: string) => Home, call: Call): Pick<Endpoin
         const endpoint = await home(userId).registry.enable(userId, id, { ifVersion });
         if (wanted === false) return endpoint;
         return { ...endpoint, replay: await replay(userId, id, wanted === true ? {} : { since: wanted }) };
+      }),
+    attempts: (userId, id) =>
+      call(async () => {
+        await home(userId).registry.get(userId, id); // throws when there is none
+        return await home(userId).attempts(userId, id);
       }),
     missed: (userId, id, query = {}) =>
       call(async () => {

@@ -13,7 +13,7 @@ import { findUnknown, isRecord } from "./options.ts";
 const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
 const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
 const ENDPOINT_FIELDS = ["url", "secret", "id"];
-const NO_EVENT = "expected an object with event, userId, endpoint and data";
+const NO_EVENT = "expected an object with event, userId and data, and mostly endpoint";
 
 /** How to enqueue events. */
 export interface EnqueueOptions {
@@ -40,7 +40,8 @@ export function buildJob(given: unknown, options: BuildOptions, how: EnqueueOpti
   const stored = asStored(given);
   if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
   const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes } = options;
-  const { event, ...data } = stored;
+  const { event, ...fields } = stored;
+  const data: Record<string, unknown> = Object.fromEntries(Object.entries(fields).filter(([name]) => EVENT_FIELDS.includes(name)));
   const { id = randomUUID() } = data;
   const unknown = findUnknownFields(stored);
   try {
@@ -117,7 +118,7 @@ function asStored(event: unknown): unknown {
 function sealSecrets(data: JobData, key: string | Uint8Array): JobData {
   const sealOne = (secret: string) => (isSealed(secret) ? secret : seal(secret, key, data.userId));
   const { endpoint } = data;
-  if ("id" in endpoint) return data; // its secrets are in the registry
+  if (endpoint === undefined || "id" in endpoint) return data; // the secrets are in the registry
   const { secret } = endpoint;
   return {
     ...data,

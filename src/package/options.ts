@@ -135,7 +135,7 @@ export function checkMissedQuery(query: unknown): void {
 
 /** Validate the options of `endpoints.explain`. @throws UsageError */
 export function checkExplainOptions(options: unknown): void {
-  expectOptions(options, "{ enqueuedAt: Date.now() }", ["enqueuedAt"]);
+  expectOptions(options, "{ enqueuedAt: 1793577600000 }", ["enqueuedAt"]);
   expectIf(options.enqueuedAt, Number.isFinite, "enqueuedAt to be epoch ms");
 }
 

@@ -1,10 +1,11 @@
 /**
  * A backend's connections to the shards of the queue.
  */
+import { readEndpointLog } from "../endpoints/endpoint-log.ts";
 import { listMissed, type MissedPage, type MissedQuery } from "../endpoints/missed.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import { type Replayed, type ReplayQuery, replayMissed } from "../endpoints/replay.ts";
-import { ALL_KEPT, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import { ALL_KEPT, type Attempt, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "../queue/enqueue.ts";
 import type { Shard } from "../queue/shards.ts";
 import { createLazyQueue } from "./lazy-queue.ts";
@@ -18,6 +19,8 @@ export interface ShardClient {
   readonly list: AttemptLog["list"];
   /** The endpoints of its users. */
   readonly registry: Registry;
+  /** An endpoint's last attempts; its ids must be valid. */
+  readonly attempts: (userId: string, id: string) => Promise<Attempt[]>;
   /** A page of what an endpoint missed; its ids must be valid. */
   readonly missed: (userId: string, id: string, query: MissedQuery) => Promise<MissedPage>;
   /** Replay what an endpoint missed. */
@@ -53,6 +56,7 @@ export function connectShard(
   return {
     add: (jobs) => run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain))),
     registry,
+    attempts: (...asked) => run(() => readEndpointLog(valkey, tag, ...asked)),
     missed: (...asked) => run(() => listMissed(valkey, tag, ...asked)),
     replay: (...asked) => replayMissed({ queue: name, tag, valkey }, ...asked, (work) => run(() => work())),
     list: (...asked) => run(() => log.list(...asked)),
