@@ -177,6 +177,26 @@ describe("an event is kept as missed", () => {
     expect(evals(await valkey.info("commandstats")) - before).toBe(1);
   });
 
+  test("ahead of its acknowledgement, however often the connection is cut", async () => {
+    const customer = await receiver();
+    const system = await stack({ policy: { attempts: 1, delaysMs: [], jitter: 0 } });
+    customer.answer((_, index) => {
+      if (index % 25 === 24) system.valkey.stream?.destroy();
+      return { status: 500 };
+    });
+    const userId = await register(customer.url());
+    const events = Array.from({ length: 200 }, () => ({ name: "file.created", data: dataOf(userId) }));
+    const queue = openQueue(system.queue.name, valkey);
+    open.push({ stop: () => queue.close() });
+    await queue.addBulk(events);
+    await eventually(
+      () => queue.getFailedCount(),
+      (count) => count >= 100, // a cut may leave jobs active until their locks are gone
+    );
+    const failed = await valkey.zrange(queue.toKey("failed"), "0", "-1");
+    expect(await jobsOf(userId)).toEqual(expect.arrayContaining(failed));
+  });
+
   test("unless a key has the wrong type: then a failure is reported, and a held event is tried again", async () => {
     const [userId, other] = [await register(), await register()];
     await registry.disable(userId, "main");
@@ -421,6 +441,20 @@ describe("a replay", () => {
     expect(await replay(system, userId, { since: 20, until: 30 })).toEqual({ replayed: 2, skipped: 0, left: 2 });
     expect(await jobsOf(userId)).toEqual(["at-40", "at-10"]);
     expect(await replay(system, userId, { since: 50 })).toEqual({ replayed: 0, skipped: 0, left: 2 });
+  });
+
+  test("that is sent again, since an answer was lost, adds and counts each event once", async () => {
+    const system = await stack({ isIdle: true });
+    const userId = await register();
+    const { keep } = createKeeper(valkey);
+    for (let n = 0; n < 120; n++) await keep(userId, { timestamp: n });
+    const shard = { queue: system.queue.name, tag: "", valkey };
+    const twice = async <T>(work: () => Promise<T>): Promise<T> => {
+      await work();
+      return await work();
+    };
+    expect(await replayMissed(shard, userId, "main", {}, twice)).toEqual({ replayed: 120, skipped: 0, left: 0 });
+    expect(await system.queue.getWaitingCount()).toBe(120);
   });
 
   test("is refused for an endpoint that is disabled, or not there", async () => {
