@@ -25,7 +25,7 @@ let admin: Redis;
 let receiver: Receiver;
 beforeAll(async () => {
   [valkey, receiver] = await Promise.all([startValkey({ appendonly: false }), startReceiver()]);
-  receiver.answer(({ path }) => ({ status: path === "/dead" ? 503 : path === "/gone" ? 410 : 204 }));
+  receiver.answer(({ path }) => ({ status: path === "/dead" ? 503 : path === "/gone" ? 410 : 200 }));
   admin = new Redis(valkey.url);
   for (const [user, ...rules] of recipe) await admin.acl("SETUSER", user, ...rules);
 });
@@ -65,7 +65,7 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await endpoints.create(USER, { id: "main", url: receiver.url("/in") });
     await endpoints.put(USER, "dead", { url: receiver.url("/dead") });
     await endpoints.put(USER, "gone", { url: receiver.url("/gone") });
-    await endpoints.update(USER, "main", { description: "CRM" });
+    await endpoints.update(USER, "main", { rateLimit: { perSecond: 50 }, headers: { "X-Key": "of the customer" } });
     await endpoints.rotate(USER, "main");
     for (const id of ["main", "dead", "gone"]) await enqueue(id);
     await idle();
@@ -80,7 +80,10 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await endpoints.replay(USER, "dead");
     await idle();
     expect((await endpoints.list(USER)).length).toBe(3);
-    await endpoints.get(USER, "main");
+    expect((await endpoints.attempts(USER, "main")).length).toBe(2);
+    expect((await endpoints.get(USER, "gone")).state.kind).toBe("disabled");
+    await endpoints.explain(USER, "file.created");
+    await endpoints.update(USER, "main", { rateLimit: null });
     await endpoints.delete(USER, "gone");
     expect((await fetch(await worker.url("/readyz"))).status).toBe(200);
     expect(receiver.requests.map(({ path }) => path).toSorted()).toEqual([

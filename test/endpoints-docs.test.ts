@@ -71,6 +71,16 @@ const CHECKS: Readonly<Record<string, (said: readonly string[]) => Promise<void>
     const secrets = said.flatMap((line) => secretIn(line) ?? []);
     expect([path, ...secrets.map((secret) => verify(body, headers, secret).ok)]).toEqual(["/v2", true, true]);
   },
+  async "Rate limit and headers"(said) {
+    expect(said.at(-1)).toBe('{"perSecond":10,"burst":20} {"Authorization":"…5a36"}');
+  },
+  async "Endpoints that keep failing"(said) {
+    expect(said.slice(-3)).toEqual([
+      "0 undefined",
+      expect.stringMatching(/^\S+Z file\.deleted 200$/),
+      expect.stringMatching(/^\S+Z file\.created 200$/),
+    ]);
+  },
 };
 
 const secretIn = (text = ""): string | undefined => /whsec_\S+/.exec(text)?.[0];

@@ -15,6 +15,9 @@ import {
   missedDataKey,
   missedKey,
   noticesQueue,
+  rateKey,
+  rateLineKey,
+  rateReleasedKey,
   responsesKey,
   straysKey,
 } from "../queue/own-keys.ts";
@@ -168,5 +171,8 @@ export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: ofAll(missedDataKey), call: ["HDEL", missedDataKey("", "", tagOf(queue)), "none"] },
   { pattern: healthKey("*"), call: ["HDEL", healthKey("", tagOf(queue)), "none"] },
   { pattern: ofAll(endpointLogKey), call: ["ZADD", endpointLogKey("", "", tagOf(queue)), "XX", "0", "a"] },
+  ...[rateKey, rateLineKey, rateReleasedKey].map(
+    (keyOf) => ({ pattern: ofAll(keyOf), call: ["DEL", keyOf("", "", tagOf(queue))] }) as const,
+  ),
   { pattern: `${noticesKey(queue)}:*`, call: ["LREM", `${noticesKey(queue)}:wait`, "1", "none"] },
 ];
