@@ -83,17 +83,17 @@ end`;
  * the endpoint is enabled, and its document was not changed. A 2xx that came first ends the streak, so it wins. Begins with HDEL, so
  * that a Valkey that is full does it all the same.
  *
- * KEYS: the user's health and endpoints, what the endpoint missed, then those of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
+ * KEYS: the user's health and endpoints, what the endpoint missed, the index of endpoints and those in it that are off, then those of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
  * or `recover`; the endpoint's id; its `since`, or for `recover` its `over`; the version of its document; the new one of all
- * endpoints; `failing` or `gone`; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
+ * endpoints; `failing` or `gone`; its name in the index; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
  */
 export const CONCLUDE = `
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ${NOTIFY}
 local health, endpoints, missed = KEYS[1], KEYS[2], KEYS[3]
-local action, id, since, document, version, reason = unpack(ARGV)
-local notices, notice = { unpack(KEYS, 4) }, { unpack(ARGV, 7) }
+local action, id, since, document, version, reason, member = unpack(ARGV)
+local notices, notice = { unpack(KEYS, 6) }, { unpack(ARGV, 8) }
 if action == "recover" then
   if redis.call("HGET", health, id .. ".over") ~= since then return 0 end
   redis.call("HDEL", health, id .. ".over")
@@ -111,6 +111,8 @@ local told = action == "warn" and "failing" or "disabled"
 redis.call("HSET", health, id .. ".told", since .. " " .. told .. " " .. at .. " " .. (known[2] or 0) .. " " .. reason)
 if action == "disable" then
   redis.call("HSET", endpoints, id .. "/state", "disabled " .. reason .. " " .. at, "${VERSION_FIELD}", version)
+  redis.pcall("ZADD", KEYS[4], at, member)
+  redis.pcall("ZADD", KEYS[5], at, member)
 end
 notify(notices, notice, missed)
 return 1`;

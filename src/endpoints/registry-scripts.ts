@@ -9,7 +9,11 @@ const MAX_PAUSES = 20; // remembered for each endpoint
 const MAX_DELETED = 200; // remembered for each user
 const KEPT_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: no event is older, so none depends on a pause or deletion before
 
-/** `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions. */
+/**
+ * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts.
+ *
+ * KEYS begins with: the user's endpoints and their health, the index and those in it that are off.
+ */
 const SHARED = `
 local key, time = KEYS[1], redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -35,6 +39,14 @@ local function forgetStreak(health, id)
   redis.pcall("HDEL", health, id .. ".since", id .. ".n")
 end
 
+-- Entries that cannot be written are left to reindexEndpoints.
+local function index(member, state)
+  local at = string.format("%.0f", now)
+  redis.pcall("ZADD", KEYS[3], at, member)
+  if state == "enabled" then redis.pcall("ZREM", KEYS[4], member)
+  elseif state then redis.pcall("ZADD", KEYS[4], at, member) end
+end
+
 local function versionOf(stored)
   return stored and string.match(stored, "^%S+") or ""
 end
@@ -55,9 +67,9 @@ return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET
  * Write an endpoint's document, if it is still the one on which the change is based. Writes the document first: a Valkey that is
  * full then refuses the whole script.
  *
- * KEYS: the user's endpoints and their health. ARGV: the endpoint's id, the version on which the change is based (empty for none: it is
- * created), the new one, the document as JSON, how many endpoints a user may have, 1 if its URL is another one: it has not failed yet. Returns status, time and the endpoint's fields. `written`
- * also if that version is there already; otherwise `changed` or `full`, and nothing was done.
+ * ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the new one, the document as JSON,
+ * how many endpoints a user may have, 1 if its URL is another one: it has not failed yet, its name in the index. Returns status, time
+ * and the endpoint's fields. `written` also if that version is there already; otherwise `changed` or `full`, and nothing was done.
  */
 export const WRITE = `${SHARED}
 local id, from, version, document, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -74,6 +86,7 @@ end
 redis.call("HSET", key, id, version .. " " .. document, "${VERSION_FIELD}", version)
 if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
 if ARGV[6] == "1" then forgetStreak(KEYS[2], id) end
+index(ARGV[7], from == "" and "enabled")
 trim()
 return reply("written", id)`;
 
@@ -85,8 +98,8 @@ return reply("written", id)`;
  *
  * An endpoint that is enabled again begins a new streak of failures.
  *
- * KEYS: the user's endpoints and their health. ARGV: the endpoint's id; the version that it must have, or empty; the new one of all
- * endpoints; the action: `pause`, `resume`, `enable` or `disable`; of `disable` the reason. Returns status, time and the endpoint's fields: `done`, also
+ * ARGV: the endpoint's id; the version that it must have, or empty; the new one of all endpoints; the action: `pause`, `resume`, `enable`
+ * or `disable`; of `disable` the reason, otherwise anything; its name in the index. Returns status, time and the endpoint's fields: `done`, also
  * when it had that state; otherwise `missing`, `changed` or `disabled`, and nothing was done.
  */
 export const CHANGE_STATE = `${SHARED}
@@ -119,14 +132,15 @@ if target == "enabled" then forgetStreak(KEYS[2], id) end
 if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
 if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
 redis.call("HSET", key, "${VERSION_FIELD}", version)
+index(ARGV[6], target)
 trim()
 return reply("done", id)`;
 
 /**
  * Delete an endpoint with what it missed, its log and its health. That it was there is remembered for 30 days.
  *
- * KEYS: the user's endpoints and their health, the endpoint's log, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty; the
- * new one of all endpoints. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
+ * KEYS goes on with: the endpoint's log, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty;
+ * the new one of all endpoints; its name in the index. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
  */
 export const DELETE = `${SHARED}
 local id, ifVersion, version = ARGV[1], ARGV[2], ARGV[3]
@@ -138,7 +152,9 @@ end
 if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
 redis.call("HDEL", key, id, id .. "/pauses")
 redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now), "${VERSION_FIELD}", version)
-redis.call("DEL", unpack(KEYS, 3))
+redis.call("DEL", unpack(KEYS, 5))
+redis.pcall("ZREM", KEYS[3], ARGV[4])
+redis.pcall("ZREM", KEYS[4], ARGV[4])
 redis.pcall("HDEL", KEYS[2], ${HEALTH_FIELDS.map((field) => `id .. ".${field}"`).join(", ")})
 trim()
 return { "done" }`;

@@ -6,7 +6,15 @@
  * endpoint.ts; `<id>/pauses`, the last 20 pauses that are over. Of a deleted endpoint its state stays for 30 days. About 700 bytes
  * with two endpoints.
  */
-import { endpointLogKey, endpointsKey, healthKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
+import {
+  endpointIndexKey,
+  endpointLogKey,
+  endpointOffKey,
+  endpointsKey,
+  healthKey,
+  missedDataKey,
+  missedKey,
+} from "../queue/own-keys.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { encodeDocument } from "./document.ts";
@@ -17,6 +25,7 @@ import {
   type StoredEndpoint,
   stateField,
 } from "./endpoint.ts";
+import { indexMember } from "./endpoint-index.ts";
 import { type EndpointHealth, parseHealth } from "./health.ts";
 import { ConflictError, LimitError, NotFoundError } from "./refusals.ts";
 import { CHANGE_STATE, DELETE, READ, WRITE } from "./registry-scripts.ts";
@@ -74,6 +83,7 @@ type Reply = [status: string, nowMs: number, fields: Fields];
 /** Open the store of a shard with this tag. */
 export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, run: Run): Store {
   const keysOf = (userId: string) => [endpointsKey(userId, tag), healthKey(userId, tag)];
+  const changedKeysOf = (userId: string) => [...keysOf(userId), endpointIndexKey(tag), endpointOffKey(tag)];
   const runScript = (script: string, keys: string[], ...args: (string | number)[]) =>
     valkey.eval(script, keys.length, ...keys, ...args) as Promise<unknown>;
   const ask: Run = async (work) => {
@@ -110,7 +120,8 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
           if (present !== undefined && document === present.document) return { value: present, nowMs };
           const isElsewhere = document.url !== present?.document.url ? 1 : 0;
           const args = [id, present?.version ?? "", version, encodeDocument(document), maxEndpoints, isElsewhere];
-          const [status, writtenMs, fields] = (await runScript(WRITE, keysOf(userId), ...args)) as Reply;
+          const member = indexMember(userId, id);
+          const [status, writtenMs, fields] = (await runScript(WRITE, changedKeysOf(userId), ...args, member)) as Reply;
           if (status === "written") return { value: parseOne(id, fields) as StoredEndpoint, nowMs: writtenMs };
           if (status === "full") throw new LimitError(`expected at most ${maxEndpoints} endpoints of a user`);
         }
@@ -118,9 +129,9 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
       });
     },
     changeState(userId, id, ifVersion = "", action, reason = "manual") {
-      const args = [id, ifVersion, crypto.randomUUID(), action, reason];
+      const args = [id, ifVersion, crypto.randomUUID(), action, reason, indexMember(userId, id)];
       return ask(async () => {
-        const [status, nowMs, fields] = (await runScript(CHANGE_STATE, keysOf(userId), ...args)) as Reply;
+        const [status, nowMs, fields] = (await runScript(CHANGE_STATE, changedKeysOf(userId), ...args)) as Reply;
         if (status === "missing") notFound(id);
         if (status === "changed") changed(id);
         if (status === "disabled") throw new ConflictError(`endpoint ${id} is disabled: enable it first`);
@@ -129,9 +140,9 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
     },
     remove(userId, id, ifVersion = "") {
       const own = [endpointLogKey, missedKey, missedDataKey].map((keyOf) => keyOf(userId, id, tag));
-      const version = crypto.randomUUID();
+      const args = [id, ifVersion, crypto.randomUUID(), indexMember(userId, id)];
       return ask(async () => {
-        const [status] = (await runScript(DELETE, [...keysOf(userId), ...own], id, ifVersion, version)) as [string];
+        const [status] = (await runScript(DELETE, [...changedKeysOf(userId), ...own], ...args)) as [string];
         if (status === "missing") notFound(id);
         if (status === "changed") changed(id);
       });

@@ -6,9 +6,18 @@ import type { FaultCode } from "../delivery/outcome.ts";
 import { endpointName } from "../delivery/request.ts";
 import type { Attempt } from "../log/attempt.ts";
 import type { EndpointRecords, RecordedAttempt } from "../log/attempts.ts";
-import { endpointLogKey, endpointsKey, healthKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
+import {
+  endpointIndexKey,
+  endpointLogKey,
+  endpointOffKey,
+  endpointsKey,
+  healthKey,
+  missedDataKey,
+  missedKey,
+} from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import type { DisabledReason } from "./endpoint.ts";
+import { indexMember } from "./endpoint-index.ts";
 import { type Judgment, judgeStreak, type Streak } from "./health.ts";
 import { CONCLUDE, COUNT } from "./health-script.ts";
 import { type Notice, type NoticeMode, noticeArgs, noticeKeys } from "./notices.ts";
@@ -155,8 +164,9 @@ async function write(
   const since = timeOf(notice.since);
   const lastError = action === "recover" ? null : attempt.error;
   const data = { userId, endpointId: id, host, reason, since, failedAttempts: notice.failures, lastError };
-  const keys = [healthKey(userId, tag), endpointsKey(userId, tag), missedKey(userId, id, tag), ...noticeKeys(tag)];
-  const args = [action, id, from, version, crypto.randomUUID(), reason];
+  const own = [healthKey(userId, tag), endpointsKey(userId, tag), missedKey(userId, id, tag)];
+  const keys = [...own, endpointIndexKey(tag), endpointOffKey(tag), ...noticeKeys(tag)];
+  const args = [action, id, from, version, crypto.randomUUID(), reason, indexMember(userId, id)];
   const told = noticeArgs({ ...notice, data }, tag, notices);
   return (await valkey.eval(CONCLUDE, keys.length, ...keys, ...args, ...told)) as number;
 }

@@ -58,3 +58,11 @@ export const rateLineKey = (userId: string, endpointId: string, tag = ""): strin
 /** The ids of those that waited for a limit that the endpoint had before. */
 export const rateReleasedKey = (userId: string, endpointId: string, tag = ""): string =>
   `webhooks:rate-released:${tag}${userId}:${endpointId}`;
+
+const ofShard = (tag: string): string => (tag === "" ? "" : `:${tag.slice(0, -1)}`);
+
+/** A shard's endpoints by their last change, see src/endpoints/endpoint-index.ts. */
+export const endpointIndexKey = (tag = ""): string => `webhooks:endpoint-index${ofShard(tag)}`;
+
+/** A shard's endpoints that are paused or disabled, see src/endpoints/endpoint-index.ts. */
+export const endpointOffKey = (tag = ""): string => `webhooks:endpoint-off${ofShard(tag)}`;

@@ -1,0 +1,38 @@
+/**
+ * Shows what is known of a registered endpoint, for operators.
+ */
+import { ENDPOINT_LOG_SIZE, readEndpointLog } from "../endpoints/endpoint-log.ts";
+import { type MissedCounts, readMissedCounts } from "../endpoints/missed.ts";
+import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
+import type { Attempt } from "../log/attempts.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
+import { homeAmong } from "../queue/shards.ts";
+
+export { ENDPOINT_LOG_SIZE };
+
+const NOTHING_MISSED: MissedCounts = { kept: 0, dropped: 0, bytes: 0 };
+
+/** What is known of an endpoint. */
+export interface EndpointDetails {
+  readonly userId: string;
+  readonly endpoint: EndpointWithHealth;
+  readonly missed: MissedCounts;
+  /** Its last {@link ENDPOINT_LOG_SIZE}, newest first. Without secrets. */
+  readonly attempts: readonly Attempt[];
+}
+
+/**
+ * Read what is known of an endpoint.
+ *
+ * @throws  UsageError when an id is invalid; NotFoundError when there is no such endpoint; when Valkey answers with an error. Waits
+ *          while it is away
+ */
+export async function showEndpoint(shards: OpenShards, userId: string, id: string): Promise<EndpointDetails> {
+  const { valkey, tag } = homeAmong(shards, userId);
+  const [endpoint, counts, attempts] = await Promise.all([
+    createRegistry(valkey, { tag }).get(userId, id),
+    readMissedCounts(valkey, tag, userId, [id]),
+    readEndpointLog(valkey, tag, userId, id),
+  ]);
+  return { userId, endpoint, missed: counts.get(id) ?? NOTHING_MISSED, attempts };
+}
