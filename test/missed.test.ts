@@ -364,6 +364,22 @@ describe("a replay", () => {
     expect(marks.get(id)).toEqual({ lastAt: replayedAt, firstAt: replayedAt });
   });
 
+  test("of an event that is older than any may wait gives it the time of a new one", async () => {
+    const customer = await receiver();
+    customer.answer(inTurn(500, 200));
+    const system = await stack({ maxAgeMs: HOUR_MS });
+    const userId = await register(customer.url());
+    await registry.disable(userId, "main");
+    const timestamp = Date.now() - 2 * HOUR_MS;
+    const held = await system.queue.add("file.created", dataOf(userId), { timestamp });
+    await system.settled(held);
+    await registry.enable(userId, "main");
+    const end = system.settled(held);
+    expect((await replay(system, userId)).replayed).toBe(1);
+    const { state, job } = await end;
+    expect([state, job.attemptsMade, job.timestamp]).toEqual(["completed", 2, timestamp]);
+  });
+
   test("adds a job as Queue.add does: woken, paused, limited and prioritized", async () => {
     const customer = await receiver();
     const userId = await register(customer.url());
