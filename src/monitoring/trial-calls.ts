@@ -7,7 +7,9 @@ import {
   backlogPrefix,
   caughtKey,
   circuitsKey,
+  endpointIndexKey,
   endpointLogKey,
+  endpointOffKey,
   endpointsKey,
   healthKey,
   holdsKey,
@@ -159,6 +161,8 @@ export const otherKeys = (queue: string): readonly { readonly pattern: string; r
   { pattern: ofAll(missedDataKey), call: ["HGET", missedDataKey("", "", tagOf(queue)), "none"] },
   { pattern: healthKey("*"), call: ["HGET", healthKey("", tagOf(queue)), "none"] },
   { pattern: ofAll(endpointLogKey), call: ["ZCARD", endpointLogKey("", "", tagOf(queue))] },
+  { pattern: `${endpointIndexKey()}*`, call: ["ZCARD", endpointIndexKey(tagOf(queue))] },
+  { pattern: `${endpointOffKey()}*`, call: ["ZCARD", endpointOffKey(tagOf(queue))] },
 ];
 /** The same for keys that a worker writes. With `XX`, ZADD adds nothing to a key that does not exist. */
 export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
@@ -171,6 +175,8 @@ export const writtenKeys = (queue: string): ReturnType<typeof otherKeys> => [
   { pattern: ofAll(missedDataKey), call: ["HDEL", missedDataKey("", "", tagOf(queue)), "none"] },
   { pattern: healthKey("*"), call: ["HDEL", healthKey("", tagOf(queue)), "none"] },
   { pattern: ofAll(endpointLogKey), call: ["ZADD", endpointLogKey("", "", tagOf(queue)), "XX", "0", "a"] },
+  { pattern: `${endpointIndexKey()}*`, call: ["ZREM", endpointIndexKey(tagOf(queue)), "none"] },
+  { pattern: `${endpointOffKey()}*`, call: ["ZREM", endpointOffKey(tagOf(queue)), "none"] },
   ...[rateKey, rateLineKey, rateReleasedKey].map(
     (keyOf) => ({ pattern: ofAll(keyOf), call: ["DEL", keyOf("", "", tagOf(queue))] }) as const,
   ),
