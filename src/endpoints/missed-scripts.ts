@@ -101,7 +101,7 @@ local function keepMissed(set, data, id, cause, event, name, opts, timestamp, te
     status, dropped = ${KEPT.noMemory}, 1
   else
     if removeMissed(set, data, id) then status = ${KEPT.known} end
-    redis.call("ZADD", set, tonumber(timestamp) or now, id)
+    redis.call("ZADD", set, tonumber(string.match(timestamp, "^%d+")) or now, id)
     redis.call("HSET", data, "id:" .. id, entry)
     dropped = trimMissed(set, data, redis.call("HINCRBY", data, "bytes", #entry))
   end
