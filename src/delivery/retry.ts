@@ -87,7 +87,10 @@ const PAST_EXPIRY: Verdict = { kind: "give_up", cause: "past_expiry" };
  * @param expiryMs  the time until its own `expiresAt`, at which no attempt may begin any more
  */
 export function withinLifetime(verdict: Verdict, leftMs: number, expiryMs = Number.POSITIVE_INFINITY): Verdict {
-  if (verdict.kind === "give_up" && verdict.cause === "expired" && expiryMs <= 0) return PAST_EXPIRY;
+  if (verdict.kind === "give_up" && verdict.cause === "expired") {
+    const isOwn = expiryMs <= 0 || (leftMs > 0 && expiryMs < leftMs); // with time left: its turn by a rate limit is too late
+    return isOwn ? PAST_EXPIRY : verdict;
+  }
   const isDelayed = (verdict.kind === "retry" || verdict.kind === "defer") && verdict.delayMs > 0;
   if (!isDelayed) return verdict;
   if (verdict.delayMs >= expiryMs) return PAST_EXPIRY;
