@@ -26,6 +26,7 @@ export function addressOf(
 ): WebhookEvent["endpoint"] {
   if (isDamaged) fail(id, "what is stored of it is damaged: put it anew, or delete it");
   const live = secrets.filter(({ expiresAt }) => expiresAt === undefined || expiresAt > nowMs);
+  if (live.length === 0) fail(id, "it has no secret that signs now: rotate it"); // nobody writes such a document
   const texts = live.map((secret, index) => {
     const known = opened.get(secret);
     if (known !== undefined) return known;

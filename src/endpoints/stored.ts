@@ -42,6 +42,7 @@ function parseDocument(text: string): EndpointDocument | undefined {
       secrets.length > 0 &&
       secrets.every(({ secret }) => typeof secret === "string") &&
       ((rateLimit ?? null) === null || (rateLimit as RateLimit).perSecond > 0) &&
+      typeof headers === "object" &&
       Object.values(headers).every(({ value }) => typeof value === "string") &&
       [createdAt, updatedAt].every(Number.isFinite);
     return isReadable ? found : undefined;
