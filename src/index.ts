@@ -110,6 +110,8 @@ export interface FluxhookOptions {
   readonly sealingKey?: string | Uint8Array | undefined;
   /** Like the worker's `WEBHOOK_ALLOW_PLAIN`, for tests: without a sealing key, secrets of registered endpoints are stored as they are. */
   readonly allowPlainSecrets?: boolean | undefined;
+  /** Like the command's `WEBHOOK_MAX_ENDPOINTS`: how many endpoints a user may have, 1 to 1,000; 50 by default. */
+  readonly maxEndpoints?: number | undefined;
   /** Like the worker's `WEBHOOK_EVENTS`; {@link EVENT_TYPES} by default. */
   readonly events?: readonly string[] | undefined;
 }

@@ -23,6 +23,7 @@ export class ClosedError extends Error {
 
 type Given = Readonly<Record<string, unknown>>;
 
+const MAX_ENDPOINTS = 1_000; // as of WEBHOOK_MAX_ENDPOINTS
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's scores of delayed jobs end in 2039
 
@@ -35,6 +36,7 @@ const FLUXHOOK_OPTIONS = [
   "maxBodyBytes",
   "sealingKey",
   "allowPlainSecrets",
+  "maxEndpoints",
   "events",
 ];
 const ENQUEUE_OPTIONS = ["delayMs", "attempts", "backoff"];
@@ -65,8 +67,8 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, allowPlainSecrets, events } =
-    options;
+  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
+  const { allowPlainSecrets, maxEndpoints } = options;
   const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
   expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
   expectIf(shards, isWhole(1, MAX_SHARDS), `shards to be a whole number from 1 to ${MAX_SHARDS}`);
@@ -78,6 +80,7 @@ export function checkFluxhookOptions(options: unknown): void {
   const isKey = (value: unknown) => typeof value === "string" || value instanceof Uint8Array;
   expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
   expectIf(allowPlainSecrets, (value) => typeof value === "boolean", "allowPlainSecrets to be true or false");
+  expectIf(maxEndpoints, isWhole(1, MAX_ENDPOINTS), `maxEndpoints to be a whole number from 1 to ${MAX_ENDPOINTS}`);
   expectIf(
     events,
     areEventTypes,

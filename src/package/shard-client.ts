@@ -34,13 +34,14 @@ interface RegistryOptions {
   readonly eventTypes: ReadonlySet<string>;
   readonly sealingKey?: string | Uint8Array | undefined;
   readonly allowPlainSecrets?: boolean | undefined;
+  readonly maxEndpoints?: number | undefined;
 }
 
 /** Connect to a shard, immediately and in the background. */
 export function connectShard(
   { url, queue: name, tag }: Shard,
   timeoutMs: number,
-  { eventTypes, sealingKey, allowPlainSecrets: allowPlain }: RegistryOptions,
+  { eventTypes, sealingKey, allowPlainSecrets: allowPlain, maxEndpoints }: RegistryOptions,
 ): ShardClient {
   const { valkey, run } = connectPromptly(url, "fluxhook:backend", timeoutMs, name);
   const log = createAttemptLog(valkey, { ...ALL_KEPT, tag });
@@ -50,6 +51,7 @@ export function connectShard(
     eventTypes,
     secretKeys,
     allowPlain,
+    maxEndpoints,
     run: (work) => run(() => work()),
   });
   const lazyQueue = createLazyQueue(name, valkey);

@@ -1,12 +1,13 @@
 /**
- * The settings of registered endpoints' health. Pure.
+ * The settings of registered endpoints. Pure.
  */
 import type { z } from "zod";
 import { isEndpointUrl, parseUrl } from "../delivery/endpoint-url.ts";
 import { plainSecretProblem } from "../delivery/secret.ts";
 import { setting } from "./setting.ts";
-import { flag, parsedBy, upToDuration } from "./values.ts";
+import { flag, integer, parsedBy, upToDuration } from "./values.ts";
 
+const MAX_ENDPOINTS = 1_000; // of a user: all are read at once
 const DAY_MS = 24 * 60 * 60 * 1000;
 const SECRET_FORM = "a secret as endpoints have it, as in whsec_ and base64";
 
@@ -16,6 +17,27 @@ const parseNoticeSecret = (text: string): string | undefined =>
 
 /** Part of the table of settings, in the order of the docs. */
 export const ENDPOINT_SETTINGS = {
+  registry: setting(
+    "WEBHOOK_REGISTRY",
+    "0",
+    flag,
+    "0 or 1",
+    "1 accepts events that name no endpoint: they go to all of the user's registered endpoints that want them",
+  ),
+  maxEndpoints: setting(
+    "WEBHOOK_MAX_ENDPOINTS",
+    "50",
+    integer(1, MAX_ENDPOINTS),
+    `a whole number from 1 to ${MAX_ENDPOINTS}`,
+    "maximum endpoints that the command registers for each user; backends have the option `maxEndpoints`",
+  ),
+  allowPlain: setting(
+    "WEBHOOK_ALLOW_PLAIN",
+    "0",
+    flag,
+    "0 or 1",
+    "1 registers endpoints' secrets unsealed if `WEBHOOK_SECRET_KEYS` is unset; for tests only",
+  ),
   disableAfterMs: setting(
     "WEBHOOK_DISABLE_AFTER",
     "5d",
