@@ -107,7 +107,10 @@ describe("an endpoint's headers", () => {
     expect(await registry.get(userId, "main")).toMatchObject({ headers: endpoint.headers });
     const stored = (await valkey.hget(endpointsKey(userId), "main")) as string;
     for (const part of ["long-token", "Bearer", "1234567"]) expect(stored).not.toContain(part);
-    const sealed = stored.match(/sealed:v1:[\w-]+/g)?.slice(-2).map((text) => openSealed(text, [KEY], userId));
+    const sealed = stored
+      .match(/sealed:v1:[\w-]+/g)
+      ?.slice(-2)
+      .map((text) => openSealed(text, [KEY], userId));
     expect(sealed).toEqual(Object.values(headers));
   });
 

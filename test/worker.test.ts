@@ -3,6 +3,7 @@ import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey, type ThrowawayValkeyOptions } from "../src/dev/valkey.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { DeliveryWorker } from "../src/queue/worker.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -150,12 +151,23 @@ describe("the worker's output", () => {
     await process.line("delivery.attempted", 3);
     await setting.queue.add("org.updated", jobData("", { endpoint: { url: "http://10.0.0.1/?leak=query", secret } }));
     expect(await process.line("delivery.attempted", 4)).toMatchObject({ error: "blocked_address" });
+    const registered = {
+      url: customer.url("/good?leak=query"),
+      id: "main",
+      headers: { "X-Token": "Bearer leak-header" },
+    };
+    const registry = createRegistry(setting.client, { allowPlain: true });
+    await registry.create(data.userId, { ...registered, secret, rateLimit: { perSecond: 100 } });
+    const ofEndpoint = { userId: data.userId, endpoint: { id: "main" }, data: { text: "leak-data" } };
+    await setting.queue.add("file.created", ofEndpoint as never);
+    expect(await process.line("delivery.attempted", 5)).toMatchObject({ success: true, endpoint_id: "main" });
+    expect(customer.requests.at(-1)?.headers["x-token"]).toBe("Bearer leak-header");
     const broken = { userId: "leak user", endpoint: { url: "leak", secret: [secret, ""] }, data: "leak" };
     await setting.queue.add("org.updated", broken as never);
     expect(await process.line("job.rejected")).toMatchObject({ reason: expect.stringContaining("data.endpoint.url") });
 
     expect(await process.stop()).toBe(0);
-    expect(process.lines.filter(({ message }) => message === "delivery.attempted").length).toBe(4);
+    expect(process.lines.filter(({ message }) => message === "delivery.attempted").length).toBe(5);
     expect(process.lines.filter(({ message }) => message === "raw")).toEqual([]);
     expect(process.errors()).toBe("");
     expect(process.output()).not.toContain("leak");
