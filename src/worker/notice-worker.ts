@@ -4,7 +4,7 @@
  */
 import { createCompletion } from "../../jobs/completion.ts";
 import { createDeliver } from "../../jobs/deliver.ts";
-import { JITTER } from "../delivery/retry.ts";
+import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import { NOTICE_TYPES, type NoticeMode } from "../endpoints/notices.ts";
 import type { Backlog } from "../isolation/backlog.ts";
 import { createArrivals } from "../queue/arrivals.ts";
@@ -31,6 +31,8 @@ export function noticeMode({ notices, noticeUrl }: NoticeConfig): NoticeMode {
 
 type Parts = Pick<SharedParts, "sender" | "gate" | "metrics" | "random"> & {
   readonly config: NoticeConfig & Pick<Config, "timeoutMs" | "retryDelaysMs" | "maxAgeMs" | "maxBodyBytes">;
+  /** That of the settings by default. */
+  readonly policy?: RetryPolicy | undefined;
   readonly logger: Parameters<typeof createCompletion>[0]["logger"] & {
     debug(fields: object, message: string): void;
     warn(fields: object, message: string): void;
@@ -68,7 +70,7 @@ export function createNoticeWorker({ tag, label, valkey }: PipelineShard, parts:
     },
     {
       ...{ queue, valkey, timeoutMs, concurrency: CONCURRENCY },
-      policy: { attempts: retryDelaysMs.length + 1, delaysMs: retryDelaysMs, jitter: JITTER },
+      policy: parts.policy ?? { attempts: retryDelaysMs.length + 1, delaysMs: retryDelaysMs, jitter: JITTER },
     },
   );
   worker.on("error", (error) => logger.debug({ reason: error.message, queue }, "worker.error"));

@@ -69,7 +69,9 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const running = shards.map((shard) => createShardWorker(shard, options, shared));
   const sender = joinSenders(ownSender, running);
   const workers = running.map(({ worker }) => worker) as [DeliveryWorker, ...DeliveryWorker[]];
-  const noticeWorkers = shards.map((shard) => createNoticeWorker(shard, { ...shared, config, logger: options.logger }));
+  const noticeWorkers = shards.map((shard) =>
+    createNoticeWorker(shard, { ...shared, policy: parts.policy, config, logger: options.logger }),
+  );
   return { workers, noticeWorkers, sender, gate, metrics, holds };
 }
 

@@ -45,6 +45,7 @@ export interface StackOptions {
   readonly maxAgeMs?: number;
   readonly maxBacklog?: number;
   readonly missedMax?: number;
+  readonly registry?: boolean;
   readonly disableAfterMs?: number;
   readonly notices?: boolean;
   readonly noticeUrl?: URL;
@@ -137,7 +138,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
 
   const retention = { ...RETENTION, ...options.retention };
   const log = createAttemptLog(valkey, retention);
-  const { workers, sender, metrics, holds } = createPipeline({
+  const { workers, noticeWorkers, sender, metrics, holds } = createPipeline({
     config: {
       events: options.events === undefined ? DEFAULT_EVENTS : new Set(options.events),
       concurrency,
@@ -147,6 +148,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       maxAgeMs: options.maxAgeMs ?? 30 * 24 * 60 * 60 * 1000,
       maxBacklog: options.maxBacklog ?? 1_000_000,
       missedMax: options.missedMax ?? 1_000,
+      registry: options.registry ?? false,
       disableAfterMs: options.disableAfterMs ?? 5 * 24 * 60 * 60 * 1000,
       notices: options.notices ?? false,
       noticeUrl: options.noticeUrl,
@@ -184,6 +186,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   });
   const queue = new Queue(name, { connection: valkey });
   if (options.isIdle !== true) worker.run();
+  for (const one of noticeWorkers) one?.run();
 
   return {
     queue,
@@ -208,7 +211,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     stored: ({ id }) => valkey.hgetall(queue.toKey(id as string)),
     attempts: (userId) => log.list(userId, Date.now()),
     async stop() {
-      await worker.close();
+      await Promise.all([worker, ...noticeWorkers].map((one) => one?.close()));
       sender.close();
       await queue.close();
       valkey.disconnect();
