@@ -139,7 +139,7 @@ return reply("done", id)`;
 /**
  * Delete an endpoint with what it missed, its log and its health. That it was there is remembered for 30 days.
  *
- * KEYS goes on with: the endpoint's log, the two keys of what it missed. ARGV: the endpoint's id; the version that it must have, or empty;
+ * KEYS goes on with: the endpoint's log, the two keys of what it missed, the three of its rate limit. ARGV: the endpoint's id; the version that it must have, or empty;
  * the new one of all endpoints; its name in the index. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
  */
 export const DELETE = `${SHARED}

@@ -14,6 +14,9 @@ import {
   healthKey,
   missedDataKey,
   missedKey,
+  rateKey,
+  rateLineKey,
+  rateReleasedKey,
 } from "../queue/own-keys.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -139,7 +142,8 @@ export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, r
       });
     },
     remove(userId, id, ifVersion = "") {
-      const own = [endpointLogKey, missedKey, missedDataKey].map((keyOf) => keyOf(userId, id, tag));
+      const kinds = [endpointLogKey, missedKey, missedDataKey, rateKey, rateLineKey, rateReleasedKey];
+      const own = kinds.map((keyOf) => keyOf(userId, id, tag));
       const args = [id, ifVersion, crypto.randomUUID(), indexMember(userId, id)];
       return ask(async () => {
         const [status] = (await runScript(DELETE, [...changedKeysOf(userId), ...own], ...args)) as [string];
