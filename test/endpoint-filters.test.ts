@@ -1,11 +1,14 @@
 /** Finding events of registered endpoints by id, URL and host, though their jobs hold neither URL nor secret. */
 import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { ContractError } from "../src/delivery/contract.ts";
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { countJobs, endMeant, WAITING } from "../src/operations/cancel.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
 import { parseHost } from "../src/operations/job-filter.ts";
 import { findPending } from "../src/operations/pending.ts";
 import { createSearch } from "../src/operations/search.ts";
+import { sendTestEvent } from "../src/operations/test-event.ts";
+import { PINNED_FIELD } from "../src/queue/pin.ts";
 import { createCommand } from "./support/command.ts";
 import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
@@ -102,6 +105,23 @@ describe("pending events of registered endpoints", () => {
     expect([code, err]).toEqual([2, expect.stringContaining("expected --user with the id of a registered endpoint")]);
   });
 
+  test("that name no endpoint are found by the one to which they keep, and by none before", async () => {
+    await register("usr_1", "main", "https://a.example/in");
+    const data = { userId: "usr_1", data: { n: 1 } };
+    const [kept] = await queue.addBulk([1, 2].map(() => ({ name: "file.created", data })));
+    await client.hset(key(kept?.id as string), PINNED_FIELD, "main");
+    const find = async (filter: object) => (await countJobs(shards, filter, WAITING, 9)).some.map(({ id }) => id);
+    expect(await find({ host: at("a.example") })).toEqual([kept?.id as string]);
+    expect(await find({ userId: "usr_1", endpoint: "main" })).toEqual([kept?.id as string]);
+    expect(await find({ userId: "usr_1" })).toHaveLength(2);
+    const { events } = await findPending(shards, "usr_1", Date.now());
+    expect(events.map(({ endpoint, endpointId }) => `${endpoint} ${endpointId}`).sort()).toEqual([
+      "https://a.example/in main",
+      "undefined undefined",
+    ]);
+    expect((await endMeant(shards, { filter: { userId: "usr_1" }, lists: WAITING })).total).toBe(2);
+  });
+
   test("are listed on their user's page with the URL of now and the id", async () => {
     await register("usr_1", "main", "https://a.example/in?token=hush");
     await add(1, "usr_1", "main");
@@ -142,6 +162,17 @@ describe("failed events of registered endpoints", () => {
     });
     expect(await client.llen(key("wait"))).toBe(2);
   });
+});
+
+test("a test event goes to the endpoint to which an event went that named none, and to no other of its user", async () => {
+  const data = { userId: "usr_1", data: { n: 1 } };
+  const [kept, free] = await queue.addBulk([1, 2].map(() => ({ name: "file.created", data })));
+  await client.hset(key(kept?.id as string), PINNED_FIELD, "main");
+  const send = (job: typeof kept) => sendTestEvent(shards[0], job?.id as string, "usr_1", Date.now(), "file.created");
+  const id = (await send(kept)) as string;
+  expect((await queue.getJob(id))?.data.endpoint).toEqual({ id: "main" });
+  const error = await send(free).catch((reason: Error) => reason);
+  expect(error).toBeInstanceOf(ContractError);
 });
 
 test("the search for a host finds pending and failed events of registered endpoints", async () => {

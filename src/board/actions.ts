@@ -51,10 +51,10 @@ export function addActions(app: Hono, present: MiddlewareHandler, options: PageO
     if ((await findUsersJob(client, id, userId, eventId)) === undefined) return { notice: "gone" };
     return { notice: await redeliver(client, id) };
   });
-  action("test", async ({ shard: { client, label }, id }, userId) => {
+  action("test", async ({ shard, id }, userId) => {
     try {
-      const made = await sendTestEvent(client, id, userId, now(), site.testEvent);
-      return made === undefined ? { notice: "gone" } : { notice: "test", made: label + made };
+      const made = await sendTestEvent(shard, id, userId, now(), site.testEvent);
+      return made === undefined ? { notice: "gone" } : { notice: "test", made: shard.label + made };
     } catch (error) {
       if (error instanceof ContractError) return { notice: "broken" };
       throw error;

@@ -212,7 +212,7 @@ async function endInShard(
 /** A job without the event's own data, which may be large, to hold until it is ended. */
 function withoutBody(job: StoredJob): StoredJob {
   const { userId, endpoint } = job.data as { userId?: unknown; endpoint?: { url?: unknown; id?: unknown } | null };
-  return { ...job, data: { userId, endpoint: { url: endpoint?.url, id: endpoint?.id } } };
+  return { ...job, data: { userId, endpoint: endpoint && { url: endpoint.url, id: endpoint.id } } };
 }
 
 /** Remove ended jobs from the backlogs, where they would count against other events. */

@@ -26,7 +26,9 @@ export interface FilteredJob {
   readonly name: string;
   /** Undefined when the data is not a JSON object. */
   readonly data: Readonly<Record<string, unknown>> | undefined;
-  /** Where the registered endpoint is that the data names, see registered-urls.ts. */
+  /** The id of the registered endpoint to which it keeps, though its data names none, see src/queue/pin.ts. */
+  readonly pinnedTo?: string | undefined;
+  /** Where its registered endpoint is, see registered-urls.ts. */
   readonly registeredUrl?: URL | undefined;
 }
 
@@ -64,9 +66,10 @@ export function urlOf({ data, registeredUrl }: FilteredJob): URL | undefined {
   return typeof url === "string" && URL.canParse(url) ? new URL(url) : undefined;
 }
 
-/** The id of the registered endpoint that a job's data names; undefined when it names none. */
-export function endpointIdOf({ data }: FilteredJob): string | undefined {
-  const { url, id } = (data?.endpoint ?? {}) as { url?: unknown; id?: unknown };
+/** The id of the registered endpoint that a job's data names, or to which it keeps; undefined when there is none, or none yet. */
+export function endpointIdOf({ data, pinnedTo }: FilteredJob): string | undefined {
+  if (data?.endpoint === undefined) return pinnedTo;
+  const { url, id } = (data.endpoint ?? {}) as { url?: unknown; id?: unknown };
   return typeof id === "string" && url === undefined ? id : undefined;
 }
 

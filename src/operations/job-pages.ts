@@ -5,6 +5,7 @@
 import { MAX_BODY_BYTES } from "../delivery/limits.ts";
 import { isJobList, type JobPlace, keysOf } from "../queue/layout.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
+import { PINNED_FIELD } from "../queue/pin.ts";
 import type { Queue } from "../queue/worker.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type FilteredJob, parseObject } from "./job-filter.ts";
@@ -50,27 +51,27 @@ for i = 4, #ARGV do
   if type(size) ~= "number" then
     jobs[#jobs + 1] = false
   elseif size > largest then
-    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason")
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason", "${PINNED_FIELD}")
   else
     bytes = bytes + size
     if bytes > budget and i > 4 then break end
-    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason", "data")
+    jobs[#jobs + 1] = redis.call("HMGET", key, "name", "timestamp", "failedReason", "${PINNED_FIELD}", "data")
   end
 end
 return jobs`;
 
 type Text = string | null;
-type Fields = readonly [name: Text, timestamp: Text, failedReason: Text, data?: Text] | null;
+type Fields = readonly [name: Text, timestamp: Text, failedReason: Text, pinnedTo: Text, data?: Text] | null;
 
 /** Read the jobs with these ids, or as many as fit in a page. Undefined for ids without a job. */
 async function read(queue: Queue, valkey: Valkey, ids: readonly string[]): Promise<(StoredJob | undefined)[]> {
   const args = [keysOf(queue).jobs, PAGE_BYTES, MAX_DATA_BYTES, ...ids];
   const stored = (await valkey.eval(READ, 0, ...args)) as Fields[];
   return stored.map((fields, index) => {
-    const [name, timestamp, failedReason, data = null] = fields ?? [null, null, null];
+    const [name, timestamp, failedReason, pinnedTo, data = null] = fields ?? [null, null, null, null];
     if (timestamp === null) return undefined;
-    const id = ids[index] as string;
-    return { id, name: name ?? "", timestamp, failedReason: failedReason ?? undefined, data: parseObject(data) };
+    const known = { failedReason: failedReason ?? undefined, ...(pinnedTo !== null && { pinnedTo }) };
+    return { id: ids[index] as string, name: name ?? "", timestamp, ...known, data: parseObject(data) };
   });
 }
 

@@ -6,15 +6,16 @@ import { readCircuits } from "../isolation/open-circuits.ts";
 import { DELAYED_SCORE_PER_MS, JOB_FIELDS, type JobPlace, type ShownState } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { PINNED_FIELD } from "../queue/pin.ts";
 import { homeAmong, type Shard } from "../queue/shards.ts";
-import { endpointIdOf, parseObject, urlOf } from "./job-filter.ts";
+import { endpointIdOf, type FilteredJob, parseObject, urlOf } from "./job-filter.ts";
 import { createLocateJobs } from "./registered-urls.ts";
 import { findUsersJobs, type Look, type LookBounds, type UsersJob } from "./users-jobs.ts";
 
 /** About 20 ms of Valkey when events are small, and 80 ms at most: an open page looks every 3 s. */
 const BOUNDS: LookBounds = { maxJobs: 5_000, maxBytes: 32 * 1024 * 1024, maxMs: 500 };
 const PLACES = ["active", "wait", "paused", "prioritized", "delayed"] as const;
-const FIELDS = ["name", "timestamp", "opts", JOB_FIELDS.attemptsMade, "parked"];
+const FIELDS = ["name", "timestamp", "opts", JOB_FIELDS.attemptsMade, "parked", PINNED_FIELD];
 
 /** An event that waits, is delayed or active. */
 export interface PendingEvent {
@@ -69,8 +70,8 @@ export async function findPending(
   const [first] = shards;
   const circuits = new Set(hasDelayed ? await readCircuits(first.valkey, first.queue, nowMs) : []);
   const locate = createLocateJobs(all, shards);
-  const located = await locate(jobs.map(({ job: { data } }) => ({ name: "", data })));
-  const urls = located.map((job) => urlOf(job));
+  const located = await locate(jobs.map(({ job }) => asFiltered(job)));
+  const urls = located.map(urlOf);
   const events = jobs.map((found, at) => describe(found, urls[at], circuits)).sort((a, b) => rank(a) - rank(b));
   return { events, ...lookedAt };
 }
@@ -115,7 +116,7 @@ function rank({ state, dueAt, enqueuedAt }: PendingEvent): number {
 function describe({ shard, job }: Found, url: URL | undefined, circuits: ReadonlySet<string>): PendingEvent {
   const { id: jobId, place, score, data, fields } = job;
   const [name, timestamp, opts, attempts, parked] = fields as (string | null)[];
-  const endpointId = endpointIdOf({ name: "", data });
+  const endpointId = endpointIdOf(asFiltered(job));
   const enqueuedAt = Number(timestamp);
   const given = typeof data.id === "string" ? data.id : undefined;
   const dueAt = place === "delayed" ? Math.floor((score ?? 0) / DELAYED_SCORE_PER_MS) : undefined;
@@ -135,6 +136,11 @@ function describe({ shard, job }: Found, url: URL | undefined, circuits: Readonl
     isTest: isTestJob({ opts: parseObject(opts ?? null) ?? {} }),
     enqueuedAt,
   };
+}
+
+/** A job read with {@link FIELDS}. */
+function asFiltered({ data, fields }: UsersJob): FilteredJob {
+  return { name: "", data, pinnedTo: fields[FIELDS.length - 1] ?? undefined };
 }
 
 /** Failed events of a user among the kept jobs. */
