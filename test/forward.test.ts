@@ -113,12 +113,14 @@ test("posts events of registered endpoints, whose secrets it does not know, only
   expect(without.output()).toContain(
     "not sent: its endpoint is registered, and so is the secret: give one with --secret-env",
   );
-  const command = await start("--secret-env", "SECRET", "--count", "2");
+  const command = await start("--secret-env", "SECRET", "--count", "3");
   await add(registered as never);
-  await add({ userId: USER, data: { n: 2 } } as never); // to all of the user's endpoints
+  const event = await queue.add("file.created", { userId: USER, data: { n: 2 } }); // to all of the user's endpoints
+  await add({ ...registered, data: { n: 2 } } as never, { jobId: `${event.id}.main` }); // its delivery to one of them
+  await add({ ...registered, data: { n: 3 } } as never);
   expect(await command.exited).toBe(0);
   const arrived = receiver.requests.slice(seen);
-  expect(arrived.map(({ body }) => JSON.parse(body.toString()).data.n)).toEqual([1, 2]);
+  expect(arrived.map(({ body }) => JSON.parse(body.toString()).data.n)).toEqual([1, 2, 3]);
   for (const { body, headers } of arrived) expect(verify(body, headers, env.SECRET)).toEqual({ ok: true });
 });
 

@@ -52,9 +52,12 @@ export async function forward(terminal: Terminal, session: Session, forwarding: 
   terminal.print(`Forwarding events of ${user} to ${printable(endpointName(url))}, signed with ${signature}.`);
 
   let [number, isAllAccepted] = [0, true];
+  const forwarded = new Set<string>(); // jobs
   const sources = shards.map((shard, index) => readNewJobs(shard, newest[index] as string, stop.signal));
   for await (const { shard, job } of merge(sources)) {
     if ((job.data as { userId?: unknown } | null)?.userId !== user) continue;
+    if (forwarded.has(shard.label + eventJobOf(job))) continue; // one of the deliveries of an event that names no endpoint
+    forwarded.add(shard.label + job.id);
     number += 1;
     const { event, ...posted } = await handOver(job, shard, session, forwarding, stop.signal);
     if (stop.signal.aborted) break;
@@ -63,6 +66,12 @@ export async function forward(terminal: Terminal, session: Session, forwarding: 
     if (number >= count) break;
   }
   return isAllAccepted ? EXIT.ok : EXIT.failed;
+}
+
+/** The id of the job whose event goes to several endpoints, of which this job is one delivery; empty if it is none. */
+function eventJobOf({ id = "", data }: Job): string {
+  const { id: endpointId } = (data as { endpoint?: { id?: unknown } | null }).endpoint ?? {};
+  return typeof endpointId === "string" && id.endsWith(`.${endpointId}`) ? id.slice(0, -endpointId.length - 1) : "";
 }
 
 /** The newest entry of a shard's stream of job events. */
