@@ -10,6 +10,7 @@ import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
 import { endAll, inTurn, open, receiver, stack } from "./support/deliveries.ts";
 import { startWorkerProcess } from "./support/process.ts";
+import { findSnippet } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -343,4 +344,21 @@ test("every type has its arguments, and none when notices are off", () => {
     expect(noticeArgs(notice, "", "off").join("")).toBe("");
   }
   expect(noticeKeys("").every((key) => key.startsWith("bull:webhooks-notices:"))).toBe(true);
+});
+
+test("docs/notices.md: its consumer takes a notice, which has the fields of its example", async () => {
+  const code = findSnippet("docs/notices.md", "js", { heading: "From the queue" });
+  const said: string[] = [];
+  const body = `${code.replace(/^import .* from "bullmq";$/m, "")}\nreturn consumer;`;
+  const run = new Function("Worker", "process", "console", body);
+  const env = { VALKEY_URL: await testValkeyUrl() };
+  const consumer: Worker = run(Worker, { env }, { log: (line: string) => said.push(line) });
+  open.push({ stop: () => consumer.close() });
+  const done = new Promise<Job>((resolve) => consumer.once("completed", (job) => resolve(job)));
+  const userId = await register();
+  await logOf(valkey).record(userId, attemptOf(410));
+  const { data } = await done;
+  expect(said).toEqual([`write to ${userId}: ${HOST} gets no events any more`]);
+  const example = JSON.parse(findSnippet("docs/notices.md", "json", { marker: "failedAttempts" }));
+  expect(Object.keys(data)).toEqual(Object.keys(example));
 });
