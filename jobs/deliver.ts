@@ -8,6 +8,7 @@ import {
   buildRequest,
   endpointKey,
   type UnaddressedEvent,
+  type UserEvent,
   type WebhookEvent,
   type WebhookRequest,
 } from "../src/delivery/request.ts";
@@ -21,13 +22,16 @@ import type { ArrivedAt } from "../src/queue/arrivals.ts";
 import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
 import type { Completed } from "./completion.ts";
+import { atHome, type Forward } from "./home.ts";
 import { type LocateOptions, locate, type RegisteredEvent } from "./locate.ts";
 import { type PaceOptions, pace } from "./pace.ts";
 
 export interface DeliverOptions
   extends ContractOptions,
-    Pick<LocateOptions, "findEndpoint" | "missed">,
+    Pick<LocateOptions, "findEndpoint" | "findEndpoints" | "fanOut" | "unwanted" | "missed">,
     Pick<PaceOptions, "askPace"> {
+  /** Without it, all jobs are in the shard that has their users' endpoints. */
+  readonly forward?: Forward | undefined;
   readonly gate: Pick<Gate, "admit" | "release">;
   readonly backlog: Backlog;
   readonly sender: Pick<Sender, "send">;
@@ -66,7 +70,9 @@ export function createDeliver(options: DeliverOptions): Process {
 
   return async function deliver(job, token, policy) {
     const parsed = parse(job, options); // a job that breaks the contract is never retried
-    const located = isAddressed(parsed) ? undefined : await locate(parsed, job, options);
+    const located = isAddressed(parsed)
+      ? undefined
+      : await atHome(parsed.userId, job, options.forward, () => locate(parsed, job, options));
     if (typeof located === "string") return located;
     const event = located?.event ?? (parsed as WebhookEvent);
     const traffic = describeTraffic(event, job);
@@ -115,7 +121,7 @@ async function keepMissed(
   if (cause !== "blocked") await missed?.keep(job, event as RegisteredEvent, cause);
 }
 
-function parse(job: Job, options: DeliverOptions): WebhookEvent | UnaddressedEvent {
+function parse(job: Job, options: DeliverOptions): WebhookEvent | UnaddressedEvent | UserEvent {
   try {
     if (job.name === undefined && Number.isNaN(job.timestamp)) throw new ContractError([], DATA_GONE);
     return parseJob(job, options);

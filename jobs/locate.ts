@@ -1,9 +1,9 @@
 /**
- * Finds the endpoint of a job that names it by its id, and decides what its state means for the job.
+ * Finds the endpoint of a job that names it by its id, or none, and decides what its state means for the job.
  */
 import { ContractError } from "../src/delivery/contract.ts";
 import { parseUrl } from "../src/delivery/endpoint-url.ts";
-import { endpointKey, type UnaddressedEvent, type WebhookEvent } from "../src/delivery/request.ts";
+import { endpointKey, type UnaddressedEvent, type UserEvent, type WebhookEvent } from "../src/delivery/request.ts";
 import type { GiveUpCause } from "../src/delivery/retry.ts";
 import { addressOf } from "../src/endpoints/address.ts";
 import type { EndpointDocument, Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
@@ -11,7 +11,9 @@ import { type FindEndpoint, UnreadableEndpoints } from "../src/endpoints/lookup.
 import type { Backlog } from "../src/isolation/backlog.ts";
 import type { Decision } from "../src/isolation/gate.ts";
 import { Revisits } from "../src/isolation/pacing.ts";
+import { pin } from "../src/queue/pin.ts";
 import { AttemptFailed, type Job, Parked } from "../src/queue/worker.ts";
+import { chooseRecipient, type RecipientOptions } from "./recipients.ts";
 
 /** An event of a registered endpoint. */
 export interface RegisteredEvent extends Omit<WebhookEvent, "endpoint"> {
@@ -28,7 +30,7 @@ export interface Missed {
   keep(job: Job, event: RegisteredEvent, cause: GiveUpCause | "disabled"): Promise<boolean>;
 }
 
-export interface LocateOptions {
+export interface LocateOptions extends RecipientOptions {
   /** Without it, a job that names an endpoint by its id fails. */
   readonly findEndpoint?: FindEndpoint | undefined;
   readonly missed?: Missed | undefined;
@@ -59,39 +61,61 @@ const revisits = new Revisits(2); // ms: 500 jobs a second, as for those that op
 /**
  * Find an event's endpoint.
  *
- * @returns the result with which the job is completed, when its endpoint gets no events any more
- * @throws  AttemptFailed when there is none, or it cannot be read; Parked when it is to be looked up anew
+ * @returns the result with which the job is completed, when its endpoint gets no events any more, or when the event goes to
+ *          several endpoints or none
+ * @throws  AttemptFailed when there is none, or it cannot be read; Parked when it is to be looked up anew; DelayedError when another
+ *          worker has the job
  */
-export async function locate(event: UnaddressedEvent, job: Job, options: LocateOptions): Promise<Located | string> {
-  const { findEndpoint, missed, secretKeys, now = Date.now, random = Math.random } = options;
-  const { id } = event.endpoint;
-  const { userId } = event;
+export async function locate(
+  event: UnaddressedEvent | UserEvent,
+  job: Job,
+  options: LocateOptions,
+): Promise<Located | string> {
   try {
-    const found = await findEndpoint?.(userId, id);
-    if (found === undefined) throw new ContractError([], `data.endpoint.id: this user has no endpoint ${id}`);
-    if (found === "deleted") return "endpoint deleted";
-    const { state, pauses, document } = found;
-    const nowMs = now();
-    if (state.kind === "disabled") {
-      if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(nowMs); // enabled since: look again
-      leaveBacklog(event, found, job, options);
-      return "held: endpoint disabled";
+    if (event.endpoint !== undefined) {
+      return await locateAt(event, await options.findEndpoint?.(event.userId, event.endpoint.id), job, options);
     }
-    const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
-    if (state.kind !== "paused") return { event: addressed, document, pauses };
-    const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
-    const retryAt = Math.min(Math.ceil(nowMs + returnMs), event.expiresAtMs ?? Number.POSITIVE_INFINITY);
-    return {
-      event: addressed,
-      document,
-      pauses: [...pauses, { from: state.since, until: Number.POSITIVE_INFINITY }],
-      hold: { kind: "park", reason: "held", retryAt },
-    };
+    const recipient = await chooseRecipient(event, job, options);
+    if (typeof recipient === "string") return recipient;
+    const { id, found } = recipient;
+    pin(job, id);
+    return await locateAt({ ...event, endpoint: { id } }, found, job, options);
   } catch (error) {
     if (!(error instanceof ContractError) && !(error instanceof UnreadableEndpoints)) throw error;
     options.rejected(job, error.message);
     throw new AttemptFailed(error.message);
   }
+}
+
+async function locateAt(
+  event: UnaddressedEvent,
+  found: Awaited<ReturnType<FindEndpoint>>,
+  job: Job,
+  options: LocateOptions,
+): Promise<Located | string> {
+  const { missed, secretKeys, now = Date.now, random = Math.random } = options;
+  const { userId } = event;
+  if (found === undefined) {
+    throw new ContractError([], `data.endpoint.id: this user has no endpoint ${event.endpoint.id}`);
+  }
+  if (found === "deleted") return "endpoint deleted";
+  const { state, pauses, document } = found;
+  const nowMs = now();
+  if (state.kind === "disabled") {
+    if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(nowMs); // enabled since: look again
+    leaveBacklog(event, found, job, options);
+    return "held: endpoint disabled";
+  }
+  const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
+  if (state.kind !== "paused") return { event: addressed, document, pauses };
+  const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
+  const retryAt = Math.min(Math.ceil(nowMs + returnMs), event.expiresAtMs ?? Number.POSITIVE_INFINITY);
+  return {
+    event: addressed,
+    document,
+    pauses: [...pauses, { from: state.since, until: Number.POSITIVE_INFINITY }],
+    hold: { kind: "park", reason: "held", retryAt },
+  };
 }
 
 /** By its URL of now: under another one, it stays listed until that line is full. */

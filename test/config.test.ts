@@ -43,6 +43,7 @@ describe("the defaults", () => {
     missedMax: 1_000,
     maxEndpoints: 50,
     allowPlain: false,
+    registry: false,
     disableAfterMs: 5 * 24 * 60 * 60 * 1000,
     notices: false,
     noticeUrl: undefined,

@@ -117,7 +117,7 @@ test("options and sealed secrets are stored with the job", async () => {
     backoff: { type: "fixed", delay: 7 },
   });
   const { secret } = JSON.parse(data as string).endpoint;
-  expect([isSealed(secret), openSealed(secret, [key], sent.userId)]).toEqual([true, sent.endpoint.secret as string]);
+  expect([isSealed(secret), openSealed(secret, [key], sent.userId)]).toEqual([true, sent.endpoint?.secret as string]);
 });
 
 describe("while Valkey is away", () => {

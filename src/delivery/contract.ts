@@ -3,14 +3,22 @@
  */
 import { z } from "zod";
 import { EVENT_TYPES, type EventType } from "../events.ts";
+import { ContractError, type ContractIssue } from "./contract-error.ts";
 import { isEndpointUrl, parseUrl } from "./endpoint-url.ts";
 import { isExactNumber } from "./exact-json.ts";
 import { ENDPOINT_ID, ENDPOINT_ID_FORM, USER_ID, USER_ID_FORM } from "./limits.ts";
-import { buildBody, eventIdOf, type UnaddressedEvent, UnreadData, type WebhookEvent } from "./request.ts";
+import {
+  buildBody,
+  eventIdOf,
+  type UnaddressedEvent,
+  UnreadData,
+  type UserEvent,
+  type WebhookEvent,
+} from "./request.ts";
 import { isSealed, openSealed } from "./seal.ts";
 import { MAX_SEALED, plainSecretProblem, secretProblem } from "./secret.ts";
 
-export { EVENT_TYPES, type EventType };
+export { ContractError, type ContractIssue, EVENT_TYPES, type EventType };
 
 /** Any version and variant, including nil: SQL Server and .NET use variants of their own. */
 const UUID = /^[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}$/; // no flags: JSON Schema has none
@@ -60,9 +68,7 @@ const registeredEndpoint = z.strictObject(
 export const jobData = z.object(
   {
     userId: z.string({ error: "expected a string" }).regex(USER_ID, { error: `expected ${USER_ID_FORM}` }),
-    endpoint: z.union([inlineEndpoint, registeredEndpoint], {
-      error: EITHER_FORM,
-    }),
+    endpoint: z.union([inlineEndpoint, registeredEndpoint], { error: EITHER_FORM }).optional(),
     // Passed through as is: copying it key by key would lose a `__proto__` key, and cost time on every attempt.
     data: z.custom<object>(isJsonObject, { error: "expected a JSON object" }),
     id: z.string({ error: "expected a UUID" }).regex(UUID, { error: "expected a UUID" }).optional(),
@@ -79,6 +85,9 @@ export type JobData = z.input<typeof jobData>;
 /** An endpoint that a job names in full. */
 export type InlineEndpoint = z.input<typeof inlineEndpoint>;
 
+/** The fields that the data of a job without an endpoint may have. */
+export const USER_EVENT_FIELDS: readonly string[] = Object.keys(jobData.shape).filter((name) => name !== "endpoint");
+
 /** The data of a job that names its endpoint in full. */
 export type InlineJobData = Omit<JobData, "endpoint"> & { endpoint: InlineEndpoint };
 
@@ -92,32 +101,6 @@ export interface StoredJob {
   readonly queueName: string;
 }
 
-/** One violation of the contract. */
-export interface ContractIssue {
-  /** The field: `data.endpoint.secret.1` in a job, `endpoint.secret.1` in an event of the package; empty for the whole. */
-  readonly path: string;
-  /** What was expected; never the value itself. */
-  readonly message: string;
-}
-
-/** A job violates the contract. The message names every invalid field and what was expected there, never its value. */
-export class ContractError extends Error {
-  override readonly name = "ContractError";
-  readonly code = "INVALID_EVENT";
-  /** @param message  composed from the issues by default */
-  constructor(
-    readonly issues: readonly ContractIssue[],
-    message = issues.map(describeIssue).join("; "),
-  ) {
-    super(message);
-  }
-}
-
-/** `path: message`. */
-function describeIssue({ path, message }: ContractIssue): string {
-  return path === "" ? message : `${path}: ${message}`;
-}
-
 const broken = (path: string, message: string) => new ContractError([{ path, message }]);
 
 /**
@@ -125,6 +108,7 @@ const broken = (path: string, message: string) => new ContractError([{ path, mes
  *
  * @param timestampMs  epoch ms
  * @param events       the event types
+ * @param mayNameNone  whether it may name no endpoint, and then goes to all of the user's that want it
  * @throws  ContractError, listing every violation
  */
 export function checkEvent(
@@ -132,9 +116,10 @@ export function checkEvent(
   data: unknown,
   timestampMs: number,
   events: ReadonlySet<string>,
+  mayNameNone = true,
 ): { type: string; data: JobData } {
   const isType = events.has(name as string);
-  const parsed = schemaFor(data).safeParse(data);
+  const parsed = schemaFor(data, mayNameNone).safeParse(data);
   const isDated = Math.abs(timestampMs) <= MAX_TIMESTAMP_MS;
   if (isType && parsed.success && isDated) return { type: name as string, data: parsed.data };
   throw new ContractError([
@@ -147,11 +132,26 @@ export function checkEvent(
 const inlineData = z.object({ ...jobData.shape, endpoint: inlineEndpoint });
 const registeredData = z.object({ ...jobData.shape, endpoint: registeredEndpoint });
 const formlessData = z.object({ ...jobData.shape, endpoint: z.never({ error: EITHER_FORM }) });
+/** Strict: a misspelled `endpoint` must not send the event to all of the user's endpoints. */
+const userData = z.strictObject(jobData.omit({ endpoint: true }).shape, {
+  error: ({ code, keys }) => (code === "unrecognized_keys" ? describeUnknown(keys as readonly string[]) : undefined),
+});
+
+const MAX_NAMED = 5; // unknown fields in a reason, and so many characters of each
+const MAX_NAME = 40;
+
+function describeUnknown(names: readonly string[]): string {
+  const some = names.slice(0, MAX_NAMED).map((name) => name.slice(0, MAX_NAME));
+  return `expected endpoint, or no other field than ${USER_EVENT_FIELDS.join(", ")}, got ${some.join(", ")}`;
+}
 
 /** The schema for the form of endpoint that is meant: quicker than {@link jobData}, and its issues are about that form alone. */
-function schemaFor(data: unknown): z.ZodType<JobData> {
+function schemaFor(data: unknown, mayNameNone: boolean): z.ZodType<JobData> {
   const { endpoint } = (data ?? {}) as { endpoint?: unknown };
-  if (!isJsonObject(endpoint)) return jobData;
+  if (!isJsonObject(endpoint)) {
+    if (endpoint !== undefined || !isJsonObject(data)) return jobData;
+    return mayNameNone ? userData : formlessData;
+  }
   if ("url" in endpoint || "secret" in endpoint) return inlineData;
   return "id" in endpoint ? registeredData : formlessData;
 }
@@ -186,6 +186,8 @@ export interface ContractOptions {
   readonly maxBodyBytes: number;
   /** Keys that open sealed secrets, current first. */
   readonly secretKeys: readonly Uint8Array[];
+  /** Whether events may name no endpoint, and then go to all of the user's that want them. Not by default. */
+  readonly registry?: boolean | undefined;
 }
 
 /**
@@ -199,9 +201,9 @@ export function parseEvent(job: StoredJob, options: ContractOptions): WebhookEve
   throw broken("data.endpoint", "expected an object with url and secret");
 }
 
-/** Whether an event's endpoint is known, and need not be looked up by its id. */
-export function isAddressed(event: WebhookEvent | UnaddressedEvent): event is WebhookEvent {
-  return (event as WebhookEvent).endpoint.url !== undefined;
+/** Whether an event's endpoint is known, and need not be looked up. */
+export function isAddressed(event: WebhookEvent | UnaddressedEvent | UserEvent): event is WebhookEvent {
+  return (event as WebhookEvent).endpoint?.url !== undefined;
 }
 
 /**
@@ -211,9 +213,9 @@ export function isAddressed(event: WebhookEvent | UnaddressedEvent): event is We
  */
 export function parseJob(
   job: StoredJob,
-  { maxBodyBytes, secretKeys, events }: ContractOptions,
-): WebhookEvent | UnaddressedEvent {
-  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp, events);
+  { maxBodyBytes, secretKeys, events, registry = false }: ContractOptions,
+): WebhookEvent | UnaddressedEvent | UserEvent {
+  const { type, data: parsed } = checkEvent(job.name, job.data, job.timestamp, events, registry);
   const { userId, endpoint, data, expiresAt } = parsed;
   const id = eventIdOf(job, parsed.id);
   return {
@@ -222,9 +224,9 @@ export function parseJob(
     timestampMs: job.timestamp,
     expiresAtMs: expiresAt === undefined ? undefined : Date.parse(expiresAt),
     userId,
-    endpoint: "id" in endpoint ? endpoint : openEndpoint(endpoint, secretKeys, userId),
+    endpoint: endpoint && ("id" in endpoint ? endpoint : openEndpoint(endpoint, secretKeys, userId)),
     body: writeBody(id, type, job.timestamp, data, maxBodyBytes),
-  } as WebhookEvent | UnaddressedEvent;
+  } as WebhookEvent | UnaddressedEvent | UserEvent;
 }
 
 function openEndpoint(

@@ -2,6 +2,7 @@
  * Builds the request for an event. Pure: the body is the same on every attempt, byte for byte.
  */
 import { createHash } from "node:crypto";
+import { originOf } from "./forwarded-id.ts";
 import { signFluxdrop, signStandard } from "./signature.ts";
 
 /** A valid event that the backend enqueued, ready to deliver. */
@@ -33,6 +34,9 @@ export interface WebhookEvent {
 /** An event whose endpoint still has to be looked up by its id. */
 export type UnaddressedEvent = Omit<WebhookEvent, "endpoint"> & { readonly endpoint: { readonly id: string } };
 
+/** An event that names no endpoint: it goes to all of its user's that want it. */
+export type UserEvent = Omit<WebhookEvent, "endpoint"> & { readonly endpoint?: undefined };
+
 /** A POST, complete except for the request line and the connection. */
 export interface WebhookRequest {
   readonly url: URL;
@@ -62,7 +66,13 @@ export function eventIdOf(
   job: { readonly queueName: string; readonly id?: string | undefined; readonly timestamp: number },
   given: string | undefined,
 ): string {
-  return given ?? nameUuid(`${job.queueName}:${job.id}:${job.timestamp}`);
+  return given ?? nameUuid(`${namedAtFirst(job.queueName, job.id)}:${job.timestamp}`);
+}
+
+/** Queue and id of a job, as they were before it was forwarded. */
+function namedAtFirst(queue: string, id: string | undefined): string {
+  const origin = id === undefined ? undefined : originOf(id);
+  return origin === undefined ? `${queue}:${id}` : namedAtFirst(origin.queue, origin.id);
 }
 
 /** A UUID v5 (RFC 9562 section 5.5) in {@link NAMESPACE}: by Bun, or for the command on Node the same by hand. */

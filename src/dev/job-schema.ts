@@ -3,7 +3,7 @@
  * catalog, for docs/events.schema.json.
  */
 import { z } from "zod";
-import { jobData } from "../delivery/contract.ts";
+import { jobData, USER_EVENT_FIELDS } from "../delivery/contract.ts";
 import { EVENT_TYPES } from "../events.ts";
 import { buildEventsSchema, dropPattern } from "./event-schemas.ts";
 
@@ -13,7 +13,7 @@ import { buildEventsSchema, dropPattern } from "./event-schemas.ts";
  * @param events  the event types
  */
 export function buildJobSchema(events: readonly string[] = EVENT_TYPES): object {
-  const { $schema, ...data } = z.toJSONSchema(jobData, {
+  const { $schema, ...described } = z.toJSONSchema(jobData, {
     io: "input",
     unrepresentable: "any",
     override(context) {
@@ -21,6 +21,8 @@ export function buildJobSchema(events: readonly string[] = EVENT_TYPES): object 
       dropPattern(context);
     },
   });
+  const names = { enum: [...USER_EVENT_FIELDS] };
+  const data = { ...described, anyOf: [{ required: ["endpoint"] }, { propertyNames: names }] };
   return {
     $schema,
     title: "A job of Fluxhook",

@@ -1,11 +1,14 @@
 /**
- * Looks up registered endpoints for jobs that name one by its id. Never stale: each lookup asks Valkey, after the job was taken,
+ * Looks up registered endpoints for jobs that name one by its id, or none. Never stale: each lookup asks Valkey, after the job was taken,
  * whether anything has changed.
  */
+import { queueKey, queueKeys } from "../queue/layout.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
+import { FAN_FIELD, PINNED_FIELD } from "../queue/pin.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { type StoredEndpoint, VERSION_FIELD } from "./endpoint.ts";
+import { MOVED_FIELD, type StoredEndpoint, VERSION_FIELD } from "./endpoint.ts";
+import { EndpointsMoved } from "./refusals.ts";
 import { parseStored } from "./stored.ts";
 
 const MAX_USERS = 10_000; // whose endpoints are cached
@@ -14,12 +17,14 @@ const UNCHANGED = 0;
 const UNREADABLE = 1;
 
 /**
- * KEYS: each user's endpoints. ARGV: for each, the version that the worker has, or an empty string. Returns for each 0 if it is
- * still that one, 1 if the key is no hash, or else all of it. Only reads, so that it runs even when memory is full.
+ * KEYS: each user's endpoints, then jobs. ARGV: for each user, the version that the worker has, or an empty string. Returns for each
+ * user 0 if it is still that one, 1 if the key is no hash, or else all of it; for each job what is written on it, see
+ * src/queue/pin.ts. Only reads, so that it runs even when memory is full.
  */
 const TURN = `
 local replies = {}
-for i, key in ipairs(KEYS) do
+for i = 1, #ARGV do
+  local key = KEYS[i]
   local version = redis.pcall("HGET", key, "${VERSION_FIELD}")
   if type(version) == "table" then
     replies[i] = ${UNREADABLE}
@@ -29,9 +34,11 @@ for i, key in ipairs(KEYS) do
     replies[i] = redis.call("HGETALL", key)
   end
 end
+for i = #ARGV + 1, #KEYS do replies[i] = redis.call("HMGET", KEYS[i], "${PINNED_FIELD}", "${FAN_FIELD}") end
 return replies`;
 
 type Reply = typeof UNCHANGED | typeof UNREADABLE | string[];
+type Marks = [pinnedTo: string | null, fan: string | null];
 
 /** What is known of a user's endpoints. */
 interface Known {
@@ -39,10 +46,18 @@ interface Known {
   readonly endpoints: ReadonlyMap<string, StoredEndpoint | "deleted">;
 }
 
+interface Lookup {
+  readonly userId: string;
+  /** The id of a job that names no endpoint. */
+  readonly job: string | undefined;
+  resolve(found: UsersEndpoints): void;
+  reject(error: unknown): void;
+}
+
 interface Asked {
   readonly userId: string;
   readonly known: Known;
-  readonly waiting: { resolve(known: Known): void; reject(error: unknown): void }[];
+  readonly waiting: Lookup[];
 }
 
 /** What a user's key holds is not what the registry writes there. */
@@ -55,57 +70,85 @@ export class UnreadableEndpoints extends Error {
  *
  * Waits while Valkey is away.
  *
- * @throws  UnreadableEndpoints when the user's key is damaged
+ * @throws  UnreadableEndpoints when the user's key is damaged; EndpointsMoved when another shard has the user's endpoints
  */
 export type FindEndpoint = (userId: string, id: string) => Promise<StoredEndpoint | "deleted" | undefined>;
+
+/** All endpoints of a user, and what is written on the job that asks. */
+export interface UsersEndpoints {
+  /** Empty for a user who never had an endpoint. */
+  readonly version: string;
+  readonly endpoints: ReadonlyMap<string, StoredEndpoint | "deleted">;
+  /** The endpoint that the job keeps to. */
+  readonly pinnedTo?: string | undefined;
+  /** Whether deliveries were made of the job's event. */
+  readonly isFannedOut?: boolean | undefined;
+}
+
+/** Find a user's endpoints for a job that names none, by its id. Waits and throws like {@link FindEndpoint}. */
+export type FindEndpoints = (userId: string, job: string) => Promise<UsersEndpoints>;
 
 const NOTHING: Known = { version: "", endpoints: new Map() };
 
 /**
- * Create the lookup of a shard. All lookups of one turn of the event loop are one script.
+ * Create the lookups of a shard. All of one turn of the event loop are one script.
  *
- * @param tag  the shard's, see src/queue/shards.ts
+ * @param queue  the shard's, by its name
+ * @param tag    the shard's, see src/queue/shards.ts
  */
-export function createLookup(valkey: Valkey, tag: string): FindEndpoint {
+export function createLookup(
+  valkey: Valkey,
+  queue: string,
+  tag: string,
+): { readonly findEndpoint: FindEndpoint; readonly findEndpoints: FindEndpoints } {
   valkey.defineCommand("findEndpoints", { lua: TURN });
-  const { findEndpoints } = valkey as unknown as { findEndpoints: (...args: unknown[]) => Promise<Reply[]> };
+  const { findEndpoints } = valkey as unknown as { findEndpoints: (...args: unknown[]) => Promise<unknown[]> };
+  const { jobs } = queueKeys(queueKey(queue));
   const cache = new Map<string, Known>(); // used longest ago first
 
-  const asking = perTurn(async (lookups: { userId: string; waiter: Asked["waiting"][number] }[]) => {
+  const asking = perTurn(async (lookups: Lookup[]) => {
     const asked = new Map<string, Asked>();
-    for (const { userId, waiter } of lookups) {
+    const marked: Lookup[] = [];
+    for (const lookup of lookups) {
+      const { userId, job } = lookup;
       const own = asked.get(userId) ?? { userId, known: cache.get(userId) ?? NOTHING, waiting: [] };
       asked.set(userId, own);
-      own.waiting.push(waiter);
+      own.waiting.push(lookup);
+      if (job !== undefined) marked.push(lookup);
     }
     const all = [...asked.values()];
     try {
       const keys = all.map(({ userId }) => endpointsKey(userId, tag));
+      for (const { job } of marked) keys.push(`${jobs}${job}`);
       const versions = all.map(({ known }) => known.version);
       const replies = await findEndpoints.call(valkey, keys.length, ...keys, ...versions);
-      for (const [index, one] of all.entries()) settle(one, replies[index] as Reply);
+      const marks = new Map(marked.map((lookup, index) => [lookup, replies[all.length + index] as Marks]));
+      for (const [index, one] of all.entries()) settle(one, replies[index] as Reply, marks);
     } catch (error) {
       for (const { waiting } of all) for (const { reject } of waiting) reject(error);
     }
   });
 
-  function settle({ userId, known, waiting }: Asked, reply: Reply): void {
+  function settle({ userId, known, waiting }: Asked, reply: Reply, marks: ReadonlyMap<Lookup, Marks>): void {
     try {
       const now = reply === UNCHANGED ? known : read(reply);
       cache.delete(userId);
       if (now !== NOTHING) cache.set(userId, now);
       if (cache.size > MAX_USERS) cache.delete(cache.keys().next().value as string);
-      for (const { resolve } of waiting) resolve(now);
+      for (const lookup of waiting) {
+        const [pinnedTo, fan] = marks.get(lookup) ?? [];
+        lookup.resolve(pinnedTo || fan ? { ...now, pinnedTo: pinnedTo ?? undefined, isFannedOut: Boolean(fan) } : now);
+      }
     } catch (error) {
       for (const { reject } of waiting) reject(error);
     }
   }
 
-  return async (userId, id) => {
-    const { endpoints } = await new Promise<Known>((resolve, reject) => {
-      asking.add({ userId, waiter: { resolve, reject } });
-    });
-    return endpoints.get(id);
+  const ask = (userId: string, job?: string): Promise<UsersEndpoints> =>
+    new Promise((resolve, reject) => asking.add({ userId, job, resolve, reject }));
+  return {
+    findEndpoint: async (userId, id) => (await ask(userId)).endpoints.get(id),
+    findEndpoints: ask,
   };
 }
 
@@ -114,6 +157,8 @@ function read(reply: Reply): Known {
   const fields: Record<string, string> = {};
   for (let at = 0; at < reply.length; at += 2) fields[reply[at] as string] = reply[at + 1] as string;
   if (reply.length === 0) return NOTHING;
+  const moved = fields[MOVED_FIELD];
+  if (moved !== undefined) throw new EndpointsMoved(moved.split(" ")[0] as string);
   const version = fields[VERSION_FIELD] ?? "";
   const endpoints = new Map<string, StoredEndpoint | "deleted">();
   for (const endpoint of parseStored(fields)) endpoints.set(endpoint.id, endpoint);

@@ -2,6 +2,7 @@
  * The scripts that keep what an endpoint missed, and read it. The keys are described in missed.ts.
  */
 import { JOB_FIELDS, LOCK_SUFFIX } from "../queue/layout.ts";
+import { ADDRESSING } from "./addressing.ts";
 import { stateField } from "./endpoint.ts";
 
 const MAX_BYTES = 4 * 1024 * 1024; // 4 MiB, of an endpoint's entries
@@ -130,12 +131,12 @@ const JOB = [JOB_FIELDS.name, JOB_FIELDS.data, JOB_FIELDS.opts, JOB_FIELDS.times
  * With the job's lock in another's hands, nothing is done: as when the script is resent after the acknowledgement.
  *
  * KEYS: for each event, the user's endpoints, the endpoint's two keys, and the job. ARGV: how many events an endpoint may keep; then
- * for each event its job's id, its endpoint's id, the worker's token, the cause, and the event's id. Returns for each {@link KEPT},
- * and how many are not kept on account of it.
+ * for each event its job's id, its endpoint's id, the worker's token, the cause, the event's id, and 1 if the
+ * job's data names no endpoint: then it is put in. Returns for each {@link KEPT}, and how many are not kept on account of it.
  */
 export const KEEP = `${NOW}
 local maxMissed = tonumber(ARGV[1])
-${KEEPING}
+${KEEPING}${ADDRESSING}
 local states = {} -- of endpoints, by their sets; false for those that were deleted
 local function stateOf(endpoints, set, data, endpoint)
   if states[set] == nil then
@@ -149,20 +150,24 @@ local function stateOf(endpoints, set, data, endpoint)
   return states[set]
 end
 
-local function keep(endpoints, set, data, job, id, endpoint, token, cause, event)
+local function keep(endpoints, set, data, job, id, endpoint, token, cause, event, isNameless)
   if redis.call("GET", job .. "${LOCK_SUFFIX}") ~= token then return ${KEPT.notOurs}, 0 end
   local state = stateOf(endpoints, set, data, endpoint)
   if not state or (cause == "disabled" and (state == "enabled" or state == "paused")) then return ${KEPT.notWanted}, 0 end
   local name, text, opts, timestamp = unpack(redis.call("HMGET", job, ${JOB.join(", ")}))
   if not (name and text and timestamp) then return ${KEPT.notOurs}, 0 end
   if state == "unreadable" then return ${KEPT.unreadable}, 0 end
+  if isNameless == "1" then
+    local head, tail = splitData(text, "")
+    text = head and head .. endpoint .. tail or text
+  end
   return keepMissed(set, data, id, cause, event, name, opts or "{}", string.match(timestamp, "%S+") or "0", text)
 end
 local replies = {}
 for i = 1, #KEYS / 4 do
-  local key, arg = 4 * i - 3, 5 * i - 3
+  local key, arg = 4 * i - 3, 6 * i - 4
   local endpoints, set, data, job = unpack(KEYS, key, key + 3)
-  local status, dropped = keep(endpoints, set, data, job, unpack(ARGV, arg, arg + 4))
+  local status, dropped = keep(endpoints, set, data, job, unpack(ARGV, arg, arg + 5))
   replies[2 * i - 1], replies[2 * i] = status, dropped
 end
 return replies`;

@@ -17,6 +17,7 @@ import type { GiveUpCause } from "../delivery/retry.ts";
 import { queueKey, queueKeys } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
+import { pinOf } from "../queue/pin.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { checkEndpointId, checkUserId } from "./document.ts";
@@ -213,7 +214,7 @@ export function createMissed(valkey: Valkey, options: MissedOptions): MissedKeep
       `${jobs}${job.id}`,
     ]);
     const args = asked.flatMap(({ job, event, cause }) => [
-      ...[job.id as string, event.endpoint.id, job.token ?? "", cause, event.id],
+      ...[job.id as string, event.endpoint.id, job.token ?? "", cause, event.id, pinOf(job) === undefined ? 0 : 1],
     ]);
     return valkey.eval(KEEP, keys.length, ...keys, missedMax, ...args) as Promise<number[]>;
   }

@@ -9,7 +9,8 @@ import { stateField } from "./endpoint.ts";
 import { READING, REMOVING } from "./missed-scripts.ts";
 
 const MAX_SEARCHED = 10_000; // jobs in a list; in a longer one, a job that is in no set counts as waiting
-const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
+/** How many job events are kept in their stream, unless the queue says otherwise. */
+export const MAX_EVENTS = 10_000;
 
 /**
  * KEYS: the endpoint's data. ARGV: job ids. Returns the time, then for each entry that can be read its timestamp and its options, as
@@ -32,8 +33,8 @@ const PLACES = [
 /** The keys of {@link REPLAY}, behind the user's endpoints and the endpoint's two, of the queue with this prefix. */
 export const replayKeys = (prefix: string): string[] => PLACES.map((place) => queueKeys(prefix)[place]);
 
-/** `placeOf(id)`: where a job is; and `forget(id)`, which removes one that is not waiting, delayed or active. */
-const FINDING = `
+/** Lua functions: `placeOf(id)`, where a job is; and `forget(id)`, which removes one that is not waiting, delayed or active. */
+export const FINDING = `
 local function isIn(list, id) return redis.call("LLEN", list) > ${MAX_SEARCHED} or redis.call("LPOS", list, id) end
 local function placeOf(id)
   if redis.call("ZSCORE", completed, id) or redis.call("ZSCORE", failed, id) then return "finished" end

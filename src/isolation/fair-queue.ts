@@ -9,6 +9,7 @@
  */
 
 import { queueKeys } from "../queue/layout.ts";
+import { flowTagsKey } from "../queue/turns.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Valkey } from "../valkey/connection.ts";
@@ -33,9 +34,6 @@ invariant(
 );
 invariant(MAX_NEWEST * NEWEST_SHARE <= MAX_PIECE, "the largest piece to have room for the maximum of newest jobs");
 invariant(SCAN_AGAIN_AFTER < SCAN_AFTER, "to scan again sooner after a scan that moved many jobs");
-
-/** The key of the hash of start tags, described at `SCAN`, for a queue with this key prefix. */
-export const flowTagsKey = (prefix: string): string => `${prefix}:fair:tags`;
 
 export interface FairQueueOptions {
   readonly valkey: Valkey;

@@ -20,6 +20,10 @@ export interface Metrics {
   parked(reason: string): void;
   /** Count events that a registered endpoint missed: `kept`, `dropped` beyond the bounds, or `no_memory`. */
   missed(result: "kept" | "dropped" | "no_memory", events: number): void;
+  /** Count an event that names no endpoint, and that no endpoint of its user wants. */
+  unwanted(): void;
+  /** Count the jobs that were made for an event that goes to several endpoints. */
+  fannedOut(jobs: number): void;
   /** Count a registered endpoint that was disabled because of its attempts. */
   endpointDisabled(reason: "failing" | "gone"): void;
   /** Count a registered endpoint that has been failing for a day. */
@@ -86,7 +90,9 @@ export function createMetrics({
   };
 }
 
-function createEndpointMetrics(registers: Registry[]): Pick<Metrics, "missed" | "endpointDisabled"> {
+function createEndpointMetrics(
+  registers: Registry[],
+): Pick<Metrics, "missed" | "endpointDisabled" | "unwanted" | "fannedOut"> {
   const missed = new Counter({
     name: "fluxhook_missed_events_total",
     help: "Events that registered endpoints missed by result: kept (to be replayed), dropped (more than are kept), no_memory (Valkey is too full to keep them)",
@@ -94,6 +100,16 @@ function createEndpointMetrics(registers: Registry[]): Pick<Metrics, "missed" | 
     registers,
   });
   for (const result of ["kept", "dropped", "no_memory"]) missed.labels(result).inc(0);
+  const fannedOut = new Counter({
+    name: "fluxhook_fanned_out_jobs_total",
+    help: "Jobs that were made for events that go to several endpoints",
+    registers,
+  });
+  const unwanted = new Counter({
+    name: "fluxhook_unwanted_events_total",
+    help: "Events that name no endpoint, and that no endpoint of their user wants",
+    registers,
+  });
   const disabled = new Counter({
     name: "fluxhook_endpoints_disabled_total",
     help: "Registered endpoints that were disabled by reason: failing (for WEBHOOK_DISABLE_AFTER), gone (410)",
@@ -102,6 +118,8 @@ function createEndpointMetrics(registers: Registry[]): Pick<Metrics, "missed" | 
   });
   for (const reason of ["failing", "gone"]) disabled.labels(reason).inc(0);
   return {
+    unwanted: () => unwanted.inc(),
+    fannedOut: (jobs) => fannedOut.inc(jobs),
     missed: (result, events) => missed.labels(result).inc(events),
     endpointDisabled: (reason) => disabled.labels(reason).inc(),
   };

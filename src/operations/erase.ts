@@ -3,12 +3,12 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { backlogLines } from "../isolation/backlog.ts";
-import { flowTagsKey } from "../isolation/fair-queue.ts";
 import { flowField } from "../isolation/fair-queue-script.ts";
 import { type JobPlace, keysOf, queueKey } from "../queue/layout.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { logKey, responsesKey } from "../queue/own-keys.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
+import { flowTagsKey, successorsField } from "../queue/turns.ts";
 import { addCounts, countActive, countJobs, endMeant, leaveBacklog, WAITING } from "./cancel.ts";
 import { handleHoldsOf } from "./hold.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
@@ -191,7 +191,10 @@ async function handleRecordsIn(shard: OpenShard, userId: string, isRemoving: boo
   ]);
   if (isRemoving) {
     const keys = [logKey(userId, tag), responsesKey(userId, tag), line];
-    await Promise.all([...keys.map((key) => valkey.unlink(key)), valkey.hdel(tagsKey, flowField("u", userId))]);
+    await Promise.all([
+      ...keys.map((key) => valkey.unlink(key)),
+      valkey.hdel(tagsKey, flowField("u", userId), successorsField(userId)),
+    ]);
   }
   return { attempts, backlog, tags, events };
 }

@@ -12,6 +12,9 @@ import { MASK } from "./mask-text.ts";
 
 const SHOWN = 256 * 1024; // characters of a body; WEBHOOK_MAX_BODY's default, so that nearly all are shown in full
 
+/** In place of an endpoint's name, for an event that names none. */
+const ALL_ENDPOINTS = "all endpoints that want it";
+
 /** Headers that are different on every attempt, and what is shown in place of their values. */
 const PER_ATTEMPT: Readonly<Record<string, string>> = {
   "x-fluxdrop-delivery": "<a new UUID for each attempt>",
@@ -27,7 +30,7 @@ export interface Payload {
   readonly id: string;
   /** The event type. */
   readonly event: string;
-  /** A URL without its query, or a registered endpoint's id. */
+  /** A URL without its query, or a registered endpoint's id; for an event that names none, words that say so. */
   readonly endpoint: string;
   /** When the backend enqueued it, epoch ms. */
   readonly enqueuedAt: number;
@@ -59,8 +62,9 @@ export function describePayload(job: Job, nowMs: number): Payload | readonly Con
     const id = eventIdOf(job, data.id);
     const body = writeBody(id, type, job.timestamp, data.data, MAX_BODY_BYTES);
     // Where a registered endpoint is, is known to the registry alone, and may change until the next attempt.
-    const registered = "id" in data.endpoint ? data.endpoint.id : undefined;
-    const url = new URL("id" in data.endpoint ? "http://localhost/" : data.endpoint.url);
+    const { endpoint: named } = data;
+    const registered = named === undefined ? ALL_ENDPOINTS : "id" in named ? named.id : undefined;
+    const url = new URL(named === undefined || "id" in named ? "http://localhost/" : named.url);
     const event = { id, type, timestampMs: job.timestamp, userId: data.userId, body };
     // The secret may be sealed, and the signatures are not shown: any other does.
     const endpoint = { url, secrets: ["not shown"] as const };

@@ -41,7 +41,9 @@ export function buildJob(given: unknown, options: BuildOptions, how: EnqueueOpti
   if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
   const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes } = options;
   const { event, ...fields } = stored;
-  const data: Record<string, unknown> = Object.fromEntries(Object.entries(fields).filter(([name]) => EVENT_FIELDS.includes(name)));
+  const data: Record<string, unknown> = Object.fromEntries(
+    Object.entries(fields).filter(([name]) => EVENT_FIELDS.includes(name)),
+  );
   const { id = randomUUID() } = data;
   const unknown = findUnknownFields(stored);
   try {

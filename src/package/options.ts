@@ -30,6 +30,7 @@ const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000; // 10 years: BullMQ's score
 const FLUXHOOK_OPTIONS = [
   "valkeyUrl",
   "shards",
+  "shardsBefore",
   "drainUrl",
   "queue",
   "timeoutMs",
@@ -67,11 +68,13 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 /** Validate the options of `createFluxhook`. @throws UsageError */
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
-  const { valkeyUrl, shards, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
+  const { valkeyUrl, shards, shardsBefore, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
   const { allowPlainSecrets, maxEndpoints } = options;
   const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
   expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
-  expectIf(shards, isWhole(1, MAX_SHARDS), `shards to be a whole number from 1 to ${MAX_SHARDS}`);
+  for (const [name, count] of Object.entries({ shards, shardsBefore })) {
+    expectIf(count, isWhole(1, MAX_SHARDS), `${name} to be a whole number from 1 to ${MAX_SHARDS}`);
+  }
   const isOne = (value: unknown) => typeof value === "string" && isValkeyUrl(value) && !isClusterUrl(value);
   expectIf(drainUrl, isOne, "drainUrl to be a redis://, rediss:// or redis+sentinel:// URL");
   expectIf(queue, (value) => typeof value === "string" && isQueueName(value), `queue to be ${QUEUE_NAME_FORM}`);
@@ -94,17 +97,18 @@ interface ShardOptions {
   readonly shards?: number | undefined;
   readonly queue?: string | undefined;
   readonly drainUrl?: string | undefined;
+  readonly shardsBefore?: number | undefined;
 }
 
 /** The shards that valid options name. @throws UsageError when they do not go together */
 export function shardsFor(options: ShardOptions): [Shard, ...Shard[]] {
-  const { valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks", drainUrl } = options;
-  const sharding = { queue, shards, drainUrl, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
+  const { valkeyUrl = "redis://127.0.0.1:6379", shards = 1, queue = "webhooks", drainUrl, shardsBefore } = options;
+  const sharding = { queue, shards, before: shardsBefore, drainUrl, valkeyUrls: valkeyUrl.trim().split(/\s+/) };
   const problem = shardingProblem(sharding);
   if (problem === undefined) return shardsOf(sharding);
   const named = {
-    ...{ VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS: "shards", WEBHOOK_QUEUE: "queue" },
-    WEBHOOK_DRAIN_URL: "drainUrl",
+    ...{ VALKEY_URL: "valkeyUrl", WEBHOOK_SHARDS_BEFORE: "shardsBefore", WEBHOOK_SHARDS: "shards" },
+    ...{ WEBHOOK_QUEUE: "queue", WEBHOOK_DRAIN_URL: "drainUrl" },
   };
   throw new UsageError(Object.entries(named).reduce((text, [from, to]) => text.replaceAll(from, to), problem));
 }

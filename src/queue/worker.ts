@@ -21,6 +21,7 @@ import type { Budget } from "./budget.ts";
 import { describeLength, ExactJob, isTooLong } from "./exact-jobs.ts";
 import { createHolders, givesBack, type Holders } from "./holders.ts";
 import { queueKey } from "./layout.ts";
+import { keepsPins, pinFields, pinOf, writePin } from "./pin.ts";
 import { tolerant } from "./tolerant-backend.ts";
 import { LoopWorker, type QueueWatch } from "./worker-loop.ts";
 
@@ -153,7 +154,7 @@ export class DeliveryWorker extends LoopWorker {
     const prefix = queueKey(queue);
     const holders = createHolders(valkey, prefix);
     super(queue, processJob, workerOptions, (...given) =>
-      givesBack(tolerant(createRedisBackend(...given)), holders, valkey, prefix),
+      givesBack(keepsPins(tolerant(createRedisBackend(...given))), holders, valkey, prefix),
     );
     this.holders = holders;
     // Short, for Valkey; the process is named already, and runs few workers.
@@ -187,11 +188,15 @@ export class DeliveryWorker extends LoopWorker {
   /** Delay a parked job, mark it as parked, and fetch the next in one script, for which BullMQ needs two. */
   protected override async handleFailed(...given: Parameters<Worker["handleFailed"]>): Promise<Job> {
     const [error, job, token, mayTakeNext] = given;
-    if (!(error instanceof Parked)) return await super.handleFailed(...given);
+    if (!(error instanceof Parked)) {
+      const pinned = pinOf(job);
+      if (pinned !== undefined) writePin(this.opts.connection as Valkey, this.toKey(job.id as string), token, pinned);
+      return await super.handleFailed(...given);
+    }
     const nowMs = Date.now();
     const next = await this.backend.moveToDelayed(job.id as string, nowMs, Math.max(0, error.retryAt - nowMs), token, {
       skipAttempt: true,
-      fieldsToUpdate: { parked: error.retryAt },
+      fieldsToUpdate: { parked: error.retryAt, ...pinFields(job) },
       fetchNext: mayTakeNext?.() && !this.closing && !this.paused,
     });
     const [stored, id] = next as [JobJson?, string?];

@@ -7,6 +7,7 @@ import type { Missed } from "../../jobs/locate.ts";
 import { maxDataLength } from "../delivery/contract.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import type { Resolve } from "../dns/address.ts";
+import { createFanOut } from "../endpoints/fan-out.ts";
 import { createLookup } from "../endpoints/lookup.ts";
 import { createMissed } from "../endpoints/missed.ts";
 import type { NoticeMode } from "../endpoints/notices.ts";
@@ -30,6 +31,7 @@ import { lockMsFor } from "../runtime/deadline.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Config } from "../settings/config.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { createAtHome, type Homes } from "./homes.ts";
 import { createSuspects, type Suspects } from "./suspects.ts";
 
 /** The settings that a pipeline reads. */
@@ -43,6 +45,7 @@ export type PipelineConfig = Pick<
   | "maxAgeMs"
   | "maxBacklog"
   | "missedMax"
+  | "registry"
   | "disableAfterMs"
   | "notices"
   | "noticeUrl"
@@ -66,12 +69,14 @@ export type PipelineConfig = Pick<
 >;
 
 /** A shard, and the connection for its queue and its log: on a shared one, a log entry takes effect before the acknowledgement. */
-export type PipelineShard = Pick<Shard, "index" | "queue" | "tag" | "label"> & { readonly valkey: Valkey };
+export type PipelineShard = Omit<Shard, "url"> & { readonly valkey: Valkey };
 
 export interface PipelineOptions {
   readonly config: PipelineConfig;
   readonly logger: Logger;
   readonly shards: readonly [PipelineShard, ...PipelineShard[]];
+  /** All shards of the queue, for jobs that another one has to process; by default these. */
+  readonly homes?: Homes | undefined;
   /** The program that runs suspects, see suspects.ts. Without it, they run like all others. */
   readonly suspectsProgram?: string | undefined;
   readonly tracing?: Pick<Tracing, "telemetry" | "trace"> | undefined;
@@ -141,7 +146,9 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
-    findEndpoint: createLookup(valkey, shard.tag),
+    ...createAtHome(shard, options.homes ?? homesOf(options), createLookup(valkey, queue, shard.tag), logger),
+    fanOut: createFanOut(valkey, { ...config, queue, tag: shard.tag, metrics }),
+    unwanted: metrics.unwanted,
     askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),
     missed: parts.missed ?? createMissed(valkey, { ...config, queue, tag: shard.tag, metrics, logger }),
     rejected: (job, reason) => {
@@ -165,6 +172,12 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
   });
   return { worker, suspects };
 }
+
+/** The shards of a pipeline that has all of the queue's. */
+const homesOf = ({ shards }: PipelineOptions): Homes => ({
+  shards,
+  connect: ({ queue }) => (shards.find((shard) => shard.queue === queue) as PipelineShard).valkey,
+});
 
 function createOwnSuspects(
   { index, queue, valkey, label }: PipelineShard,
