@@ -85,6 +85,22 @@ describe("each program in a tiny form", () => {
   );
 
   test.concurrent(
+    "deliver and isolation leave the endpoints to the registry",
+    async () => {
+      const tiny = "--jobs 2000 --warm-up 20 --concurrency 8 --endpoints 4 --rounds 1 --kinds fluxhook";
+      for (const by of ["id", "user"]) {
+        const [[kind, , , perSecond = ""] = []] = await rowsOf("deliver", `${tiny} --by ${by}`);
+        expect([by, kind, Number(perSecond.replaceAll(",", "")) > 0]).toEqual([by, "fluxhook", true]);
+      }
+      const short = "--seconds 1 --warm-up 0 --only broadcast: --size 1 --kinds fluxhook --by user";
+      for (const [, , sent, arrived] of await rowsOf("isolation", short)) {
+        expect([Number(sent) > 0, arrived]).toEqual([true, sent as string]);
+      }
+    },
+    PATIENCE_MS,
+  );
+
+  test.concurrent(
     "isolation delivers what is healthy",
     async () => {
       const rows = await rowsOf(
