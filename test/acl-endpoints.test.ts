@@ -69,6 +69,11 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await endpoints.rotate(USER, "main");
     for (const id of ["main", "dead", "gone"]) await enqueue(id);
     await idle();
+    await fluxhook.enqueue({ event: "file.created", userId: USER, data: { n: 2 } }); // to all, of which one is disabled by now
+    await idle();
+    await endpoints.create("usr_single", { id: "only", url: receiver.url("/in") });
+    await fluxhook.enqueue({ event: "file.created", userId: "usr_single", data: { n: 3 } });
+    await idle();
     await endpoints.pause(USER, "main");
     await endpoints.resume(USER, "main");
     await endpoints.disable(USER, "main");
@@ -80,14 +85,14 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await endpoints.replay(USER, "dead");
     await idle();
     expect((await endpoints.list(USER)).length).toBe(3);
-    expect((await endpoints.attempts(USER, "main")).length).toBe(2);
+    expect((await endpoints.attempts(USER, "main")).length).toBe(3);
     expect((await endpoints.get(USER, "gone")).state.kind).toBe("disabled");
     await endpoints.explain(USER, "file.created");
     await endpoints.update(USER, "main", { rateLimit: null });
     await endpoints.delete(USER, "gone");
     expect((await fetch(await worker.url("/readyz"))).status).toBe(200);
     expect(receiver.requests.map(({ path }) => path).toSorted()).toEqual([
-      ...["/dead", "/dead", "/gone", "/in", "/in", "/in"],
+      ...["/dead", "/dead", "/dead", "/dead", "/gone", ...Array(6).fill("/in")],
     ]);
   } finally {
     await fluxhook.close();

@@ -62,6 +62,16 @@ const CHECKS: Readonly<Record<string, (said: readonly string[]) => Promise<void>
     expect([path, verify(body, headers, secretIn(said[0]) ?? "").ok]).toEqual(["/in", true]);
     expect(JSON.parse(body.toString()).data).toEqual({ fileId: "file_7", name: "report.pdf" });
   },
+  async "Send to all endpoints of a user"(said) {
+    const both = [await receiver.next(), await receiver.next()];
+    expect(both.map(({ path }) => path).toSorted()).toEqual(["/events", "/in"]);
+    expect(new Set(both.map(({ body }) => body.toString())).size).toBe(1);
+    expect(said.slice(-3)).toEqual([
+      "to 1 of 2 endpoints",
+      "main gets it",
+      "audit does not want it: wants org.*, share.deleted",
+    ]);
+  },
   async "What an endpoint missed"(said) {
     const [kept, event, replayed, dryRun] = said.slice(-4);
     expect([kept, replayed]).toEqual(["1 kept, 0 older ones not", "1"]);
@@ -75,9 +85,10 @@ const CHECKS: Readonly<Record<string, (said: readonly string[]) => Promise<void>
     expect(said.at(-1)).toBe('{"perSecond":10,"burst":20} {"Authorization":"…5a36"}');
   },
   async "Endpoints that keep failing"(said) {
-    expect(said.slice(-3)).toEqual([
+    expect(said.slice(-4)).toEqual([
       "0 undefined",
       expect.stringMatching(/^\S+Z file\.deleted 200$/),
+      expect.stringMatching(/^\S+Z share\.deleted 200$/),
       expect.stringMatching(/^\S+Z file\.created 200$/),
     ]);
   },
@@ -98,5 +109,5 @@ test("every block of the page does what the page says", async () => {
   const code = blocks.map(({ code }, at) => `${code}\nawait checkpoint(${at});\n`).join("");
   const program = new AsyncFunction("createFluxhook", "process", "checkpoint", "console", code);
   await program(createFluxhook, { env: { VALKEY_URL: env.VALKEY_URL, SEALING_KEY } }, checkpoint, { log });
-  expect(receiver.requests).toHaveLength(2);
+  expect(receiver.requests).toHaveLength(4);
 }, 60_000);

@@ -19,7 +19,7 @@ export type { Program };
  */
 const TRY = `
 local calls, errors, types, firsts = cjson.decode(ARGV[1]), {}, {}, tonumber(ARGV[4])
-local makes = { INCR = 1, HSET = 1, HMSET = 1, HINCRBY = 1, LPUSH = 1, RPUSH = 1, LSET = 1, SADD = 1, XADD = 1, ZADD = 1, RENAME = 1 }
+local makes = { INCR = 1, HSET = 1, HMSET = 1, HSETNX = 1, HINCRBY = 1, LPUSH = 1, RPUSH = 1, LSET = 1, SADD = 1, XADD = 1, ZADD = 1, RENAME = 1 }
 local hasKey, mayUseKey = true, true
 for i, call in ipairs(calls) do
   local isOurs = false

@@ -85,9 +85,11 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
     ["INCR", KEY],
     ["PTTL", KEY],
     ["PEXPIRE", KEY, "1000"],
+    ["PERSIST", NONE],
     ["RENAME", KEY, KEY],
     LAST,
     ...HASH,
+    ["HSETNX", KEY, "a", "0"],
     ["HINCRBY", KEY, "a", "1"],
     ["HDEL", KEY, "a"],
     LAST,
@@ -116,10 +118,12 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
   board: [
     ["INCR", KEY],
     ["PTTL", KEY],
+    ["PEXPIRE", KEY, "1000"],
     ["PERSIST", NONE],
     ["RENAME", KEY, KEY],
     LAST,
     ...HASH,
+    ["HINCRBY", KEY, "a", "1"],
     ["HLEN", KEY],
     ["HSCAN", KEY, "0"],
     ["HDEL", KEY, "a"],
@@ -139,6 +143,7 @@ export const SCRIPTED: Readonly<Record<Program, readonly Call[]>> = {
     LAST,
     ...SORTED_SET,
     ["ZREM", KEY, "a"],
+    ["TIME"],
   ],
 };
 
