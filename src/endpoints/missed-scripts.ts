@@ -3,7 +3,7 @@
  */
 import { JOB_FIELDS, LOCK_SUFFIX } from "../queue/layout.ts";
 import { ADDRESSING } from "./addressing.ts";
-import { stateField } from "./endpoint.ts";
+import { MOVED_FIELD, stateField } from "./endpoint.ts";
 
 const MAX_BYTES = 4 * 1024 * 1024; // 4 MiB, of an endpoint's entries
 const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
@@ -141,7 +141,8 @@ local states = {} -- of endpoints, by their sets; false for those that were dele
 local function stateOf(endpoints, set, data, endpoint)
   if states[set] == nil then
     local state = redis.call("HGET", endpoints, endpoint .. "${stateField("")}") or "enabled"
-    states[set] = redis.call("HEXISTS", endpoints, endpoint) == 1 and string.match(state, "^%a+")
+    local isHere = redis.call("HEXISTS", endpoints, endpoint) == 1 or redis.call("HEXISTS", endpoints, "${MOVED_FIELD}") == 1
+    states[set] = isHere and string.match(state, "^%a+") -- what is missed after a move follows it
     for key, kind in pairs({ [set] = "zset", [data] = "hash" }) do
       local found = redis.call("TYPE", key).ok
       if found ~= "none" and found ~= kind then states[set] = "unreadable" end

@@ -19,3 +19,18 @@ export class LimitError extends Error {
   override readonly name = "LimitError";
   readonly code = "LIMIT";
 }
+
+/**
+ * The user's endpoints are in another shard than this process looks in: they were moved by one that knows another number of shards.
+ * Restart this one with the same `WEBHOOK_SHARDS` and `WEBHOOK_SHARDS_BEFORE`.
+ */
+export class EndpointsMoved extends Error {
+  override readonly name = "EndpointsMoved";
+  readonly code = "MOVED";
+  /** @param queue  of the shard that has them, as far as that is known */
+  constructor(readonly queue: string) {
+    super(
+      `the user's endpoints were moved to shard ${queue}: this process needs the number of shards of those that moved them`,
+    );
+  }
+}

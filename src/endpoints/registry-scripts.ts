@@ -2,12 +2,18 @@
  * The scripts that read and change a user's endpoints. Each makes one change in one step, for everybody who reads them. All times
  * are Valkey's.
  */
-import { VERSION_FIELD } from "./endpoint.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { HEALTH_FIELDS } from "./health.ts";
 
 const MAX_PAUSES = 20; // remembered for each endpoint
 const MAX_DELETED = 200; // remembered for each user
 const KEPT_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: no event is older, so none depends on a pause or deletion before
+
+/** Expects `key`, the user's endpoints, and `now`. Where another shard has them, a script returns which one, and has done nothing. */
+const HERE = `
+local moved = redis.call("HGET", key, "${MOVED_FIELD}")
+if moved then return { "moved", now, string.match(moved, "^%S+") } end
+`;
 
 /**
  * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts.
@@ -17,7 +23,7 @@ const KEPT_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: no event is older, so none
 const SHARED = `
 local key, time = KEYS[1], redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
+${HERE}
 local function reply(status, id)
   return { status, now, redis.call("HMGET", key, id, id .. "/state", id .. "/pauses") }
 end
@@ -57,8 +63,9 @@ end
  * values in place of theirs. A health that cannot be read is empty.
  */
 export const READ = `
-local time = redis.call("TIME")
+local key, time = KEYS[1], redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+${HERE}
 local health = redis.pcall("HGETALL", KEYS[2])
 if health.err then health = {} end
 return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET", KEYS[1], unpack(ARGV)), health }`;

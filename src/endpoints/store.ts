@@ -4,7 +4,7 @@
  * Key: `webhooks:endpoints:<tag><userId>`, a hash without expiry. Fields: `/version`, a random text that is new with each change of
  * any endpoint; for each endpoint `<id>`, its version, a space and its document as JSON, at most 16 KiB; `<id>/state`, see
  * endpoint.ts; `<id>/pauses`, the last 20 pauses that are over. Of a deleted endpoint its state stays for 30 days. About 700 bytes
- * with two endpoints.
+ * with two endpoints. What a change of the number of shards writes is described in move.ts.
  */
 import {
   endpointIndexKey,
@@ -30,7 +30,7 @@ import {
 } from "./endpoint.ts";
 import { indexMember } from "./endpoint-index.ts";
 import { type EndpointHealth, parseHealth } from "./health.ts";
-import { ConflictError, LimitError, NotFoundError } from "./refusals.ts";
+import { ConflictError, EndpointsMoved, LimitError, NotFoundError } from "./refusals.ts";
 import { CHANGE_STATE, DELETE, READ, WRITE } from "./registry-scripts.ts";
 import { parseStored } from "./stored.ts";
 
@@ -87,8 +87,11 @@ type Reply = [status: string, nowMs: number, fields: Fields];
 export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, run: Run): Store {
   const keysOf = (userId: string) => [endpointsKey(userId, tag), healthKey(userId, tag)];
   const changedKeysOf = (userId: string) => [...keysOf(userId), endpointIndexKey(tag), endpointOffKey(tag)];
-  const runScript = (script: string, keys: string[], ...args: (string | number)[]) =>
-    valkey.eval(script, keys.length, ...keys, ...args) as Promise<unknown>;
+  async function runScript(script: string, keys: string[], ...args: (string | number)[]): Promise<unknown> {
+    const reply = (await valkey.eval(script, keys.length, ...keys, ...args)) as unknown[];
+    if (reply[0] === "moved") throw new EndpointsMoved(String(reply[2]));
+    return reply;
+  }
   const ask: Run = async (work) => {
     const settled = await run(() => settle(work));
     if ("refusal" in settled) throw settled.refusal;
@@ -168,7 +171,7 @@ async function settle<T>(work: () => Promise<T>): Promise<Settled<T>> {
   try {
     return { value: await work() };
   } catch (error) {
-    const ours = [UsageError, ConflictError, NotFoundError, LimitError, SyntaxError];
+    const ours = [UsageError, ConflictError, NotFoundError, LimitError, EndpointsMoved, SyntaxError];
     if (ours.some((kind) => error instanceof kind)) return { refusal: error as Error };
     throw error;
   }

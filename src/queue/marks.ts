@@ -13,7 +13,7 @@ export const TEST_MARK = { test: true } as JobsOptions;
 export const isTestJob = ({ opts }: Pick<Job, "opts">): boolean => (opts as { test?: unknown }).test === true;
 
 /** Fields of a job's hash: when it was last, and when first redelivered by hand, epoch ms. */
-const REDELIVERED = "redelivered";
+export const REDELIVERED = "redelivered";
 const FIRST_REDELIVERED = "firstRedelivered"; // absent when that was an older version, which writes only the last
 
 /** Field of a job that a replay added anew: when that was, epoch ms. */

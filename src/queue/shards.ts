@@ -18,8 +18,10 @@ export interface Shard {
   readonly tag: string;
   /** What its job ids begin with wherever jobs of several shards meet, as in `3/4711`; empty with one shard. */
   readonly label: string;
-  /** The queue that a move into a cluster left behind: it is served and read, and gets no new events. */
+  /** The queue that a move into a cluster left behind, or a shard that is to go: it is served and read, and gets no new events. */
   readonly isDrained?: boolean;
+  /** How many shards there were before, while users' endpoints may still be where they were then. */
+  readonly before?: number;
 }
 
 /** What decides about shards. */
@@ -30,10 +32,19 @@ export interface Sharding {
   readonly valkeyUrls: readonly string[];
   /** Like `WEBHOOK_DRAIN_URL`. */
   readonly drainUrl?: string | undefined;
+  /** Like `WEBHOOK_SHARDS_BEFORE`. */
+  readonly before?: number | undefined;
 }
 
 /** Why settings that are valid alone do not go together; undefined when they do. */
-export function shardingProblem({ queue, shards, valkeyUrls, drainUrl }: Sharding): string | undefined {
+export function shardingProblem({
+  queue,
+  shards: wanted,
+  valkeyUrls,
+  drainUrl,
+  before = wanted,
+}: Sharding): string | undefined {
+  const shards = Math.max(wanted, before);
   const isCluster = valkeyUrls.some(isClusterUrl);
   if (drainUrl !== undefined && !isCluster) {
     return "expected WEBHOOK_DRAIN_URL to be unset, since VALKEY_URL is not a cluster's, got something";
@@ -43,7 +54,8 @@ export function shardingProblem({ queue, shards, valkeyUrls, drainUrl }: Shardin
   }
   if (!isCluster && shards !== valkeyUrls.length) {
     const where = valkeyUrls.length === 1 ? "one Valkey without a cluster" : `${valkeyUrls.length} Valkeys`;
-    return `expected WEBHOOK_SHARDS to be ${valkeyUrls.length}, since VALKEY_URL names ${where}, got "${shards}"`;
+    const setting = before > wanted ? "WEBHOOK_SHARDS_BEFORE" : "WEBHOOK_SHARDS";
+    return `expected ${setting} to be ${valkeyUrls.length}, since VALKEY_URL names ${where}, got "${shards}"`;
   }
   if (new Set(valkeyUrls).size < valkeyUrls.length) return "expected the URLs in VALKEY_URL to differ, got one twice";
   const hasBraces = /[{}]/.test(queue) && (isCluster || shards > 1);
@@ -54,29 +66,28 @@ export function shardingProblem({ queue, shards, valkeyUrls, drainUrl }: Shardin
 const DRAINED_LABEL = "old/";
 
 /**
- * All shards of a queue. One shard without a cluster has the names of version 0.1.0, and so has the first of several on
+ * All shards of a queue, those that are to go behind those that stay. One shard without a cluster has the names of version 0.1.0, and so has the first of several on
  * Valkeys of their own: its events and logs may be there already. In a cluster a name's braces decide the node. The last one
  * may be the queue that a move into a cluster left behind.
  */
-export function shardsOf({ queue, shards, valkeyUrls, drainUrl }: Sharding): [Shard, ...Shard[]] {
-  const isSingle = shards === 1 && drainUrl === undefined;
+export function shardsOf({ queue, shards, valkeyUrls, drainUrl, before }: Sharding): [Shard, ...Shard[]] {
+  const count = Math.max(shards, before ?? 0);
+  const isSingle = count === 1 && drainUrl === undefined;
+  const past = before === undefined || before === shards ? {} : { before };
   const shardAt = (index: number): Shard => {
     const url = valkeyUrls[index % valkeyUrls.length] as string;
-    const shard = { index, url, label: isSingle ? "" : `${index}/` };
+    const going = index < shards ? {} : { isDrained: true };
+    const shard = { index, url, label: isSingle ? "" : `${index}/`, ...going, ...past };
     if (index === 0 && !isClusterUrl(url)) return { ...shard, queue, tag: "" };
     return { ...shard, queue: `${queue}-{${index}}`, tag: `{${index}}:` };
   };
   const drained = (url: string): Shard => ({
-    index: shards,
-    queue,
-    url,
-    tag: "",
-    label: DRAINED_LABEL,
-    isDrained: true,
+    ...{ index: count, queue, url, tag: "", label: DRAINED_LABEL, isDrained: true },
+    ...past,
   });
   return [
     shardAt(0),
-    ...Array.from({ length: shards - 1 }, (_, index) => shardAt(index + 1)),
+    ...Array.from({ length: count - 1 }, (_, index) => shardAt(index + 1)),
     ...(drainUrl === undefined ? [] : [drained(drainUrl)]),
   ];
 }
@@ -101,8 +112,22 @@ export function nameShards(shards: readonly Pick<Shard, "label">[]): string {
 }
 
 /** The one among all shards that a user's new events go to. */
-export function homeAmong<S extends Shard>(shards: readonly [S, ...S[]], userId: string): S {
+export function homeAmong<S extends Pick<Shard, "isDrained">>(shards: readonly [S, ...S[]], userId: string): S {
   return shards[homeOf(userId, shards.filter(({ isDrained }) => !isDrained).length)] as S;
+}
+
+/**
+ * Another shard that may still have a user's endpoints: their home before a change of the number of shards, or what a move into a
+ * cluster left behind. Undefined when there is none.
+ */
+export function formerHomeAmong<S extends Pick<Shard, "label" | "isDrained" | "before">>(
+  shards: readonly [S, ...S[]],
+  userId: string,
+): S | undefined {
+  const old = shards.find(({ label }) => label === DRAINED_LABEL);
+  const [{ before }] = shards;
+  const former = old ?? (before === undefined ? undefined : shards[homeOf(userId, before)]);
+  return former === homeAmong(shards, userId) ? undefined : former;
 }
 
 /** CRC-32 as in zlib and gzip, of a text's UTF-8. Node 20.0 has none. */

@@ -27,7 +27,7 @@ export interface UnservedShard {
  */
 export async function findUnserved(shards: readonly [Shard, ...Shard[]]): Promise<UnservedShard[]> {
   const [{ url, queue: first }] = shards;
-  const served = shards.filter(({ isDrained }) => !isDrained).length;
+  const served = shards.filter((shard) => shard.url === url).length;
   if (!isClusterUrl(url)) return [];
   const nameOf = (index: number) => first.replace(/\{0\}$/, `{${index}}`);
   const found: UnservedShard[] = [];

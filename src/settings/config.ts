@@ -12,7 +12,7 @@ type Parsed = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setti
 
 /** The parsed settings: durations in ms, sizes in bytes, lists as arrays. */
 export type Config = Readonly<
-  Omit<Parsed, "caFile" | "valkeyUrls" | "shardCount" | "drainUrl" | "queue"> & {
+  Omit<Parsed, "caFile" | "valkeyUrls" | "shardCount" | "shardsBefore" | "drainUrl" | "queue"> & {
     /** The parts of the queue, at least one; the last may be that of WEBHOOK_DRAIN_URL. */
     shards: readonly [Shard, ...Shard[]];
     /** The first shard's, for what there is once for all shards. */
@@ -57,8 +57,8 @@ export function loadConfig(
     );
   }
   if (problems.length === 0) problems.push(...listed(noticeProblem(parsed)));
-  const { caFile, valkeyUrls, shardCount, drainUrl, queue, ...rest } = parsed;
-  const sharding = { queue, valkeyUrls, shards: shardCount, drainUrl };
+  const { caFile, valkeyUrls, shardCount, shardsBefore, drainUrl, queue, ...rest } = parsed;
+  const sharding = { queue, valkeyUrls, shards: shardCount, drainUrl, before: shardsBefore };
   if (problems.length === 0) problems.push(...listed(shardingProblem(sharding)));
   const { certificates: ca, problem } = caFile === undefined ? {} : readCertificates(caFile);
   if (problem !== undefined)

@@ -54,6 +54,13 @@ export const SETTINGS = {
     `a whole number from 1 to ${MAX_SHARDS}`,
     "parts of the queue: in a cluster as many as you like, otherwise one for each URL in `VALKEY_URL`",
   ),
+  shardsBefore: setting(
+    "WEBHOOK_SHARDS_BEFORE",
+    "",
+    integer(1, MAX_SHARDS).optional() as z.ZodType<number | undefined, string>,
+    `a whole number from 1 to ${MAX_SHARDS}`,
+    "after a change of `WEBHOOK_SHARDS`, its value before, until `fluxhook endpoints rehome` has moved all registered endpoints",
+  ),
   drainUrl: setting(
     "WEBHOOK_DRAIN_URL",
     "",

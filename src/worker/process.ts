@@ -42,6 +42,7 @@ const tracing =
     : undefined;
 const { workers, noticeWorkers, sender, gate, metrics, holds } = createPipeline({
   ...{ config, logger, shards, tracing },
+  homes: { shards, connect: ({ queue }) => (shards.find((shard) => shard.queue === queue) as ConnectedShard).probe },
   suspectsProgram: `${import.meta.dir}/suspect-process.ts`,
 });
 watchQueue(

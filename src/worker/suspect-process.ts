@@ -11,7 +11,8 @@ import type { Shard } from "../queue/shards.ts";
 import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
-import { connectValkey } from "../valkey/connection.ts";
+import { connectValkey, type Valkey } from "../valkey/connection.ts";
+import type { Homes } from "./homes.ts";
 import { createPipeline } from "./pipeline.ts";
 import { type Counted, type Order, type Report, reportLife, type Settlement } from "./suspect-child.ts";
 import { endWithParent } from "./watchdog.ts";
@@ -39,13 +40,24 @@ const config = loadConfigOrExit(process.env);
 const { logger, flush } = createLogger(config.logLevel);
 const [first] = config.shards;
 const shard = config.shards[Number(process.argv[3])] ?? first;
-const connect = ({ url, queue }: Shard) => connectValkey(url, "fluxhook:suspects", logger, { key: queue });
+const connect = ({ url, queue }: Shard, isProbe = false) =>
+  connectValkey(url, "fluxhook:suspects", logger, { key: queue, isProbe });
 const valkey = connect(shard);
+/** To other shards, where jobs are forwarded. */
+const probes = new Map<string, Valkey>();
+const homes: Homes = {
+  shards: config.shards,
+  connect({ queue }) {
+    const probe = probes.get(queue) ?? connect(config.shards.find((one) => one.queue === queue) ?? first, true);
+    probes.set(queue, probe);
+    return probe;
+  },
+};
 const parts = { metrics: passOn(), gate: OPEN, holds };
 const {
   workers: [worker],
   sender,
-} = createPipeline({ config, logger, shards: [{ ...shard, valkey }], parts });
+} = createPipeline({ config, logger, shards: [{ ...shard, valkey }], homes, parts });
 
 process.on("message", (order: Order) => {
   if (order.kind === "take") take(order.job, order.token);

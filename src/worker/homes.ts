@@ -1,0 +1,157 @@
+/**
+ * Which shard has a user's endpoints: forwards jobs there, and moves the endpoints over after a change of the number of shards. How they
+ * are moved is described in src/endpoints/move.ts.
+ */
+import type { Forward } from "../../jobs/home.ts";
+import { countForwards } from "../delivery/forwarded-id.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
+import type { createLookup } from "../endpoints/lookup.ts";
+import { moveRest, moveUser } from "../endpoints/move.ts";
+import { EndpointsMoved } from "../endpoints/refusals.ts";
+import { addForwarded } from "../queue/forward.ts";
+import { endpointsKey } from "../queue/own-keys.ts";
+import { formerHomeAmong, homeAmong, type Shard, shardName } from "../queue/shards.ts";
+import { Parked } from "../queue/worker.ts";
+import { troubleOf, type Valkey } from "../valkey/connection.ts";
+
+type HomeShard = Omit<Shard, "url">;
+
+/** All shards, with connections to them whose commands fail where those for the queue wait. */
+export interface Homes {
+  readonly shards: readonly [HomeShard, ...HomeShard[]];
+  /** A shard's connection. */
+  readonly connect: (shard: Pick<Shard, "queue">) => Valkey;
+}
+
+/** The shard whose jobs are forwarded, and the connection of its worker. */
+type OwnShard = Pick<Shard, "queue" | "tag"> & { readonly valkey: Valkey };
+
+type Lookup = ReturnType<typeof createLookup>;
+
+interface HomesLogger {
+  warn(fields: object, message: string): void;
+}
+
+/** Forwards of one job: more mean that workers with different settings pass it back and forth. */
+const MAX_FORWARDS = 4;
+const REACH_MS = 2 * 1000; // 2 s for another shard's Valkey to answer
+const AWAY_MS = 5 * 1000; // 5 s until a job is forwarded again to a shard that did not
+const JITTER = 0.2;
+const WARN_EVERY_MS = 60 * 1000; // 1 min
+
+/** The lookup of a shard that first moves here what its users have elsewhere, and what forwards the jobs of other shards' users. */
+export interface AtHome extends Lookup {
+  readonly forward: Forward;
+}
+
+/** Create it for a shard. With one shard, it adds nothing to the lookup. */
+export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: Lookup, logger: HomesLogger): AtHome {
+  const reach = createReach(logger);
+  const isOwn = ({ queue }: Pick<Shard, "queue">) => queue === own.queue;
+
+  /** Whether the user's endpoints are in this shard now. One command. */
+  async function isServedHere(userId: string): Promise<boolean> {
+    const fields = own.valkey.hmget(endpointsKey(userId, own.tag), VERSION_FIELD, MOVED_FIELD);
+    const [version, moved] = await fields.catch(() => [null, null]); // no hash
+    return typeof version === "string" && moved === null;
+  }
+
+  async function forward(userId: string, { id = "" }: { id?: string | undefined }, movedTo?: string) {
+    const home = movedTo === undefined ? homeAmong(shards, userId) : shards.find(({ queue }) => queue === movedTo);
+    if (home !== undefined && isOwn(home)) return undefined;
+    // Not moved yet: no other shard changes them.
+    if (movedTo === undefined && (await isServedHere(userId))) return undefined;
+    if (home === undefined || countForwards(id) >= MAX_FORWARDS) throw new Parked(later());
+    const valkey = connect(home);
+    await reach(home, valkey, () => addForwarded(own, { queue: home.queue, valkey }, id));
+    return `forwarded to shard ${shardName(home)}`;
+  }
+
+  const moves = new Map<string, Promise<boolean>>(); // of users who are being moved here
+
+  /** Move a user's endpoints here. Resolves with whether they may have been elsewhere. */
+  function moveHere(userId: string): Promise<boolean> {
+    const former = formerHomeAmong(shards, userId);
+    if (former === undefined || !isOwn(homeAmong(shards, userId))) return Promise.resolve(false);
+    const known = moves.get(userId);
+    if (known !== undefined) return known;
+    const places = shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
+    const from = places[former.index] as (typeof places)[number];
+    const to = places.find(isOwn) as (typeof places)[number];
+    const moving = reach(former, from.valkey, () => moveUser(places, from, to, userId)).then((moved) => {
+      // Not waited for: `endpoints rehome` does what this leaves.
+      moveRest(from, to, userId, moved.left).catch(() => {});
+      return true;
+    });
+    moves.set(userId, moving);
+    const forget = () => void moves.delete(userId);
+    moving.then(forget, forget);
+    return moving;
+  }
+
+  /** Look a user up, and again once they were moved here. */
+  async function lookUp<T>(userId: string, find: () => Promise<T>, isNothing: (found: T) => boolean): Promise<T> {
+    const found = await find().catch((error) => {
+      if (error instanceof EndpointsMoved) return error;
+      throw error;
+    });
+    const isElsewhere = found instanceof EndpointsMoved;
+    if ((isElsewhere || isNothing(found)) && (await moveHere(userId))) return await find();
+    if (isElsewhere) throw found;
+    return found;
+  }
+
+  if (shards.length === 1) return { forward, ...lookup };
+  return {
+    forward,
+    findEndpoint: (userId, id) =>
+      lookUp(
+        userId,
+        () => lookup.findEndpoint(userId, id),
+        (found) => found === undefined,
+      ),
+    findEndpoints: (userId, job) =>
+      lookUp(
+        userId,
+        () => lookup.findEndpoints(userId, job),
+        ({ version }) => version === "",
+      ),
+  };
+}
+
+const later = (): number => Date.now() + AWAY_MS * (1 + JITTER * Math.random());
+
+/**
+ * Make the function that asks another shard: jobs wait while it does not answer, without a slot. It is left alone for a while after
+ * that, so that they do not take the slots of those that could go.
+ */
+function createReach(logger: HomesLogger) {
+  const awayUntil = new Map<string, number>(); // by queue, epoch ms
+  let warnedAt = Number.NEGATIVE_INFINITY;
+  return async <T>({ queue }: Pick<Shard, "queue">, valkey: Valkey, work: () => Promise<T>): Promise<T> => {
+    if (troubleOf(valkey) !== undefined || (awayUntil.get(queue) ?? 0) > Date.now()) throw new Parked(later());
+    try {
+      return await beforeDeadline(work());
+    } catch (error) {
+      if (error instanceof EndpointsMoved || (error as Error).name === "UnreadableEndpoints") throw error;
+      awayUntil.set(queue, Date.now() + AWAY_MS);
+      if (Date.now() - warnedAt > WARN_EVERY_MS) {
+        logger.warn({ queue, reason: (error as Error).message }, "shard.unreached");
+        warnedAt = Date.now();
+      }
+      throw new Parked(later());
+    }
+  };
+}
+
+async function beforeDeadline<T>(work: Promise<T>): Promise<T> {
+  let timer: Timer | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${REACH_MS} ms`)), REACH_MS);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
