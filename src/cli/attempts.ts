@@ -48,7 +48,12 @@ Examples:
 }
 
 /** A table of attempts, then advice for each error in it. */
-function printAttempts(terminal: Terminal, attempts: readonly Attempt[], timeoutMs: number, nowMs: number): void {
+export function printAttempts(
+  terminal: Terminal,
+  attempts: readonly Attempt[],
+  timeoutMs: number,
+  nowMs: number,
+): void {
   const heading = ["status", "attempt", "ms", "age", "event", "job", "endpoint", "error"];
   terminal.printTable([
     heading.map((name) => terminal.paint(name, "dim")),

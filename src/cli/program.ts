@@ -4,9 +4,11 @@
 import { Command, CommanderError, type OutputConfiguration } from "commander";
 import { ContractError } from "../delivery/contract.ts";
 import { printable, printableJson } from "../runtime/printable.ts";
+import { UsageError } from "../runtime/usage-error.ts";
 import { addAttempts } from "./attempts.ts";
 import { addCancel } from "./cancel.ts";
 import { CommandError, type Context, EXIT, type ExitCode } from "./context.ts";
+import { addEndpoints } from "./endpoints.ts";
 import { addFind } from "./find.ts";
 import { addForget } from "./forget.ts";
 import { addHold, addHolds, addRelease } from "./hold.ts";
@@ -53,6 +55,7 @@ export function buildProgram(context: Context, version: string, complain: (text:
     addHold,
     addRelease,
     addHolds,
+    addEndpoints,
     addForget,
     addVerify,
     addListen,
@@ -114,6 +117,7 @@ export async function runCommand(
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     if (error instanceof CommandError) return report(error.code, EXIT[error.code], error.message);
+    if (error instanceof UsageError) return report("usage", EXIT.usage, error.message.replaceAll("; ", "\n"));
     if (error instanceof ContractError) return report("contract", EXIT.usage, error.message.replaceAll("; ", "\n"));
     return report("failed", EXIT.failed, error instanceof Error ? error.message : String(error));
   }

@@ -6,7 +6,7 @@ import { act, CommandError, type Context, EXIT, type JsonOption } from "./contex
 import { readEventTypes } from "./input.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
-const PATHS = ["--secret-file", "--headers", "--body", "--save", "--data"];
+const PATHS = ["--secret-file", "--header-file", "--headers", "--body", "--save", "--data"];
 
 export function addCompletion(program: Command, context: Context): void {
   program
@@ -53,16 +53,24 @@ function readTree(program: Command, events: readonly string[]): Branch[] {
   return program.commands.map((command) => ({
     name: command.name(),
     description: command.description(),
-    arguments: { completion: SHELLS, trigger: events, verify: "path" as const }[command.name()] ?? [],
-    options: command
-      .createHelp()
-      .visibleOptions(command)
-      .map((option) => {
-        const name = option.long as string;
-        const values = name === "--event" ? events : PATHS.includes(name) ? "path" : [];
-        return { name, description: option.description, values, takesValue: option.required };
-      }),
+    arguments: argumentsOf(command, events),
+    options: optionsOf(command).map((option) => {
+      const name = option.long as string;
+      const values = name === "--event" ? events : PATHS.includes(name) ? "path" : [];
+      return { name, description: option.description, values, takesValue: option.required };
+    }),
   }));
+}
+
+function argumentsOf(command: Command, events: readonly string[]): Branch["arguments"] {
+  if (command.commands.length > 0) return command.commands.map((subcommand) => subcommand.name());
+  return { completion: SHELLS, trigger: events, verify: "path" as const }[command.name()] ?? [];
+}
+
+/** A command's options, each once: with subcommands, those of all of them. */
+function optionsOf(command: Command) {
+  const all = [command, ...command.commands].flatMap((one) => one.createHelp().visibleOptions(one));
+  return all.filter(({ long }, index) => all.findIndex((other) => other.long === long) === index);
 }
 
 function writeBash(tree: readonly Branch[]): string {
