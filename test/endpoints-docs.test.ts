@@ -1,12 +1,13 @@
 /** docs/endpoints.md: its JavaScript from top to bottom, as it stands, with a worker and a receiver. */
 import { afterAll, expect, test } from "bun:test";
+import { Queue } from "bullmq";
 import { createKey } from "../src/delivery/seal.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { createFluxhook } from "../src/index.ts";
 import { verify } from "../src/verify.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
-import { readSnippets } from "./support/snippets.ts";
+import { findSnippet, readSnippets } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
 const SEALING_KEY = createKey();
@@ -110,4 +111,12 @@ test("every block of the page does what the page says", async () => {
   const program = new AsyncFunction("createFluxhook", "process", "checkpoint", "console", code);
   await program(createFluxhook, { env: { VALKEY_URL: env.VALKEY_URL, SEALING_KEY } }, checkpoint, { log });
   expect(receiver.requests).toHaveLength(4);
+
+  // Python's dict is JSON, but for comments and the last comma.
+  const python = findSnippet("docs/endpoints.md", "python").replaceAll(/ {2}#.*$/gm, "");
+  const [, name = "", data = ""] = /queue\.add\("([\w.]+)", (\{.*\})\)/s.exec(python) ?? [];
+  const queue = new Queue("webhooks", { connection: client });
+  await queue.add(name, JSON.parse(data.replaceAll(/,\s*\}/g, "}")));
+  await queue.close();
+  expect((await receiver.next()).path).toBe("/v2");
 }, 60_000);

@@ -4,13 +4,14 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../../src/dev/receiver.ts";
+import { createRegistry } from "../../src/endpoints/registry.ts";
 import { bounded, jobData, startStack } from "../support/stack.ts";
 import { testValkeyUrl } from "../support/valkey.ts";
 import { type Installed, installClients } from "./install.ts";
 
 const clients = await installClients();
 const once = { attempts: 1, delaysMs: [1], jitter: 0 };
-const stack = await startStack({ policy: once });
+const stack = await startStack({ policy: once, registry: true });
 afterAll(() => stack.stop());
 
 const newSecret = () => `whsec_${Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString("base64")}`;
@@ -61,9 +62,14 @@ const python = clients.Python;
 if (python === undefined || "missing" in python) {
   test.skip(`BullMQ for Python: not run, ${python?.missing}`, () => {});
 } else {
-  test("BullMQ for Python adds, in bulk, with priority, delay, retries and as a flow, and all arrive with every digit", async () => {
+  test("BullMQ for Python adds, in bulk, with priority, delay, retries, as a flow and for registered endpoints, and all arrive with every digit", async () => {
     const receiver = await startReceiver();
+    await createRegistry(stack.valkey, { allowPlain: true }).put("usr_python", "main", {
+      url: receiver.url("/"),
+      secret: SECRET,
+    });
     const ways = ["add", "bulk-0", "bulk-1", "bulk-2", "priority", "delay", "retry", "flow-child", "flow-parent"];
+    ways.push("registered", "all");
     const arrived: string[] = [];
     let isRefused = false;
     const complete = Promise.withResolvers<void>();

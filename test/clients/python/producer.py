@@ -25,6 +25,10 @@ async def main() -> None:
     await queue.add("file.created", event("delay"), {"delay": 300})
     retried = {"attempts": 2, "backoff": {"type": "fixed", "delay": 100}}
     await queue.add("file.created", event("retry"), retried)
+    # The endpoint is registered: by its id, or all that the user has.
+    registered = {"userId": "usr_python", "data": event("registered")["data"]}
+    await queue.add("file.created", {**registered, "endpoint": {"id": "main"}})
+    await queue.add("file.created", {"userId": "usr_python", "data": event("all")["data"]})
     flows = FlowProducer(valkey_url)
     child = {"name": "file.created", "queueName": queue_name, "data": event("flow-child"), "opts": {}}
     parent = {"name": "file.created", "queueName": queue_name, "data": event("flow-parent"), "opts": {}}
