@@ -33,7 +33,9 @@ export const indexMember = (userId: string, id: string): string => `${userId} ${
 /** Compare entries by their order in a list: the latest first, then backwards by name. Pure. */
 export function compareEntries(a: IndexEntry, b: IndexEntry): number {
   if (a.at !== b.at) return b.at - a.at;
-  return indexMember(a.userId, a.id) < indexMember(b.userId, b.id) ? 1 : -1;
+  const [one, other] = [indexMember(a.userId, a.id), indexMember(b.userId, b.id)];
+  if (one === other) return 0;
+  return one < other ? 1 : -1;
 }
 
 /**
