@@ -1,5 +1,8 @@
-/** docs/endpoints.md: its JavaScript from top to bottom, as it stands, with a worker and a receiver. */
+/** docs/endpoints.md: its JavaScript from top to bottom, then its commands, as they stand, with a worker and a receiver. */
 import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Queue } from "bullmq";
 import { createKey } from "../src/delivery/seal.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
@@ -10,6 +13,7 @@ import { startWorkerProcess } from "./support/process.ts";
 import { findSnippet, readSnippets } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
+const CLI = join(import.meta.dir, "../src/cli.ts");
 const SEALING_KEY = createKey();
 const { client, env, key } = await startOwnQueue("webhooks");
 const receiver = await startReceiver();
@@ -119,4 +123,25 @@ test("every block of the page does what the page says", async () => {
   await queue.add(name, JSON.parse(data.replaceAll(/,\s*\}/g, "}")));
   await queue.close();
   expect((await receiver.next()).path).toBe("/v2");
+}, 60_000);
+
+test("every command of the page does what the page says", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "fluxhook-endpoints-docs-"));
+  const blocks = readSnippets("docs/endpoints.md").filter(({ language }) => language === "");
+  const commands = blocks.flatMap(({ code }) => code.trimEnd().split("\n"));
+  expect(commands.length).toBeGreaterThan(5);
+  for (const command of commands) {
+    const child = Bun.spawn(["sh", "-c", command.replace("npx fluxhook", `"${process.execPath}" "${CLI}"`)], {
+      cwd: folder,
+      env: { PATH: process.env.PATH ?? "", ...env, WEBHOOK_SECRET_KEYS: SEALING_KEY },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const [out, err] = await Promise.all([child.stdout, child.stderr].map((stream) => new Response(stream).text()));
+    expect([command, await child.exited, `${out}${err}`]).toEqual([command, 0, expect.any(String)]);
+    if (command.includes("create")) expect(JSON.parse(out as string).secret).toMatch(/^whsec_/);
+  }
+  const [first] = readFileSync(join(folder, "endpoints.jsonl"), "utf8").split("\n");
+  expect(first).toContain("sealed:v1:");
+  expect(receiver.requests.some(({ body }) => body.includes('"test":true'))).toBe(true);
+  rmSync(folder, { recursive: true });
 }, 60_000);

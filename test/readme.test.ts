@@ -44,9 +44,10 @@ const NOT_RUN: readonly [command: RegExp, reason: string][] = [
   [/^npm (publish|version|login|pack)\b|^git /, "publishes; package.long.ts packs, and publishes with --dry-run"],
 ];
 
-/** Pages whose shell blocks show what commands print: these tests compare that. */
+/** Pages whose shell blocks are run by tests of their own, which also compare what they print. */
 const COMPARED: Readonly<Record<string, string>> = {
   "docs/cli.md": "test/cli-docs.test.ts",
+  "docs/endpoints.md": "test/endpoints-docs.test.ts",
 };
 
 /** Commands that do not end with 0, because they show a problem. */
