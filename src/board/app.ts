@@ -62,7 +62,8 @@ export type BoardConfig = Pick<
   | "logAgeMs"
   | "keepCompleted"
   | "keepFailed"
->;
+> &
+  Partial<Pick<Config, "secretKeys" | "allowPlain">>;
 
 export interface BoardAppOptions {
   readonly config: BoardConfig;
@@ -107,7 +108,9 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   );
   app.use(csrf(), ownSite, wholeBody);
   app.route("/", createMetricsRoutes(registry));
-  app.route("/", createPageRoutes({ site, shards, logOf, boardLog, now }));
+  const { events: eventTypes, secretKeys = [], allowPlain = false } = config;
+  const access = { eventTypes, secretKeys, allowPlain };
+  app.route("/", createPageRoutes({ site, shards, logOf, registry: access, boardLog, now }));
 
   app.route("/", createAttemptsApi({ site, shards, logOf, now }));
 

@@ -44,7 +44,7 @@ interface CardProps {
 
 /** An event with its attempts, newest first. */
 export const DeliveryCard: FC<CardProps> = ({ site, userId, delivery, now }) => {
-  const { id, event, endpoint, job, state, nextAt, isTest, redeliveredAt, attempts } = delivery;
+  const { id, event, endpoint, endpointId, job, state, nextAt, isTest, redeliveredAt, attempts } = delivery;
   const { kind, text } = describeState(delivery, now);
   return (
     <li class={`delivery ${kind}`} id={`e-${id}-${job}`}>
@@ -52,7 +52,7 @@ export const DeliveryCard: FC<CardProps> = ({ site, userId, delivery, now }) => 
         <div>
           <h2>{printable(event)}</h2>
           {isTest && <span class="chip">test event</span>}
-          <EndpointName url={endpoint} />
+          <EndpointName url={endpoint} userId={userId} id={endpointId} />
         </div>
         <p class={`state ${kind}`} title={nextAt === undefined ? undefined : formatExact(nextAt)}>
           <Mark kind={kind} />

@@ -8,6 +8,7 @@ import { nameRegistered } from "../operations/job-filter.ts";
 import { printable } from "../runtime/printable.ts";
 import { RunRow } from "./bulk-page.tsx";
 import type { Run } from "./bulk-redelivery.ts";
+import { namedEndpointPath } from "./endpoint-path.ts";
 import { type FailedQuery, queryString, SPANS } from "./failed-query.ts";
 import { Ago, jobPath, Layout, Mark, type Notice, payloadPath, type Site, userPath } from "./layout.tsx";
 
@@ -224,7 +225,7 @@ const Rows: FC<FailedPageProps> = ({ site, query, events, page, now }) => {
 };
 
 const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event: failed, now }) => {
-  const { job, id, event, userId, endpoint, endpointId, reason, failedAt } = failed;
+  const { job, id, event, userId, reason, failedAt } = failed;
   return (
     <li id={`f-${job}`}>
       {!site.isReadonly && (
@@ -240,7 +241,7 @@ const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event:
       </span>
       <span class="who">{userId === undefined ? "no user" : <a href={userPath(userId)}>{printable(userId)}</a>}</span>
       <span class="endpoint">
-        {printable(endpointId === undefined ? (endpoint ?? "no endpoint") : nameRegistered(endpointId, endpoint))}
+        <FailedEndpoint event={failed} />
       </span>
       <span class="reason">{printable(reason || "no reason")}</span>
       <span class="when">
@@ -251,4 +252,12 @@ const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event:
       </a>
     </li>
   );
+};
+
+/** The endpoint's URL; of a registered endpoint its id, too, which leads to its page. */
+const FailedEndpoint: FC<{ event: FailedEvent }> = ({ event: { userId, endpoint, endpointId } }) => {
+  const path = namedEndpointPath(userId, endpointId);
+  if (endpointId === undefined) return <>{printable(endpoint ?? "no endpoint")}</>;
+  const name = printable(nameRegistered(endpointId, endpoint));
+  return <>{path === undefined ? name : <a href={path}>{name}</a>}</>;
 };

@@ -62,7 +62,7 @@ export function pinned(query: FailedQuery, nowMs: number): FailedQuery {
 const TIME = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?)Z?$/;
 
 /** A time in UTC, as browsers' inputs give it, with or without a Z; NaN when invalid. */
-function readTime(text: string): number {
+export function readTime(text: string): number {
   const [, day, time] = TIME.exec(text) ?? [];
   return Date.parse(`${day}T${time}Z`);
 }

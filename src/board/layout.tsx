@@ -32,6 +32,8 @@ export interface Site {
   readonly keepFailed: number;
   /** How many failed events the queue keeps; undefined where that is not known. */
   readonly failed?: number | undefined;
+  /** Whether any endpoint is registered; undefined where that is not known. */
+  readonly hasEndpoints?: boolean | undefined;
   /** The type of test events. */
   readonly testEvent: string;
 }
@@ -45,6 +47,7 @@ const css = [
   "test-form.css",
   "home.css",
   "held.css",
+  "endpoints.css",
   "shards.css",
   "failed.css",
 ]
@@ -135,6 +138,7 @@ export const Layout: FC<LayoutProps> = ({ site, title, notice, isLive = false, s
             <a href="/failed">
               Failed {site.failed !== undefined && <span class="nav-count">{site.failed.toLocaleString("en-US")}</span>}
             </a>
+            {site.hasEndpoints && <a href="/endpoints">Endpoints</a>}
             <a href={site.bullBoard}>Queue</a>
           </nav>
           {search !== undefined && <Search value={search} />}

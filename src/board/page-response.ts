@@ -2,10 +2,17 @@
  * What the routes of all pages share.
  */
 import type { Context } from "hono";
+import type { SecretKeeping } from "../endpoints/secrets.ts";
 import type { AttemptLog } from "../log/attempts.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
 import type { Site } from "./layout.tsx";
 import type { BoardLog } from "./log.ts";
+
+/** What the board knows for changing registered endpoints. */
+export interface RegistryAccess extends SecretKeeping {
+  /** Those that endpoints may want. */
+  readonly eventTypes: ReadonlySet<string>;
+}
 
 export interface PageOptions {
   readonly site: Site;
@@ -13,6 +20,7 @@ export interface PageOptions {
   readonly shards: OpenShards;
   /** The users' logs in some shards as one. */
   readonly logOf: (shards: OpenShards) => Pick<AttemptLog, "list">;
+  readonly registry: RegistryAccess;
   readonly boardLog: Pick<BoardLog, "action" | "later" | "refused">;
   /** Epoch ms. */
   readonly now: () => number;

@@ -7,6 +7,9 @@ import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { jobData } from "../delivery/contract.ts";
 import { createFailedEvents } from "../operations/failed-events.ts";
 import { addActions } from "./actions.ts";
+import { addEndpointActions } from "./endpoint-actions.tsx";
+import { endpointNotice } from "./endpoint-path.ts";
+import { addEndpointRoutes, hasEndpoints } from "./endpoint-routes.tsx";
 import { addFailedRoutes } from "./failed-routes.tsx";
 import { foundNotice } from "./find-path.ts";
 import { HomePage } from "./home-page.tsx";
@@ -40,14 +43,18 @@ export function createPageRoutes(given: PageOptions): Hono {
   const isPresent = needsShards(shards, given.site);
   const present: MiddlewareHandler = (c, next) =>
     isPresent(c, async () => {
-      const failed = await Promise.all(c.get("shards").map(({ client }) => client.getFailedCount()));
+      const [failed, hasAny] = await Promise.all([
+        Promise.all(c.get("shards").map(({ client }) => client.getFailedCount())),
+        hasEndpoints(c.get("shards")),
+      ]);
+      site.hasEndpoints = hasAny;
       site.failed = failed.reduce((sum, count) => sum + count);
       site.away = awayFrom(c, shards);
       await next();
     });
   const noticeOf = (c: Context) => {
     const name = c.req.query("notice") ?? "";
-    return Object.hasOwn(NOTICES, name) ? NOTICES[name] : foundNotice(c);
+    return Object.hasOwn(NOTICES, name) ? NOTICES[name] : (endpointNotice(name) ?? foundNotice(c));
   };
 
   for (const [path, { type, text }] of Object.entries(ASSETS)) {
@@ -83,5 +90,7 @@ export function createPageRoutes(given: PageOptions): Hono {
   addSearchRoutes(app, present, options, failed);
   addFailedRoutes(app, present, options, failed);
   addReleaseAction(app, present, options);
+  addEndpointRoutes(app, present, options, noticeOf);
+  addEndpointActions(app, present, options);
   return app;
 }

@@ -45,7 +45,7 @@ const Shown: FC<PayloadPageProps & { payload: Payload }> = ({ site, userId, job,
     <>
       <p class="eyebrow">Payload</p>
       <h1 class="payload-event">{printable(event)}</h1>
-      <EndpointName url={endpoint} />
+      <EndpointName url={endpoint} userId={userId} id={endpoint} />
       <p class="ids">
         <CopyableIds site={site} id={id} job={job} />
         <span>

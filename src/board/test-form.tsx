@@ -7,9 +7,14 @@ import type { Delivery } from "../log/deliveries.ts";
 import { TEST_DATA } from "../operations/test-event.ts";
 import { printable } from "../runtime/printable.ts";
 
-/** The form, closed at first: one endpoint per entry, each with its newest kept job. */
+/**
+ * The form, closed at first: one endpoint per entry, each with its newest kept job. Registered endpoints are tested on their own pages; nothing
+ * is shown for a user who has no others.
+ */
 export const TestForm: FC<{ userId: string; deliveries: readonly Delivery[]; type: string }> = (props) => {
-  const { userId, deliveries, type } = props;
+  const { userId, deliveries: all, type } = props;
+  const deliveries = all.filter(({ endpointId }) => endpointId === undefined);
+  if (deliveries.length === 0) return null;
   const kept = deliveries.filter(({ state, job }) => state !== "gone" && job !== undefined);
   const endpoints = new Map(kept.toReversed().map((delivery) => [delivery.endpoint, delivery])); // the newest job of each
   const sample = { id: "…", event: type, timestamp: "…", data: TEST_DATA };

@@ -6,6 +6,7 @@ import type { FC } from "hono/jsx";
 import type { LoggedEvent } from "../log/deliveries.ts";
 import type { PendingEvent } from "../operations/pending.ts";
 import { printable } from "../runtime/printable.ts";
+import { endpointPathOfSender } from "./endpoint-path.ts";
 import { userPath } from "./layout.tsx";
 
 const MAX_VALUE = 2_048; // characters, the longest endpoint
@@ -67,13 +68,16 @@ export function filteredPath(userId: string, filter: UserFilter, page = 1): stri
 }
 
 /**
- * Path of the user's page that an action was sent from, with its filter, so that the action leads back to it.
+ * Path of the page that an action was sent from, so that the action leads back to it: of one of the user's endpoints, or of the user, with
+ * its filter.
  *
  * @param referrer  the page's URL as the browser sends it; without one, or from another page, there is no filter
  */
 export function pathOfSender(referrer: string | undefined, userId: string): string {
   const url = URL.parse(referrer ?? "");
   const path = userPath(userId);
+  const endpoint = endpointPathOfSender(referrer, userId);
+  if (endpoint !== undefined) return endpoint;
   if (url === null || url.pathname !== path) return path;
   const read = (name: string) => url.searchParams.get(name) ?? undefined;
   return filteredPath(userId, parseUserFilter(read), Math.trunc(Number(read("page"))) || 1);

@@ -12,6 +12,7 @@ import { HeldPanel } from "./held-panel.tsx";
 import { Layout, LiveSwitch, type Notice, type Site } from "./layout.tsx";
 import { TestForm } from "./test-form.tsx";
 import { NoAttempts, NoMatch } from "./user-empty.tsx";
+import { type UserEndpoints, UserEndpointsPanel } from "./user-endpoints.tsx";
 import { FilterForm, filteredPath, isFiltered, isPendingShown, type UserFilter } from "./user-filter.tsx";
 import { History } from "./user-history.tsx";
 import { MoreFailedEvents, PendingEvents } from "./user-pending.tsx";
@@ -36,6 +37,8 @@ export interface UserPageProps {
   readonly moreFailed: MoreFailed;
   /** What operators hold of it. */
   readonly holds: readonly ShownHold[];
+  /** The registered endpoints. */
+  readonly registered: UserEndpoints;
   readonly notice: Notice | undefined;
   /** Epoch ms. */
   readonly now: number;
@@ -68,6 +71,7 @@ export const UserPage: FC<UserPageProps> = (props) => {
         {(known.length > 1 || hasFilter) && (
           <FilterForm userId={userId} filter={filter} {...choices} shown={shown} total={known.length} />
         )}
+        <UserEndpointsPanel endpoints={props.registered} now={now} />
         <HeldPanel site={site} holds={props.holds} now={now} userId={userId} />
         <MoreFailedEvents userId={userId} more={moreFailed} isLogEmpty={logged.length === 0} />
         {filter.outcome === undefined && <PendingEvents site={site} userId={userId} pending={shownPending} now={now} />}

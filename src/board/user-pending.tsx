@@ -69,14 +69,14 @@ export const PendingEvents: FC<PendingProps> = ({ site, userId, pending, now }) 
 };
 
 const Row: FC<{ site: Site; userId: string; event: PendingEvent; now: number }> = ({ site, userId, event, now }) => {
-  const { id, job, endpoint, state, dueAt, enqueuedAt, isTest } = event;
+  const { id, job, endpoint, endpointId, state, dueAt, enqueuedAt, isTest } = event;
   const words = explain(event);
   return (
     <li class="pending-event" id={`p-${job}`}>
       <div class="pending-what">
         <h3>{printable(event.event)}</h3>
         {isTest && <span class="chip">test event</span>}
-        {endpoint !== undefined && <EndpointName url={endpoint} />}
+        {endpoint !== undefined && <EndpointName url={endpoint} userId={userId} id={endpointId} />}
         {words !== undefined && <p class="note">{words}</p>}
       </div>
       <p class="state wait" title={dueAt === undefined ? undefined : formatExact(dueAt)}>

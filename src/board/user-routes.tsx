@@ -9,6 +9,7 @@ import { listHoldsOn } from "../operations/hold.ts";
 import { describePayload } from "../operations/payload.ts";
 import { countMoreFailed, findPending } from "../operations/pending.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
+import { readUserEndpoints } from "./endpoint-routes.tsx";
 import type { Notice } from "./layout.tsx";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { PayloadPage } from "./payload-page.tsx";
@@ -44,11 +45,12 @@ export async function sendUserPage(
   const known = new Set(logged.map(({ id, job }) => `${id} ${job}`));
   const events = pending.events.filter(({ id, job }) => !known.has(`${id} ${job}`));
   const endpoints = [...events, ...logged].flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint]));
-  const [moreFailed, holds] = await Promise.all([
+  const [moreFailed, holds, registered] = await Promise.all([
     countMoreFailed(shards, userId, jobs),
     listHoldsOn(shards[0], userId, endpoints, now),
+    readUserEndpoints(c, options, userId),
   ]);
-  const props = { ...read, site, userId, filter, moreFailed, holds, notice, now };
+  const props = { ...read, site, userId, filter, moreFailed, holds, registered, notice, now };
   return await sendPage(c, <UserPage {...props} pending={{ ...pending, events }} />);
 }
 

@@ -1,0 +1,212 @@
+/** @jsxImportSource hono/jsx */
+/**
+ * Reads what the pages of registered endpoints show.
+ */
+import type { Context, Hono, MiddlewareHandler } from "hono";
+import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
+import { countIndex } from "../endpoints/endpoint-index.ts";
+import { listMissed, readMissedCounts } from "../endpoints/missed.ts";
+import { ConflictError, NotFoundError } from "../endpoints/refusals.ts";
+import { createRegistry } from "../endpoints/registry.ts";
+import { replayMissed } from "../endpoints/replay.ts";
+import { groupByEvent, readDeliveries } from "../log/deliveries.ts";
+import { showEndpoint } from "../operations/endpoint-details.ts";
+import {
+  ENDPOINT_STATES,
+  type EndpointPage as EndpointPageOf,
+  isEndpointCursor,
+  type ListedEndpoint,
+  listEndpoints,
+} from "../operations/endpoint-list.ts";
+import { parseHost } from "../operations/job-filter.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { homeAmong } from "../queue/shards.ts";
+import { codeOf } from "../valkey/refusals.ts";
+import { ReplayPage } from "./endpoint-missed.tsx";
+import { EndpointPage } from "./endpoint-page.tsx";
+import { endpointPath } from "./endpoint-path.ts";
+import type { EndpointRowData } from "./endpoint-rows.tsx";
+import { EndpointsPage, type EndpointsQuery } from "./endpoints-page.tsx";
+import { readTime } from "./failed-query.ts";
+import type { Notice } from "./layout.tsx";
+import { type PageOptions, sendPage } from "./page-response.ts";
+import { awayFrom, refuse, refuseAway } from "./refusal.tsx";
+import type { UserEndpoints } from "./user-endpoints.tsx";
+
+const ROWS = 50;
+const NOTHING: EndpointPageOf = { endpoints: [] };
+const MISSED_ROWS = 5;
+const MAX_FIELD = 400; // characters
+
+type NoticeOf = (c: Context) => Notice | undefined;
+
+/** Add `/endpoints`, `/users/:userId/endpoints/:id` and its dry run of a replay; for users that a path cannot hold `/endpoint`. */
+export function addEndpointRoutes(
+  app: Hono,
+  present: MiddlewareHandler,
+  options: PageOptions,
+  noticeOf: NoticeOf,
+): void {
+  app.get("/endpoints", present, (c) => sendEndpointsPage(c, options, noticeOf(c)));
+  for (const path of ["/users/:userId/endpoints/:id", "/endpoint"]) {
+    app.get(path, present, (c) =>
+      withEndpoint(c, options, (...at) => sendEndpointPage(c, options, noticeOf(c), ...at)),
+    );
+    app.get(`${path}/replay`, present, (c) => withEndpoint(c, options, (...at) => sendReplayPage(c, options, ...at)));
+  }
+}
+
+/** Whether any endpoint is registered, so that pages may lead to the list. False if the board may not read it, or cannot yet. */
+export async function hasEndpoints(shards: OpenShards): Promise<boolean> {
+  const counts = await Promise.all(shards.map(({ valkey, tag }) => countIndex(valkey, tag, "all").catch(() => 0)));
+  return counts.some((count) => count > 0);
+}
+
+/** The registered endpoints of a user; none while the user's shard is away. */
+export async function readUserEndpoints(c: Context, { shards }: PageOptions, userId: string): Promise<UserEndpoints> {
+  const home = homeAmong(shards, userId);
+  if (awayFrom(c, shards).includes(home)) return [];
+  try {
+    const { endpoints } = await listEndpoints(shards, { userId });
+    return await addMissed(shards, endpoints);
+  } catch (error) {
+    if (error instanceof Error && codeOf(error) === "NOPERM") return "refused";
+    throw error;
+  }
+}
+
+/** Read how much each endpoint missed, with one command for each user. */
+async function addMissed(shards: OpenShards, endpoints: readonly ListedEndpoint[]): Promise<EndpointRowData[]> {
+  const users = new Map<string, string[]>();
+  for (const { userId, id } of endpoints) users.set(userId, [...(users.get(userId) ?? []), id]);
+  const counts = new Map(
+    await Promise.all(
+      [...users].map(async ([userId, ids]) => {
+        const { valkey, tag } = homeAmong(shards, userId);
+        return [userId, await readMissedCounts(valkey, tag, userId, ids)] as const;
+      }),
+    ),
+  );
+  return endpoints.map((endpoint) => {
+    const missed = counts.get(endpoint.userId)?.get(endpoint.id) ?? { kept: 0, dropped: 0, bytes: 0 };
+    return { ...endpoint, missed };
+  });
+}
+
+async function sendEndpointsPage(c: Context, options: PageOptions, given: Notice | undefined): Promise<Response> {
+  const { site, shards, now } = options;
+  const query = readEndpointsQuery(c);
+  const host = query.host === undefined ? undefined : parseHost(query.host);
+  const problem =
+    query.host !== undefined && host === undefined
+      ? "Invalid host: expected one as in hooks.example.com or 127.0.0.1:8080."
+      : query.user !== undefined && !USER_ID.test(query.user)
+        ? "Invalid user ID."
+        : undefined;
+  const there = c.get("shards");
+  const home = query.user === undefined ? undefined : homeAmong(shards, query.user);
+  if (home !== undefined && !there.includes(home)) return await refuseAway(c, site, home);
+  const count = async (list: "all" | "off") => {
+    const counts = await Promise.all(there.map(({ valkey, tag }) => countIndex(valkey, tag, list)));
+    return counts.reduce((sum, each) => sum + each, 0);
+  };
+  const { state, user: userId, cursor } = query;
+  const wanted = { state, userId, host, cursor, limit: ROWS };
+  const [total, off, page] = await Promise.all([
+    count("all"),
+    count("off"),
+    problem === undefined ? listEndpoints(userId === undefined ? there : shards, wanted) : NOTHING,
+  ]);
+  const endpoints = await addMissed(shards, page.endpoints);
+  const notice: Notice | undefined = problem === undefined ? given : { kind: "bad", text: problem };
+  const props = { site, query, total, off, endpoints, next: page.cursor, notice, now: now() };
+  return await sendPage(c, <EndpointsPage {...props} />, problem === undefined ? 200 : 400);
+}
+
+/** The query of the list. Unknown states, and cursors that are none, are ignored. */
+function readEndpointsQuery(c: Context): EndpointsQuery {
+  const read = (name: string) => c.req.query(name)?.trim().slice(0, MAX_FIELD) || undefined;
+  const state = ENDPOINT_STATES.find((name) => name === read("state"));
+  const cursor = c.req.query("cursor");
+  return {
+    state: state === "off" ? undefined : state,
+    host: read("host"),
+    user: read("user"),
+    cursor: cursor !== undefined && isEndpointCursor(cursor) ? cursor : undefined,
+  };
+}
+
+type AtEndpoint = (home: OpenShard, userId: string, id: string) => Promise<Response>;
+
+/** Find the home of the endpoint that a path names, and pass it on; 404 when there is no such endpoint. */
+async function withEndpoint(c: Context, { site, shards }: PageOptions, act: AtEndpoint): Promise<Response> {
+  const userId = c.req.param("userId") ?? c.req.query("user") ?? "";
+  const id = c.req.param("id") ?? c.req.query("endpoint") ?? "";
+  const missing = () =>
+    refuse(c, site, {
+      status: 404,
+      error: "no such endpoint",
+      title: "No such endpoint",
+      text: "The user has no registered endpoint with this ID. It may have been deleted.",
+    });
+  if (!USER_ID.test(userId) || !ENDPOINT_ID.test(id)) return await missing();
+  const home = homeAmong(shards, userId);
+  if (awayFrom(c, shards).includes(home)) return await refuseAway(c, site, home);
+  try {
+    return await act(home, userId, id);
+  } catch (error) {
+    if (error instanceof NotFoundError) return await missing();
+    throw error;
+  }
+}
+
+async function sendEndpointPage(
+  c: Context,
+  options: PageOptions,
+  notice: Notice | undefined,
+  ...[home, userId, id]: Parameters<AtEndpoint>
+): Promise<Response> {
+  const { site, shards, registry, now } = options;
+  const { valkey, tag } = home;
+  const [{ endpoint, attempts }, missed] = await Promise.all([
+    showEndpoint(shards, userId, id),
+    listMissed(valkey, tag, userId, id, { limit: MISSED_ROWS }),
+  ]);
+  const logged = await groupByEvent(c.get("shards"), attempts);
+  const deliveries = await readDeliveries(c.get("shards"), userId, logged);
+  const type = c.req.query("explain") ?? "";
+  const explanation = registry.eventTypes.has(type)
+    ? await createRegistry(valkey, { tag, eventTypes: registry.eventTypes }).explain(userId, type)
+    : undefined;
+  const props = { site, userId, endpoint, missed, deliveries, explanation, notice, now: now() };
+  const { eventTypes, secretKeys, allowPlain } = registry;
+  const canRotate = secretKeys.length > 0 || allowPlain;
+  return await sendPage(c, <EndpointPage {...props} eventTypes={[...eventTypes]} canRotate={canRotate} />);
+}
+
+async function sendReplayPage(
+  c: Context,
+  { site, now }: PageOptions,
+  ...[home, userId, id]: Parameters<AtEndpoint>
+): Promise<Response> {
+  const { valkey, tag } = home;
+  const endpoint = await createRegistry(valkey, { tag }).get(userId, id);
+  const given = c.req.query("since") ?? "";
+  const since = given === "" ? undefined : readTime(given);
+  const until = now();
+  if (Number.isNaN(since)) {
+    return await refuse(c, site, {
+      status: 400,
+      error: "expected since to be a time",
+      title: "Invalid time",
+      text: "Expected a time as in 2026-11-24T09:12:03, in UTC. Nothing was changed.",
+    });
+  }
+  try {
+    const replayed = await replayMissed(home, userId, id, { since, until, dryRun: true });
+    return await sendPage(c, <ReplayPage {...{ site, userId, endpoint, replayed, since, until }} />);
+  } catch (error) {
+    if (error instanceof ConflictError) return c.redirect(endpointPath(userId, id, "", { notice: "conflict" }));
+    throw error;
+  }
+}
