@@ -59,6 +59,7 @@ export const FIELDS = String.raw`
 local find, match, sub, byte, min, max = string.find, string.match, string.sub, string.byte, math.min, math.max
 local CONTRACT = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"url"%s*:%s*"([^"\\]*)"'
 local BY_ID = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"%s*,%s*"endpoint"%s*:%s*{%s*"id"%s*:%s*"[^"\\]*"%s*}'
+local BY_USER = '^%s*{%s*"userId"%s*:%s*"([^"\\]*)"'
 local QUOTE, BACKSLASH, OPEN_OBJECT, OPEN_ARRAY = 34, 92, 123, 91
 
 local function textOf(raw)
@@ -69,10 +70,10 @@ local function textOf(raw)
   return raw and sub(raw, 1, ${MAX_NAME_BYTES})
 end
 
-local function stepOver(data)
+local function stepOver(data, hasEndpoint)
   local keys, depth, at, steps = {}, 0, 1, 0
   local user, url
-  while steps < ${MAX_STEPS} and not (user and url) do
+  while steps < ${MAX_STEPS} and not (user and (url or not hasEndpoint)) do
     local from = find(data, '["{}%[%]]', at)
     if not from then break end
     local char = byte(data, from)
@@ -106,12 +107,15 @@ local function fieldsOf(data)
   if type(data) ~= "string" then return nil, nil, 0 end
   local user, url = match(data, CONTRACT)
   if url and #user <= ${MAX_NAME_BYTES} and #url <= ${MAX_NAME_BYTES} then return user, url, #data end
+  local hasEndpoint = true
   if not url then
     user = match(data, BY_ID) -- a registered endpoint: such a job belongs to its user's flow alone
+    hasEndpoint = user or find(data, '"endpoint"', 1, true)
+    if not hasEndpoint then user = match(data, BY_USER) end
     if user and #user <= ${MAX_NAME_BYTES} then return user, nil, #data end
   end
   local cost = 0
-  if not url then user, url, cost = stepOver(data) end
+  if not url then user, url, cost = stepOver(data, hasEndpoint) end
   return textOf(user), textOf(url), #data + cost
 end`;
 
