@@ -57,7 +57,13 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     fluxhook.enqueue({ event: "file.created", userId: USER, endpoint: { id }, data: { n: 1 } });
   const idle = () =>
     eventually(
-      () => admin.exists("bull:webhooks:wait", "bull:webhooks:active", "bull:webhooks:delayed"),
+      () =>
+        admin.exists(
+          "bull:webhooks:wait",
+          "bull:webhooks:active",
+          "bull:webhooks:delayed",
+          "bull:webhooks:prioritized",
+        ),
       (count) => count === 0,
     );
   try {
