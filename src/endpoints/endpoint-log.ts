@@ -2,7 +2,8 @@
  * The last attempts of each registered endpoint, beside those of its user in src/log/attempts.ts.
  *
  * Key: `webhooks:endpoint-log:<tag><userId>:<id>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON,
- * as in the user's log. At most 25 members; expires `WEBHOOK_LOG_AGE` after the last write. About 12 KB.
+ * as in the user's log. About 25 members, of which the
+ * last 25 count; expires `WEBHOOK_LOG_AGE` after the last write. About 12 KB.
  */
 import type { Attempt } from "../log/attempt.ts";
 import { endpointLogKey } from "../queue/own-keys.ts";
@@ -22,7 +23,10 @@ export async function readEndpointLog(valkey: Valkey, tag: string, userId: strin
   checkUserId(userId);
   checkEndpointId(id);
   const key = endpointLogKey(userId, id, tag);
-  const [reply, leftMs] = await Promise.all([valkey.zrevrange(key, 0, -1, "WITHSCORES"), valkey.pttl(key)]);
+  const [reply, leftMs] = await Promise.all([
+    valkey.zrevrange(key, 0, ENDPOINT_LOG_SIZE - 1, "WITHSCORES"),
+    valkey.pttl(key),
+  ]);
   // With the newest attempt, the key was set to expire when that is too old; the others are as old as they are.
   const oldest = leftMs < 0 ? Number.NEGATIVE_INFINITY : Number(reply[1]) - leftMs;
   return reply.flatMap((member, at) => (at % 2 === 0 && Number(reply[at + 1]) >= oldest ? readMember(member) : []));

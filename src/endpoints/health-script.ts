@@ -10,6 +10,7 @@ import { REMOVING } from "./missed-scripts.ts";
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
 const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no more often
+const TRIM_EVERY = 8; // attempts, on average, of an endpoint with a 2xx within that time
 
 /**
  * `record`, see `EndpointRecords` in src/log/attempts.ts: adds an attempt to its endpoint's log and counts it, unless it is there already: a
@@ -17,41 +18,51 @@ const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no mo
  *
  * An event that is answered with 2xx is missed no longer.
  *
- * Returns 0 when there is nothing to conclude, else `since`, `n`, `told` and `over` as they are now, as texts, empty for none.
+ * Returns 0 when there is nothing to conclude, else `since`, `n` and `told` as they are now, as texts, empty for none.
  */
 export const COUNT = `${REMOVING}
-local function count(health, id, result, known)
-  local since, n, ok, told = known[1], known[2], known[3], known[4]
-  local at = string.format("%.0f", now)
-  if result == "ok" then
-    if told then
-      local of, failures, reason = string.match(told, "^(%d+) %a+ %d+ (%d+) (%a+)")
-      known[5] = (of or at) .. " " .. (since == of and n or failures or 0) .. " " .. at .. " " .. (reason or "failing")
-      redis.call("HDEL", health, id .. ".told")
-      redis.call("HSET", health, id .. ".over", known[5])
-    end
-    if since or n then redis.call("HDEL", health, id .. ".since", id .. ".n") end
-    if not ok or now - ok >= ${SUCCESS_EVERY_MS} or now < tonumber(ok) then redis.call("HSET", health, id .. ".ok", at) end
-  elseif since then
-    known[2] = redis.call("HINCRBY", health, id .. ".n", 1)
-  else
-    known[1], known[2] = at, 1
-    redis.call("HSET", health, id .. ".since", at, id .. ".n", 1)
+local function succeed(health, id, since, told)
+  if told and string.find(told, "^%d+ %a+") and not string.find(told, "^%d+ over ") then
+    local of, failures, reason = string.match(told, "^(%d+) %a+ %d+ (%d+) (%a+)")
+    if since == of then failures = redis.call("HGET", health, id .. ".n") end
+    told = of .. " over " .. string.format("%.0f", now) .. " " .. (failures or 0) .. " " .. reason
+    redis.call("HDEL", health, id .. ".told")
+    redis.call("HSET", health, id .. ".told", told)
   end
+  if since then redis.call("HDEL", health, id .. ".since", id .. ".n") end
+  return told
 end
 
 local function record(log, health, id, result, member, score, missed, missedData, job)
   if result == "ok" then removeMissed(missed, missedData, job) end
   local added = redis.pcall("ZADD", log, "NX", score, member)
   if type(added) == "table" then return 0 end -- a key of the wrong type
-  redis.call("ZREMRANGEBYRANK", log, 0, -${ENDPOINT_LOG_SIZE + 1})
-  redis.call("PEXPIRE", log, ARGV[2])
-  if result == "" then return 0 end
-  local known = redis.pcall("HMGET", health, id .. ".since", id .. ".n", id .. ".ok", id .. ".told", id .. ".over")
-  if known.err then return 0 end
-  if added == 1 then count(health, id, result, known) end
-  if result == "ok" and not known[5] then return 0 end
-  return { known[1] or "", tostring(known[2] or ""), known[4] or "", known[5] or "" }
+  local known = redis.pcall("HMGET", health, id .. ".since", id .. ".ok", id .. ".told")
+  local since, ok, told = known[1], known[2], known[3]
+  -- A busy endpoint's log is trimmed now and then: of the commands here, the two are a fourth of the time.
+  local isBusy = result == "ok" and ok and now >= tonumber(ok) and now - ok < ${SUCCESS_EVERY_MS}
+  if not isBusy or score % ${TRIM_EVERY} == 0 then
+    redis.call("ZREMRANGEBYRANK", log, 0, -${ENDPOINT_LOG_SIZE + 1})
+    redis.call("PEXPIRE", log, ARGV[2])
+  end
+  if known.err or result == "" then return 0 end
+  local n = 0
+  if result == "ok" then
+    if added == 1 then
+      if since or told then told = succeed(health, id, since, told) end
+      if not isBusy then redis.call("HSET", health, id .. ".ok", string.format("%.0f", now)) end
+    end
+    if not told then return 0 end
+    since = ""
+  elseif added == 1 and not since then
+    since, n = string.format("%.0f", now), 1
+    redis.call("HSET", health, id .. ".since", since, id .. ".n", 1)
+  elseif added == 1 then
+    n = redis.call("HINCRBY", health, id .. ".n", 1)
+  else
+    n = redis.call("HGET", health, id .. ".n") or 0
+  end
+  return { since or "", tostring(n), told or "" }
 end`;
 
 /**
@@ -84,7 +95,7 @@ end`;
  * that a Valkey that is full does it all the same.
  *
  * KEYS: the user's health and endpoints, what the endpoint missed, the index of endpoints and those in it that are off, then those of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
- * or `recover`; the endpoint's id; its `since`, or for `recover` its `over`; the version of its document; the new one of all
+ * or `recover`; the endpoint's id; its `since`, or for `recover` its `told`; the version of its document; the new one of all
  * endpoints; `failing` or `gone`; its name in the index; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
  */
 export const CONCLUDE = `
@@ -95,8 +106,8 @@ local health, endpoints, missed = KEYS[1], KEYS[2], KEYS[3]
 local action, id, since, document, version, reason, member = unpack(ARGV)
 local notices, notice = { unpack(KEYS, 6) }, { unpack(ARGV, 8) }
 if action == "recover" then
-  if redis.call("HGET", health, id .. ".over") ~= since then return 0 end
-  redis.call("HDEL", health, id .. ".over")
+  if redis.call("HGET", health, id .. ".told") ~= since then return 0 end
+  redis.call("HDEL", health, id .. ".told")
   notify(notices, notice, missed)
   return 1
 end

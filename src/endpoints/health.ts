@@ -7,8 +7,8 @@
  * - `<id>.since`  the first failed attempt since the last 2xx, so when the current streak of failures began
  * - `<id>.n`      how many attempts have failed since then
  * - `<id>.ok`     the last 2xx, to the second
- * - `<id>.told`   what was told of the streak: `<since> failing <ms> <n> failing`, or `<since> disabled <ms> <n>` and `failing` or `gone`
- * - `<id>.over`   until the notice of its recovery is written: the streak that ended, `<since> <n> <ms of the 2xx>` and its reason
+ * - `<id>.told`   what was told of the streak: `<since> failing <ms> <n> failing`, or `<since> disabled <ms> <n>` and `failing` or `gone`;
+ *   after the 2xx that ended it, until the notice of that is written, `<since> over <ms> <n>` and the reason
  *
  * Less than 200 bytes an endpoint; no expiry, but removed with the endpoint.
  */
@@ -16,7 +16,7 @@ import { healthKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 /** What the hash has of an endpoint, behind its id and a dot. */
-export const HEALTH_FIELDS = ["since", "n", "ok", "told", "over"] as const;
+export const HEALTH_FIELDS = ["since", "n", "ok", "told"] as const;
 
 /** How an endpoint's attempts have been going. Times are epoch ms, by Valkey's clock. */
 export interface EndpointHealth {

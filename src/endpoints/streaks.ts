@@ -121,14 +121,14 @@ function* draw(
   { disableAfterMs, outage }: StreakOptions,
 ): Generator<Conclusion> {
   if (!Array.isArray(reply)) return;
-  const [since, n, told, over] = reply as [string, string, string, string];
-  if (over !== "") {
-    const [of = "", failures, , reason] = over.split(" ");
+  const [since, n, told] = reply as [string, string, string];
+  const [of = "", kind, , failures, reason] = told.split(" ");
+  if (kind === "over") {
     const notice = { type: "endpoint.recovered", since: of, failures: Number(failures) } as const;
-    yield { userId, attempt, action: "recover", from: over, reason: reason === "gone" ? reason : "failing", notice };
+    yield { userId, attempt, action: "recover", from: told, reason: reason === "gone" ? reason : "failing", notice };
   }
   if (since === "" || resultOf(attempt) !== "failed") return;
-  const streak: Streak = { since: Number(since), failures: Number(n), isTold: told.startsWith(`${since} `) };
+  const streak: Streak = { since: Number(since), failures: Number(n), isTold: of === since };
   const judgment: Judgment = judgeStreak(streak, attempt.status_code === 410, nowMs, disableAfterMs);
   if (judgment === "none" || (judgment !== "gone" && outage.isOurs)) return;
   const action = judgment === "warn" ? "warn" : "disable";

@@ -14,7 +14,7 @@
  *
  * Idempotent, as for a resend after a lost connection: a set holds a member once, and a member includes its attempt's UUID.
  */
-export const RECORD = `
+const RECORD = `
 local errors, scores, time = {}, {}, redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local count = tonumber(ARGV[3])
@@ -48,7 +48,7 @@ end`;
  * KEYS: after those of the log, one per response. ARGV: after the attempts, each response's attempt (its position) and member. What
  * is refused here is left out: the attempt matters more, and has been written.
  */
-export const RECORD_RESPONSES = `
+const RECORD_RESPONSES = `
 for r = 1, #KEYS - count - 4 * registered do
   local key, i, member = KEYS[count + r], tonumber(ARGV[count + 2 * r + 2]), ARGV[count + 2 * r + 3]
   local score = redis.pcall("ZSCORE", KEYS[i], ARGV[i + 3])
@@ -62,11 +62,11 @@ for r = 1, #KEYS - count - 4 * registered do
   end
 end`;
 
-export const RETURN = `
+const RETURN = `
 return errors`;
 
 /** Without attempts of registered endpoints. */
-export const NONE_REGISTERED = `
+const NONE_REGISTERED = `
 local registered = 0`;
 
 /**
@@ -74,10 +74,10 @@ local registered = 0`;
  * id, its result and its job's id, then how many they are. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
  * attempts.ts.
  */
-export const SOME_REGISTERED = `
+const SOME_REGISTERED = `
 local registered = tonumber(ARGV[#ARGV])`;
 
-export const RECORD_REGISTERED = `
+const RECORD_REGISTERED = `
 local replies = {}
 for r = 1, registered do
   local key, arg = #KEYS - 4 * (registered - r), #ARGV - 1 - 4 * (registered - r)
@@ -86,3 +86,22 @@ for r = 1, registered do
   replies[r] = record(log, health, id, result, ARGV[i + 3], scores[i] or now, missed, missedData, job)
 end
 return { errors, now, replies }`;
+
+/** A script without comments and indentation: Valkey hashes all of it at each call. */
+const compact = (script: string): string => script.replace(/(^|\s)--\s.*$/gm, "").replace(/^\s+/gm, "");
+
+/** The script for attempts of endpoints that are not registered, with and without responses to keep. */
+export const WITH_RESPONSES = compact(RECORD + NONE_REGISTERED + RECORD_RESPONSES + RETURN);
+export const WITHOUT_RESPONSES = compact(RECORD + NONE_REGISTERED + RETURN);
+
+const known = new Map<string, readonly [without: string, withResponses: string]>();
+
+/** The script when registered endpoints are among them. @param record  defines the function of that name, see attempts.ts */
+export function scriptFor(record: string, hasResponses: boolean): string {
+  const pair = known.get(record) ?? [
+    compact(RECORD + SOME_REGISTERED + record + RECORD_REGISTERED),
+    compact(RECORD + SOME_REGISTERED + RECORD_RESPONSES + record + RECORD_REGISTERED),
+  ];
+  known.set(record, pair);
+  return pair[hasResponses ? 1 : 0] as string;
+}

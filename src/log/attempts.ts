@@ -6,14 +6,7 @@ import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { type Attempt, type KeptResponse, MAX_LOG_AGE_MS, MAX_LOG_SIZE } from "./attempt.ts";
 import { type AttemptQuery, selectAttempts } from "./attempt-query.ts";
-import {
-  NONE_REGISTERED,
-  RECORD,
-  RECORD_REGISTERED,
-  RECORD_RESPONSES,
-  RETURN,
-  SOME_REGISTERED,
-} from "./attempt-scripts.ts";
+import { scriptFor, WITH_RESPONSES, WITHOUT_RESPONSES } from "./attempt-scripts.ts";
 
 export type { Attempt, KeptResponse };
 
@@ -174,7 +167,7 @@ function writeEntries(
     keys.push(responsesKey(userId, tag));
     args.push(index + 1, response);
   }
-  const responses = keys.length > entries.length ? RECORD_RESPONSES : "";
+  const hasResponses = keys.length > entries.length;
   let registered = 0;
   for (const [index, { userId, attempt }] of entries.entries()) {
     if (attempt === undefined || endpoints === undefined) continue;
@@ -183,10 +176,10 @@ function writeEntries(
     args.push(index + 1, attempt.endpoint_id, endpoints.resultOf(attempt), endpoints.jobOf(attempt));
   }
   if (registered === 0 || endpoints === undefined) {
-    const script = RECORD + NONE_REGISTERED + responses + RETURN;
+    const script = hasResponses ? WITH_RESPONSES : WITHOUT_RESPONSES;
     return valkey.eval(script, keys.length, ...keys, ...args) as Promise<Reply>;
   }
-  const script = RECORD + SOME_REGISTERED + responses + endpoints.script + RECORD_REGISTERED;
+  const script = scriptFor(endpoints.script, hasResponses);
   return valkey.eval(script, keys.length, ...keys, ...args, registered) as Promise<Reply>;
 }
 
