@@ -107,6 +107,45 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
   expect([await refusals(), worker.lines.filter(({ level }) => level === "error")]).toEqual([[], []]);
 });
 
+test("the board's rights cover the pages of registered endpoints, and what can be done there", async () => {
+  const board = Bun.spawn([process.execPath, join(ROOT, "src/board.ts")], {
+    env: { PATH: process.env.PATH ?? "", VALKEY_URL: urlOf("board"), BOARD_PORT: "0", ...SETTINGS },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    const url = await readyUrl(board);
+    const page = `/users/${USER}/endpoints/main`;
+    for (const path of ["/endpoints", `/users/${USER}`, page, `${page}/replay`]) {
+      expect([path, (await fetch(url + path, { headers: { accept: "text/html" } })).status]).toEqual([path, 200]);
+    }
+    for (const action of ["pause", "resume", "disable", "enable", "replay", "test"]) {
+      const body = new URLSearchParams({ user: USER, endpoint: "main" });
+      const headers = { origin: url, "sec-fetch-site": "same-origin" };
+      const { status } = await fetch(`${url}/actions/endpoint-${action}`, {
+        method: "POST",
+        body,
+        headers,
+        redirect: "manual",
+      });
+      expect([action, status]).toEqual([action, 303]);
+    }
+  } finally {
+    board.kill();
+    await board.exited;
+  }
+  expect(await refusals()).toEqual([]);
+});
+
+async function readyUrl(board: { readonly stdout: ReadableStream<Uint8Array> }): Promise<string> {
+  let text = "";
+  for await (const chunk of board.stdout) {
+    text += new TextDecoder().decode(chunk);
+    const line = text.split("\n").find((one) => one.includes("board.ready"));
+    if (line !== undefined) return JSON.parse(line).url;
+  }
+  throw new Error(`expected board.ready, got ${text}`);
+}
+
 test("the command's rights cover events of registered endpoints", async () => {
   const run = createCommand({ VALKEY_URL: urlOf("command"), ...SETTINGS });
   for (const args of [
