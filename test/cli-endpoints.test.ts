@@ -225,7 +225,7 @@ describe("the list of all users", () => {
     await registry.create("a", { id: "b", url: "https://a.example.com/" });
     await registry.disable("a", "b");
     const keys = [endpointIndexKey(), endpointOffKey()];
-    const right = await Promise.all(keys.map((key) => valkey.zrange(key, 0, -1)));
+    const right = await Promise.all(keys.map((key) => valkey.zrange(key, "0", "-1")));
     expect(right).toEqual([["a:b main", "a b"], ["a b"]]);
     expect(json((await run([["reindex", "--json"]]))[0])).toMatchObject({ users: 2, endpoints: 2, removed: 0 });
     await valkey.del(...keys);
@@ -234,9 +234,9 @@ describe("the list of all users", () => {
     const [repaired, again] = await run([["reindex"], ["reindex", "--json"]]);
     expect(repaired?.out).toBe("2 endpoints of 2 users: 4 entries repaired, 1 removed.\n");
     expect(json(again)).toEqual({ users: 2, endpoints: 2, repaired: 0, removed: 0 });
-    expect(await Promise.all(keys.map((key) => valkey.zrange(key, 0, -1)))).toEqual(right);
+    expect(await Promise.all(keys.map((key) => valkey.zrange(key, "0", "-1")))).toEqual(right);
     await registry.delete("a", "b");
-    expect(await Promise.all(keys.map((key) => valkey.zrange(key, 0, -1)))).toEqual([["a:b main"], []]);
+    expect(await Promise.all(keys.map((key) => valkey.zrange(key, "0", "-1")))).toEqual([["a:b main"], []]);
   });
 });
 

@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Command } from "commander";
 import { buildProgram } from "../src/cli/program.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
@@ -74,6 +75,18 @@ const DATES = [
   "💥",
 ];
 
+const ENDPOINT_IDS = [...TEXTS, "-x", "a:b", "a/b", "x".repeat(65)];
+const VERSIONS = [...TEXTS, "x".repeat(65)];
+const endpointSettings = {
+  ...{ "--url": [...URLS, `https://a.example/${"x".repeat(2048)}`], "--description": ["x".repeat(257)] },
+  ...{
+    "--events": [...TYPES.filter((type) => type.trim() !== "file.created"), "file.created,", "*", "nothing.*"],
+    "--rate": [...NUMBERS.filter((text) => text !== "1.5"), "0", "0.001", "10001"],
+  },
+  ...{ "--header": [...TEXTS, "Host: x", "no colon", "X-Key:", "X: 💥"], "--header-file": PATHS },
+  ...{ "--burst": NUMBERS, "--metadata": ["", "x", "=x", `a=${"x".repeat(513)}`] },
+};
+
 const secrets = { "--secret": SECRETS, "--secret-env": NAMES, "--secret-file": PATHS };
 /** For `verify` and `listen` a secret may be anything but empty: their user wants to know whether it fits. */
 const anySecrets = { "--secret": [], "--secret-env": NAMES, "--secret-file": PATHS };
@@ -106,7 +119,10 @@ const TABLE: Readonly<Record<string, Table>> = {
   status: { base: [], options: {} },
   redeliver: {
     base: ["--failed", "--yes"],
-    options: { "--since": [...MOMENTS, ...MORE_MOMENTS], "--user": USERS, "--host": HOSTS, "--event": TYPES },
+    options: {
+      ...{ "--since": [...MOMENTS, ...MORE_MOMENTS], "--user": USERS, "--host": HOSTS, "--event": TYPES },
+      "--endpoint": ENDPOINT_IDS,
+    },
   },
   recover: { base: ["--yes"], options: {} },
   cancel: {
@@ -126,6 +142,52 @@ const TABLE: Readonly<Record<string, Table>> = {
   },
   release: { base: [], options: { "--host": HOSTS, "--url": URLS, "--user": USERS } },
   holds: { base: [], options: {} },
+  "endpoints list": {
+    base: [],
+    options: {
+      ...{ "--state": [...TEXTS, "enabled"], "--host": HOSTS, "--limit": [...NUMBERS, "0", "1001"] },
+      "--cursor": TEXTS,
+    },
+    args: USERS,
+  },
+  "endpoints show": { base: ["u"], options: {}, args: ENDPOINT_IDS },
+  "endpoints create": {
+    base: ["u", "--url", "https://a.example/"],
+    options: { "--id": ENDPOINT_IDS, ...endpointSettings, ...secrets },
+  },
+  "endpoints update": { base: ["u", "e"], options: { "--if-version": VERSIONS, ...endpointSettings } },
+  "endpoints rotate": {
+    base: ["u", "e"],
+    options: { "--if-version": VERSIONS, "--grace": [...DURATIONS, "8d", "500ms"], ...secrets },
+  },
+  "endpoints pause": { base: ["u", "e"], options: { "--if-version": VERSIONS } },
+  "endpoints resume": { base: ["u", "e"], options: { "--if-version": VERSIONS } },
+  "endpoints disable": { base: ["u", "e"], options: { "--if-version": VERSIONS } },
+  "endpoints enable": {
+    base: ["u", "e"],
+    options: {
+      "--if-version": VERSIONS,
+      "--replay": [...MOMENTS, ...MORE_MOMENTS].filter((text) => !text.startsWith("-")),
+    },
+  },
+  "endpoints test": { base: ["u", "e"], options: { "--event": TYPES, "--wait": DURATIONS } },
+  "endpoints missed": {
+    base: ["u", "e"],
+    options: { "--limit": [...NUMBERS, "0", "1001"], "--cursor": TEXTS },
+  },
+  "endpoints replay": {
+    base: ["u", "e"],
+    options: { "--since": [...MOMENTS, ...MORE_MOMENTS], "--until": [...MOMENTS, ...MORE_MOMENTS] },
+  },
+  "endpoints delete": { base: ["u", "e", "--yes"], options: { "--if-version": VERSIONS } },
+  "endpoints explain": {
+    base: ["u", "file.created"],
+    options: { "--at": [...MOMENTS, ...MORE_MOMENTS] },
+  },
+  "endpoints attempts": { base: ["u"], options: {}, args: ENDPOINT_IDS },
+  "endpoints export": { base: [], options: { "--user": USERS } },
+  "endpoints apply": { base: [], options: {}, args: [...PATHS, request] },
+  "endpoints reindex": { base: [], options: {} },
   forget: { base: ["--yes"], options: {}, args: USERS },
   verify: {
     base: [request, "--secret", "s"],
@@ -165,11 +227,19 @@ async function runAll(lines: readonly (readonly string[])[]): Promise<Said[]> {
   return await bounded(said, () => "all command lines to end", 50_000).finally(() => child.kill("SIGKILL"));
 }
 
+/** Every command that does something, by its full name. */
 const optionsOf = () =>
-  buildProgram({ env: {}, exitCode: 0 }, "test", () => {}).commands.map((command) => ({
-    name: command.name(),
+  commandsOf(buildProgram({ env: {}, exitCode: 0 }, "test", () => {})).map(({ name, command }) => ({
+    name,
     taking: command.options.filter(({ required, optional }) => required || optional).map(({ long }) => long as string),
   }));
+
+function commandsOf(parent: Command, prefix = ""): { readonly name: string; readonly command: Command }[] {
+  return parent.commands.flatMap((command) => {
+    const name = `${prefix}${command.name()}`;
+    return command.commands.length > 0 ? commandsOf(command, `${name} `) : [{ name, command }];
+  });
+}
 
 test("the table has every command, and every option that takes a value", () => {
   const inTable = Object.entries(TABLE).map(([name, { options }]) => ({ name, taking: Object.keys(options).sort() }));
@@ -201,11 +271,11 @@ test("every option and argument refuses nonsense, with a reason and 2", async ()
       values.map((value) => {
         const isOwn = option === "--headers" || option === "--body";
         return isOwn
-          ? [name, "--secret", "s", "--headers", request, "--body", request, option, value]
-          : [name, ...base, option, value];
+          ? [...name.split(" "), "--secret", "s", "--headers", request, "--body", request, option, value]
+          : [...name.split(" "), ...base, option, value];
       }),
     ),
-    ...args.map((value) => [name, ...base.filter((part) => part !== request), value]),
+    ...args.map((value) => [...name.split(" "), ...base.filter((part) => part !== request), value]),
   ]);
   const said = await runAll(lines);
   expect(said.length).toBe(lines.length);
@@ -303,6 +373,9 @@ test("output that cannot be written is a failure, of every command; output that 
       "pause --dry-run",
       "resume --dry-run",
       "cancel --user u --dry-run",
+      "endpoints list",
+      "endpoints explain u file.created",
+      "endpoints reindex",
       "forget u --dry-run",
       `verify ${request} --secret-env SECRET`,
       "listen --port 0",
@@ -312,7 +385,7 @@ test("output that cannot be written is a failure, of every command; output that 
     ];
     const present = new Set(commands.map((command) => command.split(" ")[0] as string));
     const processes = ["worker", "board"]; // have their own output
-    expect(Object.keys(TABLE).filter((name) => !present.has(name))).toEqual(processes);
+    expect(Object.keys(TABLE).filter((name) => !present.has(name.split(" ")[0] as string))).toEqual(processes);
     for (const command of commands) {
       const { err, code } = await sh(`$FLUXHOOK ${command} --json >/dev/full`, env);
       const told = err

@@ -54,7 +54,7 @@ export function addCreate(endpoints: Command, context: Context): void {
       const userId = readUser(user);
       requireOptions({ "--url": options.url });
       const id = options.id === undefined ? undefined : readEndpointId(options.id, "--id");
-      const settings = readSettings(options);
+      const settings = readSettings(options, context.env);
       const secret = readNewSecret(options, context.env);
       const config = readConfig(context.env, terminal);
       requireKey(config);
@@ -88,7 +88,7 @@ export function addUpdate(endpoints: Command, context: Context): void {
     act<VersionOption & SettingsOptions, [string, string]>(context, async (terminal, options, user, name) => {
       const { userId, id } = readIds(user, name);
       const ifVersion = readVersion(options.ifVersion);
-      const settings = readSettings(options);
+      const settings = readSettings(options, context.env);
       if (Object.keys(settings).length === 0) {
         throw new CommandError("usage", "expected something to change: --url, --events, --description, --header, …");
       }

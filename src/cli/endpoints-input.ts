@@ -3,13 +3,14 @@
  */
 import type { Command } from "commander";
 import { ENDPOINT_ID, ENDPOINT_ID_FORM } from "../delivery/limits.ts";
-import type { EndpointSettings } from "../endpoints/document.ts";
+import { secretProblem } from "../delivery/secret.ts";
+import { type EndpointSettings, parseChange } from "../endpoints/document.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import { homeAmong } from "../queue/shards.ts";
 import type { Config } from "../settings/config.ts";
 import { CommandError, type Context, withValkey } from "./context.ts";
-import { addSecretOptions, readInput, readSecrets, readUser, type SecretOptions } from "./input.ts";
+import { addSecretOptions, readEventTypes, readInput, readSecrets, readUser, type SecretOptions } from "./input.ts";
 
 /** The options that are an endpoint's settings. */
 export interface SettingsOptions {
@@ -48,8 +49,12 @@ export function addNewSecretOptions(command: Command): Command {
   return command;
 }
 
-/** The settings that were given; the registry checks them. */
-export function readSettings(options: SettingsOptions): Partial<EndpointSettings> {
+/** The settings that were given. @throws CommandError or UsageError for what the registry would refuse */
+export function readSettings(options: SettingsOptions, env: Context["env"]): Partial<EndpointSettings> {
+  return parseChange(collectSettings(options), readEventTypes(env));
+}
+
+function collectSettings(options: SettingsOptions): Partial<EndpointSettings> {
   const { url, events, description, metadata } = options;
   const headers = readHeaders(options);
   const rateLimit = readRate(options);
@@ -102,6 +107,8 @@ function readNumber(text: string, option: string): number {
 /** The new secret, if one is given. */
 export function readNewSecret(options: SecretOptions, env: Context["env"]): string | undefined {
   const secrets = readSecrets(options, env);
+  const problem = secrets.length === 1 ? secretProblem(secrets[0]) : undefined;
+  if (problem !== undefined) throw new CommandError("usage", `the secret: ${problem}`);
   if (secrets.length <= 1) return secrets[0];
   throw new CommandError("usage", `expected one secret, got ${secrets.length}: rotate adds another`);
 }
