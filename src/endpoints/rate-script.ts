@@ -11,7 +11,7 @@ const HORIZON_MS = 30 * 1000; // 30 s: how far ahead moments are reserved
 const HORIZON_MOMENTS = 2.5; // or as long as this many attempts take, for slow limits
 const UNUSED_SHARE = 0.25; // of the horizon: with less of it reserved, newcomers need not stand in line
 const CATCH_UP = 1.1; // while attempts lag behind, moments are reserved more slowly, until they do not
-const LAGGING_MS = 250; // what a worker bridges by waiting
+const LAGGING_MS = 1000; // 1 s: less is a busy machine, and bridged by waiting in the process, mostly
 const KEPT_MS = 60 * 1000; // 1 min: how long keys outlast their last moment
 const MAX_RELEASED = 100; // jobs per endpoint and script
 
