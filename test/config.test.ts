@@ -324,6 +324,15 @@ describe("refuses", () => {
     ]);
   });
 
+  test("a URL for notices without the secret that signs them, and the secret without the URL", () => {
+    expect(problemsOf({ WEBHOOK_NOTICE_URL: "https://ops.example/hook" })).toEqual([
+      "expected WEBHOOK_NOTICE_SECRET to be set, since WEBHOOK_NOTICE_URL is, got nothing",
+    ]);
+    expect(problemsOf({ WEBHOOK_NOTICE_SECRET: SECRET })).toEqual([
+      "expected WEBHOOK_NOTICE_URL to be set, since WEBHOOK_NOTICE_SECRET is, got nothing",
+    ]);
+  });
+
   test("without printing a secret", () => {
     const problems = problemsOf({
       VALKEY_URL: `valkey://user:${SECRET}@host`,
