@@ -5,11 +5,12 @@ import type { Command } from "commander";
 import { ENDPOINT_ID, ENDPOINT_ID_FORM } from "../delivery/limits.ts";
 import { secretProblem } from "../delivery/secret.ts";
 import { type EndpointSettings, parseChange } from "../endpoints/document.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
+import { formerHomeAmong, homeAmong } from "../queue/shards.ts";
 import type { Config } from "../settings/config.ts";
-import { CommandError, type Context, withValkey } from "./context.ts";
+import { CommandError, type Context, type Session, withValkey } from "./context.ts";
 import { addSecretOptions, readEventTypes, readInput, readSecrets, readUser, type SecretOptions } from "./input.ts";
 
 /** The options that are an endpoint's settings. */
@@ -142,12 +143,14 @@ export function openRegistry({ valkey, tag }: OpenShard, config: Config): Regist
   return createRegistry(valkey, { tag, eventTypes: events, secretKeys, allowPlain, maxEndpoints });
 }
 
-/** Connect to the user's shard only. */
+/** Connect to the user's shard only; after a change of the number of shards to all, since the endpoints may have to move there first. */
 export async function withHome<T>(config: Config, userId: string, use: (home: Home) => Promise<T>): Promise<T> {
-  const shards = [homeAmong(config.shards, userId)] as const;
-  return await withValkey(config, ({ shards: [shard] }) => use({ shard, registry: openRegistry(shard, config) }), {
-    shards: [shards[0]],
-  });
+  const hasMoved = formerHomeAmong(config.shards, userId) !== undefined;
+  const run = async ({ shards }: Session): Promise<T> => {
+    const shard = hasMoved ? await openHome(shards, userId, { all: true }) : shards[0];
+    return await use({ shard, registry: openRegistry(shard, config) });
+  };
+  return await withValkey(config, run, hasMoved ? {} : { shards: [homeAmong(config.shards, userId)] });
 }
 
 /** Refuse to store secrets in the clear, unless that is allowed. @throws CommandError `settings` */

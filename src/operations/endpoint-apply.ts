@@ -4,6 +4,7 @@
 import { buildDocument, isSameDocument } from "../endpoints/document.ts";
 import type { EndpointDocument, StoredEndpoint, StoredSecret } from "../endpoints/endpoint.ts";
 import { type IndexEntry, readIndex } from "../endpoints/endpoint-index.ts";
+import { openHome } from "../endpoints/homes.ts";
 import {
   createSecret,
   isSameSecret,
@@ -15,7 +16,6 @@ import {
 import { storableWhole } from "../endpoints/storable.ts";
 import { createStore, type Store } from "../endpoints/store.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
 import type { FiledEndpoint } from "./endpoint-file.ts";
 
 const GRACE_MS = 24 * 60 * 60 * 1000; // 1 day, for the secret that a file's replaces
@@ -67,7 +67,7 @@ export async function planEndpoints(
   const all = [...users];
   for (let at = 0; at < all.length; at += READ_TOGETHER) {
     const read = all.slice(at, at + READ_TOGETHER).map(async ([userId, wanted]) => {
-      const store = storeOf(homeAmong(shards, userId), options.maxEndpoints);
+      const store = storeOf(await openHome(shards, userId), options.maxEndpoints);
       const { value, nowMs } = await store.readAll(userId);
       return planUser(userId, wanted, value, nowMs, isDeleting, options);
     });
@@ -171,7 +171,7 @@ export async function applyStep(
   { userId, id, action, filed }: ApplyStep,
   options: ApplyOptions,
 ): Promise<string | undefined> {
-  const store = storeOf(homeAmong(shards, userId), options.maxEndpoints);
+  const store = storeOf(await openHome(shards, userId), options.maxEndpoints);
   if (action === "leave") return undefined;
   if (action === "delete" || filed === undefined) {
     await store.remove(userId, id, undefined);
@@ -209,7 +209,7 @@ export interface OwnedEndpoint {
  */
 export async function* readStoredEndpoints(shards: OpenShards, userId?: string): AsyncGenerator<OwnedEndpoint> {
   if (userId !== undefined) {
-    yield* await readUser(homeAmong(shards, userId), userId);
+    yield* await readUser(await openHome(shards, userId), userId);
     return;
   }
   for (const shard of shards) {

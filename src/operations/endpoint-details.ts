@@ -2,11 +2,11 @@
  * Shows what is known of a registered endpoint, for operators.
  */
 import { ENDPOINT_LOG_SIZE, readEndpointLog } from "../endpoints/endpoint-log.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { type MissedCounts, readMissedCounts } from "../endpoints/missed.ts";
 import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
 import type { Attempt } from "../log/attempts.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
 
 export { ENDPOINT_LOG_SIZE };
 
@@ -28,7 +28,7 @@ export interface EndpointDetails {
  *          while it is away
  */
 export async function showEndpoint(shards: OpenShards, userId: string, id: string): Promise<EndpointDetails> {
-  const { valkey, tag } = homeAmong(shards, userId);
+  const { valkey, tag } = await openHome(shards, userId, { all: true });
   const [endpoint, counts, attempts] = await Promise.all([
     createRegistry(valkey, { tag }).get(userId, id),
     readMissedCounts(valkey, tag, userId, [id]),

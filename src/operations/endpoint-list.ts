@@ -3,9 +3,9 @@
  */
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import { compareEntries, type IndexEntry, readIndex } from "../endpoints/endpoint-index.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
 import { type HostFilter, isAt } from "./job-filter.ts";
 
 /** States by which endpoints are found: `off` is paused or disabled, `failing` is enabled without a 2xx since a failure. */
@@ -54,7 +54,7 @@ export const isEndpointCursor = (text: string): boolean => parseCursor(text) !==
 export async function listEndpoints(shards: OpenShards, query: EndpointQuery = {}): Promise<EndpointPage> {
   const { userId, limit = LIMIT } = query;
   if (userId !== undefined) {
-    const all = await readUsers(homeAmong(shards, userId), userId);
+    const all = await readUsers(await openHome(shards, userId), userId);
     return { endpoints: all.filter((endpoint) => isListed(endpoint, query)) };
   }
   let after = query.cursor === undefined ? undefined : parseCursor(query.cursor);

@@ -3,12 +3,12 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { readEndpointLog } from "../endpoints/endpoint-log.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { ConflictError } from "../endpoints/refusals.ts";
 import { createRegistry } from "../endpoints/registry.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { TEST_MARK } from "../queue/marks.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
 import { TEST_DATA } from "./test-event.ts";
 
 const POLL_MS = 100;
@@ -48,7 +48,7 @@ export async function testEndpoint(
   id: string,
   { type, waitMs }: EndpointTestOptions,
 ): Promise<EndpointTest> {
-  const home = homeAmong(shards, userId);
+  const home = await openHome(shards, userId);
   const { state } = await createRegistry(home.valkey, { tag: home.tag }).get(userId, id);
   if (state.kind !== "enabled") {
     throw new ConflictError(
