@@ -5,6 +5,7 @@ import { type EndpointHealth, judgeStreak, readHealth } from "../src/endpoints/h
 import { createOutageWatch, type OutageWatch } from "../src/endpoints/outage.ts";
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { createStreaks } from "../src/endpoints/streaks.ts";
+import { createFluxhook, NotFoundError } from "../src/index.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
 import { endpointLogKey, healthKey, missedKey, noticesQueue } from "../src/queue/own-keys.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
@@ -368,5 +369,23 @@ test("a Valkey that is full counts attempts and switches off all the same", asyn
     expect((await state()).kind).toBe("disabled");
   } finally {
     await valkey.config("SET", "maxmemory", 0);
+  }
+});
+
+test("a backend reads an endpoint's health and its attempts", async () => {
+  const { userId, record } = await rig();
+  const fluxhook = createFluxhook({ valkeyUrl: await testValkeyUrl() });
+  try {
+    await record(200);
+    await record(503);
+    expect(await fluxhook.endpoints.attempts(userId, "main")).toMatchObject([
+      { status_code: 503 },
+      { status_code: 200 },
+    ]);
+    expect((await fluxhook.endpoints.get(userId, "main")).health.failures).toBe(1);
+    const missing = await fluxhook.endpoints.attempts(userId, "other").catch((error) => error);
+    expect(missing).toBeInstanceOf(NotFoundError);
+  } finally {
+    await fluxhook.close();
   }
 });

@@ -22,11 +22,10 @@ const TRIM_EVERY = 8; // attempts, on average, of an endpoint with a 2xx within 
  */
 export const COUNT = `${REMOVING}
 local function succeed(health, id, since, told)
-  if told and string.find(told, "^%d+ %a+") and not string.find(told, "^%d+ over ") then
-    local of, failures, reason = string.match(told, "^(%d+) %a+ %d+ (%d+) (%a+)")
-    if since == of then failures = redis.call("HGET", health, id .. ".n") end
-    told = of .. " over " .. string.format("%.0f", now) .. " " .. (failures or 0) .. " " .. reason
-    redis.call("HDEL", health, id .. ".told")
+  local of, kind, failures, reason = string.match(told or "", "^(%d+) (%a+) %d+ (%d+) (%a+)$")
+  if of and kind ~= "over" then
+    if since == of then failures = redis.call("HGET", health, id .. ".n") or failures end
+    told = of .. " over " .. string.format("%.0f", now) .. " " .. failures .. " " .. reason
     redis.call("HSET", health, id .. ".told", told)
   end
   if since then redis.call("HDEL", health, id .. ".since", id .. ".n") end
@@ -76,7 +75,9 @@ local function notify(keys, args, missed)
   local wait, marker, meta, events, active = unpack(keys)
   local prefix, id, name, head, tail, opts = unpack(args)
   if id == "" or redis.call("EXISTS", prefix .. id) == 1 then return end
-  redis.call("HSET", prefix .. id, "${JOB_FIELDS.name}", name, "${JOB_FIELDS.data}", head .. redis.call("ZCARD", missed) .. tail,
+  local kept = redis.pcall("ZCARD", missed)
+  if type(kept) ~= "number" then kept = 0 end -- a key of the wrong type
+  redis.call("HSET", prefix .. id, "${JOB_FIELDS.name}", name, "${JOB_FIELDS.data}", head .. kept .. tail,
     "${JOB_FIELDS.opts}", opts, "${JOB_FIELDS.timestamp}", string.format("%.0f", now), "${JOB_FIELDS.delay}", 0, "${JOB_FIELDS.priority}", 0)
   redis.call("XADD", events, "*", "event", "added", "jobId", id, "name", name)
   redis.call("LPUSH", wait, id)
