@@ -101,6 +101,17 @@ describe("each program in a tiny form", () => {
   );
 
   test.concurrent(
+    "fan-out compares events for several endpoints with as many jobs",
+    async () => {
+      const rows = await rowsOf("fan-out", "--endpoints 1,3 --jobs 600 --warm-up 30 --concurrency 8 --rounds 1");
+      expect(rows.map(([endpoints, jobs]) => [endpoints, jobs])).toEqual(
+        ["1", "3"].flatMap((endpoints) => ["as many inline", "one event"].map((jobs) => [endpoints, jobs])),
+      );
+    },
+    PATIENCE_MS,
+  );
+
+  test.concurrent(
     "isolation delivers what is healthy",
     async () => {
       const rows = await rowsOf(
