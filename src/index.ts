@@ -9,8 +9,10 @@ import type { EndpointSettings } from "./endpoints/document.ts";
 import type { EndpointState, RateLimit } from "./endpoints/endpoint.ts";
 import type { ExplainedEndpoint, ExplainOptions, Explanation, Reception } from "./endpoints/explain.ts";
 import type { EndpointHealth } from "./endpoints/health.ts";
+import { openHome } from "./endpoints/homes.ts";
 import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
-import { ConflictError, LimitError, NotFoundError } from "./endpoints/refusals.ts";
+import type { Place } from "./endpoints/move.ts";
+import { ConflictError, EndpointsMoved, LimitError, NotFoundError } from "./endpoints/refusals.ts";
 import type {
   Endpoint,
   EndpointWithHealth,
@@ -42,7 +44,7 @@ import {
 import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts";
 import { connectShard, type ShardClient } from "./package/shard-client.ts";
 import type { EnqueueStatus, NewJob } from "./queue/enqueue.ts";
-import { homeAmong } from "./queue/shards.ts";
+import { homeAmong, type Shard } from "./queue/shards.ts";
 import { UsageError } from "./runtime/usage-error.ts";
 import { NoDatabaseError } from "./valkey/connection.ts";
 
@@ -62,6 +64,7 @@ export {
   type EndpointSettings,
   type EndpointState,
   type Endpoints,
+  EndpointsMoved,
   type EndpointWithHealth,
   type EnqueueOptions,
   type EnqueueStatus,
@@ -98,7 +101,9 @@ export interface FluxhookOptions {
   readonly valkeyUrl?: string | undefined;
   /** Like the worker's `WEBHOOK_SHARDS`; 1 by default. */
   readonly shards?: number | undefined;
-  /** Like the worker's `WEBHOOK_DRAIN_URL`: `readAttempts` reads the logs there, too. */
+  /** Like the worker's `WEBHOOK_SHARDS_BEFORE`: endpoints that were registered before a change of `shards` are found. */
+  readonly shardsBefore?: number | undefined;
+  /** Like the worker's `WEBHOOK_DRAIN_URL`: `readAttempts` reads the logs there, too, and endpoints that were registered there are found. */
   readonly drainUrl?: string | undefined;
   /** Like the worker's `WEBHOOK_QUEUE`. */
   readonly queue?: string | undefined;
@@ -178,6 +183,10 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
   checkSealingKey(options.sealingKey);
   const known = shardsFor(options);
   const shards = known.map((shard) => connectShard(shard, options.timeoutMs ?? DEFAULT_TIMEOUT_MS, options));
+  const homes = shards.map((client, index) => ({ ...(known[index] as Shard), ...client.place, client })) as [
+    Home,
+    ...Home[],
+  ];
   const log = joinLogs(shards);
   const pending = new Set<Promise<unknown>>();
   let closing: Promise<void> | undefined;
@@ -233,11 +242,13 @@ export function createFluxhook(given: FluxhookOptions = {}): Fluxhook {
         checkAttemptQuery(query);
         return await log.list(userId, Date.now(), query);
       }),
-    endpoints: createEndpoints((userId) => shards[homeAmong(known, userId).index] as ShardClient, call),
+    endpoints: createEndpoints(async (...asked) => (await openHome(homes, ...asked)).client, call),
     close,
     [Symbol.asyncDispose]: close,
   };
 }
+
+type Home = Shard & Place & { readonly client: ShardClient };
 
 function checkSealingKey(key: FluxhookOptions["sealingKey"]): void {
   try {

@@ -188,6 +188,7 @@ const TABLE: Readonly<Record<string, Table>> = {
   "endpoints export": { base: [], options: { "--user": USERS } },
   "endpoints apply": { base: [], options: {}, args: [...PATHS, request] },
   "endpoints reindex": { base: [], options: {} },
+  "endpoints rehome": { base: [], options: { "--from": [...NUMBERS, "0", "257"] } },
   forget: { base: ["--yes"], options: {}, args: USERS },
   verify: {
     base: [request, "--secret", "s"],

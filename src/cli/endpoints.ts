@@ -6,6 +6,7 @@ import type { Context } from "./context.ts";
 import { addCreate, addDelete, addRotate, addStates, addUpdate } from "./endpoints-change.ts";
 import { addEnable, addReplay, addTest } from "./endpoints-deliver.ts";
 import { addApply, addExport, addReindex } from "./endpoints-file.ts";
+import { addRehome } from "./endpoints-rehome.ts";
 import { addEndpointAttempts, addExplain, addList, addMissed, addShow } from "./endpoints-show.ts";
 
 export function addEndpoints(program: Command, context: Context): void {
@@ -28,6 +29,7 @@ Examples:
   for (const add of [
     ...[addList, addShow, addCreate, addUpdate, addRotate, addStates, addEnable, addTest],
     ...[addMissed, addReplay, addDelete, addExplain, addEndpointAttempts, addExport, addApply, addReindex],
+    addRehome,
   ]) {
     add(endpoints, context);
   }

@@ -9,11 +9,12 @@ const REMEMBERED_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: how long the old sha
 const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days, as in missed.ts
 const MAX_BYTES = 1024 * 1024; // 1 MiB: read at once of what was missed
 
-/** Fields of a user's hash in a shard that they left or came to. */
-const LEFT_FIELD = "/left";
+/** The field of a user's hash in a shard that they left: the ids of endpoints of which more is to be moved. */
+export const LEFT_FIELD = "/left";
+/** That in the shard that they came to: the move's id. */
 const ARRIVED_FIELD = "/arrived";
 
-/** `now`, and `index(member, at, since)`: writes an endpoint into the index as endpoint-index.ts does. */
+/** `idOf(field)`, the endpoint that a field is of, and `isKnown(field)`, whether it is not copied. */
 const FIELDS = `
 local function idOf(field) return string.match(field, "^[^/]+") end
 local function isKnown(field)
@@ -156,7 +157,7 @@ return found`;
  */
 export const KEEP_MISSED = `${READING}
 local endpoints, set, data = unpack(KEYS)
-if redis.call("HEXISTS", endpoints, "${MOVED_FIELD}") == 1 then return -1 end
+if redis.call("HEXISTS", endpoints, "${VERSION_FIELD}") == 0 then return -1 end
 if redis.call("HEXISTS", endpoints, ARGV[1]) == 0 then return 0 end
 redis.call("HDEL", data, "id:") -- first, so that a full Valkey takes the rest
 local kept = 0
@@ -183,6 +184,12 @@ redis.call("HDEL", KEYS[2], "dropped", "droppedSince")
 local left = redis.call("ZCARD", KEYS[1])
 if left == 0 then redis.call("DEL", KEYS[2]) end
 return left`;
+
+/** KEYS: the user's endpoints and their health. ARGV: fields of their health with values. What is known here stays. */
+export const KEEP_HEALTH = `
+for i = 1, #ARGV, 2 do
+  if redis.call("HEXISTS", KEYS[1], string.match(ARGV[i], "^[^.]+")) == 1 then redis.pcall("HSETNX", KEYS[2], ARGV[i], ARGV[i + 1]) end
+end`;
 
 /** KEYS: an endpoint's log. Returns when it expires, in ms, then its members with their scores. */
 export const READ_LOG = `

@@ -31,6 +31,7 @@ import { UnreadableEndpoints } from "./lookup.ts";
 import {
   ARRIVE,
   ARRIVED,
+  KEEP_HEALTH,
   KEEP_MISSED,
   LEAVE,
   READ_LOG,
@@ -141,7 +142,7 @@ async function leaveAndArrive(from: Place, to: Place, userId: string): Promise<M
  * Move what endpoints missed, and their logs, of a user who has moved. Bounded commands, one after the other; running it again resumes it. Of
  * an endpoint that was deleted since, they are removed.
  *
- * @throws  EndpointsMoved when the user has moved on meanwhile; when Valkey answers with an error. Waits while it is away
+ * @throws  EndpointsMoved when the user is not in the new shard, or not any more; when Valkey answers with an error. Waits while it is away
  */
 export async function moveRest(from: Place, to: Place, userId: string, ids: readonly string[]): Promise<Rest> {
   let [missed, attempts] = [0, 0];
@@ -181,6 +182,16 @@ async function moveLog(from: Place, to: Place, userId: string, id: string): Prom
   const args = [id, ENDPOINT_LOG_SIZE, expiresInMs, ...entries];
   await evaluate(to, WRITE_LOG, [endpointsKey(userId, to.tag), there], args);
   const members = entries.filter((_, index) => index % 2 === 0);
-  await (from.run ?? ((work) => work()))(() => from.valkey.zrem(here, ...members));
+  const { run = (work) => work() } = from;
+  await run(() => from.valkey.zrem(here, ...members));
   return members.length;
+}
+
+/** Move what is left of a user's health. Of endpoints that do not exist, it is removed. Throws and waits like {@link moveRest}. */
+export async function moveHealth(from: Place, to: Place, userId: string): Promise<void> {
+  const { run = (work) => work() } = from;
+  const key = healthKey(userId, from.tag);
+  const fields = Object.entries(await run(() => from.valkey.hgetall(key))).flat();
+  await evaluate(to, KEEP_HEALTH, userKeys(userId, to.tag).slice(0, 2), fields);
+  await run(() => from.valkey.del(key));
 }

@@ -83,15 +83,21 @@ export type Decide = (present: StoredEndpoint | undefined, nowMs: number) => End
 type Fields = readonly (string | null)[];
 type Reply = [status: string, nowMs: number, fields: Fields];
 
+type RunScript = (script: string, keys: string[], ...args: (string | number)[]) => Promise<unknown>;
+
+function scriptRunner(valkey: Valkey): RunScript {
+  return async (script, keys, ...args) => {
+    const reply = (await valkey.eval(script, keys.length, ...keys, ...args)) as unknown[];
+    if (reply[0] === "moved") throw new EndpointsMoved(String(reply[2]));
+    return reply;
+  };
+}
+
 /** Open the store of a shard with this tag. */
 export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, run: Run): Store {
   const keysOf = (userId: string) => [endpointsKey(userId, tag), healthKey(userId, tag)];
   const changedKeysOf = (userId: string) => [...keysOf(userId), endpointIndexKey(tag), endpointOffKey(tag)];
-  async function runScript(script: string, keys: string[], ...args: (string | number)[]): Promise<unknown> {
-    const reply = (await valkey.eval(script, keys.length, ...keys, ...args)) as unknown[];
-    if (reply[0] === "moved") throw new EndpointsMoved(String(reply[2]));
-    return reply;
-  }
+  const runScript = scriptRunner(valkey);
   const ask: Run = async (work) => {
     const settled = await run(() => settle(work));
     if ("refusal" in settled) throw settled.refusal;

@@ -2,6 +2,7 @@
  * `fluxhook.endpoints`: the registry of endpoints, as backends call it.
  */
 import { checkUserId, SETTINGS } from "../endpoints/document.ts";
+import type { MoveHomeOptions } from "../endpoints/homes.ts";
 import type { MissedPage, MissedQuery } from "../endpoints/missed.ts";
 import type { Endpoint, IfVersion, Registry } from "../endpoints/registry.ts";
 import type { Replayed } from "../endpoints/replay.ts";
@@ -73,57 +74,58 @@ const IF_VERSION = ["ifVersion"];
 const ROTATE_OPTIONS = [...IF_VERSION, "graceSeconds", "secret"];
 
 type Home = Pick<ShardClient, "registry" | "attempts" | "missed" | "replay">;
+type FindHome = (userId: string, options?: MoveHomeOptions) => Promise<Home>;
 type Call = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
  * Check what backends pass, and hand it to the registry of the user's shard.
  *
- * @param shardOf  takes a valid user id
+ * @param homeOf   finds the shard that serves a user, whose id is valid, see src/endpoints/homes.ts
  * @param call     runs a call, unless the package was closed
  */
-export function createEndpoints(shardOf: (userId: string) => Home, call: Call): Endpoints {
-  const home = (userId: string): Home => {
+export function createEndpoints(homeOf: FindHome, call: Call): Endpoints {
+  const home: FindHome = async (userId, options) => {
     checkUserId(userId);
-    return shardOf(userId);
+    return await homeOf(userId, options);
   };
-  const at = (userId: string): Registry => home(userId).registry;
+  const at = async (userId: string): Promise<Registry> => (await home(userId)).registry;
   const changing =
     (name: "pause" | "resume" | "disable") =>
     (userId: string, id: string, options: IfVersion = {}): Promise<Endpoint> =>
       call(async () => {
         checkChangeOptions(options, IF_VERSION);
-        return await at(userId)[name](userId, id, options);
+        return await (await at(userId))[name](userId, id, options);
       });
   return {
     create: (userId, endpoint) =>
       call(async () => {
         checkEndpointFields(endpoint, CREATE_FIELDS);
-        return await at(userId).create(userId, endpoint);
+        return await (await at(userId)).create(userId, endpoint);
       }),
     put: (userId, id, endpoint, options = {}) =>
       call(async () => {
         checkEndpointFields(endpoint, PUT_FIELDS);
         checkChangeOptions(options, IF_VERSION);
-        return await at(userId).put(userId, id, endpoint, options);
+        return await (await at(userId)).put(userId, id, endpoint, options);
       }),
-    get: (userId, id) => call(async () => await at(userId).get(userId, id)),
-    list: (userId) => call(async () => await at(userId).list(userId)),
+    get: (userId, id) => call(async () => await (await at(userId)).get(userId, id)),
+    list: (userId) => call(async () => await (await at(userId)).list(userId)),
     explain: (userId, eventType, options = {}) =>
       call(async () => {
         checkExplainOptions(options);
         const { enqueuedAt } = options;
-        return await at(userId).explain(userId, eventType, enqueuedAt === undefined ? {} : { enqueuedAt });
+        return await (await at(userId)).explain(userId, eventType, enqueuedAt === undefined ? {} : { enqueuedAt });
       }),
     update: (userId, id, change, options = {}) =>
       call(async () => {
         checkEndpointFields(change, SETTINGS);
         checkChangeOptions(options, IF_VERSION);
-        return await at(userId).update(userId, id, change, options);
+        return await (await at(userId)).update(userId, id, change, options);
       }),
     rotate: (userId, id, options = {}) =>
       call(async () => {
         checkChangeOptions(options, ROTATE_OPTIONS);
-        return await at(userId).rotate(userId, id, options);
+        return await (await at(userId)).rotate(userId, id, options);
       }),
     pause: changing("pause"),
     resume: changing("resume"),
@@ -132,36 +134,37 @@ export function createEndpoints(shardOf: (userId: string) => Home, call: Call): 
     delete: (userId, id, options = {}) =>
       call(async () => {
         checkChangeOptions(options, IF_VERSION);
-        await at(userId).delete(userId, id, options);
+        await (await at(userId)).delete(userId, id, options);
       }),
   };
 }
 
-function createReplays(
-  home: (userId: string) => Home,
-  call: Call,
-): Pick<Endpoints, "enable" | "attempts" | "missed" | "replay"> {
-  const replay = (userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> =>
-    home(userId).replay(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
+function createReplays(home: FindHome, call: Call): Pick<Endpoints, "enable" | "attempts" | "missed" | "replay"> {
+  async function replay(userId: string, id: string, { since, until, dryRun }: ReplayOptions): Promise<Replayed> {
+    const { replay: replayAt } = await home(userId, { all: true });
+    return await replayAt(userId, id, { since: epochMs(since), until: epochMs(until), dryRun });
+  }
   return {
     enable: (userId, id, options = {}) =>
       call(async () => {
         checkEnableOptions(options);
         const { ifVersion, replay: wanted = false } = options;
-        const endpoint = await home(userId).registry.enable(userId, id, { ifVersion });
+        const endpoint = await (await home(userId)).registry.enable(userId, id, { ifVersion });
         if (wanted === false) return endpoint;
         return { ...endpoint, replay: await replay(userId, id, wanted === true ? {} : { since: wanted }) };
       }),
     attempts: (userId, id) =>
       call(async () => {
-        await home(userId).registry.get(userId, id); // throws when there is none
-        return await home(userId).attempts(userId, id);
+        const { registry, attempts } = await home(userId, { all: true });
+        await registry.get(userId, id); // throws when there is none
+        return await attempts(userId, id);
       }),
     missed: (userId, id, query = {}) =>
       call(async () => {
         checkMissedQuery(query);
-        await home(userId).registry.get(userId, id); // throws when there is none
-        return await home(userId).missed(userId, id, query);
+        const { registry, missed } = await home(userId, { all: true });
+        await registry.get(userId, id); // throws when there is none
+        return await missed(userId, id, query);
       }),
     replay: (userId, id, options = {}) =>
       call(async () => {

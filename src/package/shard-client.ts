@@ -3,6 +3,7 @@
  */
 import { readEndpointLog } from "../endpoints/endpoint-log.ts";
 import { listMissed, type MissedPage, type MissedQuery } from "../endpoints/missed.ts";
+import type { Place } from "../endpoints/move.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import { type Replayed, type ReplayQuery, replayMissed } from "../endpoints/replay.ts";
 import { ALL_KEPT, type Attempt, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
@@ -25,6 +26,8 @@ export interface ShardClient {
   readonly missed: (userId: string, id: string, query: MissedQuery) => Promise<MissedPage>;
   /** Replay what an endpoint missed. */
   readonly replay: (userId: string, id: string, query: ReplayQuery) => Promise<Replayed>;
+  /** For what moves endpoints from one shard to another. */
+  readonly place: Place;
   /** Never rejects. */
   close(): Promise<void>;
 }
@@ -58,6 +61,7 @@ export function connectShard(
   return {
     add: (jobs) => run((isAgain) => lazyQueue.use((queue) => addJobs(queue, valkey, jobs, isAgain))),
     registry,
+    place: { queue: name, tag, valkey, run: (work) => run(() => work()) },
     attempts: (...asked) => run(() => readEndpointLog(valkey, tag, ...asked)),
     missed: (...asked) => run(() => listMissed(valkey, tag, ...asked)),
     replay: (...asked) => replayMissed({ queue: name, tag, valkey }, ...asked, (work) => run(() => work())),

@@ -6,7 +6,7 @@ import type { Forward } from "../../jobs/home.ts";
 import { countForwards } from "../delivery/forwarded-id.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
 import type { createLookup } from "../endpoints/lookup.ts";
-import { moveRest, moveUser } from "../endpoints/move.ts";
+import { moveRest, moveUser, type Place } from "../endpoints/move.ts";
 import { EndpointsMoved } from "../endpoints/refusals.ts";
 import { addForwarded } from "../queue/forward.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
@@ -27,6 +27,9 @@ export interface Homes {
 type OwnShard = Pick<Shard, "queue" | "tag"> & { readonly valkey: Valkey };
 
 type Lookup = ReturnType<typeof createLookup>;
+
+/** Ask another shard. @throws Parked while it does not answer */
+type Reach = <T>(shard: Pick<Shard, "queue">, valkey: Valkey, work: () => Promise<T>) => Promise<T>;
 
 interface HomesLogger {
   warn(fields: object, message: string): void;
@@ -67,27 +70,7 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
     return `forwarded to shard ${shardName(home)}`;
   }
 
-  const moves = new Map<string, Promise<boolean>>(); // of users who are being moved here
-
-  /** Move a user's endpoints here. Resolves with whether they may have been elsewhere. */
-  function moveHere(userId: string): Promise<boolean> {
-    const former = formerHomeAmong(shards, userId);
-    if (former === undefined || !isOwn(homeAmong(shards, userId))) return Promise.resolve(false);
-    const known = moves.get(userId);
-    if (known !== undefined) return known;
-    const places = shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
-    const from = places[former.index] as (typeof places)[number];
-    const to = places.find(isOwn) as (typeof places)[number];
-    const moving = reach(former, from.valkey, () => moveUser(places, from, to, userId)).then((moved) => {
-      // Not waited for: `endpoints rehome` does what this leaves.
-      moveRest(from, to, userId, moved.left).catch(() => {});
-      return true;
-    });
-    moves.set(userId, moving);
-    const forget = () => void moves.delete(userId);
-    moving.then(forget, forget);
-    return moving;
-  }
+  const moveHere = createMoves(own, { shards, connect }, reach);
 
   /** Look a user up, and again once they were moved here. */
   async function lookUp<T>(userId: string, find: () => Promise<T>, isNothing: (found: T) => boolean): Promise<T> {
@@ -119,16 +102,40 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
   };
 }
 
+/**
+ * Make the function that moves a user's endpoints here. It resolves with whether they may have been elsewhere; once for all who ask at
+ * the same time.
+ */
+function createMoves(own: OwnShard, { shards, connect }: Homes, reach: Reach): (userId: string) => Promise<boolean> {
+  const moves = new Map<string, Promise<boolean>>();
+  return async (userId) => {
+    const former = formerHomeAmong(shards, userId);
+    if (former === undefined || homeAmong(shards, userId).queue !== own.queue) return false;
+    const known = moves.get(userId);
+    if (known !== undefined) return await known;
+    const places = shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
+    const placeOf = (queue: string) => places.find((place) => place.queue === queue) as Place;
+    const [from, to] = [placeOf(former.queue), placeOf(own.queue)];
+    const moving = reach(former, from.valkey, () => moveUser(places, from, to, userId)).then((moved) => {
+      // Not waited for: `endpoints rehome` does what this leaves.
+      moveRest(from, to, userId, moved.left).catch(() => {});
+      return true;
+    });
+    moves.set(userId, moving);
+    return await moving.finally(() => moves.delete(userId));
+  };
+}
+
 const later = (): number => Date.now() + AWAY_MS * (1 + JITTER * Math.random());
 
 /**
  * Make the function that asks another shard: jobs wait while it does not answer, without a slot. It is left alone for a while after
  * that, so that they do not take the slots of those that could go.
  */
-function createReach(logger: HomesLogger) {
+function createReach(logger: HomesLogger): Reach {
   const awayUntil = new Map<string, number>(); // by queue, epoch ms
   let warnedAt = Number.NEGATIVE_INFINITY;
-  return async <T>({ queue }: Pick<Shard, "queue">, valkey: Valkey, work: () => Promise<T>): Promise<T> => {
+  return async ({ queue }, valkey, work) => {
     if (troubleOf(valkey) !== undefined || (awayUntil.get(queue) ?? 0) > Date.now()) throw new Parked(later());
     try {
       return await beforeDeadline(work());
