@@ -38,12 +38,14 @@ interface CardProps {
   readonly site: Site;
   readonly userId: string;
   readonly delivery: Delivery;
+  /** Whether to lead to the endpoint's page, if it is registered; true by default. */
+  readonly linksEndpoint?: boolean;
   /** Epoch ms. */
   readonly now: number;
 }
 
 /** An event with its attempts, newest first. */
-export const DeliveryCard: FC<CardProps> = ({ site, userId, delivery, now }) => {
+export const DeliveryCard: FC<CardProps> = ({ site, userId, delivery, linksEndpoint = true, now }) => {
   const { id, event, endpoint, endpointId, job, state, nextAt, isTest, redeliveredAt, attempts } = delivery;
   const { kind, text } = describeState(delivery, now);
   return (
@@ -52,7 +54,7 @@ export const DeliveryCard: FC<CardProps> = ({ site, userId, delivery, now }) => 
         <div>
           <h2>{printable(event)}</h2>
           {isTest && <span class="chip">test event</span>}
-          <EndpointName url={endpoint} userId={userId} id={endpointId} />
+          <EndpointName url={endpoint} userId={userId} id={linksEndpoint ? endpointId : undefined} />
         </div>
         <p class={`state ${kind}`} title={nextAt === undefined ? undefined : formatExact(nextAt)}>
           <Mark kind={kind} />

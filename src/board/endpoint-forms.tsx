@@ -36,11 +36,7 @@ export const EndpointForms: FC<FormsProps> = (props) => {
       <ul>
         {state.kind === "disabled" && <Enable {...props} />}
         {state.kind === "paused" && (
-          <Row
-            {...props}
-            action="resume"
-            text="Its events are delivered again; the pause does not count for their age."
-          >
+          <Row {...props} action="resume" text="Delivers its events again. The pause does not count for their age.">
             <button id="resume" type="submit" class="strong">
               Resume
             </button>
@@ -58,7 +54,11 @@ export const EndpointForms: FC<FormsProps> = (props) => {
           </Row>
         )}
         {state.kind === "enabled" && (
-          <Row {...props} action="pause" text="Its events wait, without using attempts or aging, until it is resumed.">
+          <Row
+            {...props}
+            action="pause"
+            text="Lets its events wait until it is resumed, without using attempts or aging."
+          >
             <button id="pause" type="submit">
               Pause
             </button>
@@ -68,7 +68,7 @@ export const EndpointForms: FC<FormsProps> = (props) => {
           <Row
             {...props}
             action="disable"
-            text="Nothing is attempted any more. Its events are kept as missed, within bounds, and can be replayed."
+            text="Ends all attempts. Its events are kept as missed, up to a limit, and can be replayed."
           >
             <button id="disable" type="submit">
               Disable
@@ -105,7 +105,7 @@ const Enable: FC<FormsProps> = (props) => {
   const { missed, now } = props;
   if (missed.kept === 0) {
     return (
-      <Row {...props} action="enable" text="Its events are delivered again. It missed none that could be replayed.">
+      <Row {...props} action="enable" text="Delivers its events again. It missed none that could be replayed.">
         <button id="enable" type="submit" class="strong">
           Enable
         </button>
@@ -118,13 +118,13 @@ const Enable: FC<FormsProps> = (props) => {
       action="enable"
       text={
         <>
-          Its events are delivered again. It missed {formatEvents(missed.kept)}
+          Delivers its events again. It missed {formatEvents(missed.kept)}
           {missed.oldest !== undefined && (
             <>
               , the oldest <Ago at={missed.oldest} now={now} />
             </>
           )}
-          : deliver them, too, or keep them for a replay?
+          . Deliver those, too, or keep them for later?
         </>
       }
     >

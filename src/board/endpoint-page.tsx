@@ -82,7 +82,7 @@ export const EndpointPage: FC<EndpointPageProps> = (props) => {
           </p>
           <ol class="deliveries">
             {deliveries.map((delivery) => (
-              <DeliveryCard site={site} userId={userId} delivery={delivery} now={now} />
+              <DeliveryCard site={site} userId={userId} delivery={delivery} linksEndpoint={false} now={now} />
             ))}
           </ol>
         </section>

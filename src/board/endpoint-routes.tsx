@@ -9,6 +9,7 @@ import { listMissed, readMissedCounts } from "../endpoints/missed.ts";
 import { ConflictError, NotFoundError } from "../endpoints/refusals.ts";
 import { createRegistry } from "../endpoints/registry.ts";
 import { replayMissed } from "../endpoints/replay.ts";
+import type { Attempt } from "../log/attempts.ts";
 import { groupByEvent, readDeliveries } from "../log/deliveries.ts";
 import { showEndpoint } from "../operations/endpoint-details.ts";
 import {
@@ -172,7 +173,7 @@ async function sendEndpointPage(
     showEndpoint(shards, userId, id),
     listMissed(valkey, tag, userId, id, { limit: MISSED_ROWS }),
   ]);
-  const logged = await groupByEvent(c.get("shards"), attempts);
+  const logged = await groupByEvent(c.get("shards"), await addResponses(c, options, userId, attempts));
   const deliveries = await readDeliveries(c.get("shards"), userId, logged);
   const type = c.req.query("explain") ?? "";
   const explanation = registry.eventTypes.has(type)
@@ -182,6 +183,22 @@ async function sendEndpointPage(
   const { eventTypes, secretKeys, allowPlain } = registry;
   const canRotate = secretKeys.length > 0 || allowPlain;
   return await sendPage(c, <EndpointPage {...props} eventTypes={[...eventTypes]} canRotate={canRotate} />);
+}
+
+/** Responses are kept with the user's log alone: attempts that it still has get theirs. */
+async function addResponses(
+  c: Context,
+  { logOf, now }: PageOptions,
+  userId: string,
+  attempts: readonly Attempt[],
+): Promise<Attempt[]> {
+  if (attempts.every(({ success }) => success)) return [...attempts];
+  const log = await logOf(c.get("shards")).list(userId, now(), { withResponses: true });
+  const responses = new Map(log.map(({ delivery, response }) => [delivery, response]));
+  return attempts.map((attempt) => {
+    const response = responses.get(attempt.delivery);
+    return response === undefined ? attempt : { ...attempt, response };
+  });
 }
 
 async function sendReplayPage(

@@ -142,18 +142,18 @@ const Field: FC<{ name: string; label: string; value: string | undefined; maxlen
   </label>
 );
 
-const EXAMPLE = `const { endpoint, secret } = await fluxhook.endpoints.create("usr_42", {
-  url: "https://example.com/webhooks",
-  events: ["file.*"],
-});
-await fluxhook.enqueue({ event: "file.created", userId: "usr_42", endpoint: { id: endpoint.id }, data });`;
+const EXAMPLE = `const url = "https://example.com/webhooks";
+const { secret } = await fluxhook.endpoints.create(
+  "usr_42",
+  { id: "main", url },
+);`;
 
 const NoEndpoints: FC = () => (
   <section class="empty">
     <h2>No endpoints are registered</h2>
     <p>
-      Events can name their endpoint's URL and secret themselves, or the id of one that was registered before.
-      Registered endpoints can be paused, disabled and rotated here. The backend registers one:
+      Events can bring their endpoint's URL and secret along, or name an endpoint that was registered before. Those can
+      be paused, disabled and tested here. The backend registers one:
     </p>
     <CodeBlock id="register" what="example" text={EXAMPLE} />
     <p>

@@ -258,6 +258,11 @@ const Row: FC<{ site: Site; event: FailedEvent; now: number }> = ({ site, event:
 const FailedEndpoint: FC<{ event: FailedEvent }> = ({ event: { userId, endpoint, endpointId } }) => {
   const path = namedEndpointPath(userId, endpointId);
   if (endpointId === undefined) return <>{printable(endpoint ?? "no endpoint")}</>;
-  const name = printable(nameRegistered(endpointId, endpoint));
-  return <>{path === undefined ? name : <a href={path}>{name}</a>}</>;
+  if (path === undefined) return <>{printable(nameRegistered(endpointId, endpoint))}</>;
+  return (
+    <>
+      <a href={path}>{endpointId}</a>
+      {endpoint !== undefined && endpoint !== endpointId && ` (${printable(endpoint)})`}
+    </>
+  );
 };

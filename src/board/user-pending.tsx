@@ -26,7 +26,7 @@ function describeState({ state, dueAt = 0, isHeldBack, attempts }: PendingEvent,
 
 function explain({ isHeldBack, isCircuitOpen, attempts }: PendingEvent): string | undefined {
   if (isCircuitOpen) return "Its host does not respond: the circuit is open, so its events wait.";
-  if (isHeldBack) return "Its endpoint can take no more at the moment, or an operator holds its events.";
+  if (isHeldBack) return "Its endpoint is paused or can take no more at the moment, or an operator holds its events.";
   return attempts > 0 ? `Attempted ${attempts === 1 ? "once" : `${attempts} times`}; no longer in the log.` : undefined;
 }
 
