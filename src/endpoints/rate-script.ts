@@ -10,8 +10,6 @@ import { PROMOTION } from "../queue/wake-up.ts";
 const HORIZON_MS = 30 * 1000; // 30 s: how far ahead moments are reserved
 const HORIZON_MOMENTS = 2.5; // or as long as this many attempts take, for slow limits
 const UNUSED_SHARE = 0.25; // of the horizon: with less of it reserved, newcomers need not stand in line
-const CATCH_UP = 1.1; // while attempts lag behind, moments are reserved more slowly, until they do not
-const LAGGING_MS = 1000; // 1 s: less is a busy machine, and bridged by waiting in the process, mostly
 const KEPT_MS = 60 * 1000; // 1 min: how long keys outlast their last moment
 const MAX_RELEASED = 100; // jobs per endpoint and script
 
@@ -57,8 +55,7 @@ end
  * EXPIRED, and after how many ms.
  *
  * The first key is a string: since when the settings are known, attempts per second and at once, the end of the first schedule, the
- * end of the line, the end of the second schedule, by how much attempts lag behind their moments, and 1 while jobs of another limit
- * are being released. It expires. About 100
+ * end of the line, the end of the second schedule, and 1 while jobs of another limit are being released. It expires. About 100
  * bytes. A limit that changes makes what waits for the former one come due, 100 jobs with each script. A worker that does not know
  * of the change yet is answered by the new limit.
  *
@@ -72,12 +69,11 @@ local min, max, states, replies = math.min, math.max, {}, {}
 ${PROMOTION}${RELEASE}
 local function read(key, line, released)
   local text = redis.pcall("GET", key)
-  local stamp, rate, burst, free, tail, sent, lag, releasing =
-    string.match(type(text) == "string" and text or "", "^(%d+) (%S+) (%d+) (%S+) (%S+) (%S+) (%S+) (%d)$")
+  local stamp, rate, burst, free, tail, sent, releasing =
+    string.match(type(text) == "string" and text or "", "^(%d+) (%S+) (%d+) (%S+) (%S+) (%S+) (%d)$")
   return {
     key = key, line = line, released = released, stamp = tonumber(stamp or 0), rate = rate, burst = burst,
-    free = tonumber(free or 0), tail = tonumber(tail or 0), sent = tonumber(sent or 0), lag = tonumber(lag or 0),
-    isReleasing = releasing == "1",
+    free = tonumber(free or 0), tail = tonumber(tail or 0), sent = tonumber(sent or 0), isReleasing = releasing == "1",
   }
 end
 
@@ -92,7 +88,7 @@ local function limit(state, stamp, rate, burst)
   state.horizon = max(${HORIZON_MS}, ${HORIZON_MOMENTS} * state.interval)
   if isNew and before then
     state.sent = min(state.sent - before, exact) + state.interval -- as if the last attempt had been made under this limit
-    state.free, state.tail, state.lag = state.sent, 0, 0
+    state.free, state.tail = state.sent, 0
     retire(state.line, state.released)
     state.isReleasing = true
   end
@@ -123,7 +119,6 @@ local function comeBack(state, job)
     return ${GO}, at - exact
   end
   at = max(at, state.sent - state.ahead)
-  state.lag = at - job.moment
   if at - exact > job.life then return ${EXPIRED}, 0 end
   if at - exact <= job.patience then
     forget(job)
@@ -143,10 +138,9 @@ local function reserve(state, job)
     return park(state, job, "line", back)
   end
   if at - exact > job.life then return ${EXPIRED}, 0 end
-  state.free = max(exact, state.free) + state.interval * (state.lag > ${LAGGING_MS} and ${CATCH_UP} or 1)
+  state.free = max(exact, state.free) + state.interval
   if at - exact > job.patience then return park(state, job, "reserved", at) end
   forget(job)
-  state.lag = 0
   return begin(state, at)
 end
 
@@ -169,8 +163,8 @@ for key, state in pairs(states) do
   if state.isReleasing then state.isReleasing = release(state.released, prefix, state.name) > 0 end
   local ttl = math.ceil(max(state.free, state.tail, state.sent) - exact + ${KEPT_MS})
   redis.call("ZREMRANGEBYSCORE", state.line, "-inf", exact - ${KEPT_MS}) -- jobs that were removed or given up
-  redis.call("SET", key, string.format("%.0f %s %s %.3f %.3f %.3f %.0f %d", state.stamp, state.rate, state.burst, state.free,
-    state.tail, state.sent, state.lag, state.isReleasing and 1 or 0), "PX", ttl)
+  redis.call("SET", key, string.format("%.0f %s %s %.3f %.3f %.3f %d", state.stamp, state.rate, state.burst, state.free,
+    state.tail, state.sent, state.isReleasing and 1 or 0), "PX", ttl)
   redis.call("PEXPIRE", state.line, ttl)
   if state.isReleasing then redis.call("PEXPIRE", state.released, ttl) end
 end
