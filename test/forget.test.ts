@@ -1,8 +1,19 @@
 /** Forgetting a user: nothing of it is left in Valkey, and nothing of anybody else is lost. */
 import { beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { FlowProducer, Worker } from "bullmq";
+import { FlowProducer, Queue, Worker } from "bullmq";
 import { startReceiver } from "../src/dev/receiver.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
 import { hold } from "../src/operations/hold.ts";
+import {
+  endpointLogKey,
+  healthKey,
+  missedDataKey,
+  missedKey,
+  noticesQueue,
+  rateKey,
+  rateLineKey,
+  rateReleasedKey,
+} from "../src/queue/own-keys.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
@@ -68,6 +79,20 @@ async function fill(userId: string): Promise<void> {
   await client.zadd(`webhooks:responses:${userId}`, 1, "{}");
   const heldUntil = { until: Date.now() + 60_000, reason: undefined, by: undefined };
   await hold({ valkey: client, queue: "forget" }, { kind: "user", target: userId }, heldUntil, Date.now());
+  const registry = createRegistry(client, { allowPlain: true });
+  for (const id of ["main", "deleted"]) await registry.create(userId, { id, url: `https://a.example/${userId}` });
+  await registry.disable(userId, "main");
+  await registry.delete(userId, "deleted");
+  await client.hset(healthKey(userId), "main.since", 1, "deleted.n", 1);
+  for (const id of ["main", "deleted"]) {
+    await client.zadd(endpointLogKey(userId, id), 1, `{"of":"${userId}"}`);
+    await client.zadd(missedKey(userId, id), 1, "1", 2, "2");
+    await client.hset(missedDataKey(userId, id), "id:1", userId);
+    for (const keyOf of [rateKey, rateLineKey, rateReleasedKey]) await client.set(keyOf(userId, id), userId);
+  }
+  const notices = new Queue(noticesQueue(""), { connection: client });
+  await notices.add("endpoint.disabled", { userId, endpointId: "main" }, { jobId: `${userId}.main.disabled.1` });
+  await notices.close();
   await client.hset(key("fair:tags"), `u:${userId}`, 7, `e:https://a.example/in`, 9);
 }
 
@@ -79,6 +104,7 @@ test("everything of a user goes, counted by kind, and nothing of another whose i
     user: USER,
     jobs: { waiting: 7, prioritized: 2, delayed: 3, waiting_children: 1, completed: 4, failed: 5, other: 1 },
     ...{ schedulers: 2, attempts: 2, backlog: 0, tags: 1, holds: 1, active: 0, unreadable: 0 },
+    ...{ endpoints: 2, missed: 4, endpoint_attempts: 2, notices: 1 },
   };
   const before = await dumpAll(client);
   const dry = await forget(USER, "--dry-run");

@@ -28,7 +28,7 @@ const PATIENCE_MS = 2 * 1000; // 2 s beyond the deadline of an attempt in progre
 export function addForget(program: Command, context: Context): void {
   program
     .command("forget")
-    .description("erase a user's data: events in every state, and the log of attempts")
+    .description("erase a user's data: events in every state, the log of attempts, and registered endpoints")
     .argument("<user>", "the user's id")
     .option("--dry-run", "count what is stored, change nothing")
     .option("--yes", "skip confirmation; required without a terminal")
@@ -71,7 +71,8 @@ async function withBar<T>(terminal: Terminal, session: Session, run: (onSeen: (j
 }
 
 /** Counts by kind, as in the JSON output. */
-function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events, holds }: Holdings) {
+function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events, holds, ...ofEndpoints }: Holdings) {
+  const { endpoints, missed, endpointAttempts: endpoint_attempts, notices } = ofEndpoints;
   const { wait = 0, paused = 0, prioritized = 0, delayed = 0, completed = 0, failed = 0 } = lists;
   const parents = lists["waiting-children"] ?? 0;
   return {
@@ -82,6 +83,7 @@ function kindsOf({ lists, other, schedulers, attempts, backlog, tags, events, ho
     tags,
     events,
     holds,
+    ...{ endpoints, missed, endpoint_attempts, notices },
   };
 }
 
@@ -98,6 +100,10 @@ const MEANINGS: Readonly<Record<string, string>> = {
   tags: "entry in the order between users",
   events: "entries in the event stream",
   holds: "of the user, current or ended",
+  endpoints: "registered, or deleted in the last 30 days",
+  missed: "events that endpoints missed",
+  endpoint_attempts: "in the endpoints' logs",
+  notices: "about endpoints",
   active: "attempts in progress",
 };
 

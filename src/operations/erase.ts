@@ -10,6 +10,8 @@ import { logKey, responsesKey } from "../queue/own-keys.ts";
 import { findStrays } from "../queue/stray-jobs.ts";
 import { flowTagsKey, successorsField } from "../queue/turns.ts";
 import { addCounts, countActive, countJobs, endMeant, leaveBacklog, WAITING } from "./cancel.ts";
+import { type EndpointHoldings, handleEndpointsIn } from "./erase-endpoints.ts";
+import { handleMentions } from "./erase-mentions.ts";
 import { handleHoldsOf } from "./hold.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
 import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
@@ -18,10 +20,10 @@ export const ERASED = [...WAITING, "waiting-children", "completed", "failed"] as
 
 const MAX_SWEEPS = 3; // over all keys, until one finds nothing
 const POLL_MS = 200; // while waiting for active jobs
-const PIECE = 200; // schedulers, or entries of the event stream, read at once
+const PIECE = 200; // schedulers read at once
 
 /** Counts of what is stored for a user. */
-export interface Holdings {
+export interface Holdings extends EndpointHoldings {
   readonly lists: Readonly<Partial<Record<JobPlace, number>>>;
   /** Jobs in none of the queue's lists; when erasing, also jobs that moved between lists meanwhile. */
   readonly other: number;
@@ -78,8 +80,8 @@ export async function countHoldings(
 }
 
 /**
- * Erase a user's data: jobs in every state, job schedulers, the log of attempts with what is kept of responses, holds, and entries in the backlog and the order
- * between users. Events enqueued later are delivered as usual.
+ * Erase a user's data: jobs in every state, job schedulers, the log of attempts with what is kept of responses, registered
+ * endpoints with all that is kept of them, holds, and entries in the backlog and the order between users. Events enqueued later are delivered as usual.
  *
  * @param patienceMs  how long to wait for attempts in progress, whose jobs cannot be removed
  * @param onSeen      called with the number of jobs that the first pass has checked
@@ -174,7 +176,16 @@ async function dropTags({ queue, valkey }: OpenShard, jobs: readonly StoredJob[]
 
 /** Count, and optionally remove, what each shard stores for a user besides jobs. */
 async function handleRecords(shards: OpenShards, userId: string, isRemoving: boolean) {
-  const counts = { attempts: 0, backlog: 0, tags: 0, events: 0 };
+  const counts = {
+    attempts: 0,
+    backlog: 0,
+    tags: 0,
+    events: 0,
+    endpoints: 0,
+    missed: 0,
+    endpointAttempts: 0,
+    notices: 0,
+  };
   for (const shard of shards) addCounts(counts, await handleRecordsIn(shard, userId, isRemoving));
   return counts;
 }
@@ -187,7 +198,7 @@ async function handleRecordsIn(shard: OpenShard, userId: string, isRemoving: boo
     valkey.zcard(logKey(userId, tag)),
     valkey.zcard(line),
     valkey.hexists(tagsKey, flowField("u", userId)) as Promise<number>,
-    handleEvents(shard, userId, isRemoving),
+    handleMentions(shard, userId, isRemoving),
   ]);
   if (isRemoving) {
     const keys = [logKey(userId, tag), responsesKey(userId, tag), line];
@@ -196,30 +207,6 @@ async function handleRecordsIn(shard: OpenShard, userId: string, isRemoving: boo
       valkey.hdel(tagsKey, flowField("u", userId), successorsField(userId)),
     ]);
   }
-  return { attempts, backlog, tags, events };
-}
-
-/**
- * Count, and optionally remove, entries of BullMQ's event stream that contain the user's id. The stream (about 10,000 entries)
- * has only job ids and states, so this matters only where a backend builds job ids from user ids.
- */
-async function handleEvents({ client, valkey }: OpenShard, userId: string, isRemoving: boolean): Promise<number> {
-  const key = keysOf(client).events;
-  const isMention = createMention(userId);
-  let found = 0;
-  for (let from = "-"; ; ) {
-    const entries = await valkey.xrange(key, from, "+", "COUNT", PIECE);
-    const theirs = entries.filter(([, fields]) => fields.some(isMention)).map(([id]) => id);
-    found += theirs.length;
-    if (isRemoving && theirs.length > 0) await valkey.xdel(key, ...theirs);
-    if (entries.length < PIECE) return found;
-    from = `(${entries.at(-1)?.[0]}`;
-  }
-}
-
-/** Whether a text contains an id as a whole: `usr_42` does not contain `usr_4`. */
-function createMention(userId: string): (text: string) => boolean {
-  const literal = userId.replaceAll(/[^A-Za-z0-9]/g, "\\$&"); // RegExp.escape, which Node 20 does not have
-  const pattern = new RegExp(`(?<![A-Za-z0-9])${literal}(?![A-Za-z0-9])`);
-  return (text) => pattern.test(text);
+  const ofEndpoints = await handleEndpointsIn(shard, userId, isRemoving);
+  return { attempts, backlog, tags, events, ...ofEndpoints };
 }
