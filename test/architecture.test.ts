@@ -61,7 +61,9 @@ const STAND_INS = "src/dev";
 
 /** Pure: the same answer to the same question. No network, no store, no clock or chance but what is handed in. */
 const PURE = [
-  ...["exact-json", "limits", "outcome", "request", "retry", "secret", "signature"].map((name) => `delivery/${name}`),
+  ...["exact-json", "forwarded-id", "limits", "outcome", "request", "retry", "secret", "signature"].map(
+    (name) => `delivery/${name}`,
+  ),
   ...[
     "bulkheads",
     "circuit",
