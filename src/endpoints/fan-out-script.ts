@@ -73,16 +73,20 @@ local function dataOf(endpoint) return dataHead .. endpoint .. dataTail end`;
 
 /** `add(endpoint)` adds a child, unless its job is there already; `arrange()` puts the new ones into the queue, in their order. */
 const ADDING = `
+local function makeRoom(child) -- rare: its functions are made only here
+  ${FINDING}
+  local place = placeOf(child)
+  if place == "live" or place == "active" then return false end
+  if place == "finished" and not isAgain and not redis.call("ZSCORE", failed, child) then return false end
+  forget(child)
+  return true
+end
 local new = {}
-local maxEvents = redis.call("HGET", meta, "opts.maxLenEvents") or ${MAX_EVENTS}
+local isPaused, most, maxEvents = unpack(redis.call("HMGET", meta, "paused", "concurrency", "opts.maxLenEvents"))
+maxEvents = maxEvents or ${MAX_EVENTS}
 local function add(endpoint)
   local child = id .. "." .. endpoint
-  if redis.call("EXISTS", prefix .. child) == 1 then
-    local place = placeOf(child)
-    if place == "live" or place == "active" then return end
-    if place == "finished" and not isAgain and not redis.call("ZSCORE", failed, child) then return end
-    forget(child)
-  end
+  if redis.call("EXISTS", prefix .. child) == 1 and not makeRoom(child) then return end
   redis.call("HSET", prefix .. child, "${JOB_FIELDS.name}", name, "${JOB_FIELDS.data}", dataOf(endpoint), "${JOB_FIELDS.opts}", optsOf(endpoint),
     "${JOB_FIELDS.timestamp}", timestamp, "${JOB_FIELDS.delay}", 0, "${JOB_FIELDS.priority}", priority)
   if isAgain then redis.call("HSET", prefix .. child, ${MARKS}) end
@@ -104,7 +108,6 @@ local function arrange()
       redis.call("ZADD", prioritized, string.format("%.0f", score), child)
     end
   end
-  local isPaused, most = unpack(redis.call("HMGET", meta, "paused", "concurrency"))
   if isPaused or (most and redis.call("LLEN", active) >= tonumber(most)) then return end
   redis.call("ZADD", marker, ${MARKER.score}, "${MARKER.member}")
 end`;
@@ -127,15 +130,29 @@ local wait, paused, active, delayed, prioritized, children, completed, failed, m
 local prefix, id, quoted, token, user, event, eventId, version = unpack(ARGV, 1, 8)
 local maxMissed, missedPrefix, dataPrefix, given = tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
 if redis.call("GET", job .. "${LOCK_SUFFIX}") ~= token then return { ${FANNED.lost} } end
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ${PLANNING.replace("FIRST", "13")}
-${FINDING}${KEEPING}${ADDRESSING}${TURNS}${BUILDING}${ADDING}
+local now -- known once it is needed
+local function readTime()
+  local time = redis.call("TIME")
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if isAgain then readTime() end
+${ADDRESSING}${TURNS}${BUILDING}${ADDING}
 priority = priority or "0"
 timestamp = string.match(timestamp, "%S+") or "0"
-redis.call("HSET", job, "${JOB_FIELDS.name}", name) -- changes nothing, and is refused while memory is full, with the rest
 local kept, dropped, refused = 0, 0, 0
+local keepMissed, removeMissed
+local function openMissed()
+  if keepMissed then return end
+  readTime()
+  local function open()
+    ${KEEPING}
+    return keepMissed, removeMissed
+  end
+  keepMissed, removeMissed = open()
+end
 local function keep(endpoint)
+  openMissed()
   local set, entries = missedPrefix .. endpoint, dataPrefix .. endpoint
   for key, kind in pairs({ [set] = "zset", [entries] = "hash" }) do
     local found = redis.call("TYPE", key).ok
@@ -147,14 +164,16 @@ local function keep(endpoint)
   if status == ${KEPT.noMemory} then refused = refused + lost else dropped = dropped + lost end
   return true
 end
-local bytes = 0
+local fields, bytes = {}, 0
+for i, endpoint in ipairs(plan) do fields[i] = endpoint .. "${stateField("")}" end
+local endpointStates = redis.call("HMGET", endpoints, unpack(fields))
 while done < #plan and bytes < ${MAX_BYTES} do
   done = done + 1
-  local endpoint = plan[done]
-  local document, state = unpack(redis.call("HMGET", endpoints, endpoint, endpoint .. "${stateField("")}"))
-  if document and string.find(state or "", "^disabled ") and keep(endpoint) then
+  local endpoint, state = plan[done], string.match(endpointStates[done] or "", "^%l*")
+  if state == "disabled" and keep(endpoint) then
     missed = missed + 1
-  elseif document then
+  elseif state ~= "deleted" then
+    if isAgain then openMissed() end
     if isAgain then removeMissed(missedPrefix .. endpoint, dataPrefix .. endpoint, id .. "." .. endpoint) end
     add(endpoint)
     added = added + 1
