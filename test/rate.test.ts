@@ -35,11 +35,8 @@ const enqueue = ({ queue }: Stack, userId: string, count: number, id = "main") =
     })),
   );
 
-/** When the first and the second schedule end, epoch ms. */
-async function schedules(userId: string, id = "main"): Promise<{ free: number; sent: number }> {
-  const [, , , free, , sent] = ((await valkey.get(rateKey(userId, id))) ?? "").split(" ").map(Number);
-  return { free: free as number, sent: sent as number };
-}
+/** When the schedule of an endpoint's moments ends, epoch ms. */
+const freeAt = async (userId: string) => Number(((await valkey.get(rateKey(userId, "main"))) ?? "").split(" ")[3]);
 
 /** Check that at no time since `from` more has arrived than the limit allows. */
 function expectWithin({ perSecond, burst = 1 }: RateLimit, times: readonly number[], from: number): void {
@@ -64,12 +61,12 @@ describe("an endpoint with a rate limit", () => {
     const userId = await limited(customer, limit);
     const from = Date.now();
     await enqueue(first, userId, EVENTS);
-    await customer.waitFor(EVENTS);
+    await customer.waitFor(EVENTS, 20_000);
     const times = arrivals(customer);
     expectWithin(limit, times, from);
-    const { free, sent } = await schedules(userId);
-    const usedMs = Math.min(free, sent) - (times[0] as number); // by their moments: a receiver on a busy machine is late
-    expect((EVENTS * 1000) / limit.perSecond / usedMs).toBeGreaterThan(0.95);
+    // Of a second: a busy machine is too late for more. Of hours, in virtual time: rate-simulation.test.ts.
+    const spans = times.slice(limit.perSecond).map((at, index) => at - (times[index] as number));
+    expect(1000 / Math.min(...spans)).toBeGreaterThan(0.95);
     expect(new Set(customer.requests.map(({ headers }) => headers["webhook-id"])).size).toBe(EVENTS);
     expect(await valkey.zcard(rateLineKey(userId, "main"))).toBe(0);
   });
@@ -88,7 +85,7 @@ describe("an endpoint with a rate limit", () => {
     }
     const times = arrivals(customer);
     expectWithin(limit, times, from);
-    const { free } = await schedules(userId);
+    const free = await freeAt(userId);
     expect(free - (times[0] as number)).toBeLessThanOrEqual(3 * 500 + ROUNDING_MS);
     expect(await system.metrics.registry.metrics()).toMatch(/parked_jobs_total\{reason="rate"\} [12]\n/);
   });
@@ -102,7 +99,7 @@ describe("an endpoint with a rate limit", () => {
     const jobs = await enqueue(system, userId, 2);
     await parkedCount(system, 1);
     for (const job of jobs) if (await job.isDelayed()) await (await system.queue.getJob(job.id as string))?.promote();
-    await customer.waitFor(2);
+    await customer.waitFor(2, 20_000);
     expectWithin(limit, arrivals(customer), from);
   });
 
@@ -115,7 +112,7 @@ describe("an endpoint with a rate limit", () => {
     const [job] = await enqueue(system, userId, 1);
     await system.settled(job as { id?: string });
     await (await system.queue.getJob(job?.id as string))?.retry("completed");
-    await customer.waitFor(2);
+    await customer.waitFor(2, 20_000);
     expectWithin(limit, arrivals(customer), from);
   });
 
@@ -126,7 +123,7 @@ describe("an endpoint with a rate limit", () => {
     await enqueue(system, userId, 60); // for a minute: half have a moment, half stand in line
     await parkedCount(system, 58);
     await registry.update(userId, "main", { rateLimit: { perSecond: 1_000 } });
-    await customer.waitFor(60, 15_000);
+    await customer.waitFor(60, 20_000);
     expect(await valkey.exists(rateReleasedKey(userId, "main"))).toBe(0);
   });
 
@@ -137,7 +134,7 @@ describe("an endpoint with a rate limit", () => {
     await enqueue(system, userId, 60);
     await parkedCount(system, 58);
     await registry.update(userId, "main", { rateLimit: null });
-    await customer.waitFor(60, 15_000);
+    await customer.waitFor(60, 20_000);
     expect(await valkey.exists(rateKey(userId, "main"), rateReleasedKey(userId, "main"))).toBe(0);
   });
 
@@ -155,7 +152,7 @@ describe("an endpoint with a rate limit", () => {
     const arrived = customer.requests.length;
     const from = Date.now();
     await stack({ queue: before.queue.name });
-    await customer.waitFor(60);
+    await customer.waitFor(60, 20_000);
     expectWithin(limit, arrivals(customer).slice(arrived), from);
   });
 
@@ -285,9 +282,9 @@ describe("asking for a turn", () => {
   test("costs nothing when the moment is beyond the event's life", async () => {
     const [ask, userId, limit] = [rateOf(), newUser(), document({ perSecond: 1 })];
     await ask(userId, newJob(), limit);
-    const { free } = await schedules(userId);
+    const free = await freeAt(userId);
     expect(await ask(userId, newJob(), limit, 500)).toEqual({ kind: "expired" });
-    expect((await schedules(userId)).free).toBe(free);
+    expect(await freeAt(userId)).toBe(free);
     expect((await ask(userId, newJob(), limit, 2_000))?.kind).toBe("park");
   });
 
