@@ -4,18 +4,19 @@
  */
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { ConflictError, LimitError, NotFoundError } from "../endpoints/refusals.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import { replayMissed } from "../endpoints/replay.ts";
 import { testEndpoint } from "../operations/endpoint-test.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
 import { refuseReadonly } from "./actions.ts";
 import { GRACES } from "./endpoint-forms.tsx";
 import { NewSecretPage } from "./endpoint-page.tsx";
 import { endpointPath, replayNotice } from "./endpoint-path.ts";
 import { type PageOptions, sendPage } from "./page-response.ts";
-import { awayFrom, refuse, refuseAway } from "./refusal.tsx";
+import { refuse, refuseAway } from "./refusal.tsx";
+import { awayHome } from "./user-home.ts";
 
 interface Target {
   readonly c: Context;
@@ -47,8 +48,9 @@ export function addEndpointActions(app: Hono, present: MiddlewareHandler, option
       if (typeof userId !== "string" || !USER_ID.test(userId) || typeof id !== "string" || !ENDPOINT_ID.test(id)) {
         return await refuseForm(c, options);
       }
-      const home = homeAmong(shards, userId);
-      if (awayFrom(c, shards).includes(home)) return await refuseAway(c, site, home);
+      const away = awayHome(c, shards, userId);
+      if (away !== undefined) return await refuseAway(c, site, away);
+      const home = await openHome(shards, userId, { all: true });
       const registry = createRegistry(home.valkey, { tag: home.tag, eventTypes, secretKeys, allowPlain });
       const done = await tried(() => act({ c, home, registry, userId, id, fields }));
       if (done === undefined) return await refuseForm(c, options);

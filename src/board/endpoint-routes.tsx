@@ -5,6 +5,7 @@
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
 import { countIndex } from "../endpoints/endpoint-index.ts";
+import { openHome } from "../endpoints/homes.ts";
 import { listMissed, readMissedCounts } from "../endpoints/missed.ts";
 import { ConflictError, NotFoundError } from "../endpoints/refusals.ts";
 import { createRegistry } from "../endpoints/registry.ts";
@@ -31,8 +32,9 @@ import { EndpointsPage, type EndpointsQuery } from "./endpoints-page.tsx";
 import { readTime } from "./failed-query.ts";
 import type { Notice } from "./layout.tsx";
 import { type PageOptions, sendPage } from "./page-response.ts";
-import { awayFrom, refuse, refuseAway } from "./refusal.tsx";
+import { refuse, refuseAway } from "./refusal.tsx";
 import type { UserEndpoints } from "./user-endpoints.tsx";
+import { awayHome } from "./user-home.ts";
 
 const ROWS = 50;
 const NOTHING: EndpointPageOf = { endpoints: [] };
@@ -65,8 +67,7 @@ export async function hasEndpoints(shards: OpenShards): Promise<boolean> {
 
 /** The registered endpoints of a user; none while the user's shard is away. */
 export async function readUserEndpoints(c: Context, { shards }: PageOptions, userId: string): Promise<UserEndpoints> {
-  const home = homeAmong(shards, userId);
-  if (awayFrom(c, shards).includes(home)) return [];
+  if (awayHome(c, shards, userId) !== undefined) return [];
   try {
     const { endpoints } = await listEndpoints(shards, { userId });
     return await addMissed(shards, endpoints);
@@ -105,8 +106,8 @@ async function sendEndpointsPage(c: Context, options: PageOptions, given: Notice
         ? "Invalid user ID."
         : undefined;
   const there = c.get("shards");
-  const home = query.user === undefined ? undefined : homeAmong(shards, query.user);
-  if (home !== undefined && !there.includes(home)) return await refuseAway(c, site, home);
+  const away = query.user === undefined ? undefined : awayHome(c, shards, query.user);
+  if (away !== undefined) return await refuseAway(c, site, away);
   const count = async (list: "all" | "off") => {
     const counts = await Promise.all(there.map(({ valkey, tag }) => countIndex(valkey, tag, list)));
     return counts.reduce((sum, each) => sum + each, 0);
@@ -151,10 +152,10 @@ async function withEndpoint(c: Context, { site, shards }: PageOptions, act: AtEn
       text: "The user has no registered endpoint with this ID. It may have been deleted.",
     });
   if (!USER_ID.test(userId) || !ENDPOINT_ID.test(id)) return await missing();
-  const home = homeAmong(shards, userId);
-  if (awayFrom(c, shards).includes(home)) return await refuseAway(c, site, home);
+  const away = awayHome(c, shards, userId);
+  if (away !== undefined) return await refuseAway(c, site, away);
   try {
-    return await act(home, userId, id);
+    return await act(await openHome(shards, userId, { all: true }), userId, id);
   } catch (error) {
     if (error instanceof NotFoundError) return await missing();
     throw error;
