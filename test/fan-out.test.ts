@@ -8,6 +8,7 @@ import { createRegistry, type NewEndpoint, type Registry } from "../src/endpoint
 import { replayMissed } from "../src/endpoints/replay.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
 import { endpointsKey } from "../src/queue/own-keys.ts";
+import { flowTagsKey } from "../src/queue/turns.ts";
 import type { Job } from "../src/queue/worker.ts";
 import type { Valkey } from "../src/valkey/connection.ts";
 import { addRaw, endAll, HOUR_MS, inTurn, receiver, stack } from "./support/deliveries.ts";
@@ -437,5 +438,48 @@ describe("a delivery", () => {
       `${job.id}.${plan.endpointIds[1]}`,
       next.id as string,
     ]);
+  });
+});
+
+describe("a backlog", () => {
+  test("of a yielding user's deliveries takes turns with others: one for each turn, in the place of their events", async () => {
+    const system = await start({ isIdle: true });
+    const ids = ["one", "other"];
+    const { userId } = await userWith(system.valkey, ...ids.map((id) => ({ id, url: "http://127.0.0.1:9/" })));
+    const jobs = [
+      await system.queue.add("file.created", dataOf(userId)),
+      await system.queue.add("file.created", dataOf(userId)),
+    ];
+    const held = [await take(system), await take(system)];
+    const [tags, prioritized] = [flowTagsKey(system.queue.toKey("").slice(0, -1)), system.queue.toKey("prioritized")];
+    await system.valkey.zadd(prioritized, 3, "another");
+    await system.valkey.hset(tags, { [`u:${userId}`]: "40" });
+    for (const [index, job] of jobs.entries()) {
+      const { fanOut, plan, event } = await byHand(system, userId, job);
+      await fanOut(held[index] as Job, event, { ...plan, endpointIds: ids });
+    }
+    const children = jobs.flatMap(({ id }) => ids.map((endpoint) => `${id}.${endpoint}`));
+    const scores = await Promise.all(children.map((child) => system.valkey.zscore(prioritized, child)));
+    expect(scores.map(Number)).toEqual([3, 4, 5, 6]);
+    expect(await system.valkey.hget(tags, `u:${userId}`)).toBe("40");
+  });
+
+  test("of events for one endpoint that is silent does not hold up those of other users", async () => {
+    const [dead, healthy] = [await receiver(), await receiver()];
+    dead.answer(() => "hang");
+    const system = await start({ isIdle: true, timeoutMs: 2_000 });
+    const { userId: flooded } = await userWith(system.valkey, { url: dead.url() });
+    const others = await Promise.all(
+      Array.from({ length: 10 }, async () => (await userWith(system.valkey, { url: healthy.url() })).userId),
+    );
+    const add = (users: readonly string[]) =>
+      system.queue.addBulk(users.map((userId) => ({ name: "file.created", data: dataOf(userId) })));
+    await add(Array<string>(2_000).fill(flooded));
+    await add(others);
+    system.worker.run();
+    await healthy.waitFor(others.length);
+    expect(dead.requests.length).toBeLessThan(system.worker.capacity); // it never has all slots
+    const { waiting, prioritized } = await system.queue.getJobCounts("waiting", "prioritized");
+    expect((waiting ?? 0) + (prioritized ?? 0)).toBeGreaterThan(500); // they were not looked at one by one before
   });
 });
