@@ -8,7 +8,7 @@ import { createRegistry } from "../src/endpoints/registry.ts";
 import { queueKey } from "../src/queue/layout.ts";
 import { rateKey, rateLineKey, rateReleasedKey } from "../src/queue/own-keys.ts";
 import { openValkey } from "../src/valkey/connection.ts";
-import { endAll, receiver, stack } from "./support/deliveries.ts";
+import { endAll, inTurn, receiver, stack } from "./support/deliveries.ts";
 import { eventually, jobData, type Stack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -103,16 +103,17 @@ describe("an endpoint with a rate limit", () => {
     expectWithin(limit, arrivals(customer), from);
   });
 
-  test("has an event that is redelivered by hand wait for its turn", async () => {
+  test("has a retry, and an event that is redelivered by hand, wait for their turns", async () => {
     const limit = { perSecond: 2 };
     const customer = await receiver();
+    customer.answer(inTurn(500, 200));
     const system = await stack();
     const userId = await limited(customer, limit);
     const from = Date.now();
     const [job] = await enqueue(system, userId, 1);
     await system.settled(job as { id?: string });
     await (await system.queue.getJob(job?.id as string))?.retry("completed");
-    await customer.waitFor(2, 20_000);
+    await customer.waitFor(3, 20_000);
     expectWithin(limit, arrivals(customer), from);
   });
 
