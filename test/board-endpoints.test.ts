@@ -1,6 +1,9 @@
 /** Registered endpoints on the board: their list, their pages, and what operators can do to them. */
 import { afterAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Registry as Metrics } from "prom-client";
+import { z } from "zod";
 import { type BoardConfig, createBoardApp } from "../src/board/app.ts";
 import { endpointNotice, endpointPath, endpointPathOfSender } from "../src/board/endpoint-path.ts";
 import { startReceiver } from "../src/dev/receiver.ts";
@@ -384,6 +387,61 @@ describe("what operators can do", () => {
       body: new URLSearchParams({ user: userId, job }),
     });
     expect(response.headers.get("location")).toBe(`${pathOf(userId)}?notice=queued`);
+  });
+});
+
+describe("the API", () => {
+  const spec = JSON.parse(readFileSync(join(import.meta.dir, "../src/board/openapi.json"), "utf8"));
+  const closed = JSON.stringify(spec.components.schemas, (_, value) =>
+    value?.type === "object" || value?.type?.[0] === "object" ? { additionalProperties: false, ...value } : value,
+  );
+  const $defs = JSON.parse(closed.replaceAll("#/components/schemas/", "#/$defs/"));
+  const schema = z.fromJSONSchema({ $ref: "#/$defs/Endpoints", $defs });
+  const list = async (userId: string, status = 200) => {
+    const response = await app.request(`/users/${encodeURIComponent(userId)}/endpoints`);
+    expect(response.status).toBe(status);
+    return await response.text();
+  };
+
+  test("lists a user's endpoints as it is described, without secrets", async () => {
+    const userId = await registerMissing();
+    const headers = { Authorization: "Bearer 0123456789abcdef9f2c" };
+    await register({ headers, rateLimit: { perSecond: 5 }, events: ["file.*"] }, userId, "failing");
+    await registry.rotate(userId, "failing");
+    receiver.answer({ status: 503 });
+    await deliver(userId, 1, "failing");
+    receiver.answer({});
+    const text = await list(userId);
+    const { endpoints } = JSON.parse(text);
+    expect(schema.safeParse({ endpoints }).error?.issues ?? []).toEqual([]);
+    const at = expect.any(String);
+    const [main, failing] = endpoints;
+    expect(main).toMatchObject({
+      id: "main",
+      state: "disabled",
+      state_since: at,
+      reason: "manual",
+      missed: { kept: 4, dropped: 2 },
+    });
+    expect(failing).toMatchObject({
+      failures: 1,
+      failing_since: at,
+      rate_limit: { per_second: 5, burst: 1 },
+      missed: { kept: 1 },
+    });
+    expect(failing.secrets).toEqual([{ created_at: at }, { created_at: at, expires_at: at }]);
+    expect(failing.headers).toEqual({ Authorization: "…9f2c" });
+    for (const hidden of ["hush", "sealed:", "whsec_", "abcdef"]) expect(text).not.toContain(hidden);
+  });
+
+  test("has none for a user without endpoints, shows a damaged one, and names an invalid id", async () => {
+    expect(JSON.parse(await list(newUser()))).toEqual({ endpoints: [] });
+    const userId = await register();
+    await stack.valkey.hset(`webhooks:endpoints:${userId}`, "main", "1 {broken");
+    const damaged = JSON.parse(await list(userId));
+    expect(schema.safeParse(damaged).success).toBe(true);
+    expect(damaged.endpoints[0]).toMatchObject({ url: null, is_damaged: true });
+    expect(await list("a b", 400)).toContain("userId:");
   });
 });
 

@@ -18,6 +18,7 @@ import type { Logger } from "../runtime/logger.ts";
 import { type Config, isLoopback } from "../settings/config.ts";
 import { createAttemptsApi } from "./attempts-api.ts";
 import { createBullBoardRoutes } from "./bull-board.ts";
+import { createEndpointsApi } from "./endpoints-api.ts";
 import type { Site } from "./layout.tsx";
 import { type BoardLog, createBoardLog } from "./log.ts";
 import { createLogin } from "./login.ts";
@@ -113,6 +114,7 @@ export function createBoardApp(options: BoardAppOptions): Hono {
   app.route("/", createPageRoutes({ site, shards, logOf, registry: access, boardLog, now }));
 
   app.route("/", createAttemptsApi({ site, shards, logOf, now }));
+  app.route("/", createEndpointsApi({ site, shards }));
 
   app.get(`${BOARD}/`, (c) => c.redirect(BOARD));
   const present = needsShards(shards, site);
