@@ -330,6 +330,45 @@ describe("of a user with several", () => {
     expect(await childrenOf(system, job.id)).toEqual([]);
   });
 
+  test("that is enqueued again once its job is gone is not delivered twice, but again to where it failed", async () => {
+    const [fine, broken] = [await receiver(), await receiver()];
+    broken.answer(() => ({ status: 410 }));
+    const system = await start();
+    const { userId, registry } = await userWith(
+      system.valkey,
+      { id: "fine", url: fine.url() },
+      { id: "broken", url: broken.url() },
+    );
+    const jobId = crypto.randomUUID();
+    const ends = ["fine", "broken"].map((id) => system.settled({ id: `${jobId}.${id}` }));
+    await system.queue.add("file.created", dataOf(userId), { jobId });
+    await Promise.all(ends);
+    await registry.enable(userId, "broken");
+    broken.answer(() => ({}));
+    await finished(system, jobId);
+    await system.queue.remove(jobId);
+    const again = system.settled({ id: `${jobId}.broken` });
+    await system.queue.add("file.created", dataOf(userId), { jobId });
+    expect((await again).state).toBe("completed");
+    expect([fine.requests.length, broken.requests.length]).toEqual([1, 2]);
+  });
+
+  test("of a job scheduler is delivered to each of them, at each of its runs", async () => {
+    const customers = [await receiver(), await receiver()] as const;
+    const system = await start();
+    const { userId } = await userWith(
+      system.valkey,
+      { id: "one", url: customers[0].url() },
+      { id: "other", url: customers[1].url() },
+    );
+    await system.queue.upsertJobScheduler("daily", { every: 50 }, { name: "file.created", data: dataOf(userId) });
+    for (const customer of customers) await customer.waitFor(2);
+    await system.queue.removeJobScheduler("daily");
+    const [child] = (await system.valkey.keys(system.queue.toKey("repeat:daily:*.one"))) as [string];
+    const { rjk, opts } = await system.valkey.hgetall(child);
+    expect([rjk, JSON.parse(opts as string).repeat]).toEqual([undefined, undefined]);
+  });
+
   test("more than 8 MB of jobs take several scripts, and each is made once", async () => {
     const system = await start({ isIdle: true });
     const ids = ["one", "other", "third"];
