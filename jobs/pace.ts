@@ -14,7 +14,7 @@ export interface PaceOptions {
   readonly now?: () => number;
 }
 
-const EXPIRED: Outcome = { kind: "expired", durationMs: 0 };
+const TOO_LATE: Outcome = { kind: "expired", cause: "rate_limit", durationMs: 0 };
 
 /**
  * Wait for an attempt's turn. An endpoint without a limit takes no time.
@@ -33,6 +33,6 @@ export async function pace(
   const names = { job: job.id as string, userId, endpointId: endpoint.id as string };
   const answer = await askPace?.({ ...names, document, ...(Number.isFinite(lifeMs) ? { lifeMs } : {}) });
   if (answer === undefined || answer.kind === "go") return undefined;
-  if (answer.kind === "expired") return EXPIRED;
+  if (answer.kind === "expired") return TOO_LATE;
   return { kind: "park", reason: "rate", retryAt: Math.ceil(now() + answer.afterMs) };
 }

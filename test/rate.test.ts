@@ -168,10 +168,10 @@ describe("an endpoint with a rate limit", () => {
     );
     expect(customer.requests.length).toBeLessThan(5);
     const [failed] = await system.queue.getFailed(0, 0);
-    expect(failed?.failedReason).toContain("older than WEBHOOK_MAX_AGE");
+    expect(failed?.failedReason).toBe("expired (rate_limit), older than WEBHOOK_MAX_AGE");
     const own = { expiresAt: new Date(Date.now() + 3_000).toISOString() };
     const late = await system.queue.add("file.created", { userId, endpoint: { id: "main" }, data: {}, ...own });
-    expect((await system.settled(late)).job.failedReason).toContain("expiresAt");
+    expect((await system.settled(late)).job.failedReason).toBe("expired (rate_limit), no attempt after its expiresAt");
   });
 
   test("slows neither its user's other endpoints nor other users", async () => {

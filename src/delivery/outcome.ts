@@ -54,7 +54,8 @@ export interface ResponseBeginning {
  *               of the rule in `code`
  * - `fault`     ours: a resolver or an egress proxy that is down, no file descriptors, a shutdown, a lost job lock. `cause` may have
  *               details, for operators only
- * - `expired`   not attempted: the event has waited longer than `WEBHOOK_MAX_AGE`, or until its own `expiresAt`
+ * - `expired`   not attempted: the event has waited longer than `WEBHOOK_MAX_AGE`, or until its own `expiresAt`; or it would have by
+ *               the time that the `cause`, its endpoint's rate limit, lets it go
  * - `backlog_full`  not attempted: more than `WEBHOOK_MAX_BACKLOG` events are waiting, and this is one of the oldest
  *
  * `durationMs` covers the whole attempt, DNS included.
@@ -75,7 +76,8 @@ export type Outcome =
     }
   | { readonly kind: "blocked"; readonly code?: BlockedCode; readonly range?: string; readonly durationMs: number }
   | { readonly kind: "fault"; readonly code: FaultCode; readonly cause?: string; readonly durationMs: number }
-  | { readonly kind: "expired" | "backlog_full"; readonly durationMs: 0 };
+  | { readonly kind: "expired"; readonly cause?: "rate_limit"; readonly durationMs: 0 }
+  | { readonly kind: "backlog_full"; readonly durationMs: 0 };
 
 /** Whether the receiver accepted the event, with a 2xx. */
 export function isDelivered(outcome: Outcome): boolean {
@@ -130,6 +132,7 @@ export function describeOutcome(outcome: Outcome): string {
     case "blocked":
       return outcome.code ?? `blocked_address (${outcome.range})`;
     case "expired":
+      return nameError(outcome.kind, outcome.cause);
     case "backlog_full":
       return outcome.kind;
     default:
