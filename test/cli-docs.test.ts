@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildProgram } from "../src/cli/program.ts";
+import { createKey } from "../src/delivery/seal.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { readSnippets } from "./support/snippets.ts";
@@ -86,7 +87,7 @@ function normalise(output: string): string {
 test("the examples print what the page shows", async () => {
   const valkey = await startValkey();
   open.push(() => valkey.stop());
-  const env = { VALKEY_URL: valkey.url, SECRET: "hush" };
+  const env = { VALKEY_URL: valkey.url, SECRET: "hush", WEBHOOK_SECRET_KEYS: createKey() };
   const worker = startWorkerProcess(env);
   open.push(() => worker.stop());
   const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");

@@ -34,12 +34,18 @@ interface Said {
   readonly code: number;
 }
 
-/** Run command lines in one process, in their order. */
-async function run(lines: readonly (readonly string[])[], env: Record<string, string> = {}): Promise<Said[]> {
+/** Run lines of `fluxhook endpoints` in one process, in their order. */
+const run = (lines: readonly (readonly string[])[], env?: Record<string, string>) =>
+  runAll(
+    lines.map((line) => ["endpoints", ...line]),
+    env,
+  );
+
+async function runAll(lines: readonly (readonly string[])[], env: Record<string, string> = {}): Promise<Said[]> {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "support/command-batch.ts")], {
     cwd: commandFolder,
     env: { PATH: process.env.PATH ?? "", VALKEY_URL: server.url, WEBHOOK_SECRET_KEYS: KEY, ...env },
-    stdio: [new Blob([JSON.stringify(lines.map((line) => ["endpoints", ...line]))]), "pipe", "inherit"],
+    stdio: [new Blob([JSON.stringify(lines)]), "pipe", "inherit"],
   });
   const said = new Response(child.stdout).json() as Promise<Said[]>;
   return await bounded(said, () => "all command lines to end", 50_000).finally(() => child.kill("SIGKILL"));
@@ -194,6 +200,22 @@ describe("fluxhook endpoints", () => {
     expect(JSON.parse((await customer.next()).body.toString()).data.test).toBe(true);
     expect([bad?.code, bad?.out]).toEqual([1, expect.stringContaining("Failed: ")]);
     expect(json(logged)).toMatchObject([{ error: expect.any(String), success: false }]);
+
+    await there.disable(user, "dead");
+    const wait = ["--user", user, "--wait", "2s"];
+    const [sent, held, unknown, both] = await runAll(
+      [
+        ["trigger", "org.updated", "--endpoint", "main", ...wait],
+        ["send", "--event", "file.created", "--endpoint", "dead", ...wait],
+        ["send", "--event", "file.created", "--endpoint", "other", ...wait],
+        ["send", "--event", "file.created", "--endpoint", "main", "--url", "http://127.0.0.1/", ...wait],
+      ],
+      env,
+    );
+    expect([sent?.code, sent?.out]).toEqual([0, expect.stringMatching(/\nattempt 1 {2}200 .+\nDelivered\.\n$/)]);
+    expect([held?.code, held?.out]).toEqual([1, expect.stringContaining("Failed: held: endpoint disabled")]);
+    expect([unknown?.code, unknown?.err]).toEqual([1, "fluxhook: the user has no endpoint other\n"]);
+    expect([both?.code, both?.err]).toEqual([2, "fluxhook: expected --url or --endpoint, not both\n"]);
   });
 });
 

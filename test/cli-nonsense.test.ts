@@ -103,14 +103,14 @@ const TABLE: Readonly<Record<string, Table>> = {
   send: {
     base: ["--event", "file.created", "--url", "http://127.0.0.1/", "--user", "u", "--secret", "s"],
     options: {
-      ...{ "--event": TYPES, "--url": URLS, "--user": USERS, "--data": DATA, "--id": IDS },
+      ...{ "--event": TYPES, "--url": URLS, "--endpoint": ENDPOINT_IDS, "--user": USERS, "--data": DATA, "--id": IDS },
       ...{ "--delay": DURATIONS, "--wait": DURATIONS.filter((text) => !text.startsWith("-")), ...secrets },
     },
   },
   trigger: {
     base: ["--url", "http://127.0.0.1/", "--user", "u", "--secret", "s", "file.created"],
     options: {
-      ...{ "--url": URLS, "--user": USERS, "--data": DATA, "--id": IDS },
+      ...{ "--url": URLS, "--endpoint": ENDPOINT_IDS, "--user": USERS, "--data": DATA, "--id": IDS },
       ...{ "--delay": DURATIONS, "--wait": DURATIONS.filter((text) => !text.startsWith("-")), ...secrets },
     },
   },

@@ -3,14 +3,22 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
-import { type ContractOptions, describeEventTypes, type InlineJobData, parseEvent } from "../delivery/contract.ts";
+import {
+  type ContractOptions,
+  describeEventTypes,
+  type InlineEndpoint,
+  type JobData,
+  parseJob,
+} from "../delivery/contract.ts";
 import { parseExact } from "../delivery/exact-json.ts";
 import { isSealed } from "../delivery/seal.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { formatDuration } from "../operations/moments.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
-import { homeAmong } from "../queue/shards.ts";
+import { formerHomeAmong, homeAmong } from "../queue/shards.ts";
 import type { Job } from "../queue/worker.ts";
+import type { Config } from "../settings/config.ts";
+import { SETTINGS } from "../settings/table.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import {
   act,
@@ -23,6 +31,7 @@ import {
   type Session,
   withValkey,
 } from "./context.ts";
+import { readEndpointId } from "./endpoints-input.ts";
 import {
   addSecretOptions,
   readDuration,
@@ -41,7 +50,8 @@ const ANY_ID = "00000000-0000-4000-8000-000000000000"; // placeholder for checki
 
 /** The options of `send` and `trigger`. */
 export interface SendOptions extends JsonOption, SecretOptions {
-  readonly url: string;
+  readonly url?: string;
+  readonly endpoint?: string;
   readonly user: string;
   readonly data?: string;
   readonly id?: string;
@@ -58,17 +68,19 @@ export function addSend(program: Command, context: Context): void {
     .addHelpText(
       "after",
       `
-Validates the event as the worker does before enqueueing it.
+Validates the event as the worker does before enqueueing it. With WEBHOOK_REGISTRY=1 and without --url and --endpoint, the event
+goes to all of the user's registered endpoints that want it.
 
 Examples:
   $ fluxhook send --event file.created --url https://example.com/webhooks --user usr_42 --secret-env SECRET
   $ fluxhook send --event org.updated --url http://127.0.0.1:8080 --user usr_42 --secret-file secret.txt \\
       --data '{"plan":"team"}' --wait
+  $ fluxhook send --event file.created --endpoint main --user usr_42 --wait
   $ fluxhook send --event file.created --url "$URL" --user usr_42 --secret-env SECRET --data @event.json --delay 5m`,
     )
     .action(
       act<SendOptions & { readonly event: string }>(context, async (terminal, { event, ...options }) => {
-        requireOptions({ "--event": event, "--url": options.url, "--user": options.user });
+        requireTarget(options, context.env, { "--event": event });
         return await sendEvent(terminal, context.env, event, options, {});
       }),
     );
@@ -77,7 +89,8 @@ Examples:
 /** Add the options that `send` and `trigger` share. */
 export function addSendOptions(command: Command, data: string): Command {
   command
-    .option("--url <url>", "the endpoint's http or https URL")
+    .option("--url <url>", "the endpoint's http or https URL; requires a secret")
+    .option("--endpoint <id>", "instead: a registered endpoint of the user")
     .option("--user <id>", "the user whose log gets its attempts");
   addSecretOptions(command);
   return command
@@ -86,6 +99,27 @@ export function addSendOptions(command: Command, data: string): Command {
     .option("--delay <duration>", "deliver it this much later, as in 5m")
     .option("--wait [duration]", `wait for the outcome, by default ${DEFAULT_WAIT}; exits with 1 if not delivered`)
     .option("--json", "print JSON");
+}
+
+/**
+ * Require a user, and an endpoint: a URL with a secret, the id of a registered one, or none where events may go to all of them.
+ *
+ * @param others  what else is required
+ */
+export function requireTarget(
+  options: SendOptions,
+  env: Context["env"],
+  others: Readonly<Record<string, unknown>> = {},
+) {
+  const { url, endpoint, user } = options;
+  const isToAll = env[SETTINGS.registry.name] === "1" && url === undefined && endpoint === undefined;
+  requireOptions({ ...others, ...(endpoint === undefined && !isToAll && { "--url": url }), "--user": user });
+  if (endpoint !== undefined && url !== undefined) {
+    throw new CommandError("usage", "expected --url or --endpoint, not both");
+  }
+  if (url === undefined && (options.secret ?? options.secretEnv ?? options.secretFile) !== undefined) {
+    throw new CommandError("usage", "a secret goes with --url: registered endpoints have their own");
+  }
 }
 
 /**
@@ -109,6 +143,7 @@ export async function sendEvent(
   checkContract(event, data, config);
   const send = async (session: Session): Promise<ExitCode> => {
     const [shard] = session.shards;
+    await checkRegistered(shard, data, config);
     const { job, status } = await enqueue(shard, event, data, delay);
     const name = `${shard.label}${job.id}`;
     const when = delay > 0 ? `, in ${options.delay}` : "";
@@ -125,12 +160,19 @@ export async function sendEvent(
     }
     const { state, attempts } = await watch(session, job, data.userId, waitMs, terminal);
     terminal.printJson({ ...queued, state, attempts });
-    return state === "delivered" ? EXIT.ok : EXIT.failed;
+    return state === "delivered" || state === "fanned_out" ? EXIT.ok : EXIT.failed;
   };
   return await withValkey(config, send, { shards: [homeAmong(config.shards, data.userId)] });
 }
 
-async function enqueue({ client: queue, valkey }: OpenShard, name: string, data: InlineJobData, delay: number) {
+/** Refuse an endpoint that the user does not have. After a change of the number of shards, that is left to the worker. */
+async function checkRegistered({ valkey, tag }: OpenShard, { userId, endpoint }: JobData, { shards }: Config) {
+  if (endpoint === undefined || !("id" in endpoint) || formerHomeAmong(shards, userId) !== undefined) return;
+  const { createRegistry } = await import("../endpoints/registry.ts");
+  await createRegistry(valkey, { tag }).get(userId, endpoint.id);
+}
+
+async function enqueue({ client: queue, valkey }: OpenShard, name: string, data: JobData, delay: number) {
   const { id } = data;
   if (id === undefined) return { job: await queue.add(name, data, { delay }), status: "new" };
   const { addJobs } = await import("../queue/enqueue.ts");
@@ -139,14 +181,22 @@ async function enqueue({ client: queue, valkey }: OpenShard, name: string, data:
   return { job: (await queue.getJob(opts.jobId)) as Job, status };
 }
 
-function buildJobData(options: SendOptions, env: Context["env"], sample: object): InlineJobData {
-  const secrets = requireSecrets(options, env);
+function buildJobData(options: SendOptions, env: Context["env"], sample: object): JobData {
+  const endpoint = buildEndpoint(options, env);
   return {
     userId: options.user,
-    endpoint: { url: options.url, secret: secrets.length === 1 ? (secrets[0] as string) : secrets },
-    data: options.data === undefined ? sample : (readData(options.data) as InlineJobData["data"]),
+    ...(endpoint !== undefined && { endpoint }),
+    data: options.data === undefined ? sample : (readData(options.data) as JobData["data"]),
     ...(options.id !== undefined && { id: options.id }),
   };
+}
+
+function buildEndpoint(options: SendOptions, env: Context["env"]): JobData["endpoint"] {
+  const { url, endpoint } = options;
+  if (endpoint !== undefined) return { id: readEndpointId(endpoint, "--endpoint") };
+  if (url === undefined) return undefined;
+  const secrets = requireSecrets(options, env);
+  return { url, secret: secrets.length === 1 ? (secrets[0] as string) : secrets };
 }
 
 function readData(text: string): unknown {
@@ -163,17 +213,18 @@ function readData(text: string): unknown {
 /** Validate as the worker does, except for sealed secrets when there is no key to open them. */
 function checkContract(
   event: string,
-  data: InlineJobData,
-  { maxBodyBytes, secretKeys, events }: ContractOptions,
+  { endpoint, ...data }: JobData,
+  { maxBodyBytes, secretKeys, events, registry }: ContractOptions,
 ): void {
   suggestEventType(event, events);
-  const { secret: given } = data.endpoint;
   const openable = (text: string) => (isSealed(text) && secretKeys.length === 0 ? "left to the worker" : text);
-  const secret = Array.isArray(given) ? given.map(openable) : openable(given);
-  const checked = { id: ANY_ID, ...data, endpoint: { ...data.endpoint, secret } };
-  parseEvent(
+  const open = ({ url, secret }: InlineEndpoint) => ({
+    ...{ url, secret: Array.isArray(secret) ? secret.map(openable) : openable(secret) },
+  });
+  const checked = { id: ANY_ID, ...data, ...(endpoint && { endpoint: "url" in endpoint ? open(endpoint) : endpoint }) };
+  parseJob(
     { name: event, data: checked, timestamp: Date.now(), queueName: "" },
-    { maxBodyBytes, secretKeys, events },
+    { maxBodyBytes, secretKeys, events, registry },
   );
 }
 
@@ -195,10 +246,14 @@ async function watch({ shards, log, config }: Session, job: Job, userId: string,
     // A finished job may already be removed; then the log has the outcome.
     const isOver = state === "completed" || state === "failed" || state === "unknown";
     if (isOver) {
-      const isDelivered = state === "completed" || (state === "unknown" && last?.success === true);
-      const reason = state === "failed" ? (await queue.getJob(job.id as string))?.failedReason : undefined;
-      terminal.print(isDelivered ? "Delivered." : `Failed: ${printable(reason ?? "the job is gone")}`);
-      return { state: isDelivered ? "delivered" : "failed", attempts };
+      const ended = state === "unknown" ? undefined : await queue.getJob(job.id as string);
+      const result = state === "completed" ? String(ended?.returnvalue ?? "") : "";
+      const isToSeveral = /^(?:again )?to \d/.test(result);
+      const isDelivered = state === "completed" ? /^(?:HTTP 2|$)/.test(result) : state === "unknown" && last?.success;
+      if (isToSeveral) terminal.print(`Queued ${printable(result)}: fluxhook attempts ${userId}`);
+      else if (isDelivered) terminal.print("Delivered.");
+      else terminal.print(`Failed: ${printable(ended?.failedReason || result || "the job is gone")}`);
+      return { state: isToSeveral ? "fanned_out" : isDelivered ? "delivered" : "failed", attempts };
     }
     if (Date.now() >= giveUpAt) {
       terminal.print(`Not delivered within ${formatDuration(waitMs)}: the job is ${state}.`);

@@ -4,8 +4,8 @@
 import type { Command } from "commander";
 import { EVENT_SAMPLES } from "../events.ts";
 import { act, CommandError, type Context } from "./context.ts";
-import { checkEventType, readEventTypes, requireOptions } from "./input.ts";
-import { addSendOptions, type SendOptions, sendEvent } from "./send.ts";
+import { checkEventType, readEventTypes } from "./input.ts";
+import { addSendOptions, requireTarget, type SendOptions, sendEvent } from "./send.ts";
 
 const SAMPLES: Readonly<Record<string, object>> = EVENT_SAMPLES;
 
@@ -28,7 +28,7 @@ Examples:
     .action(
       act<SendOptions, [string]>(context, async (terminal, options, event) => {
         checkEventType(event, readEventTypes(context.env), "the event");
-        requireOptions({ "--url": options.url, "--user": options.user });
+        requireTarget(options, context.env);
         const sample = Object.hasOwn(SAMPLES, event) ? SAMPLES[event] : undefined;
         if (sample === undefined && options.data === undefined) {
           throw new CommandError("usage", `${event} has no sample: it is an event type of your own. Give its --data.`);

@@ -77,10 +77,10 @@ export async function readEndpointTest(
   // The log is written ahead of the acknowledgement.
   const attempt = (await readEndpointLog(valkey, tag, userId, id)).find(({ job }) => job === name);
   const found = { job: name, jobState, ...(attempt && { attempt }) };
-  if (jobState === "completed") return { ...found, state: attempt?.success === false ? "failed" : "delivered" };
-  if (jobState === "failed") {
-    return { ...found, state: "failed", reason: (await client.getJob(jobId))?.failedReason };
-  }
-  if (jobState !== "unknown") return { ...found, state: "pending" };
-  return { ...found, state: attempt?.success ? "delivered" : "failed" };
+  if (attempt?.success) return { ...found, state: "delivered" };
+  if (!["completed", "failed", "unknown"].includes(jobState)) return { ...found, state: "pending" };
+  const { failedReason, returnvalue } = (await client.getJob(jobId)) ?? {};
+  // Completed without an attempt: the endpoint was disabled or deleted meanwhile.
+  const isDelivered = jobState === "completed" && /^HTTP 2/.test(returnvalue);
+  return { ...found, state: isDelivered ? "delivered" : "failed", reason: failedReason ?? returnvalue };
 }
