@@ -76,7 +76,7 @@ describe("settings", () => {
     const picked = [...text.matchAll(/Pick<\s*Config,([^>]+)>/g)].flatMap(([, keys = ""]) => keys.match(/\w+/g) ?? []);
     const keys = new Set([...text.matchAll(/\bconfig\.(\w+)/g)].map(([, key]) => key as string).concat(picked));
     if (keys.has("valkeyUrl") || keys.has("shards"))
-      for (const key of ["valkeyUrls", "shardCount", "drainUrl"]) keys.add(key);
+      for (const key of ["valkeyUrls", "shardCount", "shardsBefore", "drainUrl"]) keys.add(key);
     return Object.entries(SETTINGS).filter(([key]) => keys.has(key)).map(([, { name }]) => name); // biome-ignore format: one step a line
   };
   // Which others may read it too makes no difference there; a port inside a container is nobody's concern.

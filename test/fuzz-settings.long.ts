@@ -76,6 +76,10 @@ const SHARDINGS = [
     ...{ WEBHOOK_QUEUE: "webhooks", WEBHOOK_DRAIN_URL: AWAY },
   },
   { VALKEY_URL: `${AWAY} redis://127.0.0.1:2`, WEBHOOK_SHARDS: "2", WEBHOOK_QUEUE: "webhooks" },
+  {
+    VALKEY_URL: `${AWAY} redis://127.0.0.1:2`,
+    ...{ WEBHOOK_SHARDS: "1", WEBHOOK_SHARDS_BEFORE: "2", WEBHOOK_QUEUE: "webhooks" },
+  },
 ];
 const PROXIES = [
   { WEBHOOK_PROXY: `http://u:${PASSWORD}@127.0.0.1:3128` },
@@ -152,7 +156,7 @@ function createSample(chance: Chance): Sample {
 function judge({ env, changed }: Sample): string | undefined {
   const loaded = loadConfig(env);
   if (loaded.ok) {
-    const replaced = ["caFile", "valkeyUrls", "shardCount", "drainUrl"]; // by what they lead to
+    const replaced = ["caFile", "valkeyUrls", "shardCount", "shardsBefore", "drainUrl"]; // by what they lead to
     const missing = Object.keys(SETTINGS).filter((key) => !(key in loaded.config) && !replaced.includes(key));
     const numbers = Object.entries(loaded.config).filter(([, value]) => typeof value === "number");
     const odd = numbers.filter(([, value]) => !Number.isFinite(value) || (value as number) < 0);

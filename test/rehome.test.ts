@@ -7,7 +7,10 @@ import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { moveRest, moveUser, type Place } from "../src/endpoints/move.ts";
 import { rehome } from "../src/endpoints/rehome.ts";
 import { createFluxhook, type Fluxhook, type FluxhookOptions } from "../src/index.ts";
+import { createFailedEvents } from "../src/operations/failed-events.ts";
+import { createSearch } from "../src/operations/search.ts";
 import { addForwarded } from "../src/queue/forward.ts";
+import { type OpenShards, openShard } from "../src/queue/open-shard.ts";
 import {
   endpointIndexKey,
   endpointLogKey,
@@ -211,6 +214,21 @@ test("jobs without a URL in another shard than their user's home are delivered f
     expect(results.sort()).toEqual([expect.stringMatching(/^HTTP 200/), ...others]);
     expect(await valkey.keys(`webhooks:log:*${users[(index + 1) % 3]}`)).toEqual([]);
   }
+});
+
+test("an event whose job was forwarded is found as the job that it is now", async () => {
+  const queue = newQueue();
+  const [from, to] = open(queue, 2) as [OpenPlace, OpenPlace];
+  const userId = userAt([2, 1]);
+  const id = crypto.randomUUID();
+  await from.client.add("file.created", { userId, id, endpoint: { id: "main" }, data: {} }, { jobId: id });
+  await addForwarded(from, to, id);
+  await from.valkey.lrem(from.client.toKey("wait"), 0, id);
+  await from.valkey.zadd(from.client.toKey("completed"), Date.now(), id);
+  const shards = [from, to].map((shard) => openShard(shard, shard.valkey)) as unknown as OpenShards;
+  const { finds } = await createSearch({ shards, failed: createFailedEvents(shards) })(id);
+  const copy = `1/${forwardedId({ queue: from.queue, id })}`;
+  expect(finds).toMatchObject([{ kind: "event", found: id, job: copy, state: "waiting" }]);
 });
 
 test("while another shard is away, jobs for it wait without an attempt, and other jobs of their shard go", async () => {

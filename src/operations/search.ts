@@ -1,6 +1,7 @@
 /**
  * Finds a user, an event, a delivery, a job or a host by what somebody on the phone read out. For the board and the command.
  */
+import { forwardedId } from "../delivery/forwarded-id.ts";
 import { USER_ID } from "../delivery/limits.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
@@ -120,7 +121,7 @@ export function createSearch({ shards: all, failed, now = () => performance.now(
       const jobsEndAt = Math.min(endAt, now() + JOBS_MS);
       const jobs = from === undefined ? await searchAllJobs(ids, { shards, endAt: jobsEndAt, now }) : undefined;
       const inJobs = await Promise.all((jobs?.hits ?? []).map(({ shard, jobs }) => describeJobs(shard, jobs, ids)));
-      if (inJobs.length > 0) return { ...nothing, finds: unique(inJobs.flat()), jobs };
+      if (inJobs.length > 0) return { ...nothing, finds: unique(await follow(shards, inJobs.flat(), ids)), jobs };
       const logs = await searchAllLogs(ids, { shards, from, endAt, now });
       const finds = await Promise.all(
         unique(logs.hits.map((hit) => describeHit(hit, ids))).map((find) => withState(shards, find)),
@@ -156,7 +157,13 @@ async function findNow(
   const hasLog = found.some((one) => one.hasLog);
   const finds: Find[] = [
     ...(hasLog ? [{ kind: "user", userId: text } as const] : []),
-    ...unique(found.flatMap((one) => one.finds)),
+    ...unique(
+      await follow(
+        shards,
+        found.flatMap((one) => one.finds),
+        ids,
+      ),
+    ),
   ];
   if (host === undefined) return finds;
   const isNeeded = host.isOpen || host.failed + host.pending > 0 || (finds.length === 0 && !MAYBE_HOST.test(text));
@@ -194,6 +201,27 @@ async function describeJobs(
       return { ...found, id, event: job.name, userId, job: name, state: await queue.getJobState(job.id), isLogged };
     }),
   );
+}
+
+/** Jobs that were forwarded to another shard, as the jobs that they are there, if these are kept. */
+async function follow(
+  shards: OpenShards,
+  finds: readonly (UserFind | EventFind)[],
+  ids: readonly string[],
+): Promise<(UserFind | EventFind)[]> {
+  if (shards.length === 1) return [...finds];
+  const followed = finds.map(async (find) => {
+    const at = find.kind === "user" || find.job === undefined ? undefined : shardOfJob(shards, find.job);
+    if (at === undefined || find.kind === "user" || find.state !== "completed") return [find];
+    const copy = forwardedId({ queue: at.shard.queue, id: at.id });
+    const copies = shards.map(async (shard) => {
+      const jobs = await collect(readJobs(shard.client, shard.valkey, [copy]));
+      return await describeJobs(shard, jobs, [...ids, copy]);
+    });
+    const there = (await Promise.all(copies)).flat();
+    return there.length === 0 ? [find] : await follow(shards, there, ids);
+  });
+  return (await Promise.all(followed)).flat();
 }
 
 function describeHit({ userId, attempt }: LoggedHit, ids: readonly string[]): EventFind {
