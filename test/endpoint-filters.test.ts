@@ -1,12 +1,16 @@
 /** Finding events of registered endpoints by id, URL and host, though their jobs hold neither URL nor secret. */
 import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describeJob } from "../src/cli/redeliver.ts";
 import { ContractError } from "../src/delivery/contract.ts";
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { countJobs, endMeant, WAITING } from "../src/operations/cancel.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
 import { parseHost } from "../src/operations/job-filter.ts";
+import { maskSecrets } from "../src/operations/mask.ts";
+import { describePayload } from "../src/operations/payload.ts";
 import { findPending } from "../src/operations/pending.ts";
 import { createSearch } from "../src/operations/search.ts";
+import { readShardSummary } from "../src/operations/shard-summary.ts";
 import { sendTestEvent } from "../src/operations/test-event.ts";
 import { PINNED_FIELD } from "../src/queue/pin.ts";
 import { createCommand } from "./support/command.ts";
@@ -173,6 +177,25 @@ test("a test event goes to the endpoint to which an event went that named none, 
   expect((await queue.getJob(id))?.data.endpoint).toEqual({ id: "main" });
   const error = await send(free).catch((reason: Error) => reason);
   expect(error).toBeInstanceOf(ContractError);
+});
+
+test("an event that names no endpoint is listed, shown and masked without an error", async () => {
+  const data = { userId: "usr_1", data: { secret: "hush-hush-hush", n: 1 } };
+  const job = await queue.add("file.created", data);
+  expect(describeJob(job, "waiting", "3/")).toMatchObject({ job: `3/${job.id}`, user: "usr_1", endpoint: null });
+  const payload = describePayload(job, Date.now());
+  expect(payload).toHaveProperty("head", expect.stringMatching(/^POST <the endpoint's path> HTTP.1\.1\nHost: <the/));
+  expect(payload).toHaveProperty("head", expect.stringMatching(/\n<headers of the endpoint's own, if it has some>$/));
+  expect(maskSecrets({ data })).toMatchObject({ data: { userId: "usr_1" } });
+  await fail([job.id as string]);
+  const failed = createFailedEvents(shards);
+  await failed.refresh();
+  expect(failed.list()).toMatchObject([
+    { userId: "usr_1", endpoint: undefined, endpointId: undefined, host: undefined },
+  ]);
+  expect(failed.list({ host: "a.example" })).toEqual([]);
+  const summary = await readShardSummary(shards[0], shards[0], Date.now(), { keepCompleted: 10, keepFailed: 10 });
+  expect(summary.failures).toMatchObject([{ userId: "usr_1", host: undefined, endpointId: undefined }]);
 });
 
 test("the search for a host finds pending and failed events of registered endpoints", async () => {

@@ -96,9 +96,10 @@ function format(text: string): string | undefined {
 }
 
 function describeRegistered(url: URL, head: string): string {
-  return describeHead(url, head)
+  const described = describeHead(url, head)
     .replace(/^POST \S+/, "POST <the endpoint's path>")
     .replace(/^Host: .*$/m, "Host: <the endpoint's host>");
+  return `${described}\n<headers of the endpoint's own, if it has some>`;
 }
 
 function describeHead({ pathname, search }: URL, head: string): string {
