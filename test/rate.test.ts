@@ -320,3 +320,36 @@ describe("asking for a turn", () => {
     }
   });
 });
+
+describe("a rate limit in the registry", () => {
+  test.each([
+    [{}, "rateLimit.perSecond: expected a number"],
+    [{ perSecond: 0 }, "rateLimit.perSecond: expected a number from 0.01 to 10000"],
+    [{ perSecond: 10_001 }, "rateLimit.perSecond: expected a number from 0.01 to 10000"],
+    [{ perSecond: "10" }, "rateLimit.perSecond: expected a number"],
+    [{ perSecond: 1, burst: 0 }, "rateLimit.burst: expected a whole number from 1 to 10000"],
+    [{ perSecond: 1, burst: 1.5 }, "rateLimit.burst: expected a whole number from 1 to 10000"],
+    [
+      { perSecond: 1, perMinute: 60 },
+      "rateLimit: expected null for no limit, or an object with perSecond, and burst or not",
+    ],
+    [10, "rateLimit: expected null for no limit, or an object with perSecond, and burst or not"],
+  ])("is refused when it is %j", async (rateLimit, message) => {
+    const refused = registry.create(newUser(), { url: "https://example.com/", rateLimit: rateLimit as RateLimit });
+    await expect(refused as Promise<unknown>).rejects.toThrow(message);
+  });
+
+  test("stays when a change leaves it out, goes with null or another put, and is written once", async () => {
+    const userId = newUser();
+    const settings = { url: "https://example.com/", rateLimit: { perSecond: 0.5 } };
+    const { endpoint } = await registry.create(userId, { ...settings, id: "main" });
+    expect(endpoint.rateLimit).toEqual({ perSecond: 0.5 });
+    const same = await registry.put(userId, "main", { ...settings, rateLimit: { perSecond: 0.5, burst: 1 } });
+    expect(same.endpoint.version).toBe(endpoint.version);
+    expect((await registry.update(userId, "main", { description: "CRM" })).rateLimit).toEqual({ perSecond: 0.5 });
+    const without = await registry.put(userId, "main", { url: settings.url });
+    expect(without.endpoint.rateLimit).toBeNull();
+    const again = await registry.update(userId, "main", { rateLimit: null });
+    expect(again.version).toBe(without.endpoint.version);
+  });
+});
