@@ -270,6 +270,36 @@ describe("of a user with several", () => {
     expect(new Set(bodies.map(String)).size).toBe(1);
   });
 
+  test("is redelivered to those whose delivery is over, and to one that missed it; one that waits goes on waiting", async () => {
+    const [live, off, paused] = [await receiver(), await receiver(), await receiver()];
+    const system = await start();
+    const { userId, registry } = await userWith(
+      system.valkey,
+      { id: "live", url: live.url() },
+      { id: "off", url: off.url() },
+      { id: "paused", url: paused.url() },
+    );
+    await registry.disable(userId, "off");
+    await registry.pause(userId, "paused");
+    const job = await system.queue.add("file.created", dataOf(userId));
+    await system.settled(job);
+    await finished(system, `${job.id}.live`);
+    await registry.enable(userId, "off");
+    const again = system.settled(job);
+    await redeliver(system.queue, job.id as string);
+    expect((await again).job.returnvalue as unknown).toBe("again to 3 endpoints");
+    await Promise.all([live.waitFor(2), off.waitFor(1)]);
+    expect((await readMissedCounts(system.valkey, "", userId, ["off"])).get("off")).toMatchObject({ kept: 0 });
+    await registry.resume(userId, "paused");
+    await eventually(
+      () => system.queue.getJobState(`${job.id}.paused`),
+      (state) => state === "delayed",
+    );
+    await (await system.queue.getJob(`${job.id}.paused`))?.promote();
+    await finished(system, `${job.id}.paused`);
+    expect([live.requests.length, off.requests.length, paused.requests.length]).toEqual([2, 1, 1]);
+  });
+
   test("ends at once when it is run again after a worker's death, whatever was trimmed meanwhile", async () => {
     const customers = [await receiver(), await receiver()] as const;
     const system = await start({ isIdle: true });

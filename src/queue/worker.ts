@@ -239,7 +239,12 @@ export class DeliveryWorker extends LoopWorker {
     if (stored === undefined) throw new DelayedError(); // it was removed
     const job = this.createJob(stored, jobId) as Job;
     job.token = token;
-    return await this.#process(job, token, impose(this.#options.policy, job));
+    try {
+      return await this.#process(job, token, impose(this.#options.policy, job));
+    } finally {
+      const pinned = pinOf(job);
+      if (pinned !== undefined) writePin(this.opts.connection as Valkey, this.toKey(jobId), token, pinned);
+    }
   }
 }
 
