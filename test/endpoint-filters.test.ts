@@ -5,14 +5,17 @@ import { ContractError } from "../src/delivery/contract.ts";
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { countJobs, endMeant, WAITING } from "../src/operations/cancel.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
-import { parseHost } from "../src/operations/job-filter.ts";
+import { type FilteredJob, parseHost } from "../src/operations/job-filter.ts";
 import { maskSecrets } from "../src/operations/mask.ts";
 import { describePayload } from "../src/operations/payload.ts";
 import { findPending } from "../src/operations/pending.ts";
+import { createLocateJobs } from "../src/operations/registered-urls.ts";
 import { createSearch } from "../src/operations/search.ts";
 import { readShardSummary } from "../src/operations/shard-summary.ts";
 import { sendTestEvent } from "../src/operations/test-event.ts";
+import { type OpenShard, openShard } from "../src/queue/open-shard.ts";
 import { PINNED_FIELD } from "../src/queue/pin.ts";
+import { homeAmong } from "../src/queue/shards.ts";
 import { createCommand } from "./support/command.ts";
 import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
@@ -205,4 +208,23 @@ test("the search for a host finds pending and failed events of registered endpoi
   const search = createSearch({ shards, failed: createFailedEvents(shards) });
   const { finds } = await search("a.example");
   expect(finds).toMatchObject([{ kind: "host", host: "a.example", failed: 1, pending: 1 }]);
+});
+
+test("endpoints that are to be moved to another shard are found where they were", async () => {
+  const all = [0, 1].map((index) => {
+    const shard = { index, queue: `filters-${index}`, url: "", tag: `{${index}}:`, label: `${index}/`, before: 1 };
+    return openShard(shard, client);
+  }) as [OpenShard, OpenShard];
+  const users = ["usr_1", "usr_2", "usr_3", "usr_4"];
+  for (const userId of users) {
+    const { tag } = all[0];
+    await createRegistry(client, { allowPlain: true, tag }).create(userId, { id: "main", url: "https://a.example/in" });
+  }
+  expect(new Set(users.map((userId) => homeAmong(all, userId))).size).toBe(2);
+  const jobs: FilteredJob[] = users.map((userId) => ({
+    name: "file.created",
+    data: { userId, endpoint: { id: "main" } },
+  }));
+  const located = await createLocateJobs(all)(jobs);
+  expect(located.map(({ registeredUrl }) => registeredUrl?.host)).toEqual(users.map(() => "a.example"));
 });

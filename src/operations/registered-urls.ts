@@ -6,7 +6,7 @@ import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
 import { parseStored } from "../endpoints/stored.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
-import { homeAmong, type Shard } from "../queue/shards.ts";
+import { formerHomeAmong, homeAmong, type Shard } from "../queue/shards.ts";
 import { endpointIdOf, type FilteredJob, userOf } from "./job-filter.ts";
 
 const READ_TOGETHER = 100; // endpoints per pipeline, of at most 16 KiB each
@@ -61,17 +61,28 @@ function nameOf(job: FilteredJob): Name | undefined {
   return { key: `${id}/${userId}`, userId, id };
 }
 
-/** The URLs of endpoints, each from its user's home. */
+/** The URLs of endpoints: each from its user's home or, until it has been moved there, from the home of before. */
 async function readUrls(all: AllShards, there: OpenShards, names: readonly Name[]): Promise<(URL | undefined)[]> {
-  const homes = new Map<OpenShard, Name[]>();
+  const urls = await readAt(there, names, ({ userId }) => homeAmong(all, userId));
+  const missing = names.filter(({ key }) => urls.get(key) === undefined);
+  const before = await readAt(there, missing, ({ userId }) => formerHomeAmong(all, userId));
+  return names.map(({ key }) => urls.get(key) ?? before.get(key));
+}
+
+async function readAt(
+  there: OpenShards,
+  names: readonly Name[],
+  shardOf: (name: Name) => Pick<Shard, "queue"> | undefined,
+): Promise<Map<string, URL | undefined>> {
+  const places = new Map<OpenShard, Name[]>();
   for (const name of names) {
-    const { queue } = homeAmong(all, name.userId);
-    const home = there.find((shard) => shard.queue === queue);
-    if (home !== undefined) homes.set(home, [...(homes.get(home) ?? []), name]);
+    const queue = shardOf(name)?.queue;
+    const place = queue === undefined ? undefined : there.find((shard) => shard.queue === queue);
+    if (place !== undefined) places.set(place, [...(places.get(place) ?? []), name]);
   }
   const urls = new Map<string, URL | undefined>();
   await Promise.all(
-    [...homes].map(async ([{ valkey, tag }, own]) => {
+    [...places].map(async ([{ valkey, tag }, own]) => {
       const pipeline = valkey.pipeline();
       for (const { userId, id } of own) pipeline.hget(endpointsKey(userId, tag), id);
       const replies = (await pipeline.exec()) ?? [];
@@ -81,14 +92,10 @@ async function readUrls(all: AllShards, there: OpenShards, names: readonly Name[
       }
     }),
   );
-  return names.map(({ key }) => urls.get(key));
+  return urls;
 }
 
 function readUrl(id: string, stored: string | null): URL | undefined {
-  try {
-    const [endpoint] = parseStored(stored === null ? {} : { [id]: stored });
-    return endpoint && parseUrl(endpoint.document.url);
-  } catch {
-    return undefined; // damaged
-  }
+  const [endpoint] = parseStored(stored === null ? {} : { [id]: stored }); // never throws
+  return endpoint && parseUrl(endpoint.document.url);
 }
