@@ -134,7 +134,8 @@ export interface Enqueued {
  */
 export interface Fluxhook {
   /**
-   * Put an event on the queue.
+   * Put an event on the queue: for the endpoint that it names or, without one, for all of the user's registered endpoints that want
+   * it. The latter takes `WEBHOOK_REGISTRY=1` for the workers.
    *
    * With an `id`, an event enqueued twice is delivered once while its job is kept (the last `WEBHOOK_KEEP_COMPLETED`, for up to a
    * day), so after any error, enqueue it again. A failed event with the same id is replaced. Lost connections are retried

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { eventIdOf } from "../src/delivery/request.ts";
+import { ADDRESSING } from "../src/endpoints/addressing.ts";
 import { createFanOut } from "../src/endpoints/fan-out.ts";
 import { readMissedCounts } from "../src/endpoints/missed.ts";
 import { createRegistry, type NewEndpoint, type Registry } from "../src/endpoints/registry.ts";
@@ -508,6 +509,24 @@ describe("a delivery", () => {
       next.id as string,
     ]);
   });
+});
+
+test("an endpoint is put into data of any spelling, and nothing else is changed", async () => {
+  const { valkey } = await start({ isIdle: true });
+  const script = `${ADDRESSING}\nlocal head, tail = splitData(ARGV[1], ARGV[2]) return head and head .. "main" .. tail`;
+  const put = async (data: string, id = "") => (await valkey.eval(script, 0, data, id)) as string | null;
+  const rest = '"data":{"userId":"x","a":[1.0,{}],"t":"}\\"{"}';
+  for (const [data, expected] of [
+    [`{"userId":"u",${rest}}`, `{"userId":"u","endpoint":{"id":"main"},${rest}}`],
+    [` {\n "userId" : "u" ,\t${rest} } `, `{"userId" : "u" ,"endpoint":{"id":"main"},${rest} } `],
+    [`{${rest},"userId":"u"}`, `{"endpoint":{"id":"main"},${rest},"userId":"u"}`],
+    [`{"userId":"\\u0075",${rest}}`, `{"endpoint":{"id":"main"},"userId":"\\u0075",${rest}}`],
+  ] as const) {
+    expect(await put(data)).toBe(expected);
+    const parsed = JSON.parse((await put(data, "an-id")) as string);
+    expect(parsed).toEqual({ ...JSON.parse(data), endpoint: { id: "main" }, id: "an-id" });
+  }
+  expect(await put("[]")).toBeNull();
 });
 
 describe("a backlog", () => {
