@@ -7,7 +7,10 @@ import { createKey, isSealed, openSealed } from "../src/delivery/seal.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import { createRegistry } from "../src/endpoints/registry.ts";
 import { parseStored } from "../src/endpoints/stored.ts";
+import { listEndpoints } from "../src/operations/endpoint-list.ts";
+import { type OpenShard, openShard } from "../src/queue/open-shard.ts";
 import { endpointIndexKey, endpointOffKey, endpointsKey } from "../src/queue/own-keys.ts";
+import { homeAmong, shardsOf } from "../src/queue/shards.ts";
 import { openValkey } from "../src/valkey/connection.ts";
 import { commandFolder } from "./support/command.ts";
 import { endAll, receiver, stack } from "./support/deliveries.ts";
@@ -260,6 +263,46 @@ describe("the list of all users", () => {
     await registry.delete("a", "b");
     expect(await Promise.all(keys.map((key) => valkey.zrange(key, "0", "-1")))).toEqual([["a:b main"], []]);
   });
+});
+
+test("the list of all users goes through all shards in one order, page by page", async () => {
+  await valkey.flushall();
+  const shards = shardsOf({ queue: "listed", shards: 3, valkeyUrls: ["redis+cluster://a"] }).map((shard) =>
+    openShard(shard, valkey),
+  );
+  const expected: string[] = [];
+  for (let index = 0; index < 12; index++) {
+    const user = `usr_${index}`;
+    const { tag } = homeAmong(shards as [OpenShard], user);
+    await createRegistry(valkey, { tag, secretKeys: [KEY] }).create(user, {
+      id: "main",
+      url: "https://a.example.com/",
+    });
+    // Several with the same time, in each shard.
+    await valkey.zadd(endpointIndexKey(tag), Math.floor(index / 5), `${user} main`);
+    expected.unshift(user);
+  }
+  expect(new Set(shards.map(({ tag }) => endpointIndexKey(tag))).size).toBe(3);
+  const found: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await listEndpoints(shards as [OpenShard], { limit: 2, cursor });
+    found.push(...page.endpoints.map(({ userId }) => userId));
+    ({ cursor } = page);
+  } while (cursor !== undefined);
+  const groupOf = (user: string) => Math.floor(Number(user.slice(4)) / 5);
+  const byTime = (a: string, b: string) => groupOf(b) - groupOf(a) || (a < b ? 1 : -1);
+  expect(found).toEqual(expected.toSorted(byTime));
+});
+
+test("an index that cannot be written keeps no endpoint from being changed", async () => {
+  await valkey.flushall();
+  await Promise.all([endpointIndexKey(), endpointOffKey()].map((key) => valkey.set(key, "not a sorted set")));
+  const user = newUser();
+  await registry.create(user, { id: "main", url: "https://a.example.com/" });
+  expect((await registry.pause(user, "main")).state.kind).toBe("paused");
+  await registry.delete(user, "main");
+  expect(await registry.list(user)).toEqual([]);
 });
 
 describe("a file of endpoints", () => {

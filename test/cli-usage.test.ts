@@ -59,7 +59,7 @@ describe("usage", () => {
     [["cancel", "--event", "x"], /^fluxhook: expected --event to be one of file.created, /],
     [["redeliver"], "fluxhook: expected either job ids or --failed\n"],
     [["redeliver", "1", "--failed"], "fluxhook: expected either job ids or --failed\n"],
-    [["redeliver", "1", "--user", "u"], "fluxhook: --since, --user, --host and --event require --failed\n"],
+    [["redeliver", "1", "--user", "u"], "fluxhook: --since, --user, --host, --endpoint and --event require --failed\n"],
     [["redeliver", "--failed"], /^fluxhook: no terminal to ask for confirmation: use --yes/],
     [["redeliver", "--failed", "--yes", "--since", "noon"], /^fluxhook: expected --since to be a duration/],
     [["verify", "--secret", "s"], /^fluxhook: expected either a file with a raw request/],

@@ -3,6 +3,7 @@
  */
 import type { Command } from "commander";
 import type { Rehomed } from "../endpoints/rehome.ts";
+import { MAX_SHARDS } from "../queue/shards.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -42,7 +43,7 @@ Examples:
 }
 
 function readCount(text: string): string {
-  if (/^\d{1,3}$/.test(text)) return text;
+  if (/^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= MAX_SHARDS) return text;
   throw new CommandError("usage", `expected --from to be a number of shards, as in 2, got "${text}"`);
 }
 

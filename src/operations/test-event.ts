@@ -1,5 +1,5 @@
 /**
- * Test events, which an operator sends from the board to check an endpoint.
+ * Test events, which an operator sends to check an endpoint.
  */
 import { checkEvent } from "../delivery/contract.ts";
 import { findUsersJob } from "../log/deliveries.ts";
@@ -14,7 +14,7 @@ export function testEventOf(events: ReadonlySet<string>): string {
 }
 
 /** The data of test events, clearly marked as a test. */
-export const TEST_DATA = { test: true, message: "A test event, sent by hand from Fluxhook's board" } as const;
+export const TEST_DATA = { test: true, message: "A test event, sent by hand from Fluxhook" } as const;
 
 /**
  * Enqueue a test event for the endpoint of one of the user's kept jobs, signed with that job's secret. One attempt, since it
