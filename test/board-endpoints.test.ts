@@ -155,6 +155,15 @@ describe("a user's page", () => {
   });
 });
 
+test("failed events lead to their endpoint's page, on the overview and in the list", async () => {
+  const userId = await register();
+  receiver.answer({ status: 503 });
+  await deliver(userId);
+  receiver.answer({});
+  expect(await read("/")).toContain(`<a href="${pathOf(userId)}">main</a>`);
+  expect(await read(`/failed?user=${userId}`)).toContain(`<a href="${pathOf(userId)}">main</a>`);
+});
+
 describe("an endpoint's page", () => {
   test("shows settings without secrets, header values and the URL's query", async () => {
     const secret = "whsec_bm90IHRvIGJlIHNob3duIG9uIGFueSBwYWdl";

@@ -46,7 +46,7 @@ export const MissedPanel: FC<MissedPanelProps> = ({ site, userId, endpoint, miss
           ))}
         </ol>
       )}
-      {kept > events.length && <p>And {formatEvents(kept - events.length)} more.</p>}
+      {kept > events.length && <p>And {(kept - events.length).toLocaleString("en-US")} more.</p>}
       {kept > 0 && !site.isReadonly && <ReplayForm userId={userId} endpoint={endpoint} missed={missed} />}
     </section>
   );

@@ -11,7 +11,7 @@ import { Ago, Mark, type Notice } from "./layout.tsx";
 
 type Shown = Pick<EndpointWithHealth, "state" | "health" | "isDamaged">;
 
-const REASONS = { manual: "", gone: ": it answered 410", failing: ": it kept failing" } as const;
+const REASONS = { manual: " by hand", gone: ": it answered 410", failing: ": it kept failing" } as const;
 
 /** The state as a badge, with how long it has lasted. */
 export const EndpointStateBadge: FC<{ endpoint: Shown; now: number }> = ({ endpoint, now }) => {

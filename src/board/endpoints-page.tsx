@@ -152,8 +152,8 @@ const NoEndpoints: FC = () => (
   <section class="empty">
     <h2>No endpoints are registered</h2>
     <p>
-      Events can bring their endpoint's URL and secret along, or name an endpoint that was registered before. Those can
-      be paused, disabled and tested here. The backend registers one:
+      Events can bring their endpoint's URL and secret along, or name an endpoint that was registered before. Registered
+      endpoints can be paused, disabled and tested here. The backend registers one:
     </p>
     <CodeBlock id="register" what="example" text={EXAMPLE} />
     <p>

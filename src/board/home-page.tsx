@@ -6,6 +6,7 @@ import type { FC } from "hono/jsx";
 import { formatSpan } from "../operations/moments.ts";
 import { type Failure, RECENT_MINUTES, type Summary, type Tally } from "../operations/summary.ts";
 import { printable } from "../runtime/printable.ts";
+import { namedEndpointPath } from "./endpoint-path.ts";
 import { HeldPanel } from "./held-panel.tsx";
 import { Ago, jobPath, Layout, LiveSwitch, Mark, type Notice, queuePath, type Site, userPath } from "./layout.tsx";
 import { MinutesChart } from "./minutes-chart.tsx";
@@ -195,7 +196,9 @@ const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = 
             <span class="reason" title={printable(reason)}>
               {printable(reason)}
             </span>
-            <span class="host">{printable(host ?? endpointId ?? "no valid URL")}</span>
+            <span class="host">
+              <FailureHost userId={userId} id={endpointId} host={host} />
+            </span>
             <span class="when">
               <Ago at={failedAt} now={now} />
             </span>
@@ -208,6 +211,13 @@ const Failures: FC<{ site: Site; failures: readonly Failure[]; now: number }> = 
     )}
   </section>
 );
+
+/** The host, which leads to the endpoint's page if it is registered. */
+const FailureHost: FC<Pick<Failure, "userId" | "host"> & { id: string | undefined }> = ({ userId, id, host }) => {
+  const path = namedEndpointPath(userId, id);
+  const name = printable(host ?? id ?? "no valid URL");
+  return <>{path === undefined ? name : <a href={path}>{name}</a>}</>;
+};
 
 /** Ids of more than a few characters, such as UUIDs, are told apart by their beginning. */
 const shorten = (id: string) => (id.length > 10 ? `${id.slice(0, 8)}…` : id);
