@@ -59,15 +59,23 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
     return typeof version === "string" && moved === null;
   }
 
+  /** Where a job goes whose user is not served here. First to the old home, so that the user moves when a backend knows the new one. */
+  function nextOf(userId: string, movedTo: string | undefined): Pick<Shard, "queue" | "label"> | undefined {
+    if (movedTo !== undefined) return shards.find(({ queue }) => queue === movedTo);
+    const former = formerHomeAmong(shards, userId);
+    return former === undefined || isOwn(former) ? homeAmong(shards, userId) : former;
+  }
+
   async function forward(userId: string, { id = "" }: { id?: string | undefined }, movedTo?: string) {
-    const home = movedTo === undefined ? homeAmong(shards, userId) : shards.find(({ queue }) => queue === movedTo);
-    if (home !== undefined && isOwn(home)) return undefined;
-    // Not moved yet: no other shard changes them.
-    if (movedTo === undefined && (await isServedHere(userId))) return undefined;
-    if (home === undefined || countForwards(id) >= MAX_FORWARDS) throw new Parked(later());
-    const valkey = connect(home);
-    await reach(home, valkey, () => addForwarded(own, { queue: home.queue, valkey }, id));
-    return `forwarded to shard ${shardName(home)}`;
+    if (movedTo === undefined) {
+      if (isOwn(homeAmong(shards, userId))) return undefined;
+      if (await isServedHere(userId)) return undefined; // not moved yet: no other shard changes them
+    }
+    const next = nextOf(userId, movedTo);
+    if (next === undefined || isOwn(next) || countForwards(id) >= MAX_FORWARDS) throw new Parked(later());
+    const valkey = connect(next);
+    await reach(next, valkey, () => addForwarded(own, { queue: next.queue, valkey }, id));
+    return `forwarded to shard ${shardName(next)}`;
   }
 
   const moveHere = createMoves(own, { shards, connect }, reach);
