@@ -1,5 +1,5 @@
 /** The rate limit's script over hours of virtual time, with late and lost jobs: what holds whatever happens. In a real Valkey. */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { ASK, EXPIRED, GO } from "../src/endpoints/rate-script.ts";
 import { DELAYED_SCORE_PER_MS, queueKey, queueKeys } from "../src/queue/layout.ts";
 import { rateKey, rateLineKey, rateReleasedKey } from "../src/queue/own-keys.ts";
@@ -7,6 +7,7 @@ import { openValkey } from "../src/valkey/connection.ts";
 import { createChance } from "./support/chance.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
+setDefaultTimeout(60_000); // thousands of scripts, on a machine that may be busy
 const valkey = openValkey(await testValkeyUrl(), {});
 afterAll(() => valkey.disconnect());
 

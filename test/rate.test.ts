@@ -1,5 +1,5 @@
 /** Rate limits of registered endpoints: what receivers get, and when. Real workers, receivers and Valkey. */
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Receiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import type { EndpointDocument, RateLimit } from "../src/endpoints/endpoint.ts";
@@ -12,6 +12,7 @@ import { endAll, inTurn, receiver, stack } from "./support/deliveries.ts";
 import { eventually, jobData, type Stack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
+setDefaultTimeout(60_000); // limits take their time, and a busy machine is later still
 afterEach(endAll);
 const valkey = openValkey(await testValkeyUrl(), {});
 afterAll(() => valkey.disconnect());
