@@ -1,5 +1,8 @@
 /** The command over six shards on a cluster of three nodes, with jobs of the same id in several of them. */
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { type Cluster, startCluster } from "../src/dev/cluster.ts";
@@ -7,7 +10,7 @@ import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
 import type { Attempt } from "../src/log/attempts.ts";
 import { type OpenShard, openShard } from "../src/queue/open-shard.ts";
-import { logKey, responsesKey } from "../src/queue/own-keys.ts";
+import { endpointIndexKey, endpointOffKey, logKey, responsesKey } from "../src/queue/own-keys.ts";
 import { homeOf, shardsOf } from "../src/queue/shards.ts";
 import { slotOf } from "../src/valkey/cluster.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -244,6 +247,32 @@ test("forget leaves nothing of a user in any shard, and everything of others", a
   }
   for (const shard of [0, 2, 3]) expect(await stateOf(shard, "3")).toBe("delayed");
   expect(await run("forget", user, "--dry-run")).toMatchObject({ attempts: 0, holds: 0 });
+});
+
+test("endpoints of users in several shards are applied, listed, indexed anew, exported and forgotten", async () => {
+  const users = [1, 3, 5].map((shard) => userOf(shard));
+  const path = join(tmpdir(), `fluxhook-shards-${crypto.randomUUID()}.jsonl`);
+  const lines = users.map((user) => JSON.stringify({ user, id: "main", url: AWAY, state: "paused" }));
+  writeFileSync(path, lines.join("\n"));
+  const registering = { env: { WEBHOOK_ALLOW_PLAIN: "1" } };
+  const applied = await fluxhook(["endpoints", "apply", path, "--json"], registering);
+  expect([applied.err, JSON.parse(applied.out).created]).toEqual(["", 3]);
+  const listed = async () =>
+    (await run("endpoints", "list", "--state", "off")).endpoints.map(({ user }: { user: string }) => user);
+  expect(await listed()).toEqual(users.toReversed());
+  for (const { valkey, tag } of all) await valkey.unlink(endpointIndexKey(tag), endpointOffKey(tag));
+  expect(await listed()).toEqual([]);
+  expect(await run("endpoints", "reindex")).toMatchObject({ users: 3, endpoints: 3, repaired: 6, code: 0 });
+  expect((await listed()).sort()).toEqual(users.toSorted());
+  const exported = await fluxhook(["endpoints", "export", "--with-plain"]);
+  writeFileSync(path, exported.out);
+  const again = await fluxhook(["endpoints", "apply", path], registering);
+  expect(again.out).toBe("0 created, 0 updated, 0 deleted, 3 left as they are.\n");
+  rmSync(path);
+  for (const user of users) expect(await run("forget", user, "--yes")).toMatchObject({ endpoints: 1, code: 0 });
+  for (const { client } of cluster.nodes) {
+    expect((await dumpAll(client)).filter((text) => users.some((user) => text.includes(user)))).toEqual([]);
+  }
 });
 
 test("recover restores strays of every shard, by name", async () => {
