@@ -164,6 +164,23 @@ test("failed events lead to their endpoint's page, on the overview and in the li
   expect(await read(`/failed?user=${userId}`)).toContain(`<a href="${pathOf(userId)}">main</a>`);
 });
 
+test("an event that failed before its endpoint was disabled is not shown as delivered", async () => {
+  const userId = await register();
+  receiver.answer(async () => {
+    await registry.disable(userId, "main");
+    return { status: 503 };
+  });
+  const data = { userId, endpoint: { id: "main" }, data: {} };
+  const job = await stack.queue.add("file.created", data, { attempts: 2 });
+  expect((await stack.settled(job)).state).toBe("completed");
+  receiver.answer({});
+  expect((await missedOf(userId))?.kept).toBe(1);
+  for (const path of [`/users/${userId}`, pathOf(userId)]) {
+    const html = await read(path);
+    expect([path, html.includes("Not delivered"), html.includes("Delivered")]).toEqual([path, true, false]);
+  }
+});
+
 describe("an endpoint's page", () => {
   test("shows settings without secrets, header values and the URL's query", async () => {
     const secret = "whsec_bm90IHRvIGJlIHNob3duIG9uIGFueSBwYWdl";

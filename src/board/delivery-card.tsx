@@ -14,9 +14,11 @@ import { EndpointName } from "./endpoint-name.tsx";
 import { Ago, Mark, type Notice, payloadPath, type Site } from "./layout.tsx";
 
 /** An event's state in a few words. */
-function describeState({ state, nextAt, attempts: [latest] }: Delivery, now: number): Notice {
+function describeState({ state, nextAt, endpointId, attempts: [latest] }: Delivery, now: number): Notice {
   switch (state) {
     case "completed":
+      // The job of an event whose endpoint was disabled or deleted before the next attempt is completed, too.
+      if (endpointId !== undefined && !latest.success) return { kind: "bad", text: "Not delivered" };
       return { kind: "good", text: "Delivered" };
     case "failed":
       return { kind: "bad", text: "Failed" };
