@@ -130,6 +130,8 @@ export function formatError(code: string, exit: ExitCode, message: string, isJso
   return lines.map((line) => `fluxhook: ${printable(line)}`).join("\n");
 }
 
-function commandOf(program: Command, [first]: readonly string[]): string {
-  return program.commands.some((command) => command.name() === first) ? `${first} ` : "";
+/** The names of the command and the subcommand that were meant, each with a blank behind it. */
+function commandOf(program: Command, [first, ...rest]: readonly string[]): string {
+  const command = program.commands.find((one) => one.name() === first);
+  return command === undefined ? "" : `${first} ${commandOf(command, rest)}`;
 }
