@@ -187,11 +187,11 @@ describe("fluxhook endpoints", () => {
     const there = createRegistry(system.valkey, { secretKeys: [KEY] });
     await there.create(user, { id: "main", url: customer.url("/in"), events: ["org.*"] });
     await there.create(user, { id: "dead", url: "http://127.0.0.1:1/" });
-    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_QUEUE: system.queue.name };
+    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_QUEUE: system.queue.name, HANG_MS: "20000" };
     const [good, bad, logged] = await run(
       [
-        ["test", user, "main", "--json", "--wait", "2s"],
-        ["test", user, "dead", "--wait", "2s"],
+        ["test", user, "main", "--json", "--wait", "15s"],
+        ["test", user, "dead", "--wait", "15s"],
         ["attempts", user, "dead", "--json"],
       ],
       env,
@@ -205,7 +205,7 @@ describe("fluxhook endpoints", () => {
     expect(json(logged)).toMatchObject([{ error: expect.any(String), success: false }]);
 
     await there.disable(user, "dead");
-    const wait = ["--user", user, "--wait", "2s"];
+    const wait = ["--user", user, "--wait", "15s"];
     const [sent, held, unknown, both] = await runAll(
       [
         ["trigger", "org.updated", "--endpoint", "main", ...wait],

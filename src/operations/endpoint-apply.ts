@@ -3,7 +3,6 @@
  */
 import { buildDocument, isSameDocument } from "../endpoints/document.ts";
 import type { EndpointDocument, StoredEndpoint, StoredSecret } from "../endpoints/endpoint.ts";
-import { type IndexEntry, readIndex } from "../endpoints/endpoint-index.ts";
 import { openHome } from "../endpoints/homes.ts";
 import {
   createSecret,
@@ -16,10 +15,12 @@ import {
 import { storableWhole } from "../endpoints/storable.ts";
 import { createStore, type Store } from "../endpoints/store.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { endpointsKey } from "../queue/own-keys.ts";
 import type { FiledEndpoint } from "./endpoint-file.ts";
 
 const GRACE_MS = 24 * 60 * 60 * 1000; // 1 day, for the secret that a file's replaces
 const READ_TOGETHER = 50; // users
+const SCANNED = 500; // keys per SCAN
 
 /** How endpoints are stored. */
 export interface ApplyOptions extends SecretKeeping {
@@ -202,8 +203,8 @@ export interface OwnedEndpoint {
 }
 
 /**
- * Read all endpoints as they are stored, of one user or of all in the index. One that is changed meanwhile may come twice, or with all its
- * changes, never without some.
+ * Read all endpoints as they are stored, of one user or of all. Those of all users do not come from the index, so that a backup is
+ * complete whatever happened to that: this reads the names of all keys, a page at a time.
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
@@ -213,16 +214,19 @@ export async function* readStoredEndpoints(shards: OpenShards, userId?: string):
     return;
   }
   for (const shard of shards) {
-    const seen = new Set<string>();
-    let after: IndexEntry | undefined;
-    for (;;) {
-      const entries = await readIndex(shard.valkey, shard.tag, "all", after);
-      if (entries.length === 0) break;
-      after = entries.at(-1);
-      const users = [...new Set(entries.map((entry) => entry.userId))].filter((user) => !seen.has(user));
+    const prefix = endpointsKey("", shard.tag);
+    const seen = new Set<string>(); // a scan may return a key twice
+    let cursor = "0";
+    do {
+      const [next, keys] = await shard.valkey.scan(cursor, "MATCH", `${prefix}*`, "COUNT", SCANNED, "TYPE", "hash");
+      cursor = next;
+      const users = [...new Set(keys.map((key) => key.slice(prefix.length)))].filter((user) => !seen.has(user));
       for (const user of users) seen.add(user);
-      for (const found of await Promise.all(users.map((user) => readUser(shard, user)))) yield* found;
-    }
+      for (let at = 0; at < users.length; at += READ_TOGETHER) {
+        const reads = users.slice(at, at + READ_TOGETHER).map((user) => readUser(shard, user));
+        for (const found of await Promise.all(reads)) yield* found;
+      }
+    } while (cursor !== "0");
   }
 }
 
