@@ -371,16 +371,36 @@ describe("a user's endpoints, after a change of the number of shards,", () => {
     expect(arrivals("/first")).toHaveLength(1);
   });
 
-  test("are moved by the first event in the new shard", async () => {
+  test("stay until somebody who knows the new number changes them: events in the new shard go to the old one", async () => {
     const queue = newQueue();
     const userId = userAt([2, 1], [3, 2]);
     const shards = open(queue, 3, 2);
-    await backend(queue, 2).endpoints.put(userId, "main", { url: receiver.url("/by-event") });
+    const [, from, to] = shards as unknown as [OpenPlace, OpenPlace, OpenPlace];
+    const old = backend(queue, 2);
+    await old.endpoints.put(userId, "main", { url: receiver.url("/stays") });
     await startWorker(queue, 3, { WEBHOOK_SHARDS_BEFORE: "2" });
-    await shards[2]?.client.add("file.created", { userId, endpoint: { id: "main" }, data: {} });
-    await arrived("/by-event", 1);
-    const [, left, home] = shards as unknown as [OpenPlace, OpenPlace, OpenPlace];
-    expect(await left.valkey.hget(endpointsKey(userId, left.tag), "/moved")).toBe(home.queue);
+    const enqueue = async () => {
+      for (const { client } of shards) {
+        await client.add("file.created", { userId, endpoint: { id: "main" }, data: {} });
+      }
+    };
+    await enqueue();
+    await arrived("/stays", 3);
+    await old.endpoints.put(userId, "main", { url: receiver.url("/stays-2") });
+    await enqueue();
+    await arrived("/stays-2", 3);
+    // A process that moves the user dies in between: workers go on with it.
+    const dying = {
+      ...to,
+      run: () => Promise.reject(new Error("killed")),
+    };
+    await expect(moveUser(shards, from, dying, userId)).rejects.toThrow("killed");
+    await enqueue();
+    await arrived("/stays-2", 6);
+    await settled(shards);
+    expect(await to.valkey.hexists(endpointsKey(userId, to.tag), "main")).toBe(1);
+    const failed = await Promise.all(shards.map(({ client }) => client.getFailedCount()));
+    expect([failed, arrivals("/stays").length, arrivals("/stays-2").length]).toEqual([[0, 0, 0], 3, 6]);
   });
 });
 

@@ -11,6 +11,9 @@
  * 3. `ARRIVED`, in the old shard, removes them and leaves `/moved <queue>` for 30 days, with `/left <ids>` while there is more to
  *    move: what each endpoint missed, and its log.
  *
+ * Backends, command and board do this before they read or change a user's endpoints, see homes.ts, and `endpoints rehome` for all users.
+ * Workers only forward jobs to the shard that serves the user, and finish moves that a process which died had begun.
+ *
  * Any process can finish what another began: each step reads what the others left. A reader that finds `/moved` looks elsewhere, and what
  * it finds in the old shard without it is how things are: a change is made by no other shard.
  */

@@ -1,18 +1,19 @@
 /**
- * Which shard has a user's endpoints: forwards jobs there, and moves the endpoints over after a change of the number of shards. How they
- * are moved is described in src/endpoints/move.ts.
+ * Which shard serves a user: forwards jobs there. After a change of the number of shards that may be the old home, until somebody who knows the
+ * new number moves the user, see src/endpoints/move.ts. Workers move nobody: backends with the old number can go on until then.
  */
 import type { Forward } from "../../jobs/home.ts";
 import { countForwards } from "../delivery/forwarded-id.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
-import type { createLookup } from "../endpoints/lookup.ts";
-import { moveRest, moveUser, type Place } from "../endpoints/move.ts";
+import { type createLookup, UnreadableEndpoints } from "../endpoints/lookup.ts";
+import { moveUser, type Place } from "../endpoints/move.ts";
 import { EndpointsMoved } from "../endpoints/refusals.ts";
 import { addForwarded } from "../queue/forward.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
 import { formerHomeAmong, homeAmong, type Shard, shardName } from "../queue/shards.ts";
 import { Parked } from "../queue/worker.ts";
 import { troubleOf, type Valkey } from "../valkey/connection.ts";
+import { codeOf } from "../valkey/refusals.ts";
 
 type HomeShard = Omit<Shard, "url">;
 
@@ -42,7 +43,7 @@ const AWAY_MS = 5 * 1000; // 5 s until a job is forwarded again to a shard that 
 const JITTER = 0.2;
 const WARN_EVERY_MS = 60 * 1000; // 1 min
 
-/** The lookup of a shard that first moves here what its users have elsewhere, and what forwards the jobs of other shards' users. */
+/** The lookup of a shard that knows of those before, and what forwards the jobs of users whom another shard serves. */
 export interface AtHome extends Lookup {
   readonly forward: Forward;
 }
@@ -54,12 +55,11 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
 
   /** Whether the user's endpoints are in this shard now. One command. */
   async function isServedHere(userId: string): Promise<boolean> {
-    const fields = own.valkey.hmget(endpointsKey(userId, own.tag), VERSION_FIELD, MOVED_FIELD);
-    const [version, moved] = await fields.catch(() => [null, null]); // no hash
+    const [version, moved] = await readMove(own.valkey, endpointsKey(userId, own.tag)).catch(() => [null, null]);
     return typeof version === "string" && moved === null;
   }
 
-  /** Where a job goes whose user is not served here. First to the old home, so that the user moves when a backend knows the new one. */
+  /** Where a job goes whose user is not served here: first to the old home, as long as there is one. */
   function nextOf(userId: string, movedTo: string | undefined): Pick<Shard, "queue" | "label"> | undefined {
     if (movedTo !== undefined) return shards.find(({ queue }) => queue === movedTo);
     const former = formerHomeAmong(shards, userId);
@@ -78,16 +78,16 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
     return `forwarded to shard ${shardName(next)}`;
   }
 
-  const moveHere = createMoves(own, { shards, connect }, reach);
+  const askFormer = createFormerHomes(own, { shards, connect }, reach);
 
-  /** Look a user up, and again once they were moved here. */
+  /** Look a user up, and again if they may have moved here meanwhile. @throws EndpointsMoved when another shard serves them */
   async function lookUp<T>(userId: string, find: () => Promise<T>, isNothing: (found: T) => boolean): Promise<T> {
     const found = await find().catch((error) => {
       if (error instanceof EndpointsMoved) return error;
       throw error;
     });
     const isElsewhere = found instanceof EndpointsMoved;
-    if ((isElsewhere || isNothing(found)) && (await moveHere(userId))) return await find();
+    if ((isElsewhere || isNothing(found)) && (await askFormer(userId))) return await find();
     if (isElsewhere) throw found;
     return found;
   }
@@ -111,27 +111,38 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
 }
 
 /**
- * Make the function that moves a user's endpoints here. It resolves with whether they may have been elsewhere; once for all who ask at
- * the same time.
+ * Make the function that asks the old home of a user whose home this shard is, and who is not served here. It resolves with whether the user
+ * may have moved here meanwhile. What a process that died has begun to move arrives.
+ *
+ * @throws  EndpointsMoved when the old home still serves the user
  */
-function createMoves(own: OwnShard, { shards, connect }: Homes, reach: Reach): (userId: string) => Promise<boolean> {
-  const moves = new Map<string, Promise<boolean>>();
-  return async (userId) => {
+function createFormerHomes(own: OwnShard, { shards, connect }: Homes, reach: Reach) {
+  const places = () => shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
+  const isPlaceOf = (queue: string) => (place: Place) => place.queue === queue;
+  return async (userId: string): Promise<boolean> => {
     const former = formerHomeAmong(shards, userId);
     if (former === undefined || homeAmong(shards, userId).queue !== own.queue) return false;
-    const known = moves.get(userId);
-    if (known !== undefined) return await known;
-    const places = shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
-    const placeOf = (queue: string) => places.find((place) => place.queue === queue) as Place;
-    const [from, to] = [placeOf(former.queue), placeOf(own.queue)];
-    const moving = reach(former, from.valkey, () => moveUser(places, from, to, userId)).then((moved) => {
-      // Not waited for: `endpoints rehome` does what this leaves.
-      moveRest(from, to, userId, moved.left).catch(() => {});
-      return true;
+    const valkey = connect(former);
+    return await reach(former, valkey, async () => {
+      const [version, moved] = await readMove(valkey, endpointsKey(userId, former.tag));
+      if (version !== null && moved === null) throw new EndpointsMoved(former.queue);
+      if (moved?.includes(" ") === true) {
+        const all = places();
+        const from = all.find(isPlaceOf(former.queue)) as Place;
+        await moveUser(all, from, all.find(isPlaceOf(own.queue)) as Place, userId);
+      }
+      return moved !== null;
     });
-    moves.set(userId, moving);
-    return await moving.finally(() => moves.delete(userId));
   };
+}
+
+async function readMove(valkey: Valkey, key: string): Promise<(string | null)[]> {
+  try {
+    return await valkey.hmget(key, VERSION_FIELD, MOVED_FIELD);
+  } catch (error) {
+    if (codeOf(error as Error) !== "WRONGTYPE") throw error;
+    throw new UnreadableEndpoints("what is stored of this user's endpoints is not readable");
+  }
 }
 
 const later = (): number => Date.now() + AWAY_MS * (1 + JITTER * Math.random());
@@ -148,7 +159,7 @@ function createReach(logger: HomesLogger): Reach {
     try {
       return await beforeDeadline(work());
     } catch (error) {
-      if (error instanceof EndpointsMoved || (error as Error).name === "UnreadableEndpoints") throw error;
+      if (error instanceof EndpointsMoved || error instanceof UnreadableEndpoints) throw error;
       awayUntil.set(queue, Date.now() + AWAY_MS);
       if (Date.now() - warnedAt > WARN_EVERY_MS) {
         logger.warn({ queue, reason: (error as Error).message }, "shard.unreached");

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Queue } from "bullmq";
 import { type Receiver, startReceiver } from "../../src/dev/receiver.ts";
 import { startValkey } from "../../src/dev/valkey.ts";
-import { createFluxhook, type Fluxhook } from "../../src/index.ts";
+import { createFluxhook, EndpointsMoved, type Fluxhook } from "../../src/index.ts";
 import { homeOf, type Shard, shardsOf } from "../../src/queue/shards.ts";
 import { connectValkey, type Valkey } from "../../src/valkey/connection.ts";
 import { type Chance, createChance } from "../support/chance.ts";
@@ -107,13 +107,19 @@ chaos(
     const enqueued: { readonly user: string; readonly generation: number }[] = [];
     let [known, backend] = [2, connect(urls.slice(0, 2))];
     const pathOf = (user: string, generation: number) => `/${user}/${generation}`;
-    await Promise.all(users.map((user) => put(backend, user, 0)));
+    await Promise.all(users.map((user) => put(user, 0)));
 
-    async function put({ endpoints }: Fluxhook, user: string, generation: number): Promise<void> {
-      // Its second change in three makes it anew: as long as it is deleted, its events go nowhere.
-      if (generation % 3 === 2) await endpoints.delete(user, "main");
-      await endpoints.put(user, "main", { url: receiver.url(pathOf(user, generation)) });
-      generations.set(user, generation);
+    async function put(user: string, generation: number): Promise<void> {
+      const { endpoints } = backend;
+      try {
+        // Every third time it is made anew: as long as it is deleted, its events go nowhere.
+        if (generation % 3 === 2) await endpoints.delete(user, "main");
+        await endpoints.put(user, "main", { url: receiver.url(pathOf(user, generation)) });
+        generations.set(user, generation);
+      } catch (error) {
+        if (!(error instanceof EndpointsMoved) || endpoints === backend.endpoints) throw error;
+        await put(user, generation); // it was begun by the backend before
+      }
     }
     async function enqueue(): Promise<void> {
       const user = chance.pick(users);
@@ -127,7 +133,7 @@ chaos(
     const change = async (): Promise<void> => {
       while (isChanging) {
         const user = chance.pick(users);
-        await put(backend, user, (generations.get(user) as number) + 1);
+        await put(user, (generations.get(user) as number) + 1);
         await Bun.sleep(2);
       }
     };
