@@ -170,7 +170,7 @@ export function addDelete(endpoints: Command, context: Context): void {
       act<DeleteOptions, [string, string]>(context, async (terminal, options, user, name) => {
         const { userId, id } = readIds(user, name);
         const ifVersion = readVersion(options.ifVersion);
-        requireAnswer(options, "to delete without confirmation");
+        requireAnswer(terminal, options, "to delete without confirmation");
         return await withHome(readConfig(context.env, terminal), userId, async ({ registry }) => {
           const question = `Delete endpoint ${id} of ${userId}, with what it missed?`;
           if (!(await isWanted(terminal, options, question))) return EXIT.failed;

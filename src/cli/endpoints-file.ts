@@ -12,7 +12,6 @@ import {
 } from "../operations/endpoint-apply.ts";
 import { formatEndpoint, parseEndpointFile } from "../operations/endpoint-file.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
-import { printableJson } from "../runtime/printable.ts";
 import {
   act,
   CommandError,
@@ -68,7 +67,7 @@ async function exportEndpoints(
     hasPlain ||= sealed.omitted > 0;
     const { line, omitted: more } = withPlain ? formatEndpoint(user, endpoint, true) : sealed;
     omitted += more;
-    process.stdout.write(`${printableJson(JSON.stringify(line))}\n`);
+    terminal.writeJson(line);
   }
   if (withPlain && hasPlain) terminal.warn("the output has secrets in the clear: keep it as safe as they are");
   if (omitted > 0) {
@@ -95,7 +94,7 @@ export function addApply(endpoints: Command, context: Context): void {
     .action(
       act<ApplyOptions, [string]>(context, async (terminal, options, path) => {
         const { deleteOthers = false, dryRun = false } = options;
-        if (deleteOthers) requireAnswer(options, "to delete without confirmation, --dry-run to see what");
+        if (deleteOthers) requireAnswer(terminal, options, "to delete without confirmation, --dry-run to see what");
         const text = readInput(path, "the file").toString("utf8");
         const config = readConfig(context.env, terminal);
         const { endpoints: filed, problems } = parseEndpointFile(text, config.events);

@@ -23,6 +23,8 @@ export interface Terminal {
   print(line?: string): void;
   /** Print a JSON document; nothing without `--json`. */
   printJson(document: unknown): void;
+  /** Print a JSON document, with and without `--json`: for output that programs read. */
+  writeJson(document: unknown): void;
   /** Print a warning on stderr. */
   warn(text: string): void;
   /** The text in color, if the terminal supports it. */
@@ -53,14 +55,16 @@ export function createTerminal(
   const print = (line = "") => {
     if (!isJson) stdout.write(`${escapeForeign(line, hasColors)}\n`);
   };
+  const writeJson = (document: unknown) => void stdout.write(`${printableJson(JSON.stringify(document))}\n`);
   return {
     isJson,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     columns: stdout.isTTY ? stdout.columns : undefined,
     print,
     printJson(document) {
-      if (isJson) stdout.write(`${printableJson(JSON.stringify(document))}\n`);
+      if (isJson) writeJson(document);
     },
+    writeJson,
     warn(text) {
       stderr.write(isJson ? `${printableJson(JSON.stringify({ warning: text }))}\n` : `fluxhook: ${printable(text)}\n`);
     },
