@@ -227,7 +227,9 @@ describe("the list of all users", () => {
     await valkey.flushall();
     const users = Array.from({ length: 5 }, (_, index) => `usr_${index}`);
     for (const user of users) await registry.create(user, { id: "main", url: `https://${user.slice(4)}.example.com/` });
+    await Bun.sleep(2); // the times of changes are in ms
     await registry.pause("usr_1", "main");
+    await Bun.sleep(2);
     await registry.disable("usr_2", "main");
     await valkey.hset("webhooks:health:usr_3", { "main.since": Date.now(), "main.n": 4 });
     const [first, off, paused, failing, host] = await run([
@@ -247,6 +249,7 @@ describe("the list of all users", () => {
   test("is repaired by reindex, which leaves what is right", async () => {
     await valkey.flushall();
     await registry.create("a:b", { id: "main", url: "https://a.example.com/" });
+    await Bun.sleep(2); // the times of changes are in ms
     await registry.create("a", { id: "b", url: "https://a.example.com/" });
     await registry.disable("a", "b");
     const keys = [endpointIndexKey(), endpointOffKey()];
