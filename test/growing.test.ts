@@ -4,6 +4,7 @@ import { Queue } from "bullmq";
 import { type Cluster, startCluster } from "../src/dev/cluster.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
+import { rehome } from "../src/endpoints/rehome.ts";
 import { createFluxhook, type Fluxhook } from "../src/index.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { joinLogs } from "../src/log/joined-logs.ts";
@@ -98,6 +99,70 @@ test(
     expect(await left.client.getJobCounts("completed")).toEqual({ completed: 1 });
     const metrics = await (await fetch(await worker.url("/metrics"))).text();
     expect(metrics).toContain('fluxhook_jobs{state="completed",shard="old"} 1');
+  },
+  PATIENCE_MS,
+);
+
+test(
+  "registered endpoints move from one Valkey into a cluster: events in both reach them, before and after, and what was missed is replayed there",
+  async () => {
+    const queue = "registered";
+    const shards = openShards(queue, 2);
+    const left = shards.at(-1) as Opened[number];
+    const users = Array.from({ length: 6 }, () => `usr_${crypto.randomUUID()}`);
+    const known = { queue, allowPlainSecrets: true, timeoutMs: 20_000 };
+    const before = createFluxhook({ ...known, valkeyUrl: old.url });
+    const after = createFluxhook({ ...known, valkeyUrl: cluster.url, shards: 2, drainUrl: old.url });
+    endings.push(() => Promise.all([before.close(), after.close()]));
+    for (const user of users) await before.endpoints.put(user, "main", { url: receiver.url("/registered") });
+    const cluster2 = { VALKEY_URL: cluster.url, WEBHOOK_SHARDS: "2", WEBHOOK_DRAIN_URL: old.url, WEBHOOK_QUEUE: queue };
+    const worker = await startReadyWorker(cluster2);
+    let enqueued = 0;
+    /** An event of each user in each shard, and in the old Valkey. */
+    const enqueue = async () => {
+      for (const { client } of shards) {
+        const data = (userId: string) => ({
+          userId,
+          endpoint: { id: "main" },
+          data: { index: 2_000_000 + enqueued++ },
+        });
+        await client.addBulk(users.map((user) => ({ name: "file.created", data: data(user) })));
+      }
+    };
+    const isArrived = () =>
+      eventually(
+        () => receiver.requests.filter(({ path }) => path === "/registered").length,
+        (count) => count === enqueued,
+        20_000,
+        20,
+      );
+    await enqueue(); // none has moved: all are delivered from the old Valkey
+    await isArrived();
+    expect(await left.client.getCompletedCount()).toBe(enqueued);
+    await after.endpoints.disable(users[0] as string, "main");
+    await left.client.add("file.created", {
+      userId: users[0],
+      endpoint: { id: "main" },
+      data: { index: 2_000_000 + enqueued++ },
+    });
+    await eventually(
+      () => after.endpoints.missed(users[0] as string, "main"),
+      ({ kept }) => kept === 1,
+    );
+    const done = await rehome(shards as unknown as Parameters<typeof rehome>[0]);
+    expect(done).toMatchObject({ users: users.length - 1, unmoved: 0, present: 0 }); // the first one was moved by the backend
+    await after.endpoints.enable(users[0] as string, "main", { replay: true });
+    await enqueue();
+    await isArrived();
+    expect(await before.endpoints.list(users[1] as string).catch(({ code }) => code)).toBe("MOVED");
+    await eventually(
+      () => countOpen(shards),
+      (open) => open === 0,
+      20_000,
+      20,
+    );
+    expect(await Promise.all(shards.map(({ client }) => client.getFailedCount()))).toEqual([0, 0, 0]);
+    expect(worker.lines.filter(({ level }) => level === "error" || level === "warn")).toEqual([]);
   },
   PATIENCE_MS,
 );

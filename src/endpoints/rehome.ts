@@ -97,7 +97,7 @@ async function moveFrom({ shards, dryRun, done }: Rehoming, from: HomeShard, use
   if (!version && !isMoving && !left) return; // moved before, or never had an endpoint
   if (dryRun) {
     done.users += 1;
-    done.endpoints += (await from.valkey.hkeys(key)).filter((field) => !field.includes("/")).length;
+    done.endpoints += Object.keys(await from.valkey.hgetall(key)).filter((field) => !field.includes("/")).length;
     return;
   }
   try {
