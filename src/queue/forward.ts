@@ -13,6 +13,7 @@ const OWN_FIELDS = new Set<string>([
   ...[JOB_FIELDS.stalledCounter, JOB_FIELDS.processedOn, JOB_FIELDS.finishedOn, JOB_FIELDS.returnvalue],
   ...[JOB_FIELDS.repeatJobKey, JOB_FIELDS.deduplicationId, JOB_FIELDS.attemptsStarted, JOB_FIELDS.delay],
   ...["parked", "pb", "parent", "parentKey", "nrjid", "defa"],
+  "rate", // its turn within a rate limit, see src/endpoints/rate.ts: the other shard has turns of its own
 ]);
 
 const PLACES = ["completed", "failed", "wait", "active", "prioritized", "pc", "meta", "marker", "events"] as const;
