@@ -179,7 +179,7 @@ export interface NewEventOf<T extends EventType> {
   readonly event: T;
   /** The user whose log gets the attempts; 1 to 128 visible ASCII characters. */
   readonly userId: string;
-  /** Without it, the event goes to all of the user's registered endpoints that want it. Workers need `WEBHOOK_REGISTRY=1`. */
+  /** Without it, the event goes to all of the user's registered endpoints that want it. Workers need `WEBHOOK_REGISTRY=1`, and the package the option `registry`. */
   readonly endpoint?: InlineEndpoint | RegisteredEndpoint | undefined;
   /** The event's own data: any JSON object. */
   readonly data: DataOf<T>;

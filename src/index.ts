@@ -113,6 +113,8 @@ export interface FluxhookOptions {
   readonly maxBodyBytes?: number | undefined;
   /** Seals every secret that is not sealed yet; the first of the worker's `WEBHOOK_SECRET_KEYS`. */
   readonly sealingKey?: string | Uint8Array | undefined;
+  /** Like the worker's `WEBHOOK_REGISTRY`: an event may name no endpoint, and goes to all of the user's that want it. Not by default. */
+  readonly registry?: boolean | undefined;
   /** Like the worker's `WEBHOOK_ALLOW_PLAIN`, for tests: without a sealing key, secrets of registered endpoints are stored as they are. */
   readonly allowPlainSecrets?: boolean | undefined;
   /** Like the command's `WEBHOOK_MAX_ENDPOINTS`: how many endpoints a user may have, 1 to 1,000; 50 by default. */

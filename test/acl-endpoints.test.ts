@@ -54,7 +54,7 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     ...{ VALKEY_URL: urlOf("worker"), WEBHOOK_RETRY_DELAYS: "100ms", ...SETTINGS },
     ...{ WEBHOOK_NOTICE_URL: receiver.url("/notices"), WEBHOOK_NOTICE_SECRET: "secret-of-the-operator" },
   });
-  const fluxhook = createFluxhook({ valkeyUrl: urlOf("producer"), sealingKey: KEY });
+  const fluxhook = createFluxhook({ valkeyUrl: urlOf("producer"), sealingKey: KEY, registry: true });
   const { endpoints } = fluxhook;
   const enqueue = (id: string) =>
     fluxhook.enqueue({ event: "file.created", userId: USER, endpoint: { id }, data: { n: 1 } });

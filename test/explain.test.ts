@@ -93,7 +93,7 @@ test("the package enqueues events without an endpoint, one and many, and explain
   const [customer, other] = [await receiver(), await receiver()];
   const system = await stack({ registry: true });
   const valkeyUrl = await testValkeyUrl();
-  const fluxhook = createFluxhook({ valkeyUrl, queue: system.queue.name, allowPlainSecrets: true });
+  const fluxhook = createFluxhook({ valkeyUrl, queue: system.queue.name, allowPlainSecrets: true, registry: true });
   open.push({ stop: () => fluxhook.close() });
   const userId = `usr_${crypto.randomUUID()}`;
   await fluxhook.endpoints.create(userId, { id: "one", url: customer.url() });

@@ -156,6 +156,19 @@ describe("misuse", () => {
     );
   });
 
+  test("of an endpoint that is not there is refused, unless the backend uses the registry and leaves the field out", async () => {
+    const missing = { event: "file.created", userId: newUser(), data: {} } as const;
+    const expected = "endpoint: expected an object with url and secret, or with the id of a registered endpoint";
+    for (const [backend, event] of [
+      [fluxhook, missing],
+      [connect({ registry: true }), { ...missing, endpoint: undefined }],
+    ] as const) {
+      const error = await errorOf(backend.enqueue(event));
+      expect([(error as Error & { code: string }).code, error.message]).toEqual(["INVALID_EVENT", expected]);
+    }
+    expect(await connect({ registry: true }).enqueue(missing)).toMatchObject({ status: "new" });
+  });
+
   const event = (endpoint: object) =>
     ({ event: "file.created", userId: "u", endpoint, data: {} }) as unknown as NewEvent;
   const EVENTS: [endpoint: object, message: string][] = [

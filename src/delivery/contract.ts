@@ -64,6 +64,8 @@ const registeredEndpoint = z.strictObject(
   },
 );
 
+const NO_OBJECT = { error: "expected an object with userId, endpoint and data" };
+
 /** The schema of a job's data. {@link parseEvent} applies it at every attempt. */
 export const jobData = z.object(
   {
@@ -76,7 +78,7 @@ export const jobData = z.object(
       .datetime({ offset: true, error: "expected an ISO 8601 time with its zone, as in 2026-12-31T23:00:00Z" })
       .optional(),
   },
-  { error: "expected an object with userId, endpoint and data" },
+  NO_OBJECT,
 );
 
 /** The data that a backend puts into a job; see {@link jobData}. */
@@ -116,7 +118,7 @@ export function checkEvent(
   data: unknown,
   timestampMs: number,
   events: ReadonlySet<string>,
-  mayNameNone = true,
+  mayNameNone: boolean,
 ): { type: string; data: JobData } {
   const isType = events.has(name as string);
   const parsed = schemaFor(data, mayNameNone).safeParse(data);
@@ -131,7 +133,7 @@ export function checkEvent(
 
 const inlineData = z.object({ ...jobData.shape, endpoint: inlineEndpoint });
 const registeredData = z.object({ ...jobData.shape, endpoint: registeredEndpoint });
-const formlessData = z.object({ ...jobData.shape, endpoint: z.never({ error: EITHER_FORM }) });
+const formlessData = z.object({ ...jobData.shape, endpoint: z.never({ error: EITHER_FORM }) }, NO_OBJECT);
 /** Strict: a misspelled `endpoint` must not send the event to all of the user's endpoints. */
 const userData = z.strictObject(jobData.omit({ endpoint: true }).shape, {
   error: ({ code, keys }) => (code === "unrecognized_keys" ? describeUnknown(keys as readonly string[]) : undefined),
@@ -148,10 +150,8 @@ function describeUnknown(names: readonly string[]): string {
 /** The schema for the form of endpoint that is meant: quicker than {@link jobData}, and its issues are about that form alone. */
 function schemaFor(data: unknown, mayNameNone: boolean): z.ZodType<JobData> {
   const { endpoint } = (data ?? {}) as { endpoint?: unknown };
-  if (!isJsonObject(endpoint)) {
-    if (endpoint !== undefined || !isJsonObject(data)) return jobData;
-    return mayNameNone ? userData : formlessData;
-  }
+  if (endpoint === undefined) return mayNameNone && isJsonObject(data) ? userData : formlessData;
+  if (!isJsonObject(endpoint)) return jobData;
   if ("url" in endpoint || "secret" in endpoint) return inlineData;
   return "id" in endpoint ? registeredData : formlessData;
 }

@@ -57,8 +57,8 @@ export interface Payload {
 export function describePayload(job: Job, nowMs: number): Payload | readonly ContractIssue[] {
   if (!EVENT_TYPE.test(job.name)) return [{ path: "name", message: `expected ${EVENT_TYPE_FORM}` }];
   try {
-    // Which event types there are does not matter for what would be sent.
-    const { type, data } = checkEvent(job.name, job.data, job.timestamp, new Set([job.name]));
+    // Which event types there are, and whether events may name no endpoint, does not matter for what would be sent.
+    const { type, data } = checkEvent(job.name, job.data, job.timestamp, new Set([job.name]), true);
     const id = eventIdOf(job, data.id);
     const body = writeBody(id, type, job.timestamp, data.data, MAX_BODY_BYTES);
     // Where a registered endpoint is, is known to the registry alone, and may change until the next attempt.

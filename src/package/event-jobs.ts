@@ -13,7 +13,7 @@ import { findUnknown, isRecord } from "./options.ts";
 const MAX_LISTED = 20; // invalid events in an error's message; its `issues` has all
 const EVENT_FIELDS = ["event", "userId", "endpoint", "data", "id", "expiresAt"];
 const ENDPOINT_FIELDS = ["url", "secret", "id"];
-const NO_EVENT = "expected an object with event, userId and data, and mostly endpoint";
+const NO_EVENT = "expected an object with event, userId, endpoint and data";
 
 /** How to enqueue events. */
 export interface EnqueueOptions {
@@ -33,21 +33,25 @@ export interface BuildOptions {
   readonly eventTypes: ReadonlySet<string>;
   readonly maxBodyBytes?: number | undefined;
   readonly sealingKey?: string | Uint8Array | undefined;
+  /** Whether events may name no endpoint. */
+  readonly registry?: boolean | undefined;
 }
 
 /** Build an event's job. @throws ContractError with the names of the event's fields */
 export function buildJob(given: unknown, options: BuildOptions, how: EnqueueOptions, nowMs: number): NewJob {
   const stored = asStored(given);
   if (!isRecord(stored)) throw new ContractError([{ path: "", message: NO_EVENT }]);
-  const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes } = options;
+  const { maxBodyBytes = DEFAULT_BODY_BYTES, sealingKey, eventTypes, registry = false } = options;
   const { event, ...fields } = stored;
   const data: Record<string, unknown> = Object.fromEntries(
     Object.entries(fields).filter(([name]) => EVENT_FIELDS.includes(name)),
   );
   const { id = randomUUID() } = data;
+  // A field that is there, but undefined, is a mistake: the event must not go to all endpoints on account of it.
+  const mayNameNone = registry && !Object.hasOwn(given as object, "endpoint");
   const unknown = findUnknownFields(stored);
   try {
-    const checked = checkEvent(event, { ...data, id }, nowMs, eventTypes);
+    const checked = checkEvent(event, { ...data, id }, nowMs, eventTypes, mayNameNone);
     if (unknown.length > 0) throw new ContractError([]);
     writeBody(id as string, checked.type, nowMs, checked.data.data, maxBodyBytes);
     const sealed = sealingKey === undefined ? checked.data : sealSecrets(checked.data, sealingKey);

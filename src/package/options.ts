@@ -36,6 +36,7 @@ const FLUXHOOK_OPTIONS = [
   "timeoutMs",
   "maxBodyBytes",
   "sealingKey",
+  "registry",
   "allowPlainSecrets",
   "maxEndpoints",
   "events",
@@ -69,7 +70,7 @@ export function findUnknown(given: Given, known: readonly string[], what: string
 export function checkFluxhookOptions(options: unknown): void {
   expectOptions(options, `{ valkeyUrl: "redis://127.0.0.1:6379" }`, FLUXHOOK_OPTIONS);
   const { valkeyUrl, shards, shardsBefore, drainUrl, queue, timeoutMs, maxBodyBytes, sealingKey, events } = options;
-  const { allowPlainSecrets, maxEndpoints } = options;
+  const { registry, allowPlainSecrets, maxEndpoints } = options;
   const areUrls = (value: unknown) => typeof value === "string" && value.trim().split(/\s+/).every(isValkeyUrl);
   expectIf(valkeyUrl, areUrls, `valkeyUrl to be ${VALKEY_URL_FORMS}, or several separated by blanks`);
   for (const [name, count] of Object.entries({ shards, shardsBefore })) {
@@ -82,6 +83,7 @@ export function checkFluxhookOptions(options: unknown): void {
   expectIf(maxBodyBytes, isWhole(1, MAX_BODY_BYTES), `maxBodyBytes to be a whole number from 1 to ${MAX_BODY_BYTES}`);
   const isKey = (value: unknown) => typeof value === "string" || value instanceof Uint8Array;
   expectIf(sealingKey, isKey, "sealingKey to be 32 bytes, or the same in base64");
+  expectIf(registry, (value) => typeof value === "boolean", "registry to be true or false");
   expectIf(allowPlainSecrets, (value) => typeof value === "boolean", "allowPlainSecrets to be true or false");
   expectIf(maxEndpoints, isWhole(1, MAX_ENDPOINTS), `maxEndpoints to be a whole number from 1 to ${MAX_ENDPOINTS}`);
   expectIf(

@@ -21,7 +21,12 @@ async function register(rig: Rig, users: number) {
     rig.atEnd(() => receiver.stop());
     receivers.push(receiver);
   }
-  const fluxhook = createFluxhook({ valkeyUrl: rig.valkey.url, allowPlainSecrets: true, timeoutMs: 60_000 });
+  const fluxhook = createFluxhook({
+    valkeyUrl: rig.valkey.url,
+    allowPlainSecrets: true,
+    timeoutMs: 60_000,
+    registry: true,
+  });
   rig.atEnd(() => fluxhook.close());
   for (let user = 0; user < users; user++) {
     for (const [index, receiver] of receivers.entries()) {
