@@ -1,4 +1,4 @@
-/** `fluxhook endpoints`: what it says, refuses and does. Several command lines share a process. */
+/** `fluxhook endpoints`: what it says, refuses and does. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,12 +12,11 @@ import { type OpenShard, openShard } from "../src/queue/open-shard.ts";
 import { endpointIndexKey, endpointOffKey, endpointsKey } from "../src/queue/own-keys.ts";
 import { homeAmong, shardsOf } from "../src/queue/shards.ts";
 import { openValkey } from "../src/valkey/connection.ts";
-import { commandFolder } from "./support/command.ts";
+import { createCommand, type Said } from "./support/command.ts";
 import { endAll, receiver, stack } from "./support/deliveries.ts";
-import { bounded } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
-setDefaultTimeout(60_000); // processes that start, on a machine that may be busy
+setDefaultTimeout(60_000); // on a machine that may be busy
 
 const KEY = createKey();
 const server = await startValkey();
@@ -31,28 +30,21 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-interface Said {
-  readonly out: string;
-  readonly err: string;
-  readonly code: number;
+const fluxhook = createCommand({ VALKEY_URL: server.url, WEBHOOK_SECRET_KEYS: KEY });
+
+/** Run command lines in their order. */
+async function runAll(lines: readonly (readonly string[])[], env: Record<string, string> = {}): Promise<Said[]> {
+  const said: Said[] = [];
+  for (const line of lines) said.push(await fluxhook(line, { env }));
+  return said;
 }
 
-/** Run lines of `fluxhook endpoints` in one process, in their order. */
+/** Run lines of `fluxhook endpoints` in their order. */
 const run = (lines: readonly (readonly string[])[], env?: Record<string, string>) =>
   runAll(
     lines.map((line) => ["endpoints", ...line]),
     env,
   );
-
-async function runAll(lines: readonly (readonly string[])[], env: Record<string, string> = {}): Promise<Said[]> {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "support/command-batch.ts")], {
-    cwd: commandFolder,
-    env: { PATH: process.env.PATH ?? "", VALKEY_URL: server.url, WEBHOOK_SECRET_KEYS: KEY, ...env },
-    stdio: [new Blob([JSON.stringify(lines)]), "pipe", "inherit"],
-  });
-  const said = new Response(child.stdout).json() as Promise<Said[]>;
-  return await bounded(said, () => "all command lines to end", 50_000).finally(() => child.kill("SIGKILL"));
-}
 
 const json = ({ out, err, code }: Said | undefined = { out: "", err: "nothing ran", code: -1 }) => {
   if (code !== 0) throw new Error(`ended with ${code}: ${out}${err}`);
@@ -187,7 +179,7 @@ describe("fluxhook endpoints", () => {
     const there = createRegistry(system.valkey, { secretKeys: [KEY] });
     await there.create(user, { id: "main", url: customer.url("/in"), events: ["org.*"] });
     await there.create(user, { id: "dead", url: "http://127.0.0.1:1/" });
-    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_QUEUE: system.queue.name, HANG_MS: "20000" };
+    const env = { VALKEY_URL: await testValkeyUrl(), WEBHOOK_QUEUE: system.queue.name };
     const [good, bad, logged] = await run(
       [
         ["test", user, "main", "--json", "--wait", "15s"],

@@ -138,7 +138,11 @@ test(
       );
     await enqueue(); // none has moved: all are delivered from the old Valkey
     await isArrived();
-    expect(await left.client.getCompletedCount()).toBe(enqueued);
+    await eventually(
+      () => left.client.getCompletedCount(),
+      (completed) => completed === enqueued,
+      PATIENCE_MS,
+    );
     await after.endpoints.disable(users[0] as string, "main");
     await left.client.add("file.created", {
       userId: users[0],
