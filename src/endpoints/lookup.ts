@@ -93,16 +93,23 @@ const NOTHING: Known = { version: "", endpoints: new Map() };
 /**
  * Create the lookups of a shard. All of one turn of the event loop are one script.
  *
+ * @param connect  called at the first lookup. On the connection of the queue's worker, a lookup would wait behind all acknowledgements of
+ *                 the same moment, and the worker with it: {id} jobs at 0.6 of the throughput of jobs with a URL, and not 0.74
  * @param queue  the shard's, by its name
  * @param tag    the shard's, see src/queue/shards.ts
  */
 export function createLookup(
-  valkey: Valkey,
+  connect: () => Valkey,
   queue: string,
   tag: string,
 ): { readonly findEndpoint: FindEndpoint; readonly findEndpoints: FindEndpoints } {
-  valkey.defineCommand("findEndpoints", { lua: TURN });
-  const { findEndpoints } = valkey as unknown as { findEndpoints: (...args: unknown[]) => Promise<unknown[]> };
+  let find: ((...args: unknown[]) => Promise<unknown[]>) | undefined;
+  function openFind() {
+    const valkey = connect();
+    valkey.defineCommand("findEndpoints", { lua: TURN });
+    const { findEndpoints } = valkey as unknown as { findEndpoints: NonNullable<typeof find> };
+    return findEndpoints.bind(valkey);
+  }
   const { jobs } = queueKeys(queueKey(queue));
   const cache = new Map<string, Known>(); // used longest ago first
 
@@ -121,7 +128,8 @@ export function createLookup(
       const keys = all.map(({ userId }) => endpointsKey(userId, tag));
       for (const { job } of marked) keys.push(`${jobs}${job}`);
       const versions = all.map(({ known }) => known.version);
-      const replies = await findEndpoints.call(valkey, keys.length, ...keys, ...versions);
+      find ??= openFind();
+      const replies = await find(keys.length, ...keys, ...versions);
       const marks = new Map(marked.map((lookup, index) => [lookup, replies[all.length + index] as Marks]));
       for (const [index, one] of all.entries()) settle(one, replies[index] as Reply, marks);
     } catch (error) {

@@ -13,6 +13,8 @@ import { connectValkey, type Valkey } from "../valkey/connection.ts";
 export interface ConnectedShard extends Shard {
   /** For the queue and the log. */
   readonly valkey: Valkey;
+  /** For lookups of registered endpoints: connects at the first. */
+  readonly lookups: () => Valkey;
   /** For everything else: its commands fail where those of the other wait. */
   readonly probe: Valkey;
   /** The queue, over the probe. */
@@ -32,5 +34,6 @@ export function connectShard(shard: Shard, logger: Logger): ConnectedShard {
   watchStrays(queueClient, probe);
   watchPausedList({ valkeyUrl: url, queue, logger });
   const check = createValkeyCheck({ valkey: probe, working: valkey, queue, program: "worker" });
-  return { ...shard, valkey, probe, queueClient, check };
+  const lookups = () => connectValkey(url, "fluxhook:endpoints", logger, { key: queue });
+  return { ...shard, valkey, lookups, probe, queueClient, check };
 }

@@ -69,7 +69,11 @@ export type PipelineConfig = Pick<
 >;
 
 /** A shard, and the connection for its queue and its log: on a shared one, a log entry takes effect before the acknowledgement. */
-export type PipelineShard = Omit<Shard, "url"> & { readonly valkey: Valkey };
+export type PipelineShard = Omit<Shard, "url"> & {
+  readonly valkey: Valkey;
+  /** Connects for lookups of registered endpoints, at the first. Without it, they share the connection. */
+  readonly lookups?: () => Valkey;
+};
 
 export interface PipelineOptions {
   readonly config: PipelineConfig;
@@ -130,6 +134,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
   });
   const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
   const completed = createCompletion({ ...config, log, metrics, logger });
+  const lookup = createLookup(shard.lookups ?? (() => valkey), queue, shard.tag);
   const fairQueue = createFairQueue({
     ...{ valkey, queue, prefix, logger },
     onLongScan: (isRunning) => {
@@ -146,7 +151,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
-    ...createAtHome(shard, options.homes ?? homesOf(options), createLookup(valkey, queue, shard.tag), logger),
+    ...createAtHome(shard, options.homes ?? homesOf(options), lookup, logger),
     fanOut: createFanOut(valkey, { ...config, queue, tag: shard.tag, metrics }),
     unwanted: metrics.unwanted,
     askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),
