@@ -93,8 +93,8 @@ const NOTHING: Known = { version: "", endpoints: new Map() };
 /**
  * Create the lookups of a shard. All of one turn of the event loop are one script.
  *
- * @param connect  called at the first lookup. On the connection of the queue's worker, a lookup would wait behind all acknowledgements of
- *                 the same moment, and the worker with it: {id} jobs at 0.6 of the throughput of jobs with a URL, and not 0.74
+ * @param connect  called at the first lookup. On the connection of the queue's worker, a lookup would wait behind all
+ *                 acknowledgements of the same moment, and the worker with it
  * @param queue  the shard's, by its name
  * @param tag    the shard's, see src/queue/shards.ts
  */
