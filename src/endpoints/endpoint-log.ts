@@ -6,6 +6,7 @@
  * last 25 count; expires `WEBHOOK_LOG_AGE` after the last write. About 12 KB.
  */
 import type { Attempt } from "../log/attempt.ts";
+import { readMembers } from "../log/attempts.ts";
 import { endpointLogKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { checkEndpointId, checkUserId } from "./document.ts";
@@ -27,17 +28,5 @@ export async function readEndpointLog(valkey: Valkey, tag: string, userId: strin
     valkey.zrevrange(key, 0, ENDPOINT_LOG_SIZE - 1, "WITHSCORES"),
     valkey.pttl(key),
   ]);
-  // With the newest attempt, the key was set to expire when that is too old; the others are as old as they are.
-  const oldest = leftMs < 0 ? Number.NEGATIVE_INFINITY : Number(reply[1]) - leftMs;
-  return reply.flatMap((member, at) => (at % 2 === 0 && Number(reply[at + 1]) >= oldest ? readMember(member) : []));
-}
-
-/** Parse a member; empty for invalid ones. */
-function readMember(member: string): Attempt[] {
-  try {
-    const value: unknown = JSON.parse(member);
-    return typeof value === "object" && value !== null && "delivery" in value ? [value as Attempt] : [];
-  } catch {
-    return [];
-  }
+  return readMembers(reply, leftMs).map(([attempt]) => attempt);
 }

@@ -130,13 +130,7 @@ export function createAttemptLog(valkey: Valkey, options: LogOptions = {}): Atte
         valkey.zrevrangebyscore(key, "+inf", nowMs - logAgeMs, "WITHSCORES", "LIMIT", 0, logSize),
         valkey.pttl(key),
       ]);
-      // The workers' setting may be shorter than ours: with the newest entry, the key was set to expire at that age.
-      const oldest = leftMs < 0 ? Number.NEGATIVE_INFINITY : Number(reply[1]) - leftMs;
-      const attempts = new Map<Attempt, string>();
-      for (let i = 0; i < reply.length; i += 2) {
-        const attempt = Number(reply[i + 1]) < oldest ? undefined : readMember<Attempt>(reply[i] as string);
-        if (attempt !== undefined) attempts.set(attempt, reply[i + 1] as string);
-      }
+      const attempts = new Map(readMembers(reply, leftMs));
       const selected = selectAttempts([...attempts.keys()], query);
       const scores = selected.map((attempt) => attempts.get(attempt) as string);
       return withResponses ? await addResponses(valkey, responsesKey(userId, tag), selected, scores) : selected;
@@ -209,6 +203,24 @@ async function addResponses(
     const response = responses.get(attempt.delivery);
     return response === undefined ? attempt : { ...attempt, response };
   });
+}
+
+/**
+ * The attempts of a log, with their scores.
+ *
+ * @param reply   members and scores, newest first; invalid members are left out
+ * @param leftMs  how long the log's key has left; negative if it does not expire
+ */
+export function readMembers(reply: readonly string[], leftMs: number): [attempt: Attempt, score: string][] {
+  // The workers' setting may be shorter than ours: with the newest entry, the key was set to expire at that age.
+  const oldest = leftMs < 0 ? Number.NEGATIVE_INFINITY : Number(reply[1]) - leftMs;
+  const attempts: [Attempt, string][] = [];
+  for (let i = 0; i < reply.length; i += 2) {
+    const score = reply[i + 1] as string;
+    const attempt = Number(score) < oldest ? undefined : readMember<Attempt>(reply[i] as string);
+    if (attempt !== undefined) attempts.push([attempt, score]);
+  }
+  return attempts;
 }
 
 /** Parse a member; undefined for invalid ones. */
