@@ -141,23 +141,20 @@ ${ADDRESSING}${TURNS}${BUILDING}${ADDING}
 priority = priority or "0"
 timestamp = string.match(timestamp, "%S+") or "0"
 local kept, dropped, refused = 0, 0, 0
-local keepMissed, removeMissed
+local canKeep, keepMissed, removeMissed
 local function openMissed()
   if keepMissed then return end
   readTime()
   local function open()
     ${KEEPING}
-    return keepMissed, removeMissed
+    return canKeep, keepMissed, removeMissed
   end
-  keepMissed, removeMissed = open()
+  canKeep, keepMissed, removeMissed = open()
 end
 local function keep(endpoint)
   openMissed()
   local set, entries = missedPrefix .. endpoint, dataPrefix .. endpoint
-  for key, kind in pairs({ [set] = "zset", [entries] = "hash" }) do
-    local found = redis.call("TYPE", key).ok
-    if found ~= "none" and found ~= kind then return false end
-  end
+  if not canKeep(set, entries) then return false end
   local child = id .. "." .. endpoint
   local status, lost = keepMissed(set, entries, child, "disabled", eventId, name, optsOf(endpoint), timestamp, dataOf(endpoint))
   if status == ${KEPT.kept} then kept = kept + 1 end

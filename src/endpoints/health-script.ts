@@ -6,6 +6,7 @@ import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
 import { VERSION_FIELD } from "./endpoint.ts";
 import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
 import { REMOVING } from "./missed-scripts.ts";
+import { NOW } from "./script-time.ts";
 
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
@@ -99,10 +100,7 @@ end`;
  * or `recover`; the endpoint's id; its `since`, or for `recover` its `told`; the version of its document; the new one of all
  * endpoints; `failing` or `gone`; its name in the index; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
  */
-export const CONCLUDE = `
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-${NOTIFY}
+export const CONCLUDE = `${NOW}${NOTIFY}
 local health, endpoints, missed = KEYS[1], KEYS[2], KEYS[3]
 local action, id, since, document, version, reason, member = unpack(ARGV)
 local notices, notice = { unpack(KEYS, 6) }, { unpack(ARGV, 8) }

@@ -4,6 +4,7 @@
 import { JOB_FIELDS, LOCK_SUFFIX } from "../queue/layout.ts";
 import { ADDRESSING } from "./addressing.ts";
 import { MOVED_FIELD, stateField } from "./endpoint.ts";
+import { NOW } from "./script-time.ts";
 
 const MAX_BYTES = 4 * 1024 * 1024; // 4 MiB, of an endpoint's entries
 const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days
@@ -59,6 +60,8 @@ end`;
  * are not kept on account of this one.
  *
  * It first removes, so that a Valkey whose memory is full refuses nothing of the rest: then the event is counted.
+ *
+ * Lua function `canKeep(set, data)`: whether the endpoint's keys have the right types. Call it before.
  */
 export const KEEPING = `${REMOVING}${READING}
 local isMemoryShort -- asked once a script, and only if there is something to keep
@@ -89,6 +92,14 @@ local function trimMissed(set, data, bytes)
   return dropped
 end
 
+local function canKeep(set, data)
+  for key, kind in pairs({ [set] = "zset", [data] = "hash" }) do
+    local found = redis.call("TYPE", key).ok
+    if found ~= "none" and found ~= kind then return false end
+  end
+  return true
+end
+
 local function keepMissed(set, data, id, cause, event, name, opts, timestamp, text)
   local sizes = #name .. " " .. #opts .. " " .. #event
   local head = timestamp .. " " .. string.format("%.0f", now) .. " " .. cause .. " " .. sizes
@@ -117,12 +128,6 @@ local function keepMissed(set, data, id, cause, event, name, opts, timestamp, te
   return status, dropped
 end`;
 
-/** `now`, Valkey's time, epoch ms. */
-const NOW = `
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-`;
-
 const JOB = [JOB_FIELDS.name, JOB_FIELDS.data, JOB_FIELDS.opts, JOB_FIELDS.timestamp].map((field) => `"${field}"`);
 
 /**
@@ -143,10 +148,7 @@ local function stateOf(endpoints, set, data, endpoint)
     local state = redis.call("HGET", endpoints, endpoint .. "${stateField("")}") or "enabled"
     local isHere = redis.call("HEXISTS", endpoints, endpoint) == 1 or redis.call("HEXISTS", endpoints, "${MOVED_FIELD}") == 1
     states[set] = isHere and string.match(state, "^%a+") -- what is missed after a move follows it
-    for key, kind in pairs({ [set] = "zset", [data] = "hash" }) do
-      local found = redis.call("TYPE", key).ok
-      if found ~= "none" and found ~= kind then states[set] = "unreadable" end
-    end
+    if not canKeep(set, data) then states[set] = "unreadable" end
   end
   return states[set]
 end

@@ -6,6 +6,7 @@
  * spaced. At most 30 s are reserved. What does not fit into them stands in line, and comes back to ask when its turn is 15 s ahead.
  */
 import { PROMOTION } from "../queue/wake-up.ts";
+import { NOW } from "./script-time.ts";
 
 const HORIZON_MS = 30 * 1000; // 30 s: how far ahead moments are reserved
 const HORIZON_MOMENTS = 2.5; // or as long as this many attempts take, for slow limits
@@ -177,9 +178,7 @@ return replies`;
  * KEYS: the queue's `delayed` and `marker`, the endpoint's rate, line and released. ARGV: the prefix of jobs' keys. Returns how many
  * jobs it looked at: repeat it until there are none.
  */
-export const LIFT = `
-local delayed, marker, prefix, time = KEYS[1], KEYS[2], ARGV[1], redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+export const LIFT = `${NOW}local delayed, marker, prefix = KEYS[1], KEYS[2], ARGV[1]
 ${PROMOTION}${RELEASE}
 redis.call("DEL", KEYS[3])
 retire(KEYS[4], KEYS[5])

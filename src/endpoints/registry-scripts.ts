@@ -4,6 +4,7 @@
  */
 import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { HEALTH_FIELDS } from "./health.ts";
+import { NOW } from "./script-time.ts";
 
 const MAX_PAUSES = 20; // remembered for each endpoint
 const MAX_DELETED = 200; // remembered for each user
@@ -20,9 +21,7 @@ if moved then return { "moved", now, string.match(moved, "^%S+") } end
  *
  * KEYS begins with: the user's endpoints and their health, the index and those in it that are off.
  */
-const SHARED = `
-local key, time = KEYS[1], redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+const SHARED = `${NOW}local key = KEYS[1]
 ${HERE}
 local function reply(status, id)
   return { status, now, redis.call("HMGET", key, id, id .. "/state", id .. "/pauses") }
@@ -62,9 +61,7 @@ end
  * KEYS: a user's endpoints and their health. ARGV: fields. Returns the time, their values and all of the health; without ARGV all fields and
  * values in place of theirs. A health that cannot be read is empty.
  */
-export const READ = `
-local key, time = KEYS[1], redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+export const READ = `${NOW}local key = KEYS[1]
 ${HERE}
 local health = redis.pcall("HGETALL", KEYS[2])
 if health.err then health = {} end

@@ -7,6 +7,7 @@ import { JOB_FIELDS, MARKER, PRIORITY_SCORE, queueKeys } from "../queue/layout.t
 import { REPLAY_FIELDS, REPLAYED_FIELD } from "../queue/marks.ts";
 import { stateField } from "./endpoint.ts";
 import { READING, REMOVING } from "./missed-scripts.ts";
+import { NOW } from "./script-time.ts";
 
 const MAX_SEARCHED = 10_000; // jobs in a list; in a longer one, a job that is in no set counts as waiting
 /** How many job events are kept in their stream, unless the queue says otherwise. */
@@ -16,9 +17,7 @@ export const MAX_EVENTS = 10_000;
  * KEYS: the endpoint's data. ARGV: job ids. Returns the time, then for each entry that can be read its timestamp and its options, as
  * texts; false for others.
  */
-export const READ_OPTIONS = `${READING}
-local time = redis.call("TIME")
-local read = { time[1] * 1000 + math.floor(time[2] / 1000) }
+export const READ_OPTIONS = `${READING}${NOW}local read = { now }
 for _, id in ipairs(ARGV) do
   local entry = readMissed(redis.call("HGET", KEYS[1], "id:" .. id))
   read[#read + 1] = entry and { entry.timestamp, entry.opts } or false
