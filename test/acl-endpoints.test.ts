@@ -1,12 +1,13 @@
 /** The least rights of docs/operations.md, with registered endpoints: worker, board, backend and command each under its own. */
+
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { createKey } from "../src/delivery/seal.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
+import { applyRecipe, readRefusals, urlFor } from "./support/acl.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually } from "./support/stack.ts";
@@ -15,10 +16,6 @@ setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "..");
 const KEY = createKey();
-const recipe = readFileSync(join(ROOT, "docs/operations.md"), "utf8")
-  .split("\n")
-  .filter((line) => line.startsWith("ACL SETUSER "))
-  .map((line) => line.split(" ").slice(2) as [user: string, ...rules: string[]]);
 
 let valkey: ThrowawayValkey;
 let admin: Redis;
@@ -27,7 +24,7 @@ beforeAll(async () => {
   [valkey, receiver] = await Promise.all([startValkey({ appendonly: false }), startReceiver()]);
   receiver.answer(({ path }) => ({ status: path === "/dead" ? 503 : path === "/gone" ? 410 : 200 }));
   admin = new Redis(valkey.url);
-  for (const [user, ...rules] of recipe) await admin.acl("SETUSER", user, ...rules);
+  await applyRecipe(admin);
 });
 afterAll(async () => {
   admin.disconnect();
@@ -35,17 +32,8 @@ afterAll(async () => {
   await receiver.stop();
 });
 
-const urlOf = (name: string) => valkey.url.replace("//", `//fluxhook-${name}:of-the-${name}@`);
+const urlOf = (name: string) => urlFor(valkey.url, name);
 const SETTINGS = { WEBHOOK_SECRET_KEYS: KEY, WEBHOOK_REGISTRY: "1" };
-
-/** Who was refused what, of ACL LOG. */
-async function refusals(): Promise<string[]> {
-  const log = (await admin.call("ACL", "LOG")) as unknown[][];
-  return log.map((entry) => {
-    const field = (name: string) => String(entry[entry.indexOf(name) + 1]);
-    return `${field("username")}: ${field("reason")} ${field("object")}`;
-  });
-}
 
 const USER = "usr_42";
 
@@ -109,7 +97,7 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await fluxhook.close();
     await worker.stop();
   }
-  expect([await refusals(), worker.lines.filter(({ level }) => level === "error")]).toEqual([[], []]);
+  expect([await readRefusals(admin), worker.lines.filter(({ level }) => level === "error")]).toEqual([[], []]);
 });
 
 test("the board's rights cover the pages of registered endpoints, and what can be done there", async () => {
@@ -138,7 +126,7 @@ test("the board's rights cover the pages of registered endpoints, and what can b
     board.kill();
     await board.exited;
   }
-  expect(await refusals()).toEqual([]);
+  expect(await readRefusals(admin)).toEqual([]);
 });
 
 async function readyUrl(board: { readonly stdout: ReadableStream<Uint8Array> }): Promise<string> {
@@ -175,5 +163,5 @@ test("the command's rights cover events of registered endpoints", async () => {
     if (args[1] === "test") continue; // no worker runs, so its outcome is not known
     expect([args, code, err]).toEqual([args, 0, expect.any(String)]);
   }
-  expect(await refusals()).toEqual([]);
+  expect(await readRefusals(admin)).toEqual([]);
 });

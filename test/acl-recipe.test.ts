@@ -1,4 +1,5 @@
 /** The least rights of docs/operations.md: enough for worker, board, producer and command, and no more than they use. */
+
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -9,6 +10,7 @@ import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
 import { findLacks } from "../src/monitoring/rights.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
+import { applyRecipe, readRefusals, recipe, urlFor } from "./support/acl.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
@@ -16,10 +18,6 @@ import { eventually, jobData } from "./support/stack.ts";
 setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "..");
-const recipe = readFileSync(join(ROOT, "docs/operations.md"), "utf8")
-  .split("\n")
-  .filter((line) => line.startsWith("ACL SETUSER "))
-  .map((line) => line.split(" ").slice(2) as [user: string, ...rules: string[]]);
 const rulesOf = (user: string) => recipe.find(([name]) => name === user)?.slice(1) ?? [];
 
 let valkey: ThrowawayValkey;
@@ -29,7 +27,7 @@ beforeAll(async () => {
   [valkey, receiver] = await Promise.all([startValkey({ appendonly: false }), startReceiver()]);
   receiver.answer(({ path }) => (path === "/dead" ? { status: 503 } : {}));
   admin = new Redis(valkey.url);
-  for (const [user, ...rules] of recipe) await admin.acl("SETUSER", user, ...rules);
+  await applyRecipe(admin);
 });
 afterAll(async () => {
   admin.disconnect();
@@ -37,7 +35,7 @@ afterAll(async () => {
   await receiver.stop();
 });
 
-const urlOf = (name: string) => valkey.url.replace("//", `//fluxhook-${name}:of-the-${name}@`);
+const urlOf = (name: string) => urlFor(valkey.url, name);
 const env = (name: string) => ({ PATH: process.env.PATH ?? "", VALKEY_URL: urlOf(name) });
 
 test("each of the four has its line", () => {
@@ -142,23 +140,15 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       expect([args[0], code, err]).toEqual([args[0], 0, expect.any(String)]);
     }
   } catch (error) {
-    const log = refusals((await admin.call("ACL", "LOG")) as unknown[][]);
+    const log = await readRefusals(admin);
     throw new Error(`${(error as Error).message}\nRefused: ${log.join("\n")}\n${worker.output()}`);
   } finally {
     await fluxhook.close();
     board.kill();
     await Promise.all([worker.stop(), board.exited]);
   }
-  expect(refusals((await admin.call("ACL", "LOG")) as unknown[][])).toEqual([]);
+  expect(await readRefusals(admin)).toEqual([]);
 });
-
-/** Who was refused what, of ACL LOG. */
-function refusals(log: unknown[][]): string[] {
-  return log.map((entry) => {
-    const field = (name: string) => String(entry[entry.indexOf(name) + 1]);
-    return `${field("username")}: ${field("reason")} ${field("object")}`;
-  });
-}
 
 async function readyUrl(board: { readonly stdout: ReadableStream<Uint8Array> }): Promise<string> {
   let text = "";

@@ -244,7 +244,8 @@ describe("of a user with one endpoint that wants it", () => {
 const shardOf = ({ queue, valkey }: Stack) => ({ queue: queue.name, tag: "", valkey });
 
 describe("of a user with several", () => {
-  test("is kept as missed for one that is disabled, and waits for one that is paused", async () => {
+  /** An event of a user with three endpoints, of which one is disabled and one is paused. */
+  async function addForThree() {
     const [live, off, paused] = [await receiver(), await receiver(), await receiver()];
     const system = await start();
     const { userId, registry } = await userWith(
@@ -256,6 +257,11 @@ describe("of a user with several", () => {
     await registry.disable(userId, "off");
     await registry.pause(userId, "paused");
     const job = await system.queue.add("file.created", dataOf(userId));
+    return { live, off, paused, system, userId, registry, job };
+  }
+
+  test("is kept as missed for one that is disabled, and waits for one that is paused", async () => {
+    const { live, off, paused, system, userId, registry, job } = await addForThree();
     expect(await result(system, job)).toBe("to 2 endpoints, 1 missed");
     await live.next();
     await eventually(
@@ -272,17 +278,7 @@ describe("of a user with several", () => {
   });
 
   test("is redelivered to those whose delivery is over, and to one that missed it; one that waits goes on waiting", async () => {
-    const [live, off, paused] = [await receiver(), await receiver(), await receiver()];
-    const system = await start();
-    const { userId, registry } = await userWith(
-      system.valkey,
-      { id: "live", url: live.url() },
-      { id: "off", url: off.url() },
-      { id: "paused", url: paused.url() },
-    );
-    await registry.disable(userId, "off");
-    await registry.pause(userId, "paused");
-    const job = await system.queue.add("file.created", dataOf(userId));
+    const { live, off, paused, system, userId, registry, job } = await addForThree();
     await system.settled(job);
     await finished(system, `${job.id}.live`);
     await registry.enable(userId, "off");
