@@ -89,7 +89,7 @@ describe("settings that do not go together are refused by name:", () => {
     ],
     [
       { VALKEY_URL: "redis://a redis://b" },
-      'expected WEBHOOK_SHARDS to be 2, since VALKEY_URL names 2 Valkeys, got "1"',
+      'expected WEBHOOK_SHARDS or WEBHOOK_SHARDS_BEFORE to be 2, since VALKEY_URL names 2 Valkeys, got "1"',
     ],
     [
       { VALKEY_URL: "redis+cluster://a redis://b", WEBHOOK_SHARDS: "2" },

@@ -54,7 +54,8 @@ export function shardingProblem({
   }
   if (!isCluster && shards !== valkeyUrls.length) {
     const where = valkeyUrls.length === 1 ? "one Valkey without a cluster" : `${valkeyUrls.length} Valkeys`;
-    const setting = before > wanted ? "WEBHOOK_SHARDS_BEFORE" : "WEBHOOK_SHARDS";
+    const either = shards < valkeyUrls.length ? "WEBHOOK_SHARDS or WEBHOOK_SHARDS_BEFORE" : "WEBHOOK_SHARDS";
+    const setting = before > wanted ? "WEBHOOK_SHARDS_BEFORE" : either;
     return `expected ${setting} to be ${valkeyUrls.length}, since VALKEY_URL names ${where}, got "${shards}"`;
   }
   if (new Set(valkeyUrls).size < valkeyUrls.length) return "expected the URLs in VALKEY_URL to differ, got one twice";
