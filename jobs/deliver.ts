@@ -28,7 +28,7 @@ import { type PaceOptions, pace } from "./pace.ts";
 
 export interface DeliverOptions
   extends ContractOptions,
-    Pick<LocateOptions, "findEndpoint" | "findEndpoints" | "fanOut" | "unwanted" | "missed">,
+    Pick<LocateOptions, "findEndpoints" | "fanOut" | "unwanted" | "missed">,
     Pick<PaceOptions, "askPace"> {
   /** Without it, all jobs are in the shard that has their users' endpoints. */
   readonly forward?: Forward | undefined;

@@ -7,13 +7,14 @@ import { endpointKey, type UnaddressedEvent, type UserEvent, type WebhookEvent }
 import type { GiveUpCause } from "../src/delivery/retry.ts";
 import { addressOf } from "../src/endpoints/address.ts";
 import type { EndpointDocument, Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
-import { type FindEndpoint, UnreadableEndpoints } from "../src/endpoints/lookup.ts";
+import { UnreadableEndpoints } from "../src/endpoints/refusals.ts";
 import type { Backlog } from "../src/isolation/backlog.ts";
 import type { Decision } from "../src/isolation/gate.ts";
 import { Revisits } from "../src/isolation/pacing.ts";
+import { notesOf } from "../src/queue/pick-ups.ts";
 import { pin } from "../src/queue/pin.ts";
 import { AttemptFailed, type Job, Parked } from "../src/queue/worker.ts";
-import { chooseRecipient, type RecipientOptions } from "./recipients.ts";
+import { chooseRecipient, type Recipient, type RecipientOptions } from "./recipients.ts";
 
 /** An event of a registered endpoint. */
 export interface RegisteredEvent extends Omit<WebhookEvent, "endpoint"> {
@@ -31,8 +32,6 @@ export interface Missed {
 }
 
 export interface LocateOptions extends RecipientOptions {
-  /** Without it, a job that names an endpoint by its id fails. */
-  readonly findEndpoint?: FindEndpoint | undefined;
   readonly missed?: Missed | undefined;
   readonly backlog: Pick<Backlog, "leave">;
   /** Keys that open sealed secrets, current first. */
@@ -73,7 +72,9 @@ export async function locate(
 ): Promise<Located | string> {
   try {
     if (event.endpoint !== undefined) {
-      return await locateAt(event, await options.findEndpoint?.(event.userId, event.endpoint.id), job, options);
+      const { id } = event.endpoint;
+      const found = await options.findEndpoints?.(event.userId, { id, after: notesOf(job).confirmed });
+      return await locateAt(event, found?.endpoints.get(id), job, options);
     }
     const recipient = await chooseRecipient(event, job, options);
     if (typeof recipient === "string") return recipient;
@@ -89,7 +90,7 @@ export async function locate(
 
 async function locateAt(
   event: UnaddressedEvent,
-  found: Awaited<ReturnType<FindEndpoint>>,
+  found: Recipient["found"],
   job: Job,
   options: LocateOptions,
 ): Promise<Located | string> {

@@ -7,11 +7,13 @@ import type { StoredEndpoint } from "../src/endpoints/endpoint.ts";
 import type { FannedOut, FanOut, FanOutPlan } from "../src/endpoints/fan-out.ts";
 import type { FindEndpoints } from "../src/endpoints/lookup.ts";
 import { matchEndpoints } from "../src/endpoints/matching.ts";
+import { notesOf } from "../src/queue/pick-ups.ts";
 import { DelayedError, type Job, Parked } from "../src/queue/worker.ts";
 
 export interface RecipientOptions {
-  /** Without these two, a job that names no endpoint fails. */
+  /** Without it, a job that names no URL fails. */
   readonly findEndpoints?: FindEndpoints | undefined;
+  /** Without it, a job that names no endpoint fails. */
   readonly fanOut?: FanOut | undefined;
   /** Called for an event that no endpoint of its user wants. */
   readonly unwanted?: (() => void) | undefined;
@@ -42,8 +44,9 @@ export async function chooseRecipient(
   { findEndpoints, fanOut, unwanted, now = Date.now }: RecipientOptions,
 ): Promise<Recipient | string> {
   if (findEndpoints === undefined || fanOut === undefined) throw new ContractError([], NO_REGISTRY);
+  const { pinnedTo, isFannedOut, confirmed } = notesOf(job);
   for (let tries = 0; tries < MAX_TRIES; tries++) {
-    const { version, endpoints, pinnedTo, isFannedOut } = await findEndpoints(event.userId, job.id as string);
+    const { version, endpoints } = await findEndpoints(event.userId, { after: confirmed, isAnew: tries > 0 });
     if (!isFannedOut && pinnedTo !== undefined) return { id: pinnedTo, found: endpoints.get(pinnedTo) };
     let plan: FanOutPlan | undefined; // a job whose deliveries were made has its own
     let younger: readonly string[] = [];

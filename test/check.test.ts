@@ -134,6 +134,7 @@ describe("--check ends with", () => {
         "may not use the keys webhooks:missed-data:*: grant ~webhooks:missed-data:*",
         "may not use the keys webhooks:health:*: grant ~webhooks:health:*",
         "may not use the keys webhooks:endpoint-log:*: grant ~webhooks:endpoint-log:*",
+        "may not use the keys webhooks:endpoint-changes*: grant ~webhooks:endpoint-changes*",
         "may not use the keys webhooks:endpoint-index*: grant ~webhooks:endpoint-index*",
         "may not use the keys webhooks:endpoint-off*: grant ~webhooks:endpoint-off*",
         "may not use the keys webhooks:backlog:webhooks:*: grant ~webhooks:backlog:webhooks:*",

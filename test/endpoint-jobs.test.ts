@@ -9,10 +9,10 @@ import { isMeant } from "../src/operations/job-filter.ts";
 import { maskSecrets } from "../src/operations/mask.ts";
 import { describePayload } from "../src/operations/payload.ts";
 import type { OpenShard } from "../src/queue/open-shard.ts";
-import { endpointsKey } from "../src/queue/own-keys.ts";
+import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
 import type { Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
-import { endAll, HOUR_MS, inTurn, receiver, stack } from "./support/deliveries.ts";
+import { endAll, HOUR_MS, inTurn, receiver, stack, tellOfChange } from "./support/deliveries.ts";
 import { eventually, jobData, type Stack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -37,6 +37,7 @@ async function put(
     .hset(endpointsKey(userId), { "/version": version(), [id]: `${version()} ${JSON.stringify(document)}` })
     .hdel(endpointsKey(userId), `${id}/state`, `${id}/pauses`)
     .exec();
+  await tellOfChange(valkey, userId);
   if (state !== undefined) await change(valkey, userId, { [`${id}/state`]: state });
   if (pauses !== undefined) await change(valkey, userId, { [`${id}/pauses`]: pauses });
 }
@@ -51,6 +52,7 @@ interface Stored {
 
 async function change(valkey: Valkey, userId: string, fields: Record<string, string>): Promise<void> {
   await valkey.hset(endpointsKey(userId), { "/version": crypto.randomUUID(), ...fields });
+  await tellOfChange(valkey, userId);
 }
 
 const newUser = () => `usr_${crypto.randomUUID()}`;
@@ -336,7 +338,17 @@ describe("a job with an endpoint's id", () => {
   });
 });
 
-test("an event enqueued after a change always sees it", async () => {
+/** Trouble that Valkey may have meanwhile; each is made again and again. */
+const TROUBLES: Readonly<Record<string, (valkey: Valkey) => Promise<unknown>>> = {
+  "though nothing is wrong": async () => {},
+  // A command that takes a job is then sent anew, behind the question whether anything has changed.
+  "though Valkey forgets all scripts": (valkey) => valkey.call("SCRIPT", "FLUSH"),
+  "though the list of changes is gone": (valkey) => valkey.del(endpointChangesKey()),
+  "though the list of changes is cut": (valkey) => valkey.ltrim(endpointChangesKey(), 0, 0),
+  "though the list of changes is no list": (valkey) => valkey.set(endpointChangesKey(), "text", "PX", 20),
+};
+
+test.each(Object.keys(TROUBLES))("an event enqueued after a change always sees it, %s", async (trouble) => {
   const customer = await receiver();
   const queue = `test-${crypto.randomUUID()}`;
   const systems = await Promise.all(Array.from({ length: 4 }, () => stack({ queue })));
@@ -349,7 +361,13 @@ test("an event enqueued after a change always sees it", async () => {
       await client.add("file.created", { ...dataOf(userId), data: { user, round } });
     }
   });
+  let isWriting = true;
+  const troubling = (async () => {
+    for (; isWriting; await Bun.sleep(30)) await TROUBLES[trouble]?.(systems[1]?.valkey as Valkey);
+  })();
   await Promise.all(writing);
+  isWriting = false;
+  await troubling;
   const requests = await customer.waitFor(users.length * rounds);
   const late = requests.filter(({ json, path, body, headers }) => {
     const { user, round } = (json as { data: { user: number; round: number } }).data;

@@ -12,7 +12,7 @@ import { endpointsKey } from "../src/queue/own-keys.ts";
 import { flowTagsKey } from "../src/queue/turns.ts";
 import type { Job } from "../src/queue/worker.ts";
 import type { Valkey } from "../src/valkey/connection.ts";
-import { addRaw, endAll, HOUR_MS, inTurn, receiver, stack } from "./support/deliveries.ts";
+import { addRaw, endAll, HOUR_MS, inTurn, receiver, stack, tellOfChange } from "./support/deliveries.ts";
 import { eventually, type Stack, type StackOptions } from "./support/stack.ts";
 
 afterEach(endAll);
@@ -103,6 +103,7 @@ describe("an event that names no endpoint", () => {
       "/version": crypto.randomUUID(),
       ...(await backdated(system.valkey, userId, "main", timestamp)),
     });
+    await tellOfChange(system.valkey, userId);
     await registry.create(userId, { id: "later", url: customer.url() });
     const other = await system.queue.add("file.created", dataOf(userId), { timestamp });
     await system.settled(other);

@@ -85,7 +85,7 @@ async function fill(userId: string): Promise<void> {
   await registry.delete(userId, "deleted");
   await client.hset(healthKey(userId), "main.since", 1, "deleted.n", 1);
   for (const id of ["main", "deleted"]) {
-    await client.zadd(endpointLogKey(userId, id), 1, `{"of":"${userId}"}`);
+    await client.rpush(endpointLogKey(userId, id), 1, `{"of":"${userId}"}`);
     await client.zadd(missedKey(userId, id), 1, "1", 2, "2");
     await client.hset(missedDataKey(userId, id), "id:1", userId);
     for (const keyOf of [rateKey, rateLineKey, rateReleasedKey]) await client.set(keyOf(userId, id), userId);

@@ -201,15 +201,15 @@ test("410 switches off at once, and what waits is kept", async () => {
   const registry = createRegistry(system.valkey, { allowPlain: true });
   await registry.create(userId, { id: "main", url: customer.url(), secret: SECRET });
   const data = { userId, endpoint: { id: "main" }, data: { n: 1 } };
-  const jobs = await Promise.all([1, 2, 3, 4].map(() => system.queue.add("file.created", data)));
+  const jobs = await Promise.all(Array.from({ length: 20 }, () => system.queue.add("file.created", data)));
   system.worker.run();
   const settled = await Promise.all(jobs.map((job) => system.settled(job)));
   const ends = settled.map(({ state, job }) => (state === "failed" ? job.failedReason : job.returnvalue));
   expect(ends[0]).toStartWith("HTTP 410");
-  expect(customer.requests.length).toBeLessThan(4); // some were in hand already
+  expect(customer.requests.length).toBeLessThan(20); // some were in hand already
   expect(ends.at(-1)).toBe("held: endpoint disabled");
   expect(await registry.get(userId, "main")).toMatchObject({ state: { kind: "disabled", reason: "gone" } });
-  expect(await system.valkey.zcard(missedKey(userId, "main"))).toBe(4);
+  expect(await system.valkey.zcard(missedKey(userId, "main"))).toBe(20);
   expect(await system.metrics.registry.metrics()).toContain('fluxhook_endpoints_disabled_total{reason="gone"} 1\n');
   expect(await system.line("endpoint.disabled")).toMatchObject({ user: userId, endpoint_id: "main", reason: "gone" });
 });
@@ -308,7 +308,7 @@ describe("an attempt", () => {
 
   test("is recorded for its user and in the others' logs though a key of its endpoint is damaged", async () => {
     const { valkey, userId, log, attemptOf, health, record } = await rig();
-    await valkey.set(endpointLogKey(userId, "main"), "not a sorted set");
+    await valkey.set(endpointLogKey(userId, "main"), "not a list");
     await record(503);
     expect(await log.list(userId, Date.now())).toHaveLength(1);
     await valkey.del(endpointLogKey(userId, "main"));

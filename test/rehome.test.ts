@@ -516,10 +516,10 @@ describe("fluxhook endpoints rehome", () => {
     const [, left, home] = shards as unknown as [OpenPlace, OpenPlace, OpenPlace];
     await rehome(shards);
     await left.valkey.hset(healthKey(userId, left.tag), { "main.since": 5, "main.n": 1, "gone.n": 7 });
-    await left.valkey.zadd(endpointLogKey(userId, "main", left.tag), 5, "{}");
+    await left.valkey.rpush(endpointLogKey(userId, "main", left.tag), 5, "{}");
     await rehome(shards);
     expect(await home.valkey.hgetall(healthKey(userId, home.tag))).toEqual({ "main.since": "5", "main.n": "1" });
-    expect(await home.valkey.zcard(endpointLogKey(userId, "main", home.tag))).toBe(1);
+    expect(await home.valkey.lrange(endpointLogKey(userId, "main", home.tag), 0, -1)).toEqual(["5", "{}"]);
     expect(await left.valkey.keys(`webhooks:*${userId}*`)).toEqual([endpointsKey(userId, left.tag)]);
   });
 });

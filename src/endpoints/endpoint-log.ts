@@ -1,9 +1,9 @@
 /**
  * The last attempts of each registered endpoint, beside those of its user in src/log/attempts.ts.
  *
- * Key: `webhooks:endpoint-log:<tag><userId>:<id>`, a sorted set; score: epoch ms at which the attempt ended; member: the attempt as JSON,
- * as in the user's log. About 25 members, of which the
- * last 25 count; expires `WEBHOOK_LOG_AGE` after the last write. About 12 KB.
+ * Key: `webhooks:endpoint-log:<tag><userId>:<id>`, a list, the oldest first: of each attempt the epoch ms at which it ended, then the attempt as
+ * JSON, as in the user's log. Up to 40 attempts, of which the last 25 count; expires `WEBHOOK_LOG_AGE` after the last write, to the second. About
+ * 17 KB.
  */
 import type { Attempt } from "../log/attempt.ts";
 import { readMembers } from "../log/attempts.ts";
@@ -13,6 +13,8 @@ import { checkEndpointId, checkUserId } from "./document.ts";
 
 /** How many attempts are kept of each endpoint. */
 export const ENDPOINT_LOG_SIZE = 25;
+/** A log of more attempts than this is trimmed: not at each one. */
+export const TRIM_ABOVE = ENDPOINT_LOG_SIZE + 15;
 
 /**
  * An endpoint's last 25 attempts, newest first; none for an endpoint that does not exist. Test events are among them.
@@ -24,9 +26,6 @@ export async function readEndpointLog(valkey: Valkey, tag: string, userId: strin
   checkUserId(userId);
   checkEndpointId(id);
   const key = endpointLogKey(userId, id, tag);
-  const [reply, leftMs] = await Promise.all([
-    valkey.zrevrange(key, 0, ENDPOINT_LOG_SIZE - 1, "WITHSCORES"),
-    valkey.pttl(key),
-  ]);
-  return readMembers(reply, leftMs).map(([attempt]) => attempt);
+  const [reply, leftMs] = await Promise.all([valkey.lrange(key, -2 * ENDPOINT_LOG_SIZE, -1), valkey.pttl(key)]);
+  return readMembers(reply.reverse(), leftMs).map(([attempt]) => attempt);
 }

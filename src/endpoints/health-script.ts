@@ -3,25 +3,33 @@
  * health.ts and endpoint-log.ts. All times are Valkey's.
  */
 import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
+import { TELLING } from "./changes.ts";
 import { VERSION_FIELD } from "./endpoint.ts";
-import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
+import { ENDPOINT_LOG_SIZE, TRIM_ABOVE } from "./endpoint-log.ts";
 import { REMOVING } from "./missed-scripts.ts";
 import { NOW } from "./script-time.ts";
 
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
 const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no more often
-const TRIM_EVERY = 8; // attempts, on average, of an endpoint with a 2xx within that time
+
+/** What the names of keys begin with, in front of a user's id, and of the user's and an endpoint's with a colon between them. */
+interface CountedKeys {
+  readonly health: string;
+  readonly log: string;
+  readonly missed: string;
+  readonly missedData: string;
+}
 
 /**
- * `record`, see `EndpointRecords` in src/log/attempts.ts: adds an attempt to its endpoint's log and counts it, unless it is there already: a
- * resend after a lost connection counts once. `result` is `ok`, `failed`, or empty for an attempt that does not count.
+ * `record`, see `EndpointRecords` in src/log/attempts.ts: adds an attempt to its endpoint's log and counts it. `score` is false for one
+ * that the user's log has already: a resend after a lost connection counts once. `result` is `ok`, `failed`, or empty for an attempt that does not count.
  *
  * An event that is answered with 2xx is missed no longer.
  *
  * Returns 0 when there is nothing to conclude, else `since`, `n` and `told` as they are now, as texts, empty for none.
  */
-export const COUNT = `${REMOVING}
+export const countScript = (keys: CountedKeys): string => `${REMOVING}
 local function succeed(health, id, since, told)
   local of, kind, failures, reason = string.match(told or "", "^(%d+) (%a+) %d+ (%d+) (%a+)$")
   if of and kind ~= "over" then
@@ -33,31 +41,34 @@ local function succeed(health, id, since, told)
   return told
 end
 
-local function record(log, health, id, result, member, score, missed, missedData, job)
-  if result == "ok" then removeMissed(missed, missedData, job) end
-  local added = redis.pcall("ZADD", log, "NX", score, member)
-  if type(added) == "table" then return 0 end -- a key of the wrong type
+local function record(user, id, result, member, score, job)
+  local health, own = "${keys.health}" .. user, user .. ":" .. id
+  if result == "ok" then removeMissed("${keys.missed}" .. own, "${keys.missedData}" .. own, job) end
   local known = redis.pcall("HMGET", health, id .. ".since", id .. ".ok", id .. ".told")
   local since, ok, told = known[1], known[2], known[3]
-  -- A busy endpoint's log is trimmed now and then: of the commands here, the two are a fourth of the time.
   local isBusy = result == "ok" and ok and now >= tonumber(ok) and now - ok < ${SUCCESS_EVERY_MS}
-  if not isBusy or score % ${TRIM_EVERY} == 0 then
-    redis.call("ZREMRANGEBYRANK", log, 0, -${ENDPOINT_LOG_SIZE + 1})
-    redis.call("PEXPIRE", log, ARGV[2])
+  if score then
+    local log = "${keys.log}" .. own
+    local length = redis.pcall("RPUSH", log, score, member)
+    if type(length) == "number" then -- otherwise a key of the wrong type
+      local isLong = length > ${2 * TRIM_ABOVE}
+      if isLong then redis.call("LTRIM", log, -${2 * ENDPOINT_LOG_SIZE}, -1) end
+      if isLong or not isBusy then redis.call("PEXPIRE", log, ARGV[2]) end
+    end
   end
   if known.err or result == "" then return 0 end
   local n = 0
   if result == "ok" then
-    if added == 1 then
+    if score then
       if since or told then told = succeed(health, id, since, told) end
       if not isBusy then redis.call("HSET", health, id .. ".ok", string.format("%.0f", now)) end
     end
     if not told then return 0 end
     since = ""
-  elseif added == 1 and not since then
+  elseif score and not since then
     since, n = string.format("%.0f", now), 1
     redis.call("HSET", health, id .. ".since", since, id .. ".n", 1)
-  elseif added == 1 then
+  elseif score then
     n = redis.call("HINCRBY", health, id .. ".n", 1)
   else
     n = redis.call("HGET", health, id .. ".n") or 0
@@ -96,14 +107,15 @@ end`;
  * the endpoint is enabled, and its document was not changed. A 2xx that came first ends the streak, so it wins. Begins with HDEL, so
  * that a Valkey that is full does it all the same.
  *
- * KEYS: the user's health and endpoints, what the endpoint missed, the index of endpoints and those in it that are off, then those of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
+ * KEYS: the user's health and endpoints, what the endpoint missed, the index of endpoints and those in it that are off, the shard's changes, then those
+ * of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
  * or `recover`; the endpoint's id; its `since`, or for `recover` its `told`; the version of its document; the new one of all
  * endpoints; `failing` or `gone`; its name in the index; then those of {@link NOTIFY}. Returns 1 if it was done, else 0.
  */
-export const CONCLUDE = `${NOW}${NOTIFY}
+export const CONCLUDE = `${NOW}${TELLING}${NOTIFY}
 local health, endpoints, missed = KEYS[1], KEYS[2], KEYS[3]
 local action, id, since, document, version, reason, member = unpack(ARGV)
-local notices, notice = { unpack(KEYS, 6) }, { unpack(ARGV, 8) }
+local notices, notice = { unpack(KEYS, 7) }, { unpack(ARGV, 8) }
 if action == "recover" then
   if redis.call("HGET", health, id .. ".told") ~= since then return 0 end
   redis.call("HDEL", health, id .. ".told")
@@ -123,6 +135,7 @@ if action == "disable" then
   redis.call("HSET", endpoints, id .. "/state", "disabled " .. reason .. " " .. at, "${VERSION_FIELD}", version)
   redis.pcall("ZADD", KEYS[4], at, member)
   redis.pcall("ZADD", KEYS[5], at, member)
+  tell(KEYS[6], version, string.match(member, "^%S+"))
 end
 notify(notices, notice, missed)
 return 1`;

@@ -2,6 +2,7 @@
  * The scripts that move a user's endpoints from one shard to another. Two shards are never changed by one script, so each does its part,
  * and can be run again. The order of their parts is described in move.ts.
  */
+import { TELLING } from "./changes.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { READING, REMOVING } from "./missed-scripts.ts";
 
@@ -25,14 +26,15 @@ end
 /**
  * Stop serving a user here: from now on nothing changes but by the scripts below.
  *
- * KEYS: the user's endpoints and their health. ARGV: the queue of the shard to move to; a new id for the move. Returns one of
+ * KEYS: the user's endpoints and their health, the shard's changes. ARGV: the queue of the shard to move to; a new id for the move; the
+ * user's id. Returns one of
  *
  * - `leaving`, the move's id, all fields of the endpoints, the fields of their health: there may be none
  * - `gone` and the ids of endpoints of which more is to be moved, separated by blanks
  * - `elsewhere`, the queue of the shard that they moved to before, and 1 while that move has not ended
  * - `unreadable`, when the key is no hash
  */
-export const LEAVE = `${FIELDS}
+export const LEAVE = `${TELLING}${FIELDS}
 local key, to = KEYS[1], ARGV[1]
 local moved = redis.pcall("HGET", key, "${MOVED_FIELD}")
 if type(moved) == "table" then return { "unreadable" } end
@@ -43,6 +45,7 @@ redis.call("HDEL", key, "${VERSION_FIELD}") -- so that workers look anew; first,
 if not place then
   move = ARGV[2]
   redis.call("HSET", key, "${MOVED_FIELD}", to .. " " .. move)
+  tell(KEYS[3], move, ARGV[3])
 end
 local found, fields = redis.call("HGETALL", key), {}
 for i = 1, #found, 2 do
@@ -57,13 +60,13 @@ return { "leaving", move, fields, health.err and {} or health }`;
  * Serve a user here, with the endpoints that they have elsewhere. Done once for each move. Endpoints that the user has here already, or
  * had and deleted, stay as they are here.
  *
- * KEYS: the user's endpoints, their health, the index of the shard, that of endpoints that are off. ARGV: the move's id, a new version, the
+ * KEYS: the user's endpoints, their health, the index of the shard, that of endpoints that are off, the shard's changes. ARGV: the move's id, a new version, the
  * user's id, the queue of the shard that they come from, how many fields of endpoints follow, these fields with their values, then those of
  * their health. Returns how many endpoints came, and how many did not, since the user has them here; or -1 and a queue, when the user was
  * here, and left for a third shard.
  */
-export const ARRIVE = `${FIELDS}
-local key, health, all, off = unpack(KEYS)
+export const ARRIVE = `${TELLING}${FIELDS}
+local key, health, all, off, changes = unpack(KEYS)
 local user, last = ARGV[3], 5 + 2 * tonumber(ARGV[5])
 if redis.call("HGET", key, "${ARRIVED_FIELD}") == ARGV[1] then return { 0, 0 } end
 local moved = string.match(redis.call("HGET", key, "${MOVED_FIELD}") or "", "^%S+")
@@ -99,6 +102,7 @@ for i = 6, last, 2 do
   end
 end
 if last > 5 then redis.call("HSET", key, "${VERSION_FIELD}", ARGV[2], "${ARRIVED_FIELD}", ARGV[1]) end
+tell(changes, ARGV[2], user)
 for i = last + 1, #ARGV, 2 do
   if not here[string.match(ARGV[i], "^[^.]+")] then redis.pcall("HSETNX", health, ARGV[i], ARGV[i + 1]) end
 end
@@ -107,7 +111,7 @@ return { came, present }`;
 /**
  * Forget a user's endpoints here once they have arrived. That they moved is remembered for 30 days.
  *
- * KEYS: as of {@link ARRIVE}. ARGV: the queue of the shard that they moved to, the move's id, the user's id. Returns the ids of
+ * KEYS: as of {@link ARRIVE}; the workers know of it by {@link LEAVE}. ARGV: the queue of the shard that they moved to, the move's id, the user's id. Returns the ids of
  * endpoints of which more is to be moved, separated by blanks.
  */
 export const ARRIVED = `${FIELDS}
@@ -191,18 +195,41 @@ for i = 1, #ARGV, 2 do
   if redis.call("HEXISTS", KEYS[1], string.match(ARGV[i], "^[^.]+")) == 1 then redis.pcall("HSETNX", KEYS[2], ARGV[i], ARGV[i + 1]) end
 end`;
 
-/** KEYS: an endpoint's log. Returns when it expires, in ms, then its members with their scores. */
+/** KEYS: an endpoint's log. Returns when it expires, in ms, then what it has. */
 export const READ_LOG = `
-local found = redis.call("ZRANGE", KEYS[1], 0, -1, "WITHSCORES")
+local found = redis.call("LRANGE", KEYS[1], 0, -1)
 table.insert(found, 1, redis.call("PTTL", KEYS[1]))
 return found`;
 
-/** KEYS: the user's endpoints, an endpoint's log. ARGV: the endpoint's id, how many members to keep, then as of {@link READ_LOG}. */
+/**
+ * Add another log's attempts, in their order.
+ *
+ * KEYS: the user's endpoints, an endpoint's log. ARGV: the endpoint's id, how many attempts to keep, then as of {@link READ_LOG}.
+ */
 export const WRITE_LOG = `
 if redis.call("HEXISTS", KEYS[1], ARGV[1]) == 0 then return end
-redis.call("ZREMRANGEBYRANK", KEYS[2], 0, -1 - ARGV[2])
-for i = 4, #ARGV, 2 do redis.call("ZADD", KEYS[2], "NX", ARGV[i + 1], ARGV[i]) end
-redis.call("ZREMRANGEBYRANK", KEYS[2], 0, -1 - ARGV[2])
+local all, known = {}, {}
+local function add(list, first)
+  for i = first, #list, 2 do
+    if not known[list[i + 1]] then all[#all + 1] = { tonumber(list[i]) or 0, list[i + 1] } end
+    known[list[i + 1] or ""] = true
+  end
+end
 local here, there = redis.call("PTTL", KEYS[2]), tonumber(ARGV[3])
+add(redis.call("LRANGE", KEYS[2], 0, -1), 1)
+add(ARGV, 4)
+table.sort(all, function(one, other) return one[1] < other[1] end)
+redis.call("DEL", KEYS[2])
+for i = math.max(1, #all - ARGV[2] + 1), #all do redis.call("RPUSH", KEYS[2], all[i][1], all[i][2]) end
 if there <= 0 then there = ${KEPT_MS} end
-if here < there then redis.call("PEXPIRE", KEYS[2], there) end`;
+redis.call("PEXPIRE", KEYS[2], math.max(here, there))`;
+
+/** KEYS: an endpoint's log. ARGV: attempts that are removed from it, as JSON. */
+export const REMOVE_FROM_LOG = `
+local isGone, left, expires = {}, redis.call("LRANGE", KEYS[1], 0, -1), redis.call("PTTL", KEYS[1])
+for i = 1, #ARGV do isGone[ARGV[i]] = true end
+redis.call("DEL", KEYS[1])
+for i = 1, #left, 2 do
+  if not isGone[left[i + 1]] then redis.call("RPUSH", KEYS[1], left[i], left[i + 1]) end
+end
+if expires > 0 then redis.call("PEXPIRE", KEYS[1], expires) end`;

@@ -19,6 +19,7 @@
  */
 import { forwardedId } from "../delivery/forwarded-id.ts";
 import {
+  endpointChangesKey,
   endpointIndexKey,
   endpointLogKey,
   endpointOffKey,
@@ -30,7 +31,6 @@ import {
 import type { Shard } from "../queue/shards.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
-import { UnreadableEndpoints } from "./lookup.ts";
 import {
   ARRIVE,
   ARRIVED,
@@ -39,11 +39,12 @@ import {
   LEAVE,
   READ_LOG,
   READ_MISSED,
+  REMOVE_FROM_LOG,
   REMOVE_MISSED,
   REST_MOVED,
   WRITE_LOG,
 } from "./move-scripts.ts";
-import { EndpointsMoved } from "./refusals.ts";
+import { EndpointsMoved, UnreadableEndpoints } from "./refusals.ts";
 import type { Run } from "./store.ts";
 
 const BATCH = 50; // events at once of those that an endpoint missed
@@ -86,7 +87,8 @@ function evaluate({ valkey, run = (work) => work() }: Place, script: string, key
 const textOf = (reply: Reply | undefined): string => String(reply ?? "");
 const idsOf = (text: string): string[] => (text === "" ? [] : text.split(" "));
 const userKeys = (userId: string, tag: string) => [
-  ...[endpointsKey(userId, tag), healthKey(userId, tag), endpointIndexKey(tag), endpointOffKey(tag)],
+  ...[endpointsKey(userId, tag), healthKey(userId, tag)],
+  ...[endpointIndexKey(tag), endpointOffKey(tag), endpointChangesKey(tag)],
 ];
 
 /**
@@ -124,8 +126,8 @@ interface Elsewhere {
 async function leaveAndArrive(from: Place, to: Place, userId: string): Promise<Moved | Elsewhere> {
   for (;;) {
     const startedAt = performance.now();
-    const [endpoints, health] = userKeys(userId, from.tag) as [string, string];
-    const left = await evaluate(from, LEAVE, [endpoints, health], [to.queue, crypto.randomUUID()]);
+    const [endpoints, health, , , changes] = userKeys(userId, from.tag) as [string, string, string, string, string];
+    const left = await evaluate(from, LEAVE, [endpoints, health, changes], [to.queue, crypto.randomUUID(), userId]);
     const [status, first, second, third] = left as [Buffer, Reply, unknown, unknown];
     if (textOf(status) === "unreadable") throw new UnreadableEndpoints("this user's endpoints cannot be read");
     if (textOf(status) === "gone") return { endpoints: 0, present: 0, left: idsOf(textOf(first)) };
@@ -184,10 +186,9 @@ async function moveLog(from: Place, to: Place, userId: string, id: string): Prom
   if (entries.length === 0) return 0;
   const args = [id, ENDPOINT_LOG_SIZE, expiresInMs, ...entries];
   await evaluate(to, WRITE_LOG, [endpointsKey(userId, to.tag), there], args);
-  const members = entries.filter((_, index) => index % 2 === 0);
-  const { run = (work) => work() } = from;
-  await run(() => from.valkey.zrem(here, ...members));
-  return members.length;
+  const attempts = entries.filter((_, index) => index % 2 === 1);
+  await evaluate(from, REMOVE_FROM_LOG, [here], attempts);
+  return attempts.length;
 }
 
 /** Move what is left of a user's health. Of endpoints that do not exist, it is removed. Throws and waits like {@link moveRest}. */

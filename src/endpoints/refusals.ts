@@ -34,3 +34,8 @@ export class EndpointsMoved extends Error {
     );
   }
 }
+
+/** What a user's key holds is not what the registry writes there. */
+export class UnreadableEndpoints extends Error {
+  override readonly name = "UnreadableEndpoints";
+}

@@ -2,6 +2,7 @@
  * The scripts that read and change a user's endpoints. Each makes one change in one step, for everybody who reads them. All times
  * are Valkey's.
  */
+import { TELLING } from "./changes.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { HEALTH_FIELDS } from "./health.ts";
 import { NOW } from "./script-time.ts";
@@ -17,11 +18,13 @@ if moved then return { "moved", now, string.match(moved, "^%S+") } end
 `;
 
 /**
- * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts.
+ * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts; `changed`, see
+ * changes.ts.
  *
- * KEYS begins with: the user's endpoints and their health, the index and those in it that are off.
+ * KEYS begins with: the user's endpoints and their health, the index and those in it that are off, the shard's changes. ARGV ends with the
+ * endpoint's name in the index.
  */
-const SHARED = `${NOW}local key = KEYS[1]
+const SHARED = `${NOW}${TELLING}local key, member = KEYS[1], ARGV[#ARGV]
 ${HERE}
 local function reply(status, id)
   return { status, now, redis.call("HMGET", key, id, id .. "/state", id .. "/pauses") }
@@ -45,11 +48,16 @@ local function forgetStreak(health, id)
 end
 
 -- Entries that cannot be written are left to reindexEndpoints.
-local function index(member, state)
+local function index(state)
   local at = string.format("%.0f", now)
   redis.pcall("ZADD", KEYS[3], at, member)
   if state == "enabled" then redis.pcall("ZREM", KEYS[4], member)
   elseif state then redis.pcall("ZADD", KEYS[4], at, member) end
+end
+
+local function changed(version)
+  redis.call("HSET", key, "${VERSION_FIELD}", version)
+  tell(KEYS[5], version, string.match(member, "^%S+"))
 end
 
 local function versionOf(stored)
@@ -72,7 +80,7 @@ return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET
  * full then refuses the whole script.
  *
  * ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the new one, the document as JSON,
- * how many endpoints a user may have, 1 if its URL is another one: it has not failed yet, its name in the index. Returns status, time
+ * how many endpoints a user may have, 1 if its URL is another one: it has not failed yet. Returns status, time
  * and the endpoint's fields. `written` also if that version is there already; otherwise `changed` or `full`, and nothing was done.
  */
 export const WRITE = `${SHARED}
@@ -87,10 +95,11 @@ if from == "" then
   end
   if count >= most then return reply("full", id) end
 end
-redis.call("HSET", key, id, version .. " " .. document, "${VERSION_FIELD}", version)
+redis.call("HSET", key, id, version .. " " .. document)
+changed(version)
 if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
 if ARGV[6] == "1" then forgetStreak(KEYS[2], id) end
-index(ARGV[7], from == "" and "enabled")
+index(from == "" and "enabled")
 trim()
 return reply("written", id)`;
 
@@ -103,7 +112,7 @@ return reply("written", id)`;
  * An endpoint that is enabled again begins a new streak of failures.
  *
  * ARGV: the endpoint's id; the version that it must have, or empty; the new one of all endpoints; the action: `pause`, `resume`, `enable`
- * or `disable`; of `disable` the reason, otherwise anything; its name in the index. Returns status, time and the endpoint's fields: `done`, also
+ * or `disable`; of `disable` the reason, otherwise anything. Returns status, time and the endpoint's fields: `done`, also
  * when it had that state; otherwise `missing`, `changed` or `disabled`, and nothing was done.
  */
 export const CHANGE_STATE = `${SHARED}
@@ -135,8 +144,8 @@ local since = string.format("%.0f", now)
 if target == "enabled" then forgetStreak(KEYS[2], id) end
 if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
 if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
-redis.call("HSET", key, "${VERSION_FIELD}", version)
-index(ARGV[6], target)
+changed(version)
+index(target)
 trim()
 return reply("done", id)`;
 
@@ -144,7 +153,7 @@ return reply("done", id)`;
  * Delete an endpoint with what it missed, its log and its health. That it was there is remembered for 30 days.
  *
  * KEYS goes on with: the endpoint's log, the two keys of what it missed, the three of its rate limit. ARGV: the endpoint's id; the version that it must have, or empty;
- * the new one of all endpoints; its name in the index. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
+ * the new one of all endpoints. Returns `done`, also when it was deleted before; otherwise `missing` or `changed`.
  */
 export const DELETE = `${SHARED}
 local id, ifVersion, version = ARGV[1], ARGV[2], ARGV[3]
@@ -155,10 +164,11 @@ if not stored then
 end
 if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
 redis.call("HDEL", key, id, id .. "/pauses")
-redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now), "${VERSION_FIELD}", version)
-redis.call("DEL", unpack(KEYS, 5))
-redis.pcall("ZREM", KEYS[3], ARGV[4])
-redis.pcall("ZREM", KEYS[4], ARGV[4])
+redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now))
+changed(version)
+redis.call("DEL", unpack(KEYS, 6))
+redis.pcall("ZREM", KEYS[3], member)
+redis.pcall("ZREM", KEYS[4], member)
 redis.pcall("HDEL", KEYS[2], ${HEALTH_FIELDS.map((field) => `id .. ".${field}"`).join(", ")})
 trim()
 return { "done" }`;

@@ -60,9 +60,9 @@ export async function rehome(
     for await (const users of scan(shard, healthKey("", shard.tag), "hash")) {
       await inParallel(users, (userId) => moveRemains(rehoming, shard, userId));
     }
-    for (const keyOf of [missedKey, endpointLogKey]) {
+    for (const [keyOf, type] of [[missedKey, "zset"] as const, [endpointLogKey, "list"] as const]) {
       const prefix = keyOf("", "", shard.tag).slice(0, -1);
-      for await (const names of scan(shard, prefix, "zset")) {
+      for await (const names of scan(shard, prefix, type)) {
         await inParallel(names, async (name) => {
           const colon = name.lastIndexOf(":"); // a user's id may hold one
           await moveRemains(rehoming, shard, name.slice(0, colon), name.slice(colon + 1));

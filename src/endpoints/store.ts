@@ -7,6 +7,7 @@
  * with two endpoints. What a change of the number of shards writes is described in move.ts.
  */
 import {
+  endpointChangesKey,
   endpointIndexKey,
   endpointLogKey,
   endpointOffKey,
@@ -96,7 +97,8 @@ function scriptRunner(valkey: Valkey): RunScript {
 /** Open the store of a shard with this tag. */
 export function createStore(valkey: Valkey, tag: string, maxEndpoints: number, run: Run): Store {
   const keysOf = (userId: string) => [endpointsKey(userId, tag), healthKey(userId, tag)];
-  const changedKeysOf = (userId: string) => [...keysOf(userId), endpointIndexKey(tag), endpointOffKey(tag)];
+  const ofShard = [endpointIndexKey(tag), endpointOffKey(tag), endpointChangesKey(tag)];
+  const changedKeysOf = (userId: string) => [...keysOf(userId), ...ofShard];
   const runScript = scriptRunner(valkey);
   const ask: Run = async (work) => {
     const settled = await run(() => settle(work));

@@ -7,6 +7,7 @@ import { endpointName } from "../delivery/request.ts";
 import type { Attempt } from "../log/attempt.ts";
 import type { EndpointRecords, RecordedAttempt } from "../log/attempts.ts";
 import {
+  endpointChangesKey,
   endpointIndexKey,
   endpointLogKey,
   endpointOffKey,
@@ -19,7 +20,7 @@ import type { Valkey } from "../valkey/connection.ts";
 import type { DisabledReason } from "./endpoint.ts";
 import { indexMember } from "./endpoint-index.ts";
 import { type Judgment, judgeStreak, type Streak } from "./health.ts";
-import { CONCLUDE, COUNT } from "./health-script.ts";
+import { CONCLUDE, countScript } from "./health-script.ts";
 import { type Notice, type NoticeMode, noticeArgs, noticeKeys } from "./notices.ts";
 import type { OutageWatch } from "./outage.ts";
 
@@ -70,6 +71,7 @@ function resultOf({ success, error, test }: Attempt): "ok" | "failed" | "" {
 /** Create what a shard's log tells of the attempts that it records. */
 export function createStreaks(valkey: Valkey, options: StreakOptions): EndpointRecords {
   const { tag, label = "", outage, logger, now } = options;
+  const prefixOf = (keyOf: typeof missedKey) => keyOf("", "", tag).slice(0, -1);
 
   async function conclude(conclusion: Conclusion): Promise<void> {
     const { userId, attempt, action, reason } = conclusion;
@@ -90,11 +92,11 @@ export function createStreaks(valkey: Valkey, options: StreakOptions): EndpointR
   }
 
   return {
-    script: COUNT,
-    keysOf: (userId, id) => [
-      ...([endpointLogKey(userId, id, tag), healthKey(userId, tag)] as const),
-      ...([missedKey(userId, id, tag), missedDataKey(userId, id, tag)] as const),
-    ],
+    script: countScript({
+      health: healthKey("", tag),
+      log: prefixOf(endpointLogKey),
+      ...{ missed: prefixOf(missedKey), missedData: prefixOf(missedDataKey) },
+    }),
     resultOf,
     jobOf: ({ job = "" }) => job.slice(label.length),
     observed(attempt) {
@@ -165,7 +167,7 @@ async function write(
   const lastError = action === "recover" ? null : attempt.error;
   const data = { userId, endpointId: id, host, reason, since, failedAttempts: notice.failures, lastError };
   const own = [healthKey(userId, tag), endpointsKey(userId, tag), missedKey(userId, id, tag)];
-  const keys = [...own, endpointIndexKey(tag), endpointOffKey(tag), ...noticeKeys(tag)];
+  const keys = [...own, endpointIndexKey(tag), endpointOffKey(tag), endpointChangesKey(tag), ...noticeKeys(tag)];
   const args = [action, id, from, version, crypto.randomUUID(), reason, indexMember(userId, id)];
   const told = noticeArgs({ ...notice, data }, tag, notices);
   return (await valkey.eval(CONCLUDE, keys.length, ...keys, ...args, ...told)) as number;

@@ -32,8 +32,8 @@ for i = 1, count do
     if redis.call("ZCOUNT", key, now, "+inf") > 0 then -- reading the newest each time would cost 5 us
       score = tonumber(redis.call("ZREVRANGE", key, 0, 0, "WITHSCORES")[2]) + 1
     end
+    if redis.call("ZADD", key, "NX", score, ARGV[i + 3]) == 0 then score = false end
     scores[i] = score
-    redis.call("ZADD", key, "NX", score, ARGV[i + 3])
     redis.call("ZREMRANGEBYRANK", key, 0, -1 - ARGV[1])
     redis.call("PEXPIRE", key, ARGV[2])
   end
@@ -49,7 +49,7 @@ end`;
  * is refused here is left out: the attempt matters more, and has been written.
  */
 const RECORD_RESPONSES = `
-for r = 1, #KEYS - count - 4 * registered do
+for r = 1, #KEYS - count do
   local key, i, member = KEYS[count + r], tonumber(ARGV[count + 2 * r + 2]), ARGV[count + 2 * r + 3]
   local score = redis.pcall("ZSCORE", KEYS[i], ARGV[i + 3])
   if type(score) == "string" then
@@ -65,25 +65,22 @@ end`;
 const RETURN = `
 return errors`;
 
-/** Without attempts of registered endpoints. */
-const NONE_REGISTERED = `
-local registered = 0`;
-
 /**
- * KEYS: at the end, four for each attempt of a registered endpoint. ARGV: at the end, for each the attempt (its position), the endpoint's
- * id, its result and its job's id, then how many they are. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
+ * ARGV: at the end, for each attempt of a registered endpoint its position, the endpoint's id, its result and its job's id, then how many they
+ * are, and how long a log's key is without the user's id. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
  * attempts.ts.
+ *
+ * The endpoint's keys are made of the user's id and its own: as KEYS, they would take as long as all that is done with them. They are in the
+ * slot of the others.
  */
-const SOME_REGISTERED = `
-local registered = tonumber(ARGV[#ARGV])`;
-
 const RECORD_REGISTERED = `
-local replies = {}
+local replies, registered, userAt = {}, tonumber(ARGV[#ARGV - 1]), ARGV[#ARGV] + 1
 for r = 1, registered do
-  local key, arg = #KEYS - 4 * (registered - r), #ARGV - 1 - 4 * (registered - r)
+  local arg = #ARGV - 2 - 4 * (registered - r)
   local i, id, result, job = tonumber(ARGV[arg - 3]), ARGV[arg - 2], ARGV[arg - 1], ARGV[arg]
-  local log, health, missed, missedData = unpack(KEYS, key - 3, key)
-  replies[r] = record(log, health, id, result, ARGV[i + 3], scores[i] or now, missed, missedData, job)
+  local user = string.sub(KEYS[i], userAt)
+  local score = scores[i] == nil and now or scores[i] -- nil: the user's log is unreadable
+  replies[r] = record(user, id, result, ARGV[i + 3], score, job)
 end
 return { errors, now, replies }`;
 
@@ -91,17 +88,20 @@ return { errors, now, replies }`;
 const compact = (script: string): string => script.replace(/(^|\s)--\s.*$/gm, "").replace(/^\s+/gm, "");
 
 /** The script for attempts of endpoints that are not registered, with and without responses to keep. */
-export const WITH_RESPONSES = compact(RECORD + NONE_REGISTERED + RECORD_RESPONSES + RETURN);
-export const WITHOUT_RESPONSES = compact(RECORD + NONE_REGISTERED + RETURN);
+export const WITH_RESPONSES = compact(RECORD + RECORD_RESPONSES + RETURN);
+export const WITHOUT_RESPONSES = compact(RECORD + RETURN);
 
 const known = new Map<string, readonly [without: string, withResponses: string]>();
 
 /** The script when registered endpoints are among them. @param record  defines the function of that name, see attempts.ts */
 export function scriptFor(record: string, hasResponses: boolean): string {
-  const pair = known.get(record) ?? [
-    compact(RECORD + SOME_REGISTERED + record + RECORD_REGISTERED),
-    compact(RECORD + SOME_REGISTERED + RECORD_RESPONSES + record + RECORD_REGISTERED),
-  ];
-  known.set(record, pair);
+  let pair = known.get(record);
+  if (pair === undefined) {
+    pair = [
+      compact(RECORD + record + RECORD_REGISTERED),
+      compact(RECORD + RECORD_RESPONSES + record + RECORD_REGISTERED),
+    ];
+    known.set(record, pair);
+  }
   return pair[hasResponses ? 1 : 0] as string;
 }

@@ -35,12 +35,10 @@ export interface RecordedAttempt {
 /** Counts the attempts of registered endpoints in the script that records them; src/endpoints/streaks.ts has it. */
 export interface EndpointRecords {
   /**
-   * Defines `record(log, health, id, result, member, score, missed, missedData, job)`, which the script calls for each, and returns
-   * what it returns. Sees `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms.
+   * Defines `record(user, id, result, member, score, job)`, which the script calls for each, and returns what it returns. Sees `now`,
+   * epoch ms, and how long logs are kept in `ARGV[2]`, ms. `score` is the attempt's in its user's log; false when it was there before.
    */
   readonly script: string;
-  /** The keys `log`, `health`, `missed` and `missedData`. */
-  keysOf(userId: string, id: string): readonly [string, string, string, string];
   /** The argument `result`. */
   resultOf(attempt: Attempt): string;
   /** The argument `job`: its id in the shard. */
@@ -163,10 +161,9 @@ function writeEntries(
   }
   const hasResponses = keys.length > entries.length;
   let registered = 0;
-  for (const [index, { userId, attempt }] of entries.entries()) {
+  for (const [index, { attempt }] of entries.entries()) {
     if (attempt === undefined || endpoints === undefined) continue;
     registered += 1;
-    keys.push(...endpoints.keysOf(userId, attempt.endpoint_id));
     args.push(index + 1, attempt.endpoint_id, endpoints.resultOf(attempt), endpoints.jobOf(attempt));
   }
   if (registered === 0 || endpoints === undefined) {
@@ -174,7 +171,7 @@ function writeEntries(
     return valkey.eval(script, keys.length, ...keys, ...args) as Promise<Reply>;
   }
   const script = scriptFor(endpoints.script, hasResponses);
-  return valkey.eval(script, keys.length, ...keys, ...args, registered) as Promise<Reply>;
+  return valkey.eval(script, keys.length, ...keys, ...args, registered, logKey("", tag).length) as Promise<Reply>;
 }
 
 function readReply(reply: Reply, entries: readonly Entry[]) {

@@ -1,10 +1,12 @@
 /**
  * Erases what is stored of a user's registered endpoints, for the command `forget`.
  */
+import { ERASE } from "../endpoints/changes.ts";
 import { indexMember } from "../endpoints/endpoint-index.ts";
 import { keysOf } from "../queue/layout.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import {
+  endpointChangesKey,
   endpointIndexKey,
   endpointLogKey,
   endpointOffKey,
@@ -46,22 +48,23 @@ export async function handleEndpointsIn(
   const { valkey, tag } = shard;
   const own = [endpointsKey(userId, tag), healthKey(userId, tag)] as const;
   const ids = await findIds(shard, own);
-  const [missed, attempts] = await Promise.all(
-    [missedKey, endpointLogKey].map(async (keyOf) => {
-      const counts = await Promise.all(ids.map((id) => valkey.zcard(keyOf(userId, id, tag))));
-      return counts.reduce((total, count) => total + count, 0);
-    }),
-  );
+  const sum = async (countOf: (id: string) => Promise<number>) =>
+    (await Promise.all(ids.map(countOf))).reduce((total, count) => total + count, 0);
+  const [missed, logged] = await Promise.all([
+    sum((id) => valkey.zcard(missedKey(userId, id, tag))),
+    sum((id) => valkey.llen(endpointLogKey(userId, id, tag))), // two entries for each attempt
+  ]);
   const notices = await handleNotices(shard, userId, isRemoving);
   if (isRemoving) {
     const keysOf = [missedKey, missedDataKey, endpointLogKey, rateKey, rateLineKey, rateReleasedKey];
     const members = ids.map((id) => indexMember(userId, id));
     await valkey.unlink(...own, ...ids.flatMap((id) => keysOf.map((keyOf) => keyOf(userId, id, tag))));
+    await valkey.eval(ERASE, 1, endpointChangesKey(tag), crypto.randomUUID(), userId);
     if (members.length > 0) {
       await Promise.all([endpointIndexKey(tag), endpointOffKey(tag)].map((key) => valkey.zrem(key, ...members)));
     }
   }
-  return { endpoints: ids.length, missed: missed as number, endpointAttempts: attempts as number, notices };
+  return { endpoints: ids.length, missed, endpointAttempts: Math.floor(logged / 2), notices };
 }
 
 /** Ids of the user's endpoints, also of deleted ones: attempts that ended later may have left something. */

@@ -64,5 +64,8 @@ const ofShard = (tag: string): string => (tag === "" ? "" : `:${tag.slice(0, -1)
 /** A shard's endpoints by their last change, see src/endpoints/endpoint-index.ts. */
 export const endpointIndexKey = (tag = ""): string => `webhooks:endpoint-index${ofShard(tag)}`;
 
+/** The last changes of a shard's endpoints, see src/endpoints/changes.ts. */
+export const endpointChangesKey = (tag = ""): string => `webhooks:endpoint-changes${ofShard(tag)}`;
+
 /** A shard's endpoints that are paused or disabled, see src/endpoints/endpoint-index.ts. */
 export const endpointOffKey = (tag = ""): string => `webhooks:endpoint-off${ofShard(tag)}`;

@@ -11,8 +11,26 @@ import { LOCK_SUFFIX } from "./layout.ts";
 export const PINNED_FIELD = "to";
 export const FAN_FIELD = "fan";
 
+/** What is written on a job when it is picked up. */
+export interface Pins {
+  /** The endpoint that it keeps to. */
+  readonly pinnedTo?: string | undefined;
+  /** Whether deliveries were made of its event. */
+  readonly isFannedOut?: boolean | undefined;
+}
+
 interface Pinned {
   pinnedTo?: string;
+}
+
+/** What is written on a job, by the fields and values of its hash; undefined for nothing, as on most. */
+export function readPins(hash: readonly string[]): Pins | undefined {
+  let pins: Pins | undefined;
+  for (let at = 0; at < hash.length; at += 2) {
+    if (hash[at] === PINNED_FIELD) pins = { ...pins, pinnedTo: hash[at + 1] };
+    else if (hash[at] === FAN_FIELD) pins = { ...pins, isFannedOut: true };
+  }
+  return pins;
 }
 
 /** Have a job that this worker holds keep to this endpoint. It is written with what ends or parks the attempt. */

@@ -2,8 +2,7 @@
  * Protects BullMQ's connection to a queue from malformed stored jobs.
  */
 import type { RedisClient, RedisQueueBackend } from "bullmq";
-
-const PICK_UPS = new Set(["moveToActive", "moveToFinished", "moveToDelayed"]); // scripts that may return a job
+import { PICK_UPS, type PickUp } from "./pick-ups.ts";
 
 /**
  * BullMQ parses parts of a job's hash before our code sees the job; an error there, or later in its scripts, would leave the
@@ -14,7 +13,7 @@ export function tolerant(backend: RedisQueueBackend): RedisQueueBackend {
   backend.execCommand = (client, command, args) => {
     const replied = execute(client, command, args);
     if (!PICK_UPS.has(command)) return replied;
-    return replied.then((reply: [string[], string] | number) => {
+    return replied.then((reply: PickUp) => {
       const [hash, id] = Array.isArray(reply) ? reply : [];
       for (let i = 0; hash && i < hash.length; i += 2) {
         if (isReadable(hash[i] as string, hash[i + 1] as string)) continue;

@@ -21,7 +21,8 @@ import type { Budget } from "./budget.ts";
 import { describeLength, ExactJob, isTooLong } from "./exact-jobs.ts";
 import { createHolders, givesBack, type Holders } from "./holders.ts";
 import { queueKey } from "./layout.ts";
-import { keepsPins, pinFields, pinOf, writePin } from "./pin.ts";
+import { type Confirm, type Notes, setNotes, watchPickUps } from "./pick-ups.ts";
+import { FAN_FIELD, keepsPins, PINNED_FIELD, pinFields, pinOf, writePin } from "./pin.ts";
 import { tolerant } from "./tolerant-backend.ts";
 import { LoopWorker, type QueueWatch } from "./worker-loop.ts";
 
@@ -50,6 +51,7 @@ const RECONNECT_PAUSE_MS = 1000; // 1 s between tries of a queue command while V
 const UNEXPECTED_DELAY_MS = 5 * 1000; // 5 s before the next attempt after an unexpected error
 const SUSPECT_STALLS = 3; // after this many crashes or hangs of workers that held a job, it may be the cause
 const STRATEGY = "fluxhook";
+const UNCONFIRMED: Confirm = () => () => undefined;
 
 /**
  * A failed attempt. BullMQ stores the message as the job's failure reason and calls {@link backoff} for the delay.
@@ -97,6 +99,8 @@ export interface DeliveryWorkerOptions extends Partial<KeptJobs> {
   readonly watch?: QueueWatch | undefined;
   /** Maximum length of a job's data to parse, in characters. No limit by default. */
   readonly maxDataLength?: number | undefined;
+  /** See src/queue/pick-ups.ts. */
+  readonly confirm?: Confirm | undefined;
   /** Makes the attempts of jobs that workers died or hung with. Without it, they are processed like others. */
   readonly suspects?: { attempt(job: Job, token: string): Promise<string> } | undefined;
   /** Called for a repeatable job of BullMQ 4 or 5: this is its last run, since BullMQ 6 does not repeat it. */
@@ -116,6 +120,7 @@ export class DeliveryWorker extends LoopWorker {
   active = 0;
   readonly holders: Holders;
   readonly #process: Process;
+  readonly #notes: Map<string, Notes>; // of jobs that were just picked up, by their ids
   readonly #options: DeliveryWorkerOptions;
 
   constructor(process: Process, options: DeliveryWorkerOptions) {
@@ -153,9 +158,13 @@ export class DeliveryWorker extends LoopWorker {
     };
     const prefix = queueKey(queue);
     const holders = createHolders(valkey, prefix);
-    super(queue, processJob, workerOptions, (...given) =>
-      givesBack(keepsPins(tolerant(createRedisBackend(...given))), holders, valkey, prefix),
-    );
+    const noted = new Map<string, Notes>();
+    const note = (id: string, notes: Notes) => void noted.set(id, notes);
+    super(queue, processJob, workerOptions, (...given) => {
+      const backend = watchPickUps(tolerant(createRedisBackend(...given)), options.confirm ?? UNCONFIRMED, note);
+      return givesBack(keepsPins(backend), holders, valkey, prefix);
+    });
+    this.#notes = noted;
     this.holders = holders;
     // Short, for Valkey; the process is named already, and runs few workers.
     if (holders.prefix !== "") this.tokenPrefix = `${holders.prefix}${this.id.slice(0, 6)}:`;
@@ -172,11 +181,19 @@ export class DeliveryWorker extends LoopWorker {
   override async processJob(...given: Parameters<Worker["processJob"]>): Promise<Job | undefined> {
     const [job] = given;
     const { opts, repeatJobKey } = job;
+    this.#giveNotes(job);
     if (repeatJobKey !== undefined) this.#tellUnrepeated(job, repeatJobKey);
     // null, which some clients store, and invalid values would make BullMQ's script fail after the request was sent.
     if (!isRetention(opts.removeOnComplete)) delete opts.removeOnComplete;
     if (!isRetention(opts.removeOnFail)) delete opts.removeOnFail;
     return (await super.processJob(...given)) as Job | undefined;
+  }
+
+  #giveNotes(job: Job): void {
+    const notes = this.#notes.get(job.id as string);
+    if (notes === undefined) return;
+    this.#notes.delete(job.id as string);
+    setNotes(job, notes);
   }
 
   async #tellUnrepeated(job: Job, key: string): Promise<void> {
@@ -237,13 +254,16 @@ export class DeliveryWorker extends LoopWorker {
   async attempt(jobId: string, token: string): Promise<string> {
     const stored = await this.backend.getJobData(jobId);
     if (stored === undefined) throw new DelayedError(); // it was removed
+    const valkey = this.opts.connection as Valkey;
+    const [to, fan] = await valkey.hmget(this.toKey(jobId), PINNED_FIELD, FAN_FIELD);
     const job = this.createJob(stored, jobId) as Job;
+    setNotes(job, { pinnedTo: to ?? undefined, isFannedOut: fan !== null });
     job.token = token;
     try {
       return await this.#process(job, token, impose(this.#options.policy, job));
     } finally {
       const pinned = pinOf(job);
-      if (pinned !== undefined) writePin(this.opts.connection as Valkey, this.toKey(jobId), token, pinned);
+      if (pinned !== undefined) writePin(valkey, this.toKey(jobId), token, pinned);
     }
   }
 }

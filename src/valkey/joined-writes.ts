@@ -16,13 +16,38 @@ const joined = new WeakSet<object>();
 /** Whether a stream accepts {@link ByteText}. Plain strings written in the same event-loop turn must then be ASCII. */
 export const takesByteText = (stream: object): boolean => joined.has(stream);
 
+const last = new WeakMap<object, (() => void)[]>(); // what joins the next writes, by stream
+
+/**
+ * Call a function once, at the end of this event-loop turn at the latest: when what was written to a stream in it is about to be sent, if
+ * anything was. What the function writes goes along, behind the rest.
+ */
+export function writeLast(stream: object, write: () => void): void {
+  let isCalled = false;
+  const callOnce = () => {
+    if (!isCalled) write();
+    isCalled = true;
+  };
+  last.get(stream)?.push(callOnce);
+  setImmediate(callOnce);
+}
+
 /** Send everything written during one event-loop turn together. */
 export function joinWrites(stream: Socket): void {
   const { write, end } = stream;
-  const pending = perTurn((parts: Part[]) => write.call(stream, join(parts)));
+  const callbacks: (() => void)[] = [];
+  let sending: Part[] | undefined;
+  const pending = perTurn((parts: Part[]) => {
+    sending = parts;
+    for (const callback of callbacks.splice(0)) callback();
+    sending = undefined;
+    write.call(stream, join(parts));
+  });
   joined.add(stream);
+  last.set(stream, callbacks);
   stream.write = (part: Part) => {
-    pending.add(part);
+    if (sending === undefined) pending.add(part);
+    else sending.push(part);
     return true;
   };
   stream.end = (...given: unknown[]) => {

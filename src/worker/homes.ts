@@ -5,9 +5,9 @@
 import type { Forward } from "../../jobs/home.ts";
 import { countForwards } from "../delivery/forwarded-id.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
-import { type createLookup, UnreadableEndpoints } from "../endpoints/lookup.ts";
+import type { FindEndpoints } from "../endpoints/lookup.ts";
 import { moveUser, type Place } from "../endpoints/move.ts";
-import { EndpointsMoved } from "../endpoints/refusals.ts";
+import { EndpointsMoved, UnreadableEndpoints } from "../endpoints/refusals.ts";
 import { addForwarded } from "../queue/forward.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
 import { formerHomeAmong, homeAmong, type Shard, shardName } from "../queue/shards.ts";
@@ -27,8 +27,6 @@ export interface Homes {
 /** The shard whose jobs are forwarded, and the connection of its worker. */
 type OwnShard = Pick<Shard, "queue" | "tag"> & { readonly valkey: Valkey };
 
-type Lookup = ReturnType<typeof createLookup>;
-
 /** Ask another shard. @throws Parked while it does not answer */
 type Reach = <T>(shard: Pick<Shard, "queue">, valkey: Valkey, work: () => Promise<T>) => Promise<T>;
 
@@ -44,12 +42,18 @@ const JITTER = 0.2;
 const WARN_EVERY_MS = 60 * 1000; // 1 min
 
 /** The lookup of a shard that knows of those before, and what forwards the jobs of users whom another shard serves. */
-export interface AtHome extends Lookup {
+export interface AtHome {
+  readonly findEndpoints: FindEndpoints;
   readonly forward: Forward;
 }
 
 /** Create it for a shard. With one shard, it adds nothing to the lookup. */
-export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: Lookup, logger: HomesLogger): AtHome {
+export function createAtHome(
+  own: OwnShard,
+  { shards, connect }: Homes,
+  find: FindEndpoints,
+  logger: HomesLogger,
+): AtHome {
   const reach = createReach(logger);
   const isOwn = ({ queue }: Pick<Shard, "queue">) => queue === own.queue;
 
@@ -81,33 +85,20 @@ export function createAtHome(own: OwnShard, { shards, connect }: Homes, lookup: 
   const askFormer = createFormerHomes(own, { shards, connect }, reach);
 
   /** Look a user up, and again if they may have moved here meanwhile. @throws EndpointsMoved when another shard serves them */
-  async function lookUp<T>(userId: string, find: () => Promise<T>, isNothing: (found: T) => boolean): Promise<T> {
-    const found = await find().catch((error) => {
+  const findEndpoints: FindEndpoints = async (userId, wanted) => {
+    const found = await find(userId, wanted).catch((error) => {
       if (error instanceof EndpointsMoved) return error;
       throw error;
     });
     const isElsewhere = found instanceof EndpointsMoved;
-    if ((isElsewhere || isNothing(found)) && (await askFormer(userId))) return await find();
+    const { id } = wanted;
+    const isNothing = isElsewhere || (id === undefined ? found.version === "" : !found.endpoints.has(id));
+    if (isNothing && (await askFormer(userId))) return await find(userId, { id, isAnew: true });
     if (isElsewhere) throw found;
     return found;
-  }
-
-  if (shards.length === 1) return { forward, ...lookup };
-  return {
-    forward,
-    findEndpoint: (userId, id) =>
-      lookUp(
-        userId,
-        () => lookup.findEndpoint(userId, id),
-        (found) => found === undefined,
-      ),
-    findEndpoints: (userId, job) =>
-      lookUp(
-        userId,
-        () => lookup.findEndpoints(userId, job),
-        ({ version }) => version === "",
-      ),
   };
+
+  return { forward, findEndpoints: shards.length === 1 ? find : findEndpoints };
 }
 
 /**

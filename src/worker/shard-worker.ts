@@ -134,7 +134,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
   });
   const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
   const completed = createCompletion({ ...config, log, metrics, logger });
-  const lookup = createLookup(shard.lookups ?? (() => valkey), queue, shard.tag);
+  const lookup = createLookup(valkey, shard.lookups ?? (() => valkey), shard.tag);
   const fairQueue = createFairQueue({
     ...{ valkey, queue, prefix, logger },
     onLongScan: (isRunning) => {
@@ -151,7 +151,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
-    ...createAtHome(shard, options.homes ?? homesOf(options), lookup, logger),
+    ...createAtHome(shard, options.homes ?? homesOf(options), lookup.findEndpoints, logger),
     fanOut: createFanOut(valkey, { ...config, queue, tag: shard.tag, metrics }),
     unwanted: metrics.unwanted,
     askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),
@@ -166,7 +166,9 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
       if (reason !== "rate") fairQueue.held(userId); // no trouble: the user's other events need not yield
     },
   });
-  const worker = new DeliveryWorker(deliver, { ...describeWorker(shard, options, shared), watch: fairQueue, suspects });
+  const { confirm } = lookup;
+  const own = { watch: fairQueue, suspects, confirm };
+  const worker = new DeliveryWorker(deliver, { ...describeWorker(shard, options, shared), ...own });
   worker.on("error", (error) => logger.debug({ reason: error.message, queue }, "worker.error"));
   worker.on("stalled", (id) => logger.warn({ job: label + id }, "job.stalled"));
   worker.on("lockRenewalFailed", (ids) => {

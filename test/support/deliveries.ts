@@ -1,5 +1,6 @@
 import type { Queue } from "bullmq";
 import { type Receiver, startReceiver } from "../../src/dev/receiver.ts";
+import { endpointChangesKey } from "../../src/queue/own-keys.ts";
 import type { Valkey } from "../../src/valkey/connection.ts";
 import { type Stack, type StackOptions, startStack } from "./stack.ts";
 
@@ -72,3 +73,7 @@ export async function addRaw(
     .exec();
   return { id };
 }
+
+/** Tell workers that something of a user's endpoints was changed without the registry. */
+export const tellOfChange = (valkey: Valkey, userId: string): Promise<number> =>
+  valkey.lpush(endpointChangesKey(), `${crypto.randomUUID()} ${userId}`).catch(() => 0); // no list: then they remember nothing

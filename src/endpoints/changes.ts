@@ -1,0 +1,31 @@
+/**
+ * What has changed in a shard's registry, for workers that remember its endpoints.
+ *
+ * Key: `webhooks:endpoint-changes`, in the slot of the shard's users: a list of the last 1,000 changes, the newest first, each as
+ * `<new version> <userId>`. No two are equal. About 80 bytes each; no expiry. It is written by whatever changes a user's endpoints, in the
+ * same step. A worker that finds the newest change that it knows at the head knows that nothing has changed since; one that does
+ * not find it at all, after a failover or a thousand changes, forgets what it remembers.
+ */
+const KEPT = 1_000;
+
+/** Lua function `tell(changes, version, user)`: add a change to the list. */
+export const TELLING = `
+local function tell(changes, version, user)
+  -- No list: then workers remember nothing.
+  if type(redis.pcall("LPUSH", changes, version .. " " .. user)) == "number" then redis.call("LTRIM", changes, 0, ${KEPT - 1}) end
+end
+`;
+
+/** In place of a user's id: workers forget all that they remember. */
+export const EVERYONE = "*";
+
+/** Remove a user's id from the list, once the user's endpoints are gone. KEYS: the list. ARGV: a new version, the user's id. */
+export const ERASE = `${TELLING}
+if redis.call("EXISTS", KEYS[1]) == 0 then return end
+tell(KEYS[1], ARGV[1], "${EVERYONE}")
+for _, change in ipairs(redis.call("LRANGE", KEYS[1], 0, -1)) do
+  if string.match(change, " (.*)$") == ARGV[2] then redis.call("LREM", KEYS[1], 1, change) end
+end`;
+
+/** The user whom a change concerns, or {@link EVERYONE}. */
+export const userOf = (change: string): string => change.slice(change.indexOf(" ") + 1);
