@@ -82,7 +82,11 @@ async function measure(row: Row): Promise<Run> {
   const { endpoints } = row;
   const urls = await register(rig, endpoints);
   const queue = new Queue(crypto.randomUUID(), { connection: { url: rig.valkeyUrl } });
-  const settings = { WEBHOOK_REGISTRY: "1", WEBHOOK_CONCURRENCY: String(concurrency) };
+  const settings = {
+    ...{ WEBHOOK_REGISTRY: "1", WEBHOOK_CONCURRENCY: String(concurrency) },
+    // A quarter by default: with few endpoints that would be what is measured.
+    WEBHOOK_ENDPOINT_CONCURRENCY: String(concurrency),
+  };
   const worker = rig.startWorker("fluxhook", queue.name, settings);
   await run(queue, worker, row, urls, Math.ceil(warmUpJobs / endpoints));
   const events = Math.ceil(jobs / endpoints);
