@@ -3,7 +3,7 @@
  */
 import { Queue } from "bullmq";
 import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
-import { endpointsKey } from "../src/queue/own-keys.ts";
+import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
 import { hostOf } from "./hosts.ts";
 import { cpuMicros, peakBytes, readValkeyMeters } from "./meters.ts";
 import type { Child } from "./processes.ts";
@@ -90,8 +90,12 @@ async function registerAll({ client }: Pick<Rig, "client">, by: By, urls: readon
   }
   const pipeline = client.pipeline();
   for (const [userId, fields] of users) pipeline.hset(endpointsKey(userId), fields);
+  pipeline.lpush(endpointChangesKey(), ANY_CHANGE);
   await pipeline.exec();
 }
+
+/** A change of endpoints, without which workers remember none. */
+export const ANY_CHANGE = "1 *";
 
 /** An endpoint for all event types, as the registry stores it. */
 export function storeEndpoint(url: string, events: readonly string[] | null = null): string {

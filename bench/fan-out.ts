@@ -6,7 +6,7 @@
  */
 import { Queue } from "bullmq";
 import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
-import { endpointsKey } from "../src/queue/own-keys.ts";
+import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
 import { buildEventData, buildJob, buildUrls, countOpen, fill, storeEndpoint, USERS, untilLeft } from "./backlog.ts";
 import { median } from "./clock.ts";
 import { cpuMicros, readValkeyMeters } from "./meters.ts";
@@ -61,6 +61,7 @@ async function register({ client }: Rig, endpoints: number): Promise<string[]> {
     pipeline.del(endpointsKey(`usr_${user}`));
     pipeline.hset(endpointsKey(`usr_${user}`), { [VERSION_FIELD]: crypto.randomUUID(), ...fields });
   }
+  pipeline.lpush(endpointChangesKey(), `${crypto.randomUUID()} *`);
   await pipeline.exec();
   return urls;
 }

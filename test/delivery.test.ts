@@ -3,7 +3,6 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { Queue } from "bullmq";
 import { createDeliver } from "../jobs/deliver.ts";
 import { EVENT_TYPES } from "../src/delivery/contract.ts";
-import { startReceiver } from "../src/dev/receiver.ts";
 import type { Job } from "../src/queue/worker.ts";
 import { delaysUntil, endAll, inTurn, open, receiver, stack, trail, UUID } from "./support/deliveries.ts";
 import { listen } from "./support/listener.ts";
@@ -211,10 +210,8 @@ describe("an attempt", () => {
   });
 
   test("fails with connection_refused when nobody listens", async () => {
-    const gone = await startReceiver();
-    await gone.stop();
     const system = await stack({ policy: once });
-    const data = jobData(gone.url());
+    const data = jobData("http://127.0.0.1:1/");
     expect((await system.settled(await system.queue.add("file.created", data))).state).toBe("failed");
     expect(await system.attempts(data.userId)).toMatchObject([{ status_code: null, error: "connection_refused" }]);
   });

@@ -50,6 +50,14 @@ describe("a worker's memory of endpoints", () => {
     expect([known(memory), memory.newest, memory.isEmpty]).toEqual([[], "", true]);
   });
 
+  test("keeps nothing while there are no changes: a list that is empty may have been deleted, and may be again", () => {
+    const memory = new Memory();
+    expect(memory.catchUp("", NEWS.none, [])).toBe(false);
+    const lost = remembering();
+    expect(lost.catchUp("c1 ann", NEWS.lost, [""])).toBe(false);
+    expect([known(lost), lost.newest]).toEqual([[], ""]);
+  });
+
   test("does not keep what was read before a change that it knows by now", () => {
     const memory = remembering();
     expect(memory.catchUp("c1 ann", NEWS.some, ["c3 bob", "c2 ann"])).toBe(true); // this answer overtook the next two

@@ -4,7 +4,7 @@
  * Key: `webhooks:endpoint-changes`, in the slot of the shard's users: a list of the last 1,000 changes, the newest first, each as
  * `<new version> <userId>`. No two are equal. About 80 bytes each; no expiry. It is written by whatever changes a user's endpoints, in the
  * same step. A worker that finds the newest change that it knows at the head knows that nothing has changed since; one that does
- * not find it at all, after a failover or a thousand changes, forgets what it remembers.
+ * not find it at all, after a failover or a thousand changes, forgets what it remembers. While the list is empty, nothing is remembered.
  */
 const KEPT = 1_000;
 

@@ -65,8 +65,12 @@ export class Memory {
    */
   catchUp(known: string, news: News, changes: readonly string[]): boolean {
     const isOvertaken = this.newest !== known;
-    if (news === NEWS.unreadable) this.forget();
-    if (news === NEWS.unreadable || news === NEWS.none) return news === NEWS.none && !isOvertaken;
+    if (news === NEWS.unreadable) {
+      this.forget();
+      return false;
+    }
+    // An empty list may have been deleted, and is no sign that nothing has changed: it may be again.
+    if (news === NEWS.none) return !isOvertaken && known !== "";
     if (news === NEWS.lost && !isOvertaken) this.#users.clear();
     const since = isOvertaken ? changes.indexOf(this.newest) : changes.length;
     if (since < 0) return false;
@@ -75,6 +79,6 @@ export class Memory {
       else this.#users.delete(user);
     }
     this.newest = changes[0] as string;
-    return true;
+    return this.newest !== "";
   }
 }
