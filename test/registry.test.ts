@@ -8,7 +8,7 @@ import { ConflictError, LimitError, NotFoundError } from "../src/endpoints/refus
 import { createRegistry, type Endpoint } from "../src/endpoints/registry.ts";
 import { rotateSecrets } from "../src/endpoints/secrets.ts";
 import { parseStored } from "../src/endpoints/stored.ts";
-import { endpointsKey, missedDataKey, missedKey } from "../src/queue/own-keys.ts";
+import { endpointChangesKey, endpointsKey, missedDataKey, missedKey } from "../src/queue/own-keys.ts";
 import { UsageError } from "../src/runtime/usage-error.ts";
 import { openValkey } from "../src/valkey/connection.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
@@ -508,6 +508,46 @@ describe("a Valkey", () => {
     } finally {
       client.disconnect();
       await full.stop();
+    }
+  });
+
+  test("whose user may not tell workers of a change refuses it, and nothing is changed", async () => {
+    const userId = newUser();
+    for (const id of ["main", "paused", "other"]) await registry.create(userId, { url: URL_A, id });
+    await registry.pause(userId, "paused");
+    const before = await stored(userId);
+    const rules = ["on", ">pass", "+@all", "~webhooks:*", "resetkeys", "%RW~webhooks:endpoints:*", "~webhooks:[hmr]*"];
+    await valkey.call("ACL", "SETUSER", "untold", ...rules, "~webhooks:endpoint-[io]*", "%R~webhooks:endpoint-changes");
+    const client = openValkey((await testValkeyUrl()).replace("//", "//untold:pass@"), {});
+    const own = createRegistry(client, { secretKeys: [KEY] });
+    for (const refused of [
+      () => own.create(userId, { url: URL_A }),
+      () => own.update(userId, "main", { description: "x" }),
+      () => own.pause(userId, "main"),
+      () => own.resume(userId, "paused"),
+      () => own.disable(userId, "main"),
+    ])
+      expect((await errorOf(refused())).message).toContain("NOPERM");
+    expect(await stored(userId)).toEqual(before);
+    client.disconnect();
+  });
+
+  test("whose list of changes holds something else takes changes all the same: workers then remember nothing", async () => {
+    const other = await startValkey();
+    const client = openValkey(other.url, {});
+    try {
+      await client.set(endpointChangesKey(), "text");
+      const own = createRegistry(client, { secretKeys: [KEY] });
+      const userId = newUser();
+      await own.create(userId, { url: URL_A, id: "main" });
+      expect((await own.pause(userId, "main")).state.kind).toBe("paused");
+      expect(await client.get(endpointChangesKey())).toBe("text");
+      await client.del(endpointChangesKey());
+      for (let n = 0; n < 1_010; n++) await own[n % 2 === 0 ? "disable" : "enable"](userId, "main");
+      expect(await client.llen(endpointChangesKey())).toBe(1_000);
+    } finally {
+      client.disconnect();
+      await other.stop();
     }
   });
 

@@ -8,11 +8,21 @@
  */
 const KEPT = 1_000;
 
-/** Lua function `tell(changes, version, user)`: add a change to the list. */
+/**
+ * Lua functions `tell(changes, version, user)`, which adds a change to the list, and `makeRoom(changes)`, after which a Valkey that is full
+ * does that and all that follows. A script calls them ahead of all else that it writes: if it may not write the list, nothing is changed.
+ */
 export const TELLING = `
+local function makeRoom(changes) redis.pcall("LTRIM", changes, 0, ${KEPT - 2}) end
+
 local function tell(changes, version, user)
-  -- No list: then workers remember nothing.
-  if type(redis.pcall("LPUSH", changes, version .. " " .. user)) == "number" then redis.call("LTRIM", changes, 0, ${KEPT - 1}) end
+  local change = version .. " " .. user
+  local told = redis.pcall("LPUSH", changes, change)
+  if type(told) == "number" then
+    redis.call("LTRIM", changes, 0, ${KEPT - 1})
+  elseif not string.find(told.err, "WRONGTYPE", 1, true) then -- if it is no list, workers remember nothing
+    redis.call("LPUSH", changes, change) -- fails as before, and the script with it
+  end
 end
 `;
 
@@ -22,6 +32,7 @@ export const EVERYONE = "*";
 /** Remove a user's id from the list, once the user's endpoints are gone. KEYS: the list. ARGV: a new version, the user's id. */
 export const ERASE = `${TELLING}
 if redis.call("EXISTS", KEYS[1]) == 0 then return end
+makeRoom(KEYS[1])
 tell(KEYS[1], ARGV[1], "${EVERYONE}")
 for _, change in ipairs(redis.call("LRANGE", KEYS[1], 0, -1)) do
   if string.match(change, " (.*)$") == ARGV[2] then redis.call("LREM", KEYS[1], 1, change) end

@@ -104,8 +104,8 @@ end`;
 
 /**
  * Do what follows from an endpoint's attempts, with its notice, if it still follows: the streak of failures, or its end, is still that one,
- * the endpoint is enabled, and its document was not changed. A 2xx that came first ends the streak, so it wins. Begins with HDEL, so
- * that a Valkey that is full does it all the same.
+ * the endpoint is enabled, and its document was not changed. A 2xx that came first ends the streak, so it wins. A Valkey
+ * that is full does it all the same.
  *
  * KEYS: the user's health and endpoints, what the endpoint missed, the index of endpoints and those in it that are off, the shard's changes, then those
  * of {@link NOTIFY}. ARGV: what to do: `warn`, `disable`
@@ -128,6 +128,10 @@ if action == "warn" and known[3] and string.match(known[3], "^%d+") == since the
 local stored = redis.call("HMGET", endpoints, id, id .. "/state")
 if stored[2] or not stored[1] or string.match(stored[1], "^%S+") ~= document then return 0 end
 local at = string.format("%.0f", now)
+if action == "disable" then
+  makeRoom(KEYS[6])
+  tell(KEYS[6], version, string.match(member, "^%S+"))
+end
 redis.call("HDEL", health, id .. ".told")
 local told = action == "warn" and "failing" or "disabled"
 redis.call("HSET", health, id .. ".told", since .. " " .. told .. " " .. at .. " " .. (known[2] or 0) .. " " .. reason)
@@ -135,7 +139,6 @@ if action == "disable" then
   redis.call("HSET", endpoints, id .. "/state", "disabled " .. reason .. " " .. at, "${VERSION_FIELD}", version)
   redis.pcall("ZADD", KEYS[4], at, member)
   redis.pcall("ZADD", KEYS[5], at, member)
-  tell(KEYS[6], version, string.match(member, "^%S+"))
 end
 notify(notices, notice, missed)
 return 1`;

@@ -41,12 +41,13 @@ if type(moved) == "table" then return { "unreadable" } end
 local place, move = string.match(moved or "", "^(%S+) ?(%S*)$")
 if place and place ~= to then return { "elsewhere", place, move == "" and 0 or 1 } end
 if place and move == "" then return { "gone", redis.call("HGET", key, "${LEFT_FIELD}") or "" } end
-redis.call("HDEL", key, "${VERSION_FIELD}") -- so that workers look anew; first, so that a full Valkey takes the rest
+makeRoom(KEYS[3])
 if not place then
   move = ARGV[2]
-  redis.call("HSET", key, "${MOVED_FIELD}", to .. " " .. move)
   tell(KEYS[3], move, ARGV[3])
+  redis.call("HSET", key, "${MOVED_FIELD}", to .. " " .. move)
 end
+redis.call("HDEL", key, "${VERSION_FIELD}")
 local found, fields = redis.call("HGETALL", key), {}
 for i = 1, #found, 2 do
   if not isKnown(found[i]) then
@@ -71,6 +72,8 @@ local user, last = ARGV[3], 5 + 2 * tonumber(ARGV[5])
 if redis.call("HGET", key, "${ARRIVED_FIELD}") == ARGV[1] then return { 0, 0 } end
 local moved = string.match(redis.call("HGET", key, "${MOVED_FIELD}") or "", "^%S+")
 if moved and moved ~= ARGV[4] then return { -1, moved } end
+makeRoom(changes)
+tell(changes, ARGV[2], user)
 redis.call("HDEL", key, "${MOVED_FIELD}", "${LEFT_FIELD}", "${ARRIVED_FIELD}")
 redis.call("PERSIST", key)
 local here, came, present, states = {}, 0, 0, {}
@@ -102,7 +105,6 @@ for i = 6, last, 2 do
   end
 end
 if last > 5 then redis.call("HSET", key, "${VERSION_FIELD}", ARGV[2], "${ARRIVED_FIELD}", ARGV[1]) end
-tell(changes, ARGV[2], user)
 for i = last + 1, #ARGV, 2 do
   if not here[string.match(ARGV[i], "^[^.]+")] then redis.pcall("HSETNX", health, ARGV[i], ARGV[i + 1]) end
 end

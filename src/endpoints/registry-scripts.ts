@@ -18,8 +18,8 @@ if moved then return { "moved", now, string.match(moved, "^%S+") } end
 `;
 
 /**
- * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts; `changed`, see
- * changes.ts.
+ * `now`, epoch ms; `reply`, what a script returns; `trim`, which forgets old deletions; `index`, see endpoint-index.ts; `change`,
+ * which gives all endpoints a new version.
  *
  * KEYS begins with: the user's endpoints and their health, the index and those in it that are off, the shard's changes. ARGV ends with the
  * endpoint's name in the index.
@@ -55,9 +55,10 @@ local function index(state)
   elseif state then redis.pcall("ZADD", KEYS[4], at, member) end
 end
 
-local function changed(version)
-  redis.call("HSET", key, "${VERSION_FIELD}", version)
+-- Ahead of all else that is written.
+local function change(version)
   tell(KEYS[5], version, string.match(member, "^%S+"))
+  redis.call("HSET", key, "${VERSION_FIELD}", version)
 end
 
 local function versionOf(stored)
@@ -76,8 +77,7 @@ if health.err then health = {} end
 return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET", KEYS[1], unpack(ARGV)), health }`;
 
 /**
- * Write an endpoint's document, if it is still the one on which the change is based. Writes the document first: a Valkey that is
- * full then refuses the whole script.
+ * Write an endpoint's document, if it is still the one on which the change is based. A Valkey that is full refuses the whole script.
  *
  * ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the new one, the document as JSON,
  * how many endpoints a user may have, 1 if its URL is another one: it has not failed yet. Returns status, time
@@ -95,8 +95,8 @@ if from == "" then
   end
   if count >= most then return reply("full", id) end
 end
+change(version)
 redis.call("HSET", key, id, version .. " " .. document)
-changed(version)
 if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
 if ARGV[6] == "1" then forgetStreak(KEYS[2], id) end
 index(from == "" and "enabled")
@@ -104,7 +104,7 @@ trim()
 return reply("written", id)`;
 
 /**
- * Change an endpoint's state. Each way begins with HDEL, so that a Valkey that is full does it all the same.
+ * Change an endpoint's state, also in a Valkey that is full.
  *
  * A pause that ends is remembered. Beyond ${MAX_PAUSES}, the oldest two become one, which includes the time between them: an event never expires
  * early.
@@ -126,6 +126,8 @@ local target = ({ pause = "paused", resume = "enabled", enable = "enabled", disa
 if kind == target then return reply("done", id) end
 if kind == "disabled" and action ~= "enable" then return reply("disabled", id) end
 
+makeRoom(KEYS[5])
+change(version)
 redis.call("HDEL", key, id .. "/state")
 if kind == "paused" then
   local from, spans = tonumber(string.match(state, "%d+")), {}
@@ -144,7 +146,6 @@ local since = string.format("%.0f", now)
 if target == "enabled" then forgetStreak(KEYS[2], id) end
 if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
 if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
-changed(version)
 index(target)
 trim()
 return reply("done", id)`;
@@ -163,9 +164,10 @@ if not stored then
   return { isDeleted and "done" or "missing" }
 end
 if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
+makeRoom(KEYS[5])
+change(version)
 redis.call("HDEL", key, id, id .. "/pauses")
 redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now))
-changed(version)
 redis.call("DEL", unpack(KEYS, 6))
 redis.pcall("ZREM", KEYS[3], member)
 redis.pcall("ZREM", KEYS[4], member)
