@@ -2,6 +2,7 @@
  * A backlog, and its drain: how fast workers get through jobs that wait, and what it costs.
  */
 import { Queue } from "bullmq";
+import { EVERYONE } from "../src/endpoints/changes.ts";
 import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
 import { hostOf } from "./hosts.ts";
@@ -90,12 +91,12 @@ async function registerAll({ client }: Pick<Rig, "client">, by: By, urls: readon
   }
   const pipeline = client.pipeline();
   for (const [userId, fields] of users) pipeline.hset(endpointsKey(userId), fields);
-  pipeline.lpush(endpointChangesKey(), ANY_CHANGE);
+  pipeline.lpush(endpointChangesKey(), changeOf(EVERYONE));
   await pipeline.exec();
 }
 
-/** A change of endpoints, without which workers remember none. */
-export const ANY_CHANGE = "1 *";
+/** A change of a user's endpoints, as the registry tells it: without one, workers remember none. */
+export const changeOf = (userId: string): string => `${crypto.randomUUID()} ${userId}`;
 
 /** An endpoint for all event types, as the registry stores it. */
 export function storeEndpoint(url: string, events: readonly string[] | null = null): string {

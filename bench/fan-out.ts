@@ -5,9 +5,20 @@
  * inline jobs. Valkey's time is from the first job that is enqueued to the last that is acknowledged.
  */
 import { Queue } from "bullmq";
+import { EVERYONE } from "../src/endpoints/changes.ts";
 import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
-import { buildEventData, buildJob, buildUrls, countOpen, fill, storeEndpoint, USERS, untilLeft } from "./backlog.ts";
+import {
+  buildEventData,
+  buildJob,
+  buildUrls,
+  changeOf,
+  countOpen,
+  fill,
+  storeEndpoint,
+  USERS,
+  untilLeft,
+} from "./backlog.ts";
 import { median } from "./clock.ts";
 import { cpuMicros, readValkeyMeters } from "./meters.ts";
 import { parseNumber, parseNumbers, readOptions } from "./options.ts";
@@ -61,7 +72,7 @@ async function register({ client }: Rig, endpoints: number): Promise<string[]> {
     pipeline.del(endpointsKey(`usr_${user}`));
     pipeline.hset(endpointsKey(`usr_${user}`), { [VERSION_FIELD]: crypto.randomUUID(), ...fields });
   }
-  pipeline.lpush(endpointChangesKey(), `${crypto.randomUUID()} *`);
+  pipeline.lpush(endpointChangesKey(), changeOf(EVERYONE));
   await pipeline.exec();
   return urls;
 }

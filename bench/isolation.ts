@@ -19,7 +19,7 @@
 import { Queue } from "bullmq";
 import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
-import { countOpen, fill, storeEndpoint, untilLeft } from "./backlog.ts";
+import { changeOf, countOpen, fill, storeEndpoint, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
 import { hostOf } from "./hosts.ts";
 import { type Aim, buildScenarios, createRandom, type Scenario } from "./isolation-scenarios.ts";
@@ -192,7 +192,7 @@ function createPlaces(client: Rig["client"]) {
       at = urls.push(url) - 1;
       const document = storeEndpoint(url, at === 0 ? null : ["org.updated"]);
       void client.hset(endpointsKey(user), { [VERSION_FIELD]: crypto.randomUUID(), [`ep_${at}`]: document });
-      void client.lpush(endpointChangesKey(), `${crypto.randomUUID()} ${user}`);
+      void client.lpush(endpointChangesKey(), changeOf(user));
     }
     return at === 0 ? undefined : { id: `ep_${at}` };
   };
