@@ -11,7 +11,7 @@ import { type Job, Parked } from "../src/queue/worker.ts";
  * @returns the job's result; undefined when its endpoints are in this shard
  * @throws  Parked while the other shard cannot be reached, or is not known
  */
-export type Forward = (userId: string, job: Job, movedTo?: string) => Promise<string | undefined>;
+export type Forward = (userId: string, job: Job, movedTo?: string) => Promise<string | undefined> | undefined;
 
 const UNKNOWN_MS = 5 * 1000; // 5 s: by then a worker that knows the shard may take the job
 
@@ -23,7 +23,8 @@ export async function atHome<T>(
   locate: () => Promise<T | string>,
 ): Promise<T | string> {
   try {
-    return (await forward?.(userId, job)) ?? (await locate());
+    const forwarded = forward?.(userId, job);
+    return (forwarded && (await forwarded)) ?? (await locate());
   } catch (error) {
     if (!(error instanceof EndpointsMoved)) throw error;
     const result = await forward?.(userId, job, error.queue);

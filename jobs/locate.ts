@@ -88,13 +88,13 @@ export async function locate(
   }
 }
 
-async function locateAt(
+function locateAt(
   event: UnaddressedEvent,
   found: Recipient["found"],
   job: Job,
   options: LocateOptions,
-): Promise<Located | string> {
-  const { missed, secretKeys, now = Date.now, random = Math.random } = options;
+): Located | string | Promise<string> {
+  const { secretKeys, now = Date.now, random = Math.random } = options;
   const { userId } = event;
   if (found === undefined) {
     throw new ContractError([], `data.endpoint.id: this user has no endpoint ${event.endpoint.id}`);
@@ -102,11 +102,7 @@ async function locateAt(
   if (found === "deleted") return "endpoint deleted";
   const { state, pauses, document } = found;
   const nowMs = now();
-  if (state.kind === "disabled") {
-    if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(nowMs); // enabled since: look again
-    leaveBacklog(event, found, job, options);
-    return "held: endpoint disabled";
-  }
+  if (state.kind === "disabled") return keepMissed(event, found, job, options);
   const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
   if (state.kind !== "paused") return { event: addressed, document, pauses };
   const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
@@ -117,6 +113,18 @@ async function locateAt(
     pauses: [...pauses, { from: state.since, until: Number.POSITIVE_INFINITY }],
     hold: { kind: "park", reason: "held", retryAt },
   };
+}
+
+async function keepMissed(
+  event: UnaddressedEvent,
+  found: StoredEndpoint,
+  job: Job,
+  options: LocateOptions,
+): Promise<string> {
+  const { missed, now = Date.now } = options;
+  if ((await missed?.keep(job, event, "disabled")) === false) throw new Parked(now()); // enabled since: look again
+  leaveBacklog(event, found, job, options);
+  return "held: endpoint disabled";
 }
 
 /** By its URL of now: under another one, it stays listed until that line is full. */

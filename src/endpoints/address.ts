@@ -8,7 +8,9 @@ import { isSealed, openSealed } from "../delivery/seal.ts";
 import type { StoredEndpoint, StoredSecret } from "./endpoint.ts";
 import { buildHeaderLines, findHeaderProblems, type StoredHeaders } from "./headers.ts";
 
-const opened = new WeakMap<StoredSecret, string>(); // kept as long as the lookup keeps the endpoint
+// Kept as long as the lookup keeps the endpoint.
+const steady = new WeakMap<StoredEndpoint, WebhookEvent["endpoint"]>(); // of those whose secrets all sign until they are changed
+const opened = new WeakMap<StoredSecret, string>();
 const lines = new WeakMap<StoredHeaders, string>();
 
 /**
@@ -19,6 +21,19 @@ const lines = new WeakMap<StoredHeaders, string>();
  * @throws  ContractError when the endpoint is damaged, or a header or a secret that still signs cannot be opened; it never holds them
  */
 export function addressOf(
+  endpoint: StoredEndpoint,
+  userId: string,
+  keys: readonly Uint8Array[],
+  nowMs: number,
+): WebhookEvent["endpoint"] {
+  const known = steady.get(endpoint);
+  if (known !== undefined) return known;
+  const address = buildAddress(endpoint, userId, keys, nowMs);
+  if (endpoint.document.secrets.every(({ expiresAt }) => expiresAt === undefined)) steady.set(endpoint, address);
+  return address;
+}
+
+function buildAddress(
   { id, document: { url, secrets, headers }, isDamaged }: StoredEndpoint,
   userId: string,
   keys: readonly Uint8Array[],

@@ -27,7 +27,7 @@ interface CountedKeys {
  *
  * An event that is answered with 2xx is missed no longer.
  *
- * Returns 0 when there is nothing to conclude, else `since`, `n` and `told` as they are now, as texts, empty for none.
+ * Returns nil when there is nothing to conclude, else `since`, `n` and `told` as they are now, as texts, empty for none.
  */
 export const countScript = (keys: CountedKeys): string => `${REMOVING}
 local function succeed(health, id, since, told)
@@ -56,14 +56,14 @@ local function record(user, id, result, member, score, job)
       if isLong or not isBusy then redis.call("PEXPIRE", log, ARGV[2]) end
     end
   end
-  if known.err or result == "" then return 0 end
+  if known.err or result == "" then return nil end
   local n = 0
   if result == "ok" then
     if score then
       if since or told then told = succeed(health, id, since, told) end
       if not isBusy then redis.call("HSET", health, id .. ".ok", string.format("%.0f", now)) end
     end
-    if not told then return 0 end
+    if not told then return nil end
     since = ""
   elseif score and not since then
     since, n = string.format("%.0f", now), 1

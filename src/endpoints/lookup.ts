@@ -66,7 +66,7 @@ export interface Wanted {
  *
  * @throws  UnreadableEndpoints when the user's key is damaged; EndpointsMoved when another shard has the user's endpoints
  */
-export type FindEndpoints = (userId: string, wanted: Wanted) => Promise<UsersEndpoints>;
+export type FindEndpoints = (userId: string, wanted: Wanted) => UsersEndpoints | Promise<UsersEndpoints>;
 
 const NOTHING: UsersEndpoints = { version: "", endpoints: new Map() };
 
@@ -127,9 +127,9 @@ export function createLookup(valkey: Valkey, connect: () => Valkey, tag: string)
     catchUp: () => ask(),
   });
   return {
-    async findEndpoints(userId, { after, isAnew }) {
-      await after;
-      return (isAnew ? undefined : memory.recall(userId)) ?? (await ask(userId));
+    findEndpoints(userId, { after, isAnew }) {
+      const find = () => (isAnew ? undefined : memory.recall(userId)) ?? ask(userId);
+      return after === undefined ? find() : after.then(find);
     },
     confirm() {
       isConfirmed = true;

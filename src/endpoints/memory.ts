@@ -5,6 +5,7 @@ import { EVERYONE, userOf } from "./changes.ts";
 import type { StoredEndpoint } from "./endpoint.ts";
 
 const MAX_USERS = 10_000;
+const GENERATION = MAX_USERS / 2;
 
 /** All endpoints of a user. */
 export interface UsersEndpoints {
@@ -31,29 +32,39 @@ export type News = (typeof NEWS)[keyof typeof NEWS];
 export class Memory {
   /** Empty while the shard has no changes. */
   newest = "";
-  readonly #users = new Map<string, UsersEndpoints>(); // used longest ago first
+  // Two generations: users who are asked for while they are in the older one are moved. Cheaper than keeping their order at each.
+  #recent = new Map<string, UsersEndpoints>();
+  #older = new Map<string, UsersEndpoints>();
 
   get isEmpty(): boolean {
-    return this.#users.size === 0;
+    return this.#recent.size === 0 && this.#older.size === 0;
   }
 
   recall(userId: string): UsersEndpoints | undefined {
-    const known = this.#users.get(userId);
-    if (known === undefined) return undefined;
-    this.#users.delete(userId);
-    this.#users.set(userId, known);
-    return known;
+    const recent = this.#recent.get(userId);
+    if (recent !== undefined) return recent;
+    const older = this.#older.get(userId);
+    if (older !== undefined) this.keep(userId, older);
+    return older;
   }
 
   keep(userId: string, found: UsersEndpoints): void {
-    this.#users.delete(userId);
-    this.#users.set(userId, found);
-    if (this.#users.size > MAX_USERS) this.#users.delete(this.#users.keys().next().value as string);
+    if (this.#recent.size >= GENERATION && !this.#recent.has(userId)) {
+      this.#older = this.#recent;
+      this.#recent = new Map();
+    }
+    this.#older.delete(userId);
+    this.#recent.set(userId, found);
   }
 
   forget(): void {
-    this.#users.clear();
+    this.#clear();
     this.newest = "";
+  }
+
+  #clear(): void {
+    this.#recent.clear();
+    this.#older.clear();
   }
 
   /**
@@ -71,12 +82,13 @@ export class Memory {
     }
     // An empty list may have been deleted, and is no sign that nothing has changed: it may be again.
     if (news === NEWS.none) return !isOvertaken && known !== "";
-    if (news === NEWS.lost && !isOvertaken) this.#users.clear();
+    if (news === NEWS.lost && !isOvertaken) this.#clear();
     const since = isOvertaken ? changes.indexOf(this.newest) : changes.length;
     if (since < 0) return false;
     for (const user of changes.slice(0, since).map(userOf)) {
-      if (user === EVERYONE) this.#users.clear();
-      else this.#users.delete(user);
+      if (user === EVERYONE) this.#clear();
+      this.#recent.delete(user);
+      this.#older.delete(user);
     }
     this.newest = changes[0] as string;
     return this.newest !== "";

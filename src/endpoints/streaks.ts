@@ -122,7 +122,6 @@ function* draw(
   nowMs: number,
   { disableAfterMs, outage }: StreakOptions,
 ): Generator<Conclusion> {
-  if (!Array.isArray(reply)) return;
   const [since, n, told] = reply as [string, string, string];
   const [of = "", kind, , failures, reason] = told.split(" ");
   if (kind === "over") {

@@ -67,20 +67,25 @@ return errors`;
 
 /**
  * ARGV: at the end, for each attempt of a registered endpoint its position, the endpoint's id, its result and its job's id, then how many they
- * are, and how long a log's key is without the user's id. Returns errors, time, and what `record` returned for each, see `EndpointRecords` in
- * attempts.ts.
+ * are, and how long a log's key is without the user's id. Returns errors, time, and of each for which `record` returned something its place
+ * among them and that, see `EndpointRecords` in attempts.ts.
  *
  * The endpoint's keys are made of the user's id and its own: as KEYS, they would take as long as all that is done with them. They are in the
  * slot of the others.
  */
 const RECORD_REGISTERED = `
-local replies, registered, userAt = {}, tonumber(ARGV[#ARGV - 1]), ARGV[#ARGV] + 1
+local replies, registered, userAt = {}, ARGV[#ARGV - 1], ARGV[#ARGV] + 1
+local arg = #ARGV - 1 - 4 * registered
 for r = 1, registered do
-  local arg = #ARGV - 2 - 4 * (registered - r)
-  local i, id, result, job = tonumber(ARGV[arg - 3]), ARGV[arg - 2], ARGV[arg - 1], ARGV[arg]
-  local user = string.sub(KEYS[i], userAt)
-  local score = scores[i] == nil and now or scores[i] -- nil: the user's log is unreadable
-  replies[r] = record(user, id, result, ARGV[i + 3], score, job)
+  local i = tonumber(ARGV[arg])
+  local score = scores[i]
+  if score == nil then score = now end -- the user's log is unreadable
+  local reply = record(string.sub(KEYS[i], userAt), ARGV[arg + 1], ARGV[arg + 2], ARGV[i + 3], score, ARGV[arg + 3])
+  if reply then
+    table.insert(replies, r)
+    table.insert(replies, reply)
+  end
+  arg = arg + 4
 end
 return { errors, now, replies }`;
 

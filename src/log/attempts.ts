@@ -28,15 +28,14 @@ export interface LogOptions {
 export interface RecordedAttempt {
   readonly userId: string;
   readonly attempt: Attempt;
-  /** What the script returned for it. */
+  /** What `record` returned for it. */
   readonly reply: unknown;
 }
 
 /** Counts the attempts of registered endpoints in the script that records them; src/endpoints/streaks.ts has it. */
 export interface EndpointRecords {
   /**
-   * Defines `record(user, id, result, member, score, job)`, which the script calls for each, and returns what it returns. Sees `now`,
-   * epoch ms, and how long logs are kept in `ARGV[2]`, ms. `score` is the attempt's in its user's log; false when it was there before.
+   * Defines `record(user, id, result, member, score, job)`, which the script calls for each; nil if nothing follows. Sees `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms. `score` is the attempt's in its user's log; false when it was there before.
    */
   readonly script: string;
   /** The argument `result`. */
@@ -47,7 +46,7 @@ export interface EndpointRecords {
   observed(attempt: Attempt): void;
   /** Whether what `recorded` does comes ahead of the acknowledgement. */
   isUrgent(attempt: Attempt): boolean;
-  /** Draw the conclusions, once they are recorded. Never rejects. */
+  /** Draw the conclusions from those for which `record` returned something. Never rejects. */
   recorded(attempts: readonly RecordedAttempt[], nowMs: number): Promise<void>;
 }
 
@@ -144,7 +143,7 @@ function writeMembers(attempt: Attempt, showResponse: boolean): Pick<Entry, "mem
 }
 
 /** What the script returns without, and with attempts of registered endpoints. */
-type Reply = string[] | [errors: string[], nowMs: number, replies: unknown[]];
+type Reply = string[] | [errors: string[], nowMs: number, placesAndReplies: unknown[]];
 
 /** Not EVALSHA: if the script is missing it is resent, after commands that were to take effect after it. */
 function writeEntries(
@@ -177,8 +176,15 @@ function writeEntries(
 function readReply(reply: Reply, entries: readonly Entry[]) {
   const [errors, nowMs, replies] = reply as [string[], number, unknown[]];
   if (!Array.isArray(replies)) return { errors: reply as string[], nowMs: 0, recorded: [] };
-  const registered = entries.flatMap(({ userId, attempt }) => (attempt === undefined ? [] : { userId, attempt }));
-  return { errors, nowMs, recorded: registered.map((one, index) => ({ ...one, reply: replies[index] })) };
+  const recorded: RecordedAttempt[] = [];
+  if (replies.length > 0) {
+    const registered = entries.filter(({ attempt }) => attempt !== undefined);
+    for (let at = 0; at < replies.length; at += 2) {
+      const { userId, attempt } = registered[(replies[at] as number) - 1] as Entry;
+      recorded.push({ userId, attempt: attempt as RegisteredAttempt, reply: replies[at + 1] });
+    }
+  }
+  return { errors, nowMs, recorded };
 }
 
 /** @param scores  those of the attempts in the log, newest first; their responses have the same */

@@ -51,7 +51,8 @@ export function watchPickUps(
       if (!hash) return reply;
       const pins = readPins(hash);
       const waiting = confirmed();
-      if (pins !== undefined || waiting !== undefined) note(id as string, { ...pins, confirmed: waiting });
+      if (pins !== undefined || waiting !== undefined)
+        note(id as string, pins === undefined ? { confirmed: waiting } : { ...pins, confirmed: waiting });
       return reply;
     });
   };

@@ -5,7 +5,8 @@
 import type { Forward } from "../../jobs/home.ts";
 import { countForwards } from "../delivery/forwarded-id.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
-import type { FindEndpoints } from "../endpoints/lookup.ts";
+import type { FindEndpoints, Wanted } from "../endpoints/lookup.ts";
+import type { UsersEndpoints } from "../endpoints/memory.ts";
 import { moveUser, type Place } from "../endpoints/move.ts";
 import { EndpointsMoved, UnreadableEndpoints } from "../endpoints/refusals.ts";
 import { addForwarded } from "../queue/forward.ts";
@@ -70,11 +71,8 @@ export function createAtHome(
     return former === undefined || isOwn(former) ? homeAmong(shards, userId) : former;
   }
 
-  async function forward(userId: string, { id = "" }: { id?: string | undefined }, movedTo?: string) {
-    if (movedTo === undefined) {
-      if (isOwn(homeAmong(shards, userId))) return undefined;
-      if (await isServedHere(userId)) return undefined; // not moved yet: no other shard changes them
-    }
+  async function forwardAway(userId: string, id: string, movedTo: string | undefined) {
+    if (movedTo === undefined && (await isServedHere(userId))) return undefined; // not moved yet: no other shard changes them
     const next = nextOf(userId, movedTo);
     if (next === undefined || isOwn(next) || countForwards(id) >= MAX_FORWARDS) throw new Parked(later());
     const valkey = connect(next);
@@ -82,14 +80,23 @@ export function createAtHome(
     return `forwarded to shard ${shardName(next)}`;
   }
 
+  const forward: Forward = (userId, { id = "" }, movedTo) =>
+    movedTo === undefined && isOwn(homeAmong(shards, userId)) ? undefined : forwardAway(userId, id, movedTo);
+
   const askFormer = createFormerHomes(own, { shards, connect }, reach);
+
+  async function findHere(userId: string, wanted: Wanted): Promise<UsersEndpoints | EndpointsMoved> {
+    try {
+      return await find(userId, wanted);
+    } catch (error) {
+      if (error instanceof EndpointsMoved) return error;
+      throw error;
+    }
+  }
 
   /** Look a user up, and again if they may have moved here meanwhile. @throws EndpointsMoved when another shard serves them */
   const findEndpoints: FindEndpoints = async (userId, wanted) => {
-    const found = await find(userId, wanted).catch((error) => {
-      if (error instanceof EndpointsMoved) return error;
-      throw error;
-    });
+    const found = await findHere(userId, wanted);
     const isElsewhere = found instanceof EndpointsMoved;
     const { id } = wanted;
     const isNothing = isElsewhere || (id === undefined ? found.version === "" : !found.endpoints.has(id));
