@@ -9,7 +9,7 @@ import { testValkeyUrl } from "./support/valkey.ts";
 const valkey = connectValkey(await testValkeyUrl(), "test:memory", { info() {}, warn() {} });
 afterAll(() => valkey.disconnect());
 
-const found = (version: string): UsersEndpoints => ({ version, endpoints: new Map() });
+const found = (version: string): UsersEndpoints => ({ version, endpoints: new Map(), length: 1_000 });
 
 /** A memory of two users, as of the change `c1`. */
 function remembering(): Memory {
@@ -75,6 +75,20 @@ describe("a worker's memory of endpoints", () => {
     memory.recall("ann");
     memory.keep("one more", found("1"));
     expect(known(memory)).toEqual(["ann"]);
+  });
+
+  test("has at most 16 million characters of what is stored, however few users those are", () => {
+    const memory = remembering();
+    const large = { ...found("1"), length: 800_000 };
+    for (let n = 0; n < 1_000; n++) {
+      memory.keep(`user ${n}`, large);
+      memory.recall("ann");
+    }
+    expect(known(memory)).toEqual(["ann"]);
+    const kept = Array.from({ length: 1_000 }, (_, n) => n).filter((n) => memory.recall(`user ${n}`) !== undefined);
+    expect(kept).toContain(999);
+    expect(kept.length).toBeGreaterThanOrEqual(8);
+    expect(kept.length * 800_000).toBeLessThanOrEqual(16 * 1024 * 1024);
   });
 });
 

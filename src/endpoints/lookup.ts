@@ -68,7 +68,7 @@ export interface Wanted {
  */
 export type FindEndpoints = (userId: string, wanted: Wanted) => UsersEndpoints | Promise<UsersEndpoints>;
 
-const NOTHING: UsersEndpoints = { version: "", endpoints: new Map() };
+const NOTHING: UsersEndpoints = { version: "", endpoints: new Map(), length: 0 };
 
 export interface EndpointLookup {
   readonly findEndpoints: FindEndpoints;
@@ -165,5 +165,5 @@ function read(reply: Fields): UsersEndpoints | Error {
     const [id, part] = field.split("/");
     if (id && part === "state" && value.startsWith("deleted ")) endpoints.set(id, "deleted");
   }
-  return { version, endpoints };
+  return { version, endpoints, length: reply.reduce((sum, text) => sum + text.length, 0) };
 }

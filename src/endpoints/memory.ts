@@ -4,8 +4,9 @@
 import { EVERYONE, userOf } from "./changes.ts";
 import type { StoredEndpoint } from "./endpoint.ts";
 
-const MAX_USERS = 10_000;
-const GENERATION = MAX_USERS / 2;
+/** Of one of the two generations. A user takes some 3 KB, and as much again as is stored. */
+const MAX_USERS = 5_000;
+const MAX_LENGTH = 8 * 1024 * 1024; // characters: ten users with as much as a user may have
 
 /** All endpoints of a user. */
 export interface UsersEndpoints {
@@ -13,6 +14,8 @@ export interface UsersEndpoints {
   readonly version: string;
   /** A deleted endpoint is remembered for a while. */
   readonly endpoints: ReadonlyMap<string, StoredEndpoint | "deleted">;
+  /** Of what is stored of them, in characters. */
+  readonly length: number;
 }
 
 /** What a reader finds of the shard's changes, compared to the newest one that it knew when it asked. */
@@ -35,6 +38,7 @@ export class Memory {
   // Two generations: users who are asked for while they are in the older one are moved. Cheaper than keeping their order at each.
   #recent = new Map<string, UsersEndpoints>();
   #older = new Map<string, UsersEndpoints>();
+  #length = 0; // of all that was added to the recent one
 
   get isEmpty(): boolean {
     return this.#recent.size === 0 && this.#older.size === 0;
@@ -49,12 +53,14 @@ export class Memory {
   }
 
   keep(userId: string, found: UsersEndpoints): void {
-    if (this.#recent.size >= GENERATION && !this.#recent.has(userId)) {
+    if (this.#recent.size >= MAX_USERS || this.#length + found.length > MAX_LENGTH) {
       this.#older = this.#recent;
       this.#recent = new Map();
+      this.#length = 0;
     }
     this.#older.delete(userId);
     this.#recent.set(userId, found);
+    this.#length += found.length;
   }
 
   forget(): void {
@@ -65,6 +71,7 @@ export class Memory {
   #clear(): void {
     this.#recent.clear();
     this.#older.clear();
+    this.#length = 0;
   }
 
   /**
