@@ -136,6 +136,22 @@ describe("the list of endpoints", () => {
   });
 });
 
+describe("the search", () => {
+  test("leads to the page of the endpoint with an id, and lists them if several users have one", async () => {
+    const id = `crm-${Date.now()}`;
+    const userId = await register({}, newUser(), id);
+    const found = await app.request(`/search?q=${id}`, { headers: HTML });
+    expect([found.status, found.headers.get("location")]).toEqual([302, pathOf(userId, id)]);
+    const other = await register({}, newUser(), id);
+    await registry.disable(other, id);
+    const html = await read(`/search?q=${id}`);
+    for (const one of [userId, other]) expect(html).toContain(`<a href="${pathOf(one, id)}">${id}</a>`);
+    expect(html).toMatch(/Disabled (just now|\d+ s ago)/);
+    expect(html).not.toContain("hush");
+    expect(html).not.toContain("There may be more");
+  });
+});
+
 describe("a user's page", () => {
   test("says nothing about endpoints for a user who has none registered", async () => {
     expect(await read(`/users/${newUser()}`)).not.toMatch(/registered endpoint/);

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Worker } from "bullmq";
 import { createBoardApp } from "../src/board/app.ts";
 import { type Cluster, type ClusterNode, startCluster } from "../src/dev/cluster.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
 import type { Attempt } from "../src/log/attempt.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { createBoardMetrics } from "../src/monitoring/queue-metrics.ts";
@@ -268,6 +269,17 @@ describe("with all shards there", () => {
     expect(await to(delivery)).toContain(`/users/${gone.userId}?id=${gone.id}`);
     expect(await to("5/77")).toContain(`/users/${gone.userId}?id=${gone.id}`);
     expect(await read(`/search?q=${crypto.randomUUID()}`)).toMatch(/Searched [\d,]+ kept jobs and [\d,]+ logs/);
+  });
+
+  test("the search finds the endpoints with an id in all shards", async () => {
+    const id = `all-${Date.now()}`;
+    const userIds = shards.map(({ index }) => userOf(index));
+    for (const [index, userId] of userIds.entries()) {
+      const registry = createRegistry(at(index).valkey, { tag: at(index).tag, allowPlain: true });
+      await registry.create(userId, { id, url: "https://a.example/in" });
+    }
+    const html = await read(`/search?q=${id}`);
+    for (const userId of userIds) expect(html).toContain(`<a href="/users/${userId}/endpoints/${id}">${id}</a>`);
   });
 
   test("a search of many logs that is cut off goes on where it ended, in each shard", async () => {

@@ -1,6 +1,7 @@
 /** `fluxhook find`: which of the ids it is, for people and for programs. */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startValkey } from "../src/dev/valkey.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
 import { openQueue } from "../src/queue/worker.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
@@ -55,6 +56,31 @@ test("it tells programs the same", async () => {
   });
   expect(JSON.parse(found.out).found).toMatchObject([{ kind: "job", found: job.id, user: "usr_2", state: "waiting" }]);
   expect(host.out + found.out).not.toContain("hush");
+});
+
+test("it finds a registered endpoint of any user by its id, and tells its state without its URL's query", async () => {
+  const registry = createRegistry(valkey, { allowPlain: true });
+  for (const userId of ["usr_1", "usr_2"])
+    await registry.create(userId, { id: "main", url: "https://a.example/in?token=hush" });
+  await registry.disable("usr_2", "main");
+  const [shown, listed, none] = await Promise.all([
+    fluxhook(["find", "main"]),
+    fluxhook(["find", "main", "--json"]),
+    fluxhook(["find", "MAIN"]),
+  ]);
+  expect(shown.out).toBe(
+    "Endpoint main of usr_1: enabled\n  https://a.example/in?…\n  fluxhook endpoints show usr_1 main\n" +
+      "Endpoint main of usr_2: disabled (by hand)\n  https://a.example/in?…\n  fluxhook endpoints show usr_2 main\n",
+  );
+  const endpoint = { kind: "endpoint", id: "main", url: "https://a.example/in?…", failing_since: null, damaged: false };
+  expect(JSON.parse(listed.out)).toMatchObject({
+    found: [
+      { ...endpoint, user: "usr_1", state: { kind: "enabled" } },
+      { ...endpoint, user: "usr_2", state: { kind: "disabled", reason: "manual", since: expect.any(String) } },
+    ],
+    complete: true,
+  });
+  expect([shown.code, listed.code, none.code]).toEqual([0, 0, 1]);
 });
 
 test("nothing found is 1, with what was searched; nothing to search for is wrong usage", async () => {

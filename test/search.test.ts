@@ -1,6 +1,7 @@
 /** The search by any id: what is kept of an event, in the queue and in the logs. */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { startValkey } from "../src/dev/valkey.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
 import type { Attempt } from "../src/log/attempts.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
 import { createSearch, describeReach, type SearchOptions } from "../src/operations/search.ts";
@@ -93,6 +94,72 @@ describe("what takes no time is found without a search through everything:", () 
     ]);
     for (const key of ["wait", "meta", "events", "id", `${id}:lock`, "failed"])
       expect((await search(key)).finds, key).toEqual([]);
+  });
+});
+
+describe("a registered endpoint is found", () => {
+  const registry = createRegistry(valkey, { allowPlain: true });
+  const register = (userId: string, id = "main") =>
+    registry.create(userId, { id, url: "https://a.example/in?key=hush" });
+
+  test("by its id, of each user who has one, with its state", async () => {
+    await register("usr_1");
+    await register("usr_1", "Main");
+    await register("usr:2");
+    await register("usr_3", "main-2");
+    await registry.pause("usr:2", "main");
+    for (const text of ["main", " endpoint main ", '"main"']) {
+      const { finds, hasMoreEndpoints, jobs } = await search(text);
+      expect(finds, text).toMatchObject([
+        { kind: "endpoint", userId: "usr_1", endpoint: { id: "main", state: { kind: "enabled" } } },
+        { kind: "endpoint", userId: "usr:2", endpoint: { id: "main", state: { kind: "paused" } } },
+      ]);
+      expect([hasMoreEndpoints, jobs]).toEqual([false, undefined]);
+    }
+    for (const text of ["MAIN", "mai", "ain", "usr_1 main", "m*"]) expect((await search(text)).finds, text).toEqual([]);
+  });
+
+  test("by an id that was generated, unless it was deleted", async () => {
+    const { endpoint } = await registry.create("usr_1", { url: "https://a.example/in" });
+    expect((await search(endpoint.id)).finds).toMatchObject([{ kind: "endpoint", userId: "usr_1" }]);
+    await registry.delete("usr_1", endpoint.id);
+    expect((await search(endpoint.id)).finds).toEqual([]);
+    await valkey.zadd("webhooks:endpoint-index", 1, `usr_1 ${endpoint.id}`); // as after a lost write
+    expect((await search(endpoint.id)).finds).toEqual([]);
+  });
+
+  test("next to a user of the same name; a user with an endpoint is found without a log", async () => {
+    await register("main");
+    expect((await search("main")).finds).toMatchObject([
+      { kind: "user", userId: "main" },
+      { kind: "endpoint", userId: "main" },
+    ]);
+    await registry.create("usr_quiet", { id: "billing", url: "https://a.example/in" });
+    expect((await search("usr_quiet")).finds).toEqual([{ kind: "user", userId: "usr_quiet" }]);
+  });
+
+  test("in a large index, also where thousands of endpoints changed in one millisecond", async () => {
+    const entries = Array.from({ length: 4_500 }, (_, n) => [Math.min(n, 1_200), `usr_${n} other`]);
+    await valkey.zadd("webhooks:endpoint-index", ...entries.flat());
+    await register("usr_z", "wanted");
+    for (const score of [0, 600, 1_200, 5_000]) {
+      await valkey.zadd("webhooks:endpoint-index", score, "usr_z wanted");
+      expect((await search("wanted")).finds).toMatchObject([{ kind: "endpoint", userId: "usr_z" }]);
+    }
+  });
+
+  test("at most 50 are listed, and no longer than a second is searched; it is said that there may be more", async () => {
+    for (let n = 0; n < 51; n++) await register(`usr_${n}`);
+    const many = await search("main");
+    expect([many.finds.length, many.hasMoreEndpoints]).toEqual([50, true]);
+    const entries = Array.from({ length: 4_500 }, (_, n) => [n, `usr_${n} other`]);
+    await valkey.zadd("webhooks:endpoint-index", ...entries.flat());
+    let time = 0;
+    const slow = create(() => {
+      time += 400; // each look at the clock
+      return time;
+    });
+    expect(await slow("main")).toMatchObject({ finds: [], hasMoreEndpoints: true });
   });
 });
 

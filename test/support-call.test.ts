@@ -142,20 +142,22 @@ describe("the search", () => {
     const findings = {
       text,
       finds: [],
+      hasMoreEndpoints: true,
       jobs: { searched: 11_000, total: 11_000 },
       logs: reach,
       next: "77",
       isBusy: false,
     };
     const site = { isReadonly: false, environment: "", bullBoard: "/board", logSize: 10 } as Site;
-    const cut = String(SearchPage({ site, findings, isContinued: false }));
+    const cut = String(SearchPage({ site, findings, isContinued: false, now: 0 }));
     expect(cut).toContain("Nothing found yet for");
     expect(cut).toContain("Searched 11,000 kept jobs and 12,000 of about 50,000 logs.");
     expect(cut).toContain(`<a href="/search?q=${text}&amp;from=77">Search on</a>`);
-    const next = String(SearchPage({ site, findings: { ...findings, jobs: undefined }, isContinued: true }));
+    expect(cut).toContain("Not all registered endpoints were searched.");
+    const next = String(SearchPage({ site, findings: { ...findings, jobs: undefined }, isContinued: true, now: 0 }));
     expect(next).toContain("Searched another 12,000 of about 50,000 logs.");
     const busy = { ...findings, jobs: undefined, logs: undefined, next: undefined, isBusy: true };
-    expect(String(SearchPage({ site, findings: busy, isContinued: false }))).toContain(
+    expect(String(SearchPage({ site, findings: busy, isContinued: false, now: 0 }))).toContain(
       `Two other searches are running, so jobs and logs were not searched. <a href="/search?q=${text}">Try again</a>`,
     );
   });

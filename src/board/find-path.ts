@@ -3,17 +3,19 @@
  */
 import type { Context } from "hono";
 import type { Find } from "../operations/search.ts";
+import { endpointPath } from "./endpoint-path.ts";
 import { type Notice, payloadPath, userPath } from "./layout.tsx";
 
 /** Ids in a notice: any other text could be made to say anything. */
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
 
 /**
- * Where a find is shown: on the user's page, with the event alone. An event that is neither logged there nor pending is shown in the
+ * Where a find is shown: an endpoint on its own page, all else on the user's page, with the event alone. An event that is neither logged there nor pending is shown in the
  * list of failed events, or by its payload. Undefined for a host, and for a job without a user.
  */
 export function findPath(find: Find): string | undefined {
   if (find.kind === "host" || find.userId === undefined) return undefined;
+  if (find.kind === "endpoint") return endpointPath(find.userId, find.endpoint.id);
   const path = userPath(find.userId);
   if (find.kind !== "user" && !find.isLogged) {
     if (find.state === "failed") return `/failed?${new URLSearchParams({ id: find.id })}`;

@@ -4,8 +4,17 @@
  */
 import type { FC } from "hono/jsx";
 import { USER_ID } from "../delivery/limits.ts";
-import { describeReach, type EventFind, type Findings, type HostFind, type UserFind } from "../operations/search.ts";
+import {
+  describeReach,
+  type EndpointFind,
+  type EventFind,
+  type Findings,
+  type HostFind,
+  type UserFind,
+} from "../operations/search.ts";
 import { printable } from "../runtime/printable.ts";
+import { ShownUrl } from "./endpoint-rows.tsx";
+import { EndpointStateBadge } from "./endpoint-state.tsx";
 import { findPath } from "./find-path.ts";
 import { jobPath, Layout, Mark, type Site, userPath } from "./layout.tsx";
 import { Search } from "./search.tsx";
@@ -15,10 +24,12 @@ export interface SearchPageProps {
   readonly findings: Findings;
   /** Whether the search went on where an earlier one ended. */
   readonly isContinued: boolean;
+  /** Epoch ms. */
+  readonly now: number;
 }
 
-export const SearchPage: FC<SearchPageProps> = ({ site, findings, isContinued }) => {
-  const { text, finds } = findings;
+export const SearchPage: FC<SearchPageProps> = ({ site, findings, isContinued, now }) => {
+  const { text, finds, hasMoreEndpoints } = findings;
   const title =
     text === "" ? "Search" : finds.length > 0 ? `Found: ${printable(text)}` : `Not found: ${printable(text)}`;
   const hosts = finds.filter((find) => find.kind === "host");
@@ -34,9 +45,12 @@ export const SearchPage: FC<SearchPageProps> = ({ site, findings, isContinued })
           <h2>{others.length === 1 ? "Found" : `Found ${others.length}, of different kinds or users`}</h2>
           <ul>
             {others.map((find) => (
-              <FindRow site={site} find={find} />
+              <FindRow site={site} find={find} now={now} />
             ))}
           </ul>
+          {hasMoreEndpoints && (
+            <p class="note">There may be more endpoints with this id. A user's page lists all of the user's own.</p>
+          )}
         </section>
       )}
       {hosts.map((host) => (
@@ -48,8 +62,25 @@ export const SearchPage: FC<SearchPageProps> = ({ site, findings, isContinued })
 
 const KINDS = { user: "User", event: "Event", delivery: "Delivery", job: "Job" } as const;
 
-const FindRow: FC<{ site: Site; find: UserFind | EventFind }> = ({ site, find }) => {
+type RowProps = { readonly site: Site; readonly find: UserFind | EventFind | EndpointFind; readonly now: number };
+
+const FindRow: FC<RowProps> = ({ site, find, now }) => {
   const path = findPath(find);
+  if (find.kind === "endpoint") {
+    return (
+      <li>
+        <b>Endpoint</b>
+        <a href={path}>{find.endpoint.id}</a>
+        <span>
+          of <a href={userPath(find.userId)}>{printable(find.userId)}</a>
+        </span>
+        <EndpointStateBadge endpoint={find.endpoint} now={now} />
+        <span>
+          <ShownUrl url={find.endpoint.url} />
+        </span>
+      </li>
+    );
+  }
   if (find.kind === "user") {
     return (
       <li>
@@ -113,8 +144,8 @@ const HostPanel: FC<{ site: Site; host: HostFind }> = ({ site, host: find }) => 
   );
 };
 
-const NotFound: FC<SearchPageProps> = ({ site, findings, isContinued }) => {
-  const { text, next, isBusy } = findings;
+const NotFound: FC<Omit<SearchPageProps, "now">> = ({ site, findings, isContinued }) => {
+  const { text, hasMoreEndpoints, next, isBusy } = findings;
   const user = USER_ID.test(text) ? userPath(text) : undefined;
   const query = next === undefined ? "" : new URLSearchParams({ q: text, from: next });
   return (
@@ -140,6 +171,9 @@ const NotFound: FC<SearchPageProps> = ({ site, findings, isContinued }) => {
           which takes no time.
         </p>
       )}
+      {hasMoreEndpoints && (
+        <p>Not all registered endpoints were searched. A user's page lists all of the user's own.</p>
+      )}
       {user !== undefined && (
         <p>
           If it is a user: <a href={user}>show the page of {printable(text)}</a>
@@ -154,7 +188,7 @@ const Hints: FC<{ site?: Site }> = ({ site }) => (
   <ul>
     <li>
       An event is found by its id (the webhook-id header), by one of its delivery ids (X-Fluxdrop-Delivery) or by its
-      job.
+      job. A registered endpoint is found by its id, in upper and lower case as it is written.
     </li>
     <li>
       Ids are compared as a whole: parts of them are not found. A host is written as in hooks.example.com or

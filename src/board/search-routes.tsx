@@ -25,6 +25,6 @@ export function addSearchRoutes(
     const [find, ...others] = findings.finds;
     const path = find === undefined || others.length > 0 ? undefined : findPath(find);
     if (path !== undefined) return c.redirect(path);
-    return sendPage(c, <SearchPage site={site} findings={findings} isContinued={isCursor(from)} />);
+    return sendPage(c, <SearchPage site={site} findings={findings} isContinued={isCursor(from)} now={Date.now()} />);
   });
 }

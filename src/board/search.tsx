@@ -5,11 +5,11 @@
 import type { FC } from "hono/jsx";
 import { MAX_SEARCH } from "../operations/search.ts";
 
-/** The form that searches for a user, an event, a delivery, a job or a host. */
+/** The form that searches for a user, an event, a delivery, a job, an endpoint or a host. */
 export const Search: FC<{ value: string; isLarge?: boolean }> = ({ value, isLarge = false }) => (
   <search>
     <form class={isLarge ? "find large" : "find"} action="/search" method="get">
-      <label for="find">{isLarge ? "Look up a user, event, delivery, job or host" : "Find"}</label>
+      <label for="find">{isLarge ? "Look up a user, event, delivery, job, endpoint or host" : "Find"}</label>
       <input
         id="find"
         name="q"

@@ -6,6 +6,7 @@ import { createFailedEvents } from "../operations/failed-events.ts";
 import {
   createSearch,
   describeReach,
+  type EndpointFind,
   type Find,
   type Findings,
   type HostFind,
@@ -13,6 +14,7 @@ import {
   type Reach,
 } from "../operations/search.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withReachable } from "./context.ts";
+import { describeState, describeUrl, isoOf, nameState } from "./endpoints-output.ts";
 import { readDuration } from "./input.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
@@ -23,7 +25,7 @@ interface FindOptions extends JsonOption {
 export function addFind(program: Command, context: Context): void {
   program
     .command("find")
-    .description("find a user, an event, a delivery, a job or a host, and say which it is")
+    .description("find a user, an event, a delivery, a job, a registered endpoint or a host, and say which it is")
     .argument("<text>", "an id, as in webhook-id and X-Fluxdrop-Delivery, or a host")
     .option("--for <duration>", "how long to search jobs and logs", "5s")
     .option("--json", "print JSON")
@@ -53,14 +55,19 @@ Examples:
 }
 
 /** The findings in the words of the command's JSON. */
-function describeFindings({ text, finds, jobs, logs, next }: Findings) {
+function describeFindings({ text, finds, hasMoreEndpoints, jobs, logs, next }: Findings) {
   const reach = (part: Reach | undefined) => part && { searched: part.searched, total: part.total };
   const searched = { jobs: reach(jobs), logs: reach(logs) };
-  return { text, found: finds.map(describeFind), searched, complete: next === undefined };
+  return { text, found: finds.map(describeFind), searched, complete: next === undefined && !hasMoreEndpoints };
 }
 
 function describeFind(find: Find) {
   if (find.kind === "user") return { kind: find.kind, user: find.userId };
+  if (find.kind === "endpoint") {
+    const { id, url, state, health, isDamaged = false } = find.endpoint;
+    const failing = { failing_since: isoOf(health.failingSince), damaged: isDamaged };
+    return { kind: find.kind, id, user: find.userId, url: describeUrl(url), state: describeState(state), ...failing };
+  }
   if (find.kind === "host") {
     const { kind, host, isOpen, failed, pending, events, isComplete } = find;
     const some = events.map(({ job, event, id, userId, place }) => ({ job, event, id, user: userId ?? null, place }));
@@ -73,9 +80,10 @@ function describeFind(find: Find) {
 const NAMES = { event: "Event", delivery: "Delivery", job: "Job" } as const;
 
 function showFindings(terminal: Terminal, findings: Findings): void {
-  const { text, finds, next } = findings;
+  const { text, finds, hasMoreEndpoints, next } = findings;
   for (const find of finds) {
     if (find.kind === "host") showHost(terminal, find);
+    else if (find.kind === "endpoint") showEndpoint(terminal, find);
     else if (find.kind === "user")
       terminal.print(`User ${printable(find.userId)}: fluxhook attempts ${printable(find.userId)}`);
     else {
@@ -86,10 +94,21 @@ function showFindings(terminal: Terminal, findings: Findings): void {
       terminal.print(`  job ${printable(job ?? "-")}  ${kept}`);
     }
   }
+  if (hasMoreEndpoints) {
+    const words = finds.length > 0 ? "There may be more endpoints" : "There may be an endpoint";
+    terminal.print(`${words} ${printable(text)}: fluxhook endpoints list <user> lists all of a user.`);
+  }
   if (finds.length > 0) return;
   terminal.print(`Nothing found for ${printable(text)}. Searched ${describeReach(findings)}.`);
   if (next !== undefined)
     terminal.print("Not everything was searched: give it more time with --for, or look up the user.");
+}
+
+function showEndpoint(terminal: Terminal, { userId, endpoint }: EndpointFind): void {
+  const name = `${printable(userId)} ${printable(endpoint.id)}`;
+  terminal.print(`Endpoint ${printable(endpoint.id)} of ${printable(userId)}: ${nameState(terminal, endpoint)}`);
+  terminal.print(`  ${printable(describeUrl(endpoint.url))}`);
+  terminal.print(`  fluxhook endpoints show ${name}`);
 }
 
 function showHost(terminal: Terminal, { host, isOpen, failed, pending, events, isComplete }: HostFind): void {

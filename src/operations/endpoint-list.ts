@@ -62,7 +62,7 @@ export async function listEndpoints(shards: OpenShards, query: EndpointQuery = {
   for (let seen = 0; seen < MAX_SEEN; ) {
     const entries = await readMerged(shards, query.state, after);
     if (entries.length === 0) return { endpoints };
-    const found = await readEach(entries);
+    const found = await readListed(entries);
     for (const [index, { entry }] of entries.entries()) {
       after = entry;
       seen += 1;
@@ -74,13 +74,18 @@ export async function listEndpoints(shards: OpenShards, query: EndpointQuery = {
   return { endpoints, ...(after && { cursor: formatCursor(after) }) };
 }
 
-interface Placed {
+/** An entry of a shard's index. */
+export interface PlacedEntry {
   readonly shard: OpenShard;
   readonly entry: IndexEntry;
 }
 
-/** The endpoints of entries; undefined for those that are gone. Each user's are read once. */
-async function readEach(entries: readonly Placed[]): Promise<(ListedEndpoint | undefined)[]> {
+/**
+ * Read the endpoints of entries; undefined for those that are gone. Each user's are read once.
+ *
+ * @throws  when Valkey answers with an error; waits while it is away
+ */
+export async function readListed(entries: readonly PlacedEntry[]): Promise<(ListedEndpoint | undefined)[]> {
   const users = new Map<string, Promise<ListedEndpoint[]>>();
   const reads = entries.map(({ shard, entry: { userId } }) => {
     const key = `${shard.label} ${userId}`;
@@ -102,7 +107,7 @@ async function readMerged(
   shards: OpenShards,
   state: EndpointStateFilter | undefined,
   after: IndexEntry | undefined,
-): Promise<Placed[]> {
+): Promise<PlacedEntry[]> {
   const list = state === undefined || state === "failing" ? "all" : "off";
   const pieces = await Promise.all(
     shards.map(async (shard) => {

@@ -1,11 +1,12 @@
 /**
- * Finds a user, an event, a delivery, a job or a host by what somebody on the phone read out. For the board and the command.
+ * Finds a user, an event, a delivery, a job, a registered endpoint or a host by what somebody on the phone read out. For the board and the command.
  */
 import { forwardedId } from "../delivery/forwarded-id.ts";
 import { USER_ID } from "../delivery/limits.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
-import { logKey } from "../queue/own-keys.ts";
+import { endpointsKey, logKey } from "../queue/own-keys.ts";
+import { type EndpointFind, findEndpoints } from "./endpoint-search.ts";
 import type { AllFailedEvents } from "./failed-events.ts";
 import { findHost, type HostFind, MAYBE_HOST } from "./host-search.ts";
 import { parseObject, userOf } from "./job-filter.ts";
@@ -13,6 +14,7 @@ import { readJobs, type StoredJob } from "./job-pages.ts";
 import { searchAllJobs, storedEventId } from "./job-search.ts";
 import { type LoggedHit, searchAllLogs } from "./log-search.ts";
 
+export type { EndpointFind } from "./endpoint-search.ts";
 export type { HostFind, PendingEvent } from "./host-search.ts";
 
 /** Longest text to search for, in characters. */
@@ -24,9 +26,9 @@ const MAX_SEARCHES = 2; // at once: each keeps Valkey busy half of the time
 
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
 /** What people copy along with an id. A user id may contain a colon, but no space. */
-const LABEL = /^(?:(?:webhook-id|x-fluxdrop-delivery)\s*:\s*|(?:event|delivery|job|user|host)\s+)/i;
+const LABEL = /^(?:(?:webhook-id|x-fluxdrop-delivery)\s*:\s*|(?:event|delivery|job|user|endpoint|host)\s+)/i;
 
-/** A user with a log, or with a kept job. */
+/** A user with a log, a registered endpoint or a kept job. */
 export interface UserFind {
   readonly kind: "user";
   readonly userId: string;
@@ -51,7 +53,7 @@ export interface EventFind {
   readonly isLogged: boolean;
 }
 
-export type Find = UserFind | EventFind | HostFind;
+export type Find = UserFind | EventFind | EndpointFind | HostFind;
 
 /** How many of something were searched, of how many. */
 export interface Reach {
@@ -65,6 +67,8 @@ export interface Findings {
   /** What was searched for, without what people copy along with it. */
   readonly text: string;
   readonly finds: readonly Find[];
+  /** Whether there may be other registered endpoints with this id than those in `finds`. */
+  readonly hasMoreEndpoints: boolean;
   /** The kept jobs that were searched one by one; undefined when that was not necessary. */
   readonly jobs: Reach | undefined;
   /** The same for the users' logs. */
@@ -92,7 +96,7 @@ export interface SearchSources {
 }
 
 /**
- * Search for a text: first what takes no time (a user's log, a job's key, a host), and only if that finds nothing, the kept jobs and then
+ * Search for a text: first what takes little time (a user's log, a job's key, a host, the index of endpoints), and only if that finds nothing, the kept jobs and then
  * the logs, one by one, in bounded time.
  *
  * Job ids and event ids are the same for events of the package, in lower case. Other producers' events have an id that is derived from
@@ -108,11 +112,17 @@ export function createSearch({ shards: all, failed, now = () => performance.now(
   return async (given, { from, budgetMs = SEARCH_MS, among: shards = all } = {}) => {
     const endAt = now() + budgetMs;
     const text = readText(given);
-    const nothing: Findings = { text, finds: [], jobs: undefined, logs: undefined, next: undefined, isBusy: false };
+    const reach = { jobs: undefined, logs: undefined, next: undefined };
+    let nothing: Findings = { text, finds: [], hasMoreEndpoints: false, ...reach, isBusy: false };
     if (text === "") return nothing;
     const ids = UUID.test(text) ? [...new Set([text, text.toLowerCase(), text.toUpperCase()])] : [text];
     if (from === undefined) {
-      const finds = await findNow({ shards, all, failed, now }, text, ids);
+      const [found, endpoints] = await Promise.all([
+        findNow({ shards, all, failed, now }, text, ids),
+        findEndpoints(shards, text, { endAt, now }),
+      ]);
+      const finds = [...found, ...endpoints.finds];
+      nothing = { ...nothing, hasMoreEndpoints: !endpoints.isComplete };
       if (finds.length > 0) return { ...nothing, finds };
     }
     if (running >= MAX_SEARCHES) return { ...nothing, isBusy: true };
@@ -154,9 +164,9 @@ async function findNow(
     findHost(sources, text),
     ...shards.map((shard) => findIn(shard, text, ids)),
   ]);
-  const hasLog = found.some((one) => one.hasLog);
+  const isUser = found.some((one) => one.isUser);
   const finds: Find[] = [
-    ...(hasLog ? [{ kind: "user", userId: text } as const] : []),
+    ...(isUser ? [{ kind: "user", userId: text } as const] : []),
     ...unique(
       await follow(
         shards,
@@ -170,15 +180,15 @@ async function findNow(
   return isNeeded ? [...finds, host] : finds;
 }
 
-/** Whether a shard has the log of a user with this id, and its jobs with one of these ids, with or without its label. */
+/** Whether a shard has a log or endpoints of a user with this id, and its jobs with one of these ids, with or without its label. */
 async function findIn(shard: OpenShard, text: string, ids: readonly string[]) {
   const { client, valkey, tag, label } = shard;
   const bare = ids.map((id) => (id.startsWith(label) ? id.slice(label.length) : id));
-  const [logs, jobs] = await Promise.all([
-    USER_ID.test(text) ? valkey.exists(logKey(text, tag)) : 0,
+  const [keys, jobs] = await Promise.all([
+    USER_ID.test(text) ? valkey.exists(logKey(text, tag), endpointsKey(text, tag)) : 0,
     collect(readJobs(client, valkey, bare)),
   ]);
-  return { hasLog: logs > 0, finds: await describeJobs(shard, jobs, [...ids, ...bare]) };
+  return { isUser: keys > 0, finds: await describeJobs(shard, jobs, [...ids, ...bare]) };
 }
 
 /** Jobs as what they were found by: their event's id, their user, or their own id. */
