@@ -317,6 +317,8 @@ describe("status", () => {
     const { out, code } = await fluxhook(["status"]);
     const rows = Object.fromEntries(out.split("\n").map((line) => [line.slice(0, 13).trim(), line.slice(15)]));
     expect(rows).toMatchObject({ queue: "cli", waiting: "0", active: "0", workers: "1", eviction: "noeviction" });
+    expect(rows["last 5 min"]).toMatch(/^\d+ completed, \d+ failed$/);
+    expect(rows.attempts).toMatch(/^\d+ in the last 5 min, \d+ answered with 2xx$/);
     expect(rows.Valkey).toMatch(/^(Valkey|Redis) [\d.]+, primary$/);
     expect(code).toBe(0);
   });
@@ -329,13 +331,13 @@ describe("status", () => {
       queue: "cli",
       depth: { waiting: 0, active: 0, delayed: expect.any(Number), failed: expect.any(Number) },
       oldest_waiting_ms: null,
-      lately: { minutes: 5, delivered: { count: expect.any(Number), at_least: false } },
+      lately: { minutes: 5, completed: { count: expect.any(Number), at_least: false } },
       workers: 1,
       paused: false,
       open_circuits: expect.any(Array),
       valkey: { eviction: "noeviction", role: "primary", append_only: expect.any(Boolean) },
     });
-    expect(JSON.parse(out).lately.delivered.count).toBe(await queue.getCompletedCount());
+    expect(JSON.parse(out).lately.completed.count).toBe(await queue.getCompletedCount());
   });
 
   test("is 1 with every reason when something is wrong", async () => {

@@ -32,11 +32,11 @@ test("a queue keeps as many delivered and failed events as the settings say", as
   expect(system.worker.opts.removeOnFail).toEqual({ count: 2, age: 7 * 24 * 60 * 60 });
 
   const totals = async (kept?: typeof KEPT) => {
-    const { delivered, failed } = await readSummary(onlyShard(system.queue.name, system.valkey), Date.now(), kept);
-    return { delivered, failed };
+    const { completed, failed } = await readSummary(onlyShard(system.queue.name, system.valkey), Date.now(), kept);
+    return { completed, failed };
   };
-  expect(await totals(KEPT)).toEqual({ delivered: { count: 3, isLeast: true }, failed: { count: 2, isLeast: true } });
-  expect(await totals()).toEqual({ delivered: { count: 3, isLeast: false }, failed: { count: 2, isLeast: false } });
+  expect(await totals(KEPT)).toEqual({ completed: { count: 3, isLeast: true }, failed: { count: 2, isLeast: true } });
+  expect(await totals()).toEqual({ completed: { count: 3, isLeast: false }, failed: { count: 2, isLeast: false } });
 });
 
 test("canceled events push out no failed event where the settings keep few", async () => {

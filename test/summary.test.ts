@@ -4,6 +4,8 @@ import { Registry } from "prom-client";
 import { createBoardApp } from "../src/board/app.ts";
 import { readOverview } from "../src/board/overview.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { createRegistry } from "../src/endpoints/registry.ts";
+import { publishAttempts } from "../src/log/attempt-tally.ts";
 import { hold, release } from "../src/operations/hold.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
 import { MINUTES, readSummary } from "../src/operations/summary.ts";
@@ -12,7 +14,7 @@ import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { BOARD_DEFAULTS } from "./support/board.ts";
 import { onlyShard } from "./support/only-shard.ts";
-import { jobData } from "./support/stack.ts";
+import { eventually, jobData } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const { logger } = createLogger("silent");
@@ -57,7 +59,7 @@ describe("the summary", () => {
     expect(summary).toMatchObject({
       counts: { waiting: 0, active: 0, delayed: 0, completed: 0, failed: 0 },
       ...{ isPaused: false, workers: 0, oldestWaitingMs: undefined, circuits: [], failures: [] },
-      delivered: { count: 0, isLeast: false },
+      completed: { count: 0, isLeast: false },
     });
     expect(summary.minutes).toHaveLength(MINUTES);
     expect(await page()).toContain("No workers are connected: nothing is being delivered.");
@@ -89,24 +91,38 @@ describe("the summary", () => {
     await finish(queue, "completed", 29.5, 3);
     await finish(queue, "failed", 1.5, 1);
     await finish(queue, "failed", 31, 9);
-    const { delivered, failed, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
-    expect([delivered, failed]).toEqual([
+    const { completed, failed, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
+    expect([completed, failed]).toEqual([
       { count: 9, isLeast: false },
       { count: 1, isLeast: false },
     ]);
-    expect(minutes.at(-1)?.delivered.count).toBe(7);
-    expect(minutes[0]?.delivered.count).toBe(3);
+    expect(minutes.at(-1)?.completed.count).toBe(7);
+    expect(minutes[0]?.completed.count).toBe(3);
     expect(minutes.at(-2)?.failed.count).toBe(1);
-    expect(await page()).toContain("12 delivered, 1 failed");
+    expect(await page()).toContain("12 completed, 1 failed");
+  });
+
+  test("tells completed from delivered: how many attempts succeeded, and what else completes, once endpoints are registered", async () => {
+    const { queue, page } = open();
+    await finish(queue, "completed", 0.5, 7);
+    const stop = publishAttempts({ valkey, queue, totals: () => ({ made: 5, failed: 2 }), periodMs: 5 });
+    const html = await eventually(page, (text) => text.includes("5 attempts in the last 5 min, 3 answered with 2xx."));
+    stop();
+    expect(html).toContain("7 completed, 0 failed");
+    expect(html).not.toContain("7 delivered");
+    const registry = createRegistry(valkey, { allowPlain: true });
+    await registry.create("usr_summary", { id: "main", url: "https://e.example/" });
+    expect(await page()).toContain("Completed is not always delivered");
+    await registry.delete("usr_summary", "main");
   });
 
   test("says at least where the queue does not keep all", async () => {
     const { queue, page } = open();
     await finish(queue, "completed", 2.5, 400);
     await finish(queue, "completed", 0.5, 600);
-    const { delivered, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
-    expect(delivered).toEqual({ count: 1_000, isLeast: true });
-    expect(minutes.slice(-4).map((minute) => minute.delivered)).toEqual([
+    const { completed, minutes } = await readSummary(onlyShard(queue.name, valkey), Date.now());
+    expect(completed).toEqual({ count: 1_000, isLeast: true });
+    expect(minutes.slice(-4).map((minute) => minute.completed)).toEqual([
       { count: 0, isLeast: true },
       { count: 400, isLeast: true },
       { count: 0, isLeast: false },
@@ -114,7 +130,7 @@ describe("the summary", () => {
     ]);
     const html = await page();
     expect(html).toContain("1,000+");
-    expect(html).toContain("At least 1,000 delivered");
+    expect(html).toContain("At least 1,000 completed");
   });
 
   test("has the latest failures without their secrets, also when they name no user", async () => {

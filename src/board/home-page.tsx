@@ -40,6 +40,7 @@ export const HomePage: FC<HomePageProps> = ({ site, overview, notice, search, no
         <section class="panel">
           <h2>Finished in the last 30 minutes</h2>
           <MinutesChart site={site} minutes={overview.minutes} />
+          <Deliveries site={site} attempts={overview.attempts} />
         </section>
         <Circuits hosts={overview.circuits} />
       </div>
@@ -92,7 +93,7 @@ function describeHealth({ counts, circuits }: Overview): string {
 }
 
 const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
-  const { counts, oldestWaitingMs, delivered, failed, workers } = summary;
+  const { counts, oldestWaitingMs, completed, failed, workers } = summary;
   const isOne = site.shards.length === 1;
   const at = (state: string) => (isOne ? `${queuePath(site, site.shards[0])}?status=${state}` : "#shards");
   return (
@@ -110,13 +111,35 @@ const Figures: FC<{ site: Site; summary: Summary }> = ({ site, summary }) => {
       <Figure name="Delayed" href={at("delayed")} note="retrying or held back">
         {formatCount(counts.delayed)}
       </Figure>
-      <Figure name="Completed" href={at("completed")} note={describeSpan(delivered)} kind="good">
-        {formatTally(delivered)}
+      <Figure name="Completed" href={at("completed")} note={describeSpan(completed)} kind="good">
+        {formatTally(completed)}
       </Figure>
       <Figure name="Failed" href="/failed" note={describeSpan(failed)} kind={failed.count > 0 ? "bad" : undefined}>
         {formatTally(failed)}
       </Figure>
     </dl>
+  );
+};
+
+/** How many attempts succeeded, since a completed job need not be a delivery. */
+const Deliveries: FC<{ site: Site; attempts: Summary["attempts"] }> = ({ site, attempts }) => {
+  const { made, failed, pendingBefore } = attempts;
+  const isKnown = made > 0 || pendingBefore !== undefined; // workers of 0.1.0 do not tally
+  return (
+    <>
+      {isKnown && (
+        <p class="note">
+          {made === 0 ? "No" : formatCount(made)} {made === 1 ? "attempt" : "attempts"} in the last {RECENT_MINUTES} min
+          {made > 0 && `, ${formatCount(made - failed)} answered with 2xx`}.
+        </p>
+      )}
+      {site.hasEndpoints && (
+        <p class="note">
+          Completed is not always delivered: an event completes, too, when no endpoint wants it, when it is kept as
+          missed, when its endpoint was deleted, and when it was handed on to several endpoints or another shard.
+        </p>
+      )}
+    </>
   );
 };
 

@@ -1,6 +1,6 @@
 /** @jsxImportSource hono/jsx */
 /**
- * A stacked bar per minute: delivered at the bottom, failed on top.
+ * A stacked bar per minute: completed at the bottom, failed on top.
  */
 import type { FC } from "hono/jsx";
 import type { Summary } from "../operations/summary.ts";
@@ -12,10 +12,10 @@ const HEIGHT = 100;
 
 /** Minutes for which the queue no longer keeps every job are drawn as a patterned stub: their totals are unknown. */
 export const MinutesChart: FC<{ site: Site; minutes: Summary["minutes"] }> = ({ site, minutes }) => {
-  const most = Math.max(1, ...minutes.map(({ delivered, failed }) => delivered.count + failed.count));
-  const total = (of: "delivered" | "failed") => minutes.reduce((sum, minute) => sum + minute[of].count, 0);
-  const isPartly = minutes.some(({ delivered, failed }) => delivered.isLeast || failed.isLeast);
-  const words = `${isPartly ? "At least " : ""}${total("delivered").toLocaleString("en-US")} delivered, ${total("failed").toLocaleString("en-US")} failed`;
+  const most = Math.max(1, ...minutes.map(({ completed, failed }) => completed.count + failed.count));
+  const total = (of: "completed" | "failed") => minutes.reduce((sum, minute) => sum + minute[of].count, 0);
+  const isPartly = minutes.some(({ completed, failed }) => completed.isLeast || failed.isLeast);
+  const words = `${isPartly ? "At least " : ""}${total("completed").toLocaleString("en-US")} completed, ${total("failed").toLocaleString("en-US")} failed`;
   const heightOf = (count: number) => (count === 0 ? 0 : Math.max(2, (count / most) * HEIGHT));
   return (
     <>
@@ -26,13 +26,13 @@ export const MinutesChart: FC<{ site: Site; minutes: Summary["minutes"] }> = ({ 
         role="img"
         aria-label={words}
       >
-        {minutes.map(({ delivered, failed }, index) => {
+        {minutes.map(({ completed, failed }, index) => {
           const x = index * STEP + (STEP - BAR) / 2;
-          const [up, top] = [heightOf(delivered.count), heightOf(failed.count)];
-          const isLeast = delivered.isLeast || failed.isLeast;
+          const [up, top] = [heightOf(completed.count), heightOf(failed.count)];
+          const isLeast = completed.isLeast || failed.isLeast;
           return (
             <g>
-              <title>{`${minutes.length - index} min ago: ${isLeast ? "at least " : ""}${delivered.count} delivered, ${failed.count} failed`}</title>
+              <title>{`${minutes.length - index} min ago: ${isLeast ? "at least " : ""}${completed.count} completed, ${failed.count} failed`}</title>
               <rect class="room" x={index * STEP} width={STEP} height={HEIGHT} />
               <rect class={isLeast ? "least" : "none"} x={x} y={HEIGHT - 2} width={BAR} height={2} />
               <rect class="good" x={x} y={HEIGHT - up} width={BAR} height={up} />

@@ -36,7 +36,7 @@ export async function readStatus({ config, shards, away }: Session, nowMs: numbe
   ]);
   const facts = summary.valkey ?? (await readFacts(first.valkey));
   const strays = await countAllStrays(shards, summary.shards);
-  const { counts, isPaused, workers, oldestWaitingMs, delivered, failed, attempts, circuits } = summary;
+  const { counts, isPaused, workers, oldestWaitingMs, completed, failed, attempts, circuits } = summary;
   const parts = shards.length > 1 ? summary.shards : [];
   const problems = [
     ...beyond.map((one) => problem("unserved", unserved.describeUnserved(one), RAISE)),
@@ -53,7 +53,7 @@ export async function readStatus({ config, shards, away }: Session, nowMs: numbe
     oldest_waiting_ms: oldestWaitingMs ?? null,
     lately: {
       minutes: RECENT_MINUTES,
-      delivered: describeTally(delivered),
+      completed: describeTally(completed),
       failed: describeTally(failed),
       attempts: { made: attempts.made, failed: attempts.failed },
     },

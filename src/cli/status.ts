@@ -53,7 +53,8 @@ function printStatus(terminal: Terminal, status: Status): void {
     ["delayed", `${depth.delayed}`],
     ["completed", `${depth.completed}`],
     ["failed", `${depth.failed}`],
-    [`last ${lately.minutes} min`, `${tally(lately.delivered)} delivered, ${tally(lately.failed)} failed`],
+    [`last ${lately.minutes} min`, `${tally(lately.completed)} completed, ${tally(lately.failed)} failed`],
+    ["attempts", describeAttempts(lately)],
     ["workers", workers === null ? UNTOLD : good(workers > 0, String(workers))],
     ["open circuits", circuits.length === 0 ? "none" : terminal.paint(circuits.map(printable).join(", "), "yellow")],
     ...(holds.length === 0 ? [] : [["held", terminal.paint(describeHolds(holds), "yellow")]]),
@@ -79,6 +80,10 @@ function printShards(terminal: Terminal, shards: readonly ShardStatus[]): void {
       return [name, ...[waiting, active, delayed, failed, workers ?? "-"].map(String), place];
     }),
   ]);
+}
+
+function describeAttempts({ minutes, attempts: { made, failed } }: Status["lately"]): string {
+  return `${made} in the last ${minutes} min, ${made - failed} answered with 2xx`;
 }
 
 function describeHolds(holds: Status["holds"]): string {

@@ -16,7 +16,7 @@ import { THRESHOLDS } from "./queue-problems.ts";
 
 /** Minutes in {@link ShardSummary.minutes}. */
 export const MINUTES = 30;
-/** Minutes that {@link ShardSummary.delivered} and {@link ShardSummary.failed} count. */
+/** Minutes that {@link ShardSummary.completed} and {@link ShardSummary.failed} count. */
 export const RECENT_MINUTES = THRESHOLDS.minutes;
 const MINUTE_MS = 60 * 1000;
 const SECOND_LOOK_MS = 1000; // 1 s
@@ -63,14 +63,14 @@ export interface ShardSummary {
   readonly strays: number | undefined;
   /** How long the next job has been waiting for a worker, ms; undefined when none is waiting. */
   readonly oldestWaitingMs: number | undefined;
-  /** In the last 5 minutes. */
-  readonly delivered: Tally;
+  /** In the last 5 minutes. Not only deliveries: an event that no endpoint wants or that is kept as missed completes, too. */
+  readonly completed: Tally;
   /** Failed in the last 5 minutes, without those redelivered since. */
   readonly failed: Tally;
   /** In the last 5 minutes, or in as much of them as is known of both, to compare the two. */
   readonly finished: FinishedJobs;
   /** The last 30 minutes, oldest first. */
-  readonly minutes: readonly { readonly delivered: Tally; readonly failed: Tally }[];
+  readonly minutes: readonly { readonly completed: Tally; readonly failed: Tally }[];
   /** The latest {@link FAILURES}, newest first. */
   readonly failures: readonly Failure[];
   /** Undefined when Valkey does not tell. */
@@ -90,19 +90,19 @@ export async function readShardSummary(
   kept: KeptJobs,
 ): Promise<ShardSummary> {
   const { client: queue, valkey } = shard;
-  const { completed, failed } = keysOf(queue);
+  const keys = keysOf(queue);
   const [counts, oldestWaitingMs, perMinute, lately, workers] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
     readAge(shard, first, nowMs),
     Promise.all([
-      readFinished(valkey, completed, kept.keepCompleted, nowMs),
-      readFinished(valkey, failed, kept.keepFailed, nowMs),
+      readFinished(valkey, keys.completed, kept.keepCompleted, nowMs),
+      readFinished(valkey, keys.failed, kept.keepFailed, nowMs),
     ]),
     readLately(shard, nowMs, kept),
     queue.getWorkersCount().catch(() => undefined), // some hosted Valkeys do not allow CLIENT LIST
   ]);
   const of = (state: (typeof JOB_STATES)[number]) => counts[state] ?? 0;
-  const [delivered, lost] = perMinute;
+  const [completed, lost] = perMinute;
   return {
     label: shard.label,
     queue: queue.name,
@@ -116,9 +116,9 @@ export async function readShardSummary(
     keepFailed: kept.keepFailed,
     workers,
     oldestWaitingMs,
-    delivered: total(delivered.slice(-RECENT_MINUTES)),
+    completed: total(completed.slice(-RECENT_MINUTES)),
     failed: total(lost.slice(-RECENT_MINUTES)),
-    minutes: delivered.map((tally, index) => ({ delivered: tally, failed: lost[index] as Tally })),
+    minutes: completed.map((tally, index) => ({ completed: tally, failed: lost[index] as Tally })),
     ...lately,
   };
 }

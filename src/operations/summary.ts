@@ -56,11 +56,11 @@ function join(shards: readonly [ShardSummary, ...ShardSummary[]]): Omit<Summary,
     workers: longest(known(({ workers }) => workers)),
     strays: strays.length === 0 ? undefined : strays.reduce((sum, count) => sum + count),
     oldestWaitingMs: longest(known(({ oldestWaitingMs }) => oldestWaitingMs)),
-    delivered: total(shards.map(({ delivered }) => delivered)),
+    completed: total(shards.map(({ completed }) => completed)),
     failed: total(shards.map(({ failed }) => failed)),
     finished: addUp(shards.map(({ finished }) => finished)),
     minutes: first.minutes.map((_, minute) => ({
-      delivered: total(known(({ minutes }) => minutes[minute]?.delivered)),
+      completed: total(known(({ minutes }) => minutes[minute]?.completed)),
       failed: total(known(({ minutes }) => minutes[minute]?.failed)),
     })),
     failures: shards
