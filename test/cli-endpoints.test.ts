@@ -58,6 +58,26 @@ const file = (name: string, lines: readonly object[]) => {
   return path;
 };
 
+test("update clears a setting with an empty option, and refuses an empty URL", async () => {
+  const user = newUser();
+  const settings = {
+    ...{ description: "CRM", events: ["file.*"], rateLimit: { perSecond: 5 } },
+    ...{ headers: { "X-Key": "0123456789abcdef" }, metadata: { plan: "team" } },
+  };
+  await registry.create(user, { id: "main", url: "https://hooks.example.com/in", ...settings });
+  const empty = { description: "", events: null, rate_limit: null, headers: {}, metadata: {} };
+  const options = ["--description", "--events", "--rate", "--header", "--metadata"];
+  const said = await run(options.map((option) => ["update", user, "main", option, "", "--json"]));
+  for (const [index, [name, value]] of Object.entries(empty).entries()) {
+    const cleared = Object.fromEntries(Object.entries(empty).slice(0, index + 1));
+    expect(json(said[index]), name).toMatchObject(cleared);
+    expect(json(said[index])[name]).toEqual(value);
+    if (index > 0) expect(json(said[index - 1])[name]).not.toEqual(value);
+  }
+  const [url] = await run([["update", user, "main", "--url", ""]]);
+  expect([url?.code, url?.err]).toEqual([2, expect.stringContaining("url: expected an http or https URL")]);
+});
+
 describe("fluxhook endpoints", () => {
   test("creates, shows, changes and deletes an endpoint, and prints its secret only when it is made", async () => {
     const user = newUser();

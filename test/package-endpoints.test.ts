@@ -2,7 +2,7 @@
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { createKey, isSealed } from "../src/delivery/seal.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import { createFluxhook, type FluxhookOptions, type NewEvent, ValkeyAwayError } from "../src/index.ts";
+import { createFluxhook, type Endpoint, type FluxhookOptions, type NewEvent, ValkeyAwayError } from "../src/index.ts";
 import { endpointsKey } from "../src/queue/own-keys.ts";
 import { homeOf } from "../src/queue/shards.ts";
 import { openValkey } from "../src/valkey/connection.ts";
@@ -49,6 +49,32 @@ describe("a backend", () => {
     expect([path, verify(body, headers as Record<string, string>, secret).ok]).toEqual(["/in", true]);
     const job = await system.queue.getJob(id);
     expect(job?.data.endpoint).toEqual({ id: endpoint.id });
+  });
+
+  test("clears each optional setting with null, and registers with null as with nothing", async () => {
+    const userId = newUser();
+    const bare = await endpoints.create(userId, { url: URL_A, id: "bare" });
+    const empty = { description: null, events: null, rateLimit: null, headers: null, metadata: null };
+    const shown = ({ url, description, events, rateLimit, headers, metadata }: Endpoint) => ({
+      ...{ url, description, events, rateLimit, headers, metadata },
+    });
+    const full = {
+      ...{ url: URL_A, description: "CRM", events: ["file.*"], rateLimit: { perSecond: 5 } },
+      ...{ headers: { "X-Key": "0123456789abcdef" }, metadata: { plan: "team" } },
+    };
+    await endpoints.create(userId, { ...full, id: "main" });
+    for (const [name, value] of Object.entries(empty)) {
+      const before = shown(await endpoints.get(userId, "main"));
+      const after = shown(await endpoints.update(userId, "main", { [name]: value }));
+      expect(after).toEqual({ ...before, [name]: shown(bare.endpoint)[name as keyof typeof empty] });
+      expect(after).not.toEqual(before);
+    }
+    expect(shown(await endpoints.get(userId, "main"))).toEqual(shown(bare.endpoint));
+    const { endpoint } = await endpoints.create(userId, { url: URL_A, ...empty });
+    const put = await endpoints.put(userId, "put", { url: URL_A, ...empty });
+    expect([shown(endpoint), shown(put.endpoint)]).toEqual([shown(bare.endpoint), shown(bare.endpoint)]);
+    const refused = await errorOf(endpoints.update(userId, "main", { url: null } as never));
+    expect(refused).toMatchObject({ code: "INVALID_ARGUMENT", message: expect.stringContaining("url: ") });
   });
 
   test("goes through an endpoint's whole life", async () => {

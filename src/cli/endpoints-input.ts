@@ -27,21 +27,21 @@ export interface SettingsOptions {
 
 const collect = (value: string, before: string[] = []) => [...before, value];
 
-/** Add the options that are an endpoint's settings. */
+/** Add the options that are an endpoint's settings. An empty one is the default: in a change, it clears the setting. */
 export function addSettingsOptions(command: Command): Command {
   return command
     .option("--url <url>", "its http or https URL")
-    .option("--events <types>", "event types, separated by commas; file.* for all that begin so; all for all")
-    .option("--description <text>", "a note, up to 256 characters")
+    .option("--events <types>", "event types, separated by commas; file.* for all that begin so; all or empty for all")
+    .option("--description <text>", "a note, up to 256 characters; empty for none")
     .option(
       "--header <name: value>",
-      "a header of each attempt; ends up in your shell history; may be repeated",
+      "a header of each attempt; ends up in your shell history; may be repeated; empty for none",
       collect,
     )
     .option("--header-file <path>", "file with a header per line; - for stdin; an empty one removes all")
-    .option("--rate <number>", "most attempts per second, 0.01 to 10000; none for no limit")
+    .option("--rate <number>", "most attempts per second, 0.01 to 10000; none or empty for no limit")
     .option("--burst <number>", "with --rate: how many of them at once after a lull")
-    .option("--metadata <name=value>", "a note of the backend's; may be repeated", collect);
+    .option("--metadata <name=value>", "a note of the backend's; may be repeated; empty for none", collect);
 }
 
 /** Add the options of a new secret. */
@@ -61,15 +61,18 @@ function collectSettings(options: SettingsOptions): Partial<EndpointSettings> {
   const rateLimit = readRate(options);
   return {
     ...(url !== undefined && { url }),
-    ...(events !== undefined && { events: events === "all" ? null : events.split(",").map((type) => type.trim()) }),
+    ...(events !== undefined && { events: readEvents(events) }),
     ...(description !== undefined && { description }),
     ...(headers !== undefined && { headers }),
     ...(rateLimit !== undefined && { rateLimit }),
     ...(metadata !== undefined && {
-      metadata: Object.fromEntries(metadata.map((text) => splitAt(text, "=", "--metadata"))),
+      metadata: Object.fromEntries(metadata.filter(Boolean).map((text) => splitAt(text, "=", "--metadata"))),
     }),
   };
 }
+
+const readEvents = (text: string): string[] | null =>
+  text === "all" || text === "" ? null : text.split(",").map((type) => type.trim());
 
 function readHeaders({ header, headerFile }: SettingsOptions): Record<string, string> | undefined {
   if (header === undefined && headerFile === undefined) return undefined;
@@ -80,7 +83,7 @@ function readHeaders({ header, headerFile }: SettingsOptions): Record<string, st
     .filter(Boolean);
   return Object.fromEntries([
     ...lines.map((line) => splitAt(line, ":", "--header-file")),
-    ...(header ?? []).map((line) => splitAt(line, ":", "--header")),
+    ...(header ?? []).filter(Boolean).map((line) => splitAt(line, ":", "--header")),
   ]);
 }
 
@@ -95,7 +98,7 @@ function splitAt(text: string, separator: ":" | "=", option: string): [name: str
 function readRate({ rate, burst }: SettingsOptions): EndpointSettings["rateLimit"] {
   if (rate === undefined && burst !== undefined) throw new CommandError("usage", "--burst requires --rate");
   if (rate === undefined) return undefined;
-  if (rate === "none" && burst === undefined) return null;
+  if ((rate === "none" || rate === "") && burst === undefined) return null;
   const perSecond = readNumber(rate, "--rate");
   return { perSecond, ...(burst !== undefined && { burst: readNumber(burst, "--burst") }) };
 }

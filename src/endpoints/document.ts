@@ -20,12 +20,12 @@ const MIN_PER_SECOND = 0.01; // one attempt in 100 s
 const MAX_PER_SECOND = 10_000;
 const MAX_BURST = 10_000;
 
-/** What a backend says about an endpoint. */
+/** What a backend says about an endpoint. In all settings but the URL, null is the default: in a change, it clears the setting. */
 export interface EndpointSettings {
   /** http or https, without user name and password; at most 2,048 characters. */
   readonly url: string;
   /** At most 256 characters. */
-  readonly description?: string | undefined;
+  readonly description?: string | null | undefined;
   /** 1 to 50 event types, or `prefix.*` for all that begin with `prefix.`; null, the default, for all. */
   readonly events?: readonly string[] | null | undefined;
   /** The most attempts that it gets; null, the default, for no limit. */
@@ -34,10 +34,15 @@ export interface EndpointSettings {
    * At most 20 headers that each attempt carries, such as `Authorization`; values of at most 1,024 visible ASCII characters, 4 KiB in
    * all. A change replaces them all. Values are sealed like secrets, and may be given sealed.
    */
-  readonly headers?: Readonly<Record<string, string>> | undefined;
-  /** At most 20 of the backend's own notes: names of 1 to 64 characters, values of at most 512. */
-  readonly metadata?: Readonly<Record<string, string>> | undefined;
+  readonly headers?: Readonly<Record<string, string>> | null | undefined;
+  /** At most 20 of the backend's own notes: names of 1 to 64 characters, values of at most 512. A change replaces them all. */
+  readonly metadata?: Readonly<Record<string, string>> | null | undefined;
 }
+
+/** Settings that were checked: what was cleared with null is empty. */
+export type CheckedSettings = Omit<EndpointSettings, "description" | "headers" | "metadata"> & {
+  readonly [name in "description" | "headers" | "metadata"]?: Exclude<EndpointSettings[name], null>;
+};
 
 /** The names of {@link EndpointSettings}. */
 export const SETTINGS: readonly string[] = [
@@ -50,7 +55,7 @@ export const SETTINGS: readonly string[] = [
 ] satisfies (keyof EndpointSettings)[];
 
 /** Settings, with headers as they are stored. */
-export type StorableSettings = Omit<EndpointSettings, "headers"> & { readonly headers?: StoredHeaders | undefined };
+export type StorableSettings = Omit<CheckedSettings, "headers"> & { readonly headers?: StoredHeaders | undefined };
 
 const textOf = (max: number, min = 0) =>
   z
@@ -92,6 +97,13 @@ const headers = z
     }
   });
 
+/** A setting that may be missing, and that null makes empty. */
+const clearable = <T>(schema: z.ZodType<T>, empty: T) =>
+  schema
+    .nullable()
+    .transform((given) => given ?? empty)
+    .optional();
+
 function schemaOf(eventTypes: ReadonlySet<string>) {
   const few = `expected null for all events, or an array of 1 to ${MAX_FILTERS} event types`;
   const pairs = `expected an object of at most ${MAX_METADATA} strings`;
@@ -100,14 +112,14 @@ function schemaOf(eventTypes: ReadonlySet<string>) {
       url: textOf(2048).refine(isEndpointUrl, {
         error: "expected an http or https URL without user name and password",
       }),
-      description: textOf(256).optional(),
+      description: clearable(textOf(256), ""),
       events: z.array(filterOf(eventTypes), few).min(1, few).max(MAX_FILTERS, few).nullable().optional(),
       rateLimit: limit.nullable().optional(),
-      headers: headers.optional(),
-      metadata: z
-        .record(textOf(64, 1), textOf(512), pairs)
-        .refine((given) => Object.keys(given).length <= MAX_METADATA, pairs)
-        .optional(),
+      headers: clearable(headers, {}),
+      metadata: clearable(
+        z.record(textOf(64, 1), textOf(512), pairs).refine((given) => Object.keys(given).length <= MAX_METADATA, pairs),
+        {},
+      ),
     },
     {
       error: (issue) =>
@@ -127,13 +139,13 @@ function parse<T>(schema: z.ZodType<T>, given: unknown): T {
 }
 
 /** Check the settings of a whole endpoint. @throws UsageError, listing every violation */
-export function parseSettings(given: unknown, eventTypes: ReadonlySet<string>): EndpointSettings {
-  return parse<EndpointSettings>(schemaOf(eventTypes), given);
+export function parseSettings(given: unknown, eventTypes: ReadonlySet<string>): CheckedSettings {
+  return parse<CheckedSettings>(schemaOf(eventTypes), given);
 }
 
 /** Check settings of which some may be missing. @throws UsageError, listing every violation */
-export function parseChange(given: unknown, eventTypes: ReadonlySet<string>): Partial<EndpointSettings> {
-  return parse<Partial<EndpointSettings>>(schemaOf(eventTypes).partial(), given);
+export function parseChange(given: unknown, eventTypes: ReadonlySet<string>): Partial<CheckedSettings> {
+  return parse<Partial<CheckedSettings>>(schemaOf(eventTypes).partial(), given);
 }
 
 /** Check a user's id. @throws UsageError */

@@ -96,7 +96,7 @@ export interface Registry {
   list(userId: string): Promise<EndpointWithHealth[]>;
   /** Where an event of this type goes that names no endpoint, and why not to the others. Nothing is enqueued. */
   explain(userId: string, eventType: string, options?: ExplainOptions): Promise<Explanation>;
-  /** Change some settings; those that are left out stay. */
+  /** Change some settings; those that are left out stay, and null clears one. */
   update(userId: string, id: string, change: Partial<EndpointSettings>, options?: IfVersion): Promise<Endpoint>;
   /** Sign with a new secret, and for a while with the present ones too. @throws LimitError when too many would sign */
   rotate(userId: string, id: string, options?: RotateOptions): Promise<WithSecret>;

@@ -1,7 +1,7 @@
 /**
  * Settings of an endpoint as they are stored: with the values of headers sealed.
  */
-import type { EndpointSettings, StorableSettings } from "./document.ts";
+import type { CheckedSettings, StorableSettings } from "./document.ts";
 import type { EndpointDocument } from "./endpoint.ts";
 import { type SecretKeeping, sealHeaders } from "./secrets.ts";
 
@@ -12,7 +12,7 @@ import { type SecretKeeping, sealHeaders } from "./secrets.ts";
  * @throws  UsageError when headers cannot be sealed
  */
 export function storable(
-  settings: Partial<EndpointSettings>,
+  settings: Partial<CheckedSettings>,
   present: EndpointDocument | undefined,
   userId: string,
   keeping: SecretKeeping,
@@ -28,7 +28,7 @@ export function storable(
 
 /** All settings as they are stored. @throws  like {@link storable} */
 export function storableWhole(
-  settings: EndpointSettings,
+  settings: CheckedSettings,
   ...others: [present: EndpointDocument | undefined, userId: string, keeping: SecretKeeping]
 ): StorableSettings {
   const { url, rateLimit = null } = settings;

@@ -9,7 +9,7 @@
 
 import { isSealed } from "../delivery/seal.ts";
 import { secretProblem } from "../delivery/secret.ts";
-import { checkEndpointId, checkUserId, type EndpointSettings, parseSettings } from "../endpoints/document.ts";
+import { type CheckedSettings, checkEndpointId, checkUserId, parseSettings } from "../endpoints/document.ts";
 import type { DisabledReason, EndpointState, RateLimit, StoredEndpoint, StoredSecret } from "../endpoints/endpoint.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 
@@ -24,7 +24,7 @@ export interface FiledSecret {
 export interface FiledEndpoint {
   readonly userId: string;
   readonly id: string;
-  readonly settings: EndpointSettings;
+  readonly settings: CheckedSettings;
   readonly state?: { readonly kind: EndpointState["kind"]; readonly reason?: DisabledReason | undefined } | undefined;
   /** Current first. */
   readonly secrets?: readonly FiledSecret[] | undefined;
