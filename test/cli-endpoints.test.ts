@@ -78,6 +78,46 @@ test("update clears a setting with an empty option, and refuses an empty URL", a
   expect([url?.code, url?.err]).toEqual([2, expect.stringContaining("url: expected an http or https URL")]);
 });
 
+test("what is wrong with a setting is said by its option's name", async () => {
+  const create = ["create", newUser(), "--url", "https://a.example/"];
+  const wrong = await run([
+    ["create", newUser(), "--url", "a.example", "--description", "x".repeat(257)],
+    [...create, "--events", "file.*,file.creatd"],
+    [...create, "--rate", "0"],
+    [...create, "--rate", "1", "--burst", "0"],
+    [...create, "--header", "Host: a.example"],
+    [...create, "--metadata", `my plan=${"x".repeat(513)}`],
+  ]);
+  expect(wrong.map(({ code }) => code)).toEqual([2, 2, 2, 2, 2, 2]);
+  expect(wrong.map(({ err }) => err.split("\n").slice(0, -1))).toEqual([
+    [expect.stringContaining("--url: expected an http"), "fluxhook: --description: expected at most 256 characters"],
+    [expect.stringContaining("--events, type 2: expected one of file.created, ")],
+    ["fluxhook: --rate: expected a number from 0.01 to 10000"],
+    ["fluxhook: --burst: expected a whole number from 1 to 10000"],
+    ["fluxhook: --header Host: not a header that an endpoint may have"],
+    ["fluxhook: --metadata my plan: expected at most 512 characters"],
+  ]);
+});
+
+test("a list of nothing says of whom, and whether it was filtered; what was not missed is nothing", async () => {
+  const user = newUser();
+  const [none, all] = await run([
+    ["list", user],
+    ["list", "--host", "nowhere.example"],
+  ]);
+  await registry.create(user, { id: "main", url: "https://a.example/in" });
+  const [filtered, missed] = await run([
+    ["list", user, "--state", "paused"],
+    ["missed", user, "main"],
+  ]);
+  expect([none, all, filtered, missed].map((said) => [said?.out, said?.code])).toEqual([
+    [`No endpoints of user ${user} are registered.\n`, 0],
+    ["No endpoint matches.\n", 0],
+    [`No endpoint of user ${user} matches.\n`, 0],
+    ["nothing\n", 0],
+  ]);
+});
+
 describe("fluxhook endpoints", () => {
   test("creates, shows, changes and deletes an endpoint, and prints its secret only when it is made", async () => {
     const user = newUser();

@@ -9,6 +9,7 @@ import { openHome } from "../endpoints/homes.ts";
 import { createRegistry, type Registry } from "../endpoints/registry.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import { formerHomeAmong, homeAmong } from "../queue/shards.ts";
+import { UsageError } from "../runtime/usage-error.ts";
 import type { Config } from "../settings/config.ts";
 import { CommandError, type Context, type Session, withValkey } from "./context.ts";
 import { addSecretOptions, readEventTypes, readInput, readSecrets, readUser, type SecretOptions } from "./input.ts";
@@ -50,9 +51,29 @@ export function addNewSecretOptions(command: Command): Command {
   return command;
 }
 
-/** The settings that were given. @throws CommandError or UsageError for what the registry would refuse */
+const OPTIONS: Readonly<Record<string, string>> = {
+  ...{ url: "--url", description: "--description", events: "--events", headers: "--header", metadata: "--metadata" },
+  ...{ rateLimit: "--rate", "rateLimit.perSecond": "--rate", "rateLimit.burst": "--burst" },
+};
+
+/** The settings that were given. @throws CommandError or UsageError for what the registry would refuse, by the names of the options */
 export function readSettings(options: SettingsOptions, env: Context["env"]): Partial<EndpointSettings> {
-  return parseChange(collectSettings(options), readEventTypes(env));
+  const settings = collectSettings(options);
+  try {
+    return parseChange(settings, readEventTypes(env));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(error.message.replace(SETTING_NAME, nameOption));
+  }
+}
+
+/** The name of a setting at the beginning of a violation, as in `headers.Host: `. */
+const SETTING_NAME = /(?<=^|; )(url|description|events|rateLimit|headers|metadata)(?:\.([^;]*?))?(?=: )/g;
+
+function nameOption(path: string, setting: string, part = ""): string {
+  if (setting === "events") return part === "" ? "--events" : `--events, type ${Number(part) + 1}`;
+  const option = OPTIONS[path] ?? OPTIONS[setting] ?? path;
+  return setting === "headers" || setting === "metadata" ? `${option} ${part}`.trim() : option;
 }
 
 function collectSettings(options: SettingsOptions): Partial<EndpointSettings> {

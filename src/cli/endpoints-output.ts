@@ -133,6 +133,7 @@ function nameHealth({ failingSince, failures, lastSuccessAt }: EndpointHealth, n
 
 /** How much an endpoint missed, in words. */
 export function nameMissed({ kept, dropped, oldest }: MissedCounts, nowMs: number): string {
+  if (kept === 0 && dropped === 0) return "nothing";
   const age = oldest === undefined ? "" : `, the oldest ${formatAgo(nowMs - oldest)}`;
   return `${kept} kept${age}${dropped > 0 ? `; ${dropped} older ones not` : ""}`;
 }

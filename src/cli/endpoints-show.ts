@@ -68,7 +68,7 @@ export function addList(endpoints: Command, context: Context): void {
           const shown = found.map(({ userId, ...endpoint }) => describeEndpoint(userId, endpoint));
           terminal.printJson({ endpoints: shown, cursor: cursor ?? null });
           if (found.length > 0) printEndpoints(terminal, found, Date.now());
-          else terminal.print(cursor === undefined ? "No endpoints." : "None so far.");
+          else terminal.print(cursor === undefined ? describeNone(query) : "None so far.");
           if (cursor !== undefined) terminal.print(`There may be more: --cursor ${cursor}`);
           return EXIT.ok;
         };
@@ -76,6 +76,12 @@ export function addList(endpoints: Command, context: Context): void {
         return await withHome(config, query.userId, ({ shard }) => run([shard]));
       }),
     );
+}
+
+/** That nothing was found, and where. */
+function describeNone({ userId, state, host }: EndpointQuery): string {
+  const of = userId === undefined ? "" : ` of user ${printable(userId)}`;
+  return state === undefined && host === undefined ? `No endpoints${of} are registered.` : `No endpoint${of} matches.`;
 }
 
 function readQuery({ state, host, limit, cursor }: ListOptions, user: string | undefined): EndpointQuery {
