@@ -125,6 +125,21 @@ describe("the list of endpoints", () => {
     expect(second).toContain("First page");
   });
 
+  test("says of a user who has none that there are none", async () => {
+    await register();
+    const userId = newUser();
+    const html = await read(`/endpoints?user=${userId}`);
+    expect(html).toContain(`User <a href="/users/${userId}">${userId}</a> has no registered endpoints.`);
+    expect(await read(`/endpoints?user=${userId}&state=paused`)).toContain("No endpoint matches.");
+  });
+
+  test("says all that is wrong with the filters, with what is expected, and not that nothing matches", async () => {
+    const { status, html } = await get("/endpoints?host=a%20b&user=a%20b");
+    expect(status).toBe(400);
+    expect(html).toContain("Invalid user ID: expected 1 to 128 visible ASCII characters. Invalid host: expected one");
+    expect(html).not.toContain("No endpoint matches");
+  });
+
   test("says what is wrong with a host or a user, and shows nothing then", async () => {
     for (const [query, words] of [
       ["host=a%20b", "Invalid host"],
@@ -153,6 +168,18 @@ describe("the search", () => {
 });
 
 describe("a user's page", () => {
+  test("folds all but ten of many endpoints, and shows first those that are off or fail", async () => {
+    const userId = newUser();
+    for (let n = 0; n < 14; n++) await registry.create(userId, { id: `e${n}`, url: receiver.url("/in") });
+    await registry.disable(userId, "e13");
+    const html = await read(`/users/${userId}`);
+    const shown = (text = "") => [...text.matchAll(/class="endpoint-id" href="[^"]+">(e\d+)</g)].map(([, id]) => id);
+    const [open, folded] = html.split('<details id="more-endpoints">');
+    expect(shown(open)).toEqual(["e13", "e0", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"]);
+    expect(folded).toContain("<summary>4 more</summary>");
+    expect(shown(folded)).toEqual(["e9", "e10", "e11", "e12"]);
+  });
+
   test("says nothing about endpoints for a user who has none registered", async () => {
     expect(await read(`/users/${newUser()}`)).not.toMatch(/registered endpoint/);
   });
@@ -246,6 +273,12 @@ describe("an endpoint's page", () => {
     expect(await read(`${pathOf(userId)}?explain=no.type`)).not.toContain("explain-summary");
   });
 
+  test("says of a paused one where what waits is listed", async () => {
+    const userId = await register();
+    await registry.pause(userId, "main");
+    expect(await read(pathOf(userId))).toContain(`What waits is listed on <a href="/users/${userId}">`);
+  });
+
   test("is missing for unknown endpoints and impossible ids", async () => {
     const userId = await register();
     for (const path of [
@@ -257,6 +290,7 @@ describe("an endpoint's page", () => {
     ]) {
       const { status, html } = await get(path);
       expect([path, status, html.includes("No such endpoint")]).toEqual([path, 404, true]);
+      if (path.includes(userId)) expect(html).toContain(`<a href="/users/${userId}">User ${userId}</a>`);
     }
   });
 
@@ -335,7 +369,12 @@ describe("what operators can do", () => {
       async () => (await missedOf(userId))?.kept,
       (kept) => kept === 0,
     );
-    expect((await get(`${pathOf(userId)}/replay?since=yesterday`)).status).toBe(400);
+    const wrong = await get(`${pathOf(userId)}/replay?since=yesterday`);
+    expect(wrong.status).toBe(400);
+    const back = `<a href="${pathOf(userId)}">Back to the endpoint</a>`;
+    expect(wrong.html).toContain(back);
+    const refused = await act("replay", { user: userId, endpoint: "main", until: "x" });
+    expect([refused.status, refused.html.includes(back)]).toEqual([400, true]);
   });
 
   test("is to send a test event, whose attempt shows up on the page", async () => {

@@ -53,7 +53,7 @@ export function addEndpointActions(app: Hono, present: MiddlewareHandler, option
       const home = await openHome(shards, userId, { all: true });
       const registry = createRegistry(home.valkey, { tag: home.tag, eventTypes, secretKeys, allowPlain });
       const done = await tried(() => act({ c, home, registry, userId, id, fields }));
-      if (done === undefined) return await refuseForm(c, options);
+      if (done === undefined) return await refuseForm(c, options, endpointPath(userId, id));
       const { notice, response, details } = done;
       const said = { action: `endpoint-${name}`, user: userId, endpoint: id, result: notice };
       boardLog.action(c, { ...said, ...details });
@@ -122,11 +122,13 @@ async function rotate({ c, registry, userId, id, fields }: Target, { site, regis
   return { notice: "rotated", details: { graceSeconds }, response };
 }
 
-function refuseForm(c: Context, { site }: PageOptions): Response | Promise<Response> {
+/** @param path  of the endpoint's page, if the form names one */
+function refuseForm(c: Context, { site }: PageOptions, path?: string): Response | Promise<Response> {
   return refuse(c, site, {
     status: 400,
     error: "expected a form of the endpoint's page",
     title: "Incomplete form",
     text: "Expected a form of the endpoint's page. Nothing was changed.",
+    back: path === undefined ? undefined : { href: path, text: "Back to the endpoint" },
   });
 }

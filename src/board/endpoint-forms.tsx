@@ -6,7 +6,7 @@ import type { Child, FC } from "hono/jsx";
 import type { MissedCounts } from "../endpoints/missed.ts";
 import type { EndpointWithHealth } from "../endpoints/registry.ts";
 import { formatEvents } from "./endpoint-path.ts";
-import { Ago } from "./layout.tsx";
+import { Ago, userPath } from "./layout.tsx";
 
 /** How long the present secrets sign after a rotation, seconds. */
 export const GRACES = [
@@ -36,7 +36,16 @@ export const EndpointForms: FC<FormsProps> = (props) => {
       <ul>
         {state.kind === "disabled" && <Enable {...props} />}
         {state.kind === "paused" && (
-          <Row {...props} action="resume" text="Delivers its events again. The pause does not count for their age.">
+          <Row
+            {...props}
+            action="resume"
+            text={
+              <>
+                Delivers its events again. The pause does not count for their age. What waits is listed on{" "}
+                <a href={userPath(props.userId)}>the user's page</a>.
+              </>
+            }
+          >
             <button id="resume" type="submit" class="strong">
               Resume
             </button>

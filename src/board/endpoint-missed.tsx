@@ -46,7 +46,11 @@ export const MissedPanel: FC<MissedPanelProps> = ({ site, userId, endpoint, miss
           ))}
         </ol>
       )}
-      {kept > events.length && <p>And {(kept - events.length).toLocaleString("en-US")} more.</p>}
+      {kept > events.length && (
+        <p>
+          And {(kept - events.length).toLocaleString("en-US")} more, which <code>fluxhook endpoints missed</code> lists.
+        </p>
+      )}
       {kept > 0 && !site.isReadonly && <ReplayForm userId={userId} endpoint={endpoint} missed={missed} />}
     </section>
   );

@@ -3,7 +3,7 @@
  * Reads what the pages of registered endpoints show.
  */
 import type { Context, Hono, MiddlewareHandler } from "hono";
-import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
+import { ENDPOINT_ID, USER_ID, USER_ID_FORM } from "../delivery/limits.ts";
 import { countIndex } from "../endpoints/endpoint-index.ts";
 import { openHome } from "../endpoints/homes.ts";
 import { listMissed, readMissedCounts } from "../endpoints/missed.ts";
@@ -23,6 +23,7 @@ import {
 import { parseHost } from "../operations/job-filter.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { homeAmong } from "../queue/shards.ts";
+import { printable } from "../runtime/printable.ts";
 import { codeOf } from "../valkey/refusals.ts";
 import { ReplayPage } from "./endpoint-missed.tsx";
 import { EndpointPage } from "./endpoint-page.tsx";
@@ -30,7 +31,7 @@ import { endpointPath } from "./endpoint-path.ts";
 import type { EndpointRowData } from "./endpoint-rows.tsx";
 import { EndpointsPage, type EndpointsQuery } from "./endpoints-page.tsx";
 import { readTime } from "./failed-query.ts";
-import type { Notice } from "./layout.tsx";
+import { type Notice, userPath } from "./layout.tsx";
 import { type PageOptions, sendPage } from "./page-response.ts";
 import { refuse, refuseAway } from "./refusal.tsx";
 import type { UserEndpoints } from "./user-endpoints.tsx";
@@ -99,14 +100,16 @@ async function sendEndpointsPage(c: Context, options: PageOptions, given: Notice
   const { site, shards, now } = options;
   const query = readEndpointsQuery(c);
   const host = query.host === undefined ? undefined : parseHost(query.host);
-  const problem =
-    query.host !== undefined && host === undefined
-      ? "Invalid host: expected one as in hooks.example.com or 127.0.0.1:8080."
-      : query.user !== undefined && !USER_ID.test(query.user)
-        ? "Invalid user ID."
-        : undefined;
+  const isUser = query.user === undefined || USER_ID.test(query.user);
+  const problems = [
+    ...(isUser ? [] : [`Invalid user ID: expected ${USER_ID_FORM}.`]),
+    ...(query.host === undefined || host !== undefined
+      ? []
+      : ["Invalid host: expected one as in hooks.example.com or 127.0.0.1:8080."]),
+  ];
+  const isRefused = problems.length > 0;
   const there = c.get("shards");
-  const away = query.user === undefined ? undefined : awayHome(c, shards, query.user);
+  const away = query.user === undefined || !isUser ? undefined : awayHome(c, shards, query.user);
   if (away !== undefined) return await refuseAway(c, site, away);
   const count = async (list: "all" | "off") => {
     const counts = await Promise.all(there.map(({ valkey, tag }) => countIndex(valkey, tag, list)));
@@ -117,12 +120,12 @@ async function sendEndpointsPage(c: Context, options: PageOptions, given: Notice
   const [total, off, page] = await Promise.all([
     count("all"),
     count("off"),
-    problem === undefined ? listEndpoints(userId === undefined ? there : shards, wanted) : NOTHING,
+    isRefused ? NOTHING : listEndpoints(userId === undefined ? there : shards, wanted),
   ]);
   const endpoints = await addMissed(shards, page.endpoints);
-  const notice: Notice | undefined = problem === undefined ? given : { kind: "bad", text: problem };
-  const props = { site, query, total, off, endpoints, next: page.cursor, notice, now: now() };
-  return await sendPage(c, <EndpointsPage {...props} />, problem === undefined ? 200 : 400);
+  const notice: Notice | undefined = isRefused ? { kind: "bad", text: problems.join(" ") } : given;
+  const props = { site, query, total, off, endpoints, isRefused, next: page.cursor, notice, now: now() };
+  return await sendPage(c, <EndpointsPage {...props} />, isRefused ? 400 : 200);
 }
 
 /** The query of the list. Unknown states, and cursors that are none, are ignored. */
@@ -150,6 +153,7 @@ async function withEndpoint(c: Context, { site, shards }: PageOptions, act: AtEn
       error: "no such endpoint",
       title: "No such endpoint",
       text: "The user has no registered endpoint with this ID. It may have been deleted.",
+      ...(USER_ID.test(userId) && { back: { href: userPath(userId), text: `User ${printable(userId)}` } }),
     });
   if (!USER_ID.test(userId) || !ENDPOINT_ID.test(id)) return await missing();
   const away = awayHome(c, shards, userId);
@@ -218,6 +222,7 @@ async function sendReplayPage(
       error: "expected since to be a time",
       title: "Invalid time",
       text: "Expected a time as in 2026-11-24T09:12:03, in UTC. Nothing was changed.",
+      back: { href: endpointPath(userId, id), text: "Back to the endpoint" },
     });
   }
   try {

@@ -21,7 +21,11 @@ export const EndpointSettings: FC<SettingsProps> = ({ endpoint, now }) => {
     <section class="panel" id="settings">
       <h2>Settings</h2>
       <dl class="settings">
-        {description !== "" && <Setting name="Description">{printable(description)}</Setting>}
+        {description !== "" && (
+          <Setting name="Description" isWide={description.length > WIDE}>
+            {printable(description)}
+          </Setting>
+        )}
         <Setting name="Wants">{printable(describeWanted(events))}</Setting>
         <Setting name="Rate limit">
           {rateLimit === null
@@ -49,8 +53,11 @@ export const EndpointSettings: FC<SettingsProps> = ({ endpoint, now }) => {
   );
 };
 
-const Setting: FC<{ name: string; children?: Child }> = ({ name, children }) => (
-  <div>
+/** Characters of a setting that gets a row of its own. */
+const WIDE = 120;
+
+const Setting: FC<{ name: string; isWide?: boolean; children?: Child }> = ({ name, isWide = false, children }) => (
+  <div class={isWide ? "wide" : undefined}>
     <dt>{name}</dt>
     <dd>{children}</dd>
   </div>
@@ -78,7 +85,7 @@ const Pairs: FC<{ name: string; pairs: Readonly<Record<string, string>> }> = ({ 
   const entries = Object.entries(pairs);
   if (entries.length === 0) return null;
   return (
-    <Setting name={name}>
+    <Setting name={name} isWide={entries.some(([key, value]) => key.length + value.length > WIDE)}>
       {entries.map(([key, value]) => (
         <p>
           <code>{printable(key)}</code>: {printable(value)}

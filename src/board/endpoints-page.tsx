@@ -8,7 +8,7 @@ import { printable } from "../runtime/printable.ts";
 import { CodeBlock } from "./copy-button.tsx";
 import { withQuery } from "./endpoint-path.ts";
 import { type EndpointRowData, EndpointRows } from "./endpoint-rows.tsx";
-import { Layout, type Notice, type Site } from "./layout.tsx";
+import { Layout, type Notice, type Site, userPath } from "./layout.tsx";
 
 /** Which endpoints the page shows, as it stands in its URL. */
 export interface EndpointsQuery {
@@ -25,6 +25,8 @@ export interface EndpointsPageProps {
   readonly total: number;
   readonly off: number;
   readonly endpoints: readonly EndpointRowData[];
+  /** Whether a filter is invalid, so that nothing was looked up; the notice says which. */
+  readonly isRefused: boolean;
   /** Where the next page begins. */
   readonly next: string | undefined;
   readonly notice: Notice | undefined;
@@ -42,7 +44,7 @@ const STATES = [
 const pathOf = (query: EndpointsQuery) => withQuery("/endpoints", { ...query });
 
 export const EndpointsPage: FC<EndpointsPageProps> = (props) => {
-  const { site, query, total, off, endpoints, next, notice, now } = props;
+  const { site, query, total, off, endpoints, isRefused, next, notice, now } = props;
   const isFiltered = [query.state, query.host, query.user].some((field) => field !== undefined);
   return (
     <Layout site={site} title="Endpoints" notice={notice} search="" isLive>
@@ -71,9 +73,7 @@ export const EndpointsPage: FC<EndpointsPageProps> = (props) => {
               <EndpointRows endpoints={endpoints} withUsers now={now} />
             </section>
           ) : (
-            <p class="panel">
-              {next === undefined ? "No endpoint matches." : "None of the endpoints read so far matches."}
-            </p>
+            !isRefused && <Nothing query={query} hasMore={next !== undefined} />
           )}
           {(next !== undefined || query.cursor !== undefined) && (
             <nav class="pages" aria-label="Pages">
@@ -89,6 +89,16 @@ export const EndpointsPage: FC<EndpointsPageProps> = (props) => {
         </>
       )}
     </Layout>
+  );
+};
+
+const Nothing: FC<{ query: EndpointsQuery; hasMore: boolean }> = ({ query: { state, host, user }, hasMore }) => {
+  if (hasMore) return <p class="panel">None of the endpoints read so far matches.</p>;
+  if (user === undefined || state !== undefined || host !== undefined) return <p class="panel">No endpoint matches.</p>;
+  return (
+    <p class="panel">
+      User <a href={userPath(user)}>{printable(user)}</a> has no registered endpoints.
+    </p>
   );
 };
 

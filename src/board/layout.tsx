@@ -208,11 +208,24 @@ export const Ago: FC<{ at: number; now: number }> = ({ at, now }) => {
 };
 
 /** An error page: a title and an explanation. */
-export const Refusal: FC<{ site: Site; title: string; text: string }> = ({ site, title, text }) => (
+interface RefusalProps {
+  readonly site: Site;
+  readonly title: string;
+  readonly text: string;
+  /** Where it leads, besides the overview. */
+  readonly back?: { readonly href: string; readonly text: string } | undefined;
+}
+
+export const Refusal: FC<RefusalProps> = ({ site, title, text, back }) => (
   <Layout site={site} title={title} search="">
     <section class="empty">
       <h1>{title}</h1>
       <p>{text}</p>
+      {back !== undefined && (
+        <p>
+          <a href={back.href}>{back.text}</a>
+        </p>
+      )}
       <p>
         <a href="/">Overview</a>
       </p>

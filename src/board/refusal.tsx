@@ -26,13 +26,19 @@ export interface Reason {
   /** For the page. */
   readonly title: string;
   readonly text: string;
+  /** Where the page leads, besides the overview. */
+  readonly back?: { readonly href: string; readonly text: string } | undefined;
 }
 
 /** Respond with a page or JSON, as the request accepts. */
-export function refuse(c: Context, site: Site, { status, error, title, text }: Reason): Response | Promise<Response> {
+export function refuse(
+  c: Context,
+  site: Site,
+  { status, error, title, text, back }: Reason,
+): Response | Promise<Response> {
   if (!c.req.header("accept")?.includes("text/html")) return c.json({ error }, status);
   c.header("cache-control", "no-store");
-  return c.html(`<!DOCTYPE html>${<Refusal site={site} title={title} text={text} />}`, status);
+  return c.html(`<!DOCTYPE html>${<Refusal site={site} title={title} text={text} back={back} />}`, status);
 }
 
 /**

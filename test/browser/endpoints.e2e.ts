@@ -87,6 +87,52 @@ describe.each(LOOKS)("$colorScheme, $viewport.width px wide:", (look) => {
   });
 });
 
+test.each([1280, 360])("a long URL is cut in a list, a long note gets a row of its own: %p px wide", async (width) => {
+  const url = `https://hooks.example.com/${"x".repeat(2_000)}`;
+  const metadata = { plan: "team", note: "n".repeat(500) };
+  await site.registry.put("usr_long", "long", { url, description: "d".repeat(256), metadata });
+  const { page, complaints, close } = await openPage(browser, site, { viewport: { width, height: 740 } });
+  await page.goto("/endpoints?user=usr_long");
+  expect((await page.locator(".endpoints .endpoint").boundingBox())?.height).toBeLessThan(80);
+  await page.goto("/users/usr_long/endpoints/long");
+  const widthOf = async (name: string) =>
+    (await page.locator(".settings > div", { hasText: name }).boundingBox())?.width ?? 0;
+  const panel = (await page.locator(".settings").boundingBox())?.width;
+  expect([await widthOf("Description"), await widthOf("Metadata")]).toEqual([panel, panel] as number[]);
+  expect(await page.evaluate<number>("document.documentElement.scrollWidth")).toBe(width);
+  expect(complaints).toEqual([]);
+  await close();
+});
+
+test("with the keyboard alone an operator resumes an endpoint, explains an event, and goes back to the user", async () => {
+  await site.registry.create("usr_keys", { id: "main", url: "https://a.example/in" });
+  await site.registry.pause("usr_keys", "main");
+  const { page, complaints, close } = await openPage(browser, site);
+  await page.goto("/users/usr_keys/endpoints/main");
+  const reach = async (id: string) => {
+    const isThere = () => page.evaluate<boolean>(`document.activeElement?.id === ${JSON.stringify(id)}`);
+    for (let presses = 0; presses < 40 && !(await isThere()); presses++) await page.keyboard.press("Tab");
+    expect([id, await isThere()]).toEqual([id, true]);
+    const outline = await page.evaluate<string>("getComputedStyle(document.activeElement).outlineStyle");
+    expect([id, outline]).toEqual([id, "solid"]);
+  };
+  await reach("resume");
+  await page.keyboard.press("Enter");
+  await page.getByText("Resumed. Its events are being delivered.").waitFor();
+  await page.getByText("Which endpoints get an event?").focus();
+  await page.keyboard.press("Enter");
+  await reach("explain-type");
+  await page.keyboard.press("ArrowDown");
+  await reach("explain-show");
+  await page.keyboard.press("Enter");
+  await page.getByText("gets it").waitFor();
+  await page.getByRole("link", { name: "usr_keys" }).first().focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "1 registered endpoint" }).waitFor();
+  expect(complaints).toEqual([]);
+  await close();
+});
+
 test("without JavaScript an operator finds a disabled endpoint, enables it, and later replays what it missed", async () => {
   const { page, complaints, close } = await openPage(browser, site, { javaScriptEnabled: false });
   await page.goto("/");
