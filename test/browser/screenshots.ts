@@ -8,10 +8,12 @@ import type { EventType } from "../../src/delivery/contract.ts";
 import { startChild } from "../../src/dev/processes.ts";
 import { startValkey } from "../../src/dev/valkey.ts";
 import { type Attempt, createAttemptLog, type KeptResponse } from "../../src/log/attempts.ts";
+import { attemptsKey } from "../../src/queue/own-keys.ts";
 import { AttemptFailed, DeliveryWorker } from "../../src/queue/worker.ts";
 import { createLogger } from "../../src/runtime/logger.ts";
 import { connectValkey } from "../../src/valkey/connection.ts";
 import { startChromium } from "./chromium.ts";
+import { FAILING, KEYS, makeUpEndpoints, OWNER } from "./made-up-endpoints.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const USER = "usr_nordlicht";
@@ -105,6 +107,13 @@ await tell(
   24 * MINUTE_MS,
 );
 await tell(USER, "storage.exceeded", HOOK, [], undefined, 95 * MINUTE_MS);
+await worker.close();
+await makeUpEndpoints(client, valkey.url, queue, now);
+const idle = new DeliveryWorker(async () => "", {
+  ...{ queue: "webhooks", valkey: client, concurrency: 1, timeoutMs: 1_000 },
+  policy: { attempts: 1, delaysMs: [1], jitter: 0 },
+});
+await idle.waitUntilReady(); // for the overview: a worker is there
 // Half an hour of deliveries, by the time at which they finished.
 for (let minutesAgo = 29.5; minutesAgo > 0; minutesAgo--) {
   const finish = async (state: "completed" | "failed", count: number) => {
@@ -115,6 +124,7 @@ for (let minutesAgo = 29.5; minutesAgo > 0; minutesAgo--) {
   await finish("completed", Math.round(18 + 9 * Math.sin(minutesAgo / 3) + 5 * Math.sin(minutesAgo * 1.7)));
   await finish("failed", minutesAgo % 7 === 2.5 ? 3 : 0);
 }
+await client.hset(attemptsKey("webhooks", Math.floor(now / MINUTE_MS)), "made", 149, "failed", 21);
 await client.zadd(
   "webhooks:circuits:webhooks",
   now + 10 * MINUTE_MS,
@@ -126,7 +136,7 @@ await client.zadd(
 const board = startChild({
   name: "board",
   command: [process.execPath, join(ROOT, "src/board.ts")],
-  env: { PATH: process.env.PATH, VALKEY_URL: valkey.url, BOARD_PORT: "0" },
+  env: { PATH: process.env.PATH, VALKEY_URL: valkey.url, BOARD_PORT: "0", WEBHOOK_SECRET_KEYS: KEYS },
   onLine: () => {},
   onDeath: (message) => {
     console.error(message);
@@ -146,11 +156,13 @@ const take = async (path: string, name: string, width: number, colorScheme: "lig
 for (const scheme of ["light", "dark"] as const) {
   await take("/", `board-overview-${scheme}`, 1000, scheme);
   await take(`/users/${USER}`, `board-user-${scheme}`, 1000, scheme, 1045);
+  await take("/endpoints", `board-endpoints-${scheme}`, 1000, scheme);
+  await take(`/users/${OWNER}/endpoints/${FAILING}`, `board-endpoint-${scheme}`, 1000, scheme, 1092);
 }
 await take(`/users/${USER}`, "board-user-narrow", 380, "light", 900);
 await browser.close();
 await board.stop(2_000);
-await worker.close();
+await idle.close();
 await queue.close();
 client.disconnect();
 await valkey.stop();
