@@ -168,16 +168,24 @@ describe("the search", () => {
 });
 
 describe("a user's page", () => {
+  test("of a user with endpoints and no attempts does not say that the user's ID is wrong", async () => {
+    const userId = await register();
+    const html = await read(`/users/${userId}`);
+    expect(html).toContain("No endpoint is to get it.");
+    expect(html).not.toContain("The ID is wrong.");
+    expect(await read(`/users/${newUser()}`)).toContain("The ID is wrong.");
+  });
+
   test("folds all but ten of many endpoints, and shows first those that are off or fail", async () => {
     const userId = newUser();
-    for (let n = 0; n < 14; n++) await registry.create(userId, { id: `e${n}`, url: receiver.url("/in") });
-    await registry.disable(userId, "e13");
+    for (let n = 10; n < 24; n++) await registry.create(userId, { id: `e${n}`, url: receiver.url("/in") });
+    await registry.disable(userId, "e23");
     const html = await read(`/users/${userId}`);
     const shown = (text = "") => [...text.matchAll(/class="endpoint-id" href="[^"]+">(e\d+)</g)].map(([, id]) => id);
     const [open, folded] = html.split('<details id="more-endpoints">');
-    expect(shown(open)).toEqual(["e13", "e0", "e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"]);
+    expect(shown(open)).toEqual(["e23", "e10", "e11", "e12", "e13", "e14", "e15", "e16", "e17", "e18"]);
     expect(folded).toContain("<summary>4 more</summary>");
-    expect(shown(folded)).toEqual(["e9", "e10", "e11", "e12"]);
+    expect(shown(folded)).toEqual(["e19", "e20", "e21", "e22"]);
   });
 
   test("says nothing about endpoints for a user who has none registered", async () => {
@@ -311,6 +319,8 @@ describe("an endpoint's page", () => {
     expect(html).not.toContain("/actions/endpoint-rotate");
     expect(html).not.toContain("/actions/endpoint-test");
     expect(await read(`/users/${userId}`)).toContain("Damaged");
+    await registry.pause(userId, "main");
+    expect(await read(`/users/${userId}`)).toContain("Damaged, and paused");
   });
 });
 
@@ -408,6 +418,18 @@ describe("what operators can do", () => {
       headers: Record<string, string>;
     };
     expect(headers["webhook-signature"]?.split(" ")).toHaveLength(2);
+  });
+
+  test("is told what to do when too many secrets still sign", async () => {
+    const userId = await register();
+    for (let n = 0; n < 4; n++) await registry.rotate(userId, "main");
+    const { version } = await registry.get(userId, "main");
+    const fields = { user: userId, endpoint: "main", version };
+    const { location } = await act("rotate", { ...fields, grace: "3600" }, sealing);
+    expect(await read(location as string)).toContain(
+      "Wait until one has expired, or let the present ones not sign at all.",
+    );
+    expect((await act("rotate", { ...fields, grace: "0" }, sealing)).html).toContain("The new secret");
   });
 
   test("does not include to rotate where the board has no key: the page says so", async () => {

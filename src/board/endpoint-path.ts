@@ -45,7 +45,10 @@ const NOTICES: Readonly<Record<string, Notice>> = {
   disabled: { kind: "wait", text: "Disabled. Its events are kept as missed." },
   tested: { kind: "good", text: "Test event queued. The attempt will show up here." },
   "no-key": { kind: "bad", text: "This board has no key to seal a new secret with, so nothing was changed." },
-  secrets: { kind: "bad", text: "Too many secrets still sign: wait until one has expired. Nothing was changed." },
+  secrets: {
+    kind: "bad",
+    text: "Too many secrets still sign, so nothing was changed. Wait until one has expired, or let the present ones not sign at all.",
+  },
   conflict: {
     kind: "bad",
     text: "The endpoint was changed meanwhile, or its state does not allow this. Nothing was changed.",

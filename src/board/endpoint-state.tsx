@@ -26,7 +26,7 @@ export const EndpointStateBadge: FC<{ endpoint: Shown; now: number }> = ({ endpo
 
 /** An endpoint's state, and since when it is in it, epoch ms. */
 function describeEndpointState({ state, health, isDamaged }: Shown, now: number): Notice & { since?: number } {
-  if (isDamaged) return { kind: "bad", text: "Damaged" };
+  if (isDamaged) return { kind: "bad", text: state.kind === "enabled" ? "Damaged" : `Damaged, and ${state.kind}` };
   if (state.kind === "paused") {
     const { since } = state;
     return { kind: "wait", text: `Paused ${formatAgo(now - since)}`, since };

@@ -75,9 +75,9 @@ const FindRow: FC<RowProps> = ({ site, find, now }) => {
           of <a href={userPath(find.userId)}>{printable(find.userId)}</a>
         </span>
         <EndpointStateBadge endpoint={find.endpoint} now={now} />
-        <span>
+        <p class="endpoint">
           <ShownUrl url={find.endpoint.url} />
-        </span>
+        </p>
       </li>
     );
   }

@@ -8,8 +8,15 @@ import { homeAmong } from "../queue/shards.ts";
 import { printable } from "../runtime/printable.ts";
 import { queuePath, type Site } from "./layout.tsx";
 
+interface NoAttemptsProps {
+  readonly site: Site;
+  readonly userId: string;
+  /** Whether the user has registered endpoints, so that there is such a user. */
+  readonly hasEndpoints: boolean;
+}
+
 /** Says why there may be no events, and where to look next. */
-export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site, userId }) => {
+export const NoAttempts: FC<NoAttemptsProps> = ({ site, userId, hasEndpoints }) => {
   const home = homeAmong(site.shards, userId);
   const state = (name: string) => `${queuePath(site, home)}?status=${name}`;
   return (
@@ -17,9 +24,16 @@ export const NoAttempts: FC<{ site: Site; userId: string }> = ({ site, userId })
       <h2>No attempts in the last {describeRetention(site.logAgeMs)}</h2>
       <p>The log of this user is empty. Possible reasons:</p>
       <ul>
-        <li>
-          <b>The ID is wrong.</b> It has to match the events' <code>userId</code> exactly: <code>{userId}</code>.
-        </li>
+        {hasEndpoints ? (
+          <li>
+            <b>No endpoint is to get it.</b> They are paused or disabled, or do not want events of its type: the page of
+            each explains which endpoints get an event.
+          </li>
+        ) : (
+          <li>
+            <b>The ID is wrong.</b> It has to match the events' <code>userId</code> exactly: <code>{userId}</code>.
+          </li>
+        )}
         <li>
           <b>No event was enqueued.</b> Check that the backend adds events to the queue <code>{home.queue}</code>.
         </li>

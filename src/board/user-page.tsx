@@ -75,7 +75,13 @@ export const UserPage: FC<UserPageProps> = (props) => {
         <HeldPanel site={site} holds={props.holds} now={now} userId={userId} />
         <MoreFailedEvents userId={userId} more={moreFailed} isLogEmpty={logged.length === 0} />
         {filter.outcome === undefined && <PendingEvents site={site} userId={userId} pending={shownPending} now={now} />}
-        {known.length === 0 && !hasFilter && <NoAttempts site={site} userId={userId} />}
+        {known.length === 0 && !hasFilter && (
+          <NoAttempts
+            site={site}
+            userId={userId}
+            hasEndpoints={props.registered !== "refused" && props.registered.length > 0}
+          />
+        )}
         {hasFilter && shown === 0 && <NoMatch id={filter.id} />}
         {deliveries.length > 0 && <Legend site={site} logged={logged} attempts={attempts.length} />}
         <ol class="deliveries">

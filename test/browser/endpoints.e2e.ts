@@ -94,6 +94,12 @@ test.each([1280, 360])("a long URL is cut in a list, a long note gets a row of i
   const { page, complaints, close } = await openPage(browser, site, { viewport: { width, height: 740 } });
   await page.goto("/endpoints?user=usr_long");
   expect((await page.locator(".endpoints .endpoint").boundingBox())?.height).toBeLessThan(80);
+  await site.registry.put("usr_longer", "long", { url });
+  await page.goto("/search?q=long");
+  expect(await page.locator(".finds .endpoint").count()).toBe(2);
+  for (const shown of await page.locator(".finds .endpoint").all())
+    expect((await shown.boundingBox())?.height).toBeLessThan(80);
+  expect(await page.evaluate<number>("document.documentElement.scrollWidth")).toBe(width);
   await page.goto("/users/usr_long/endpoints/long");
   const widthOf = async (name: string) =>
     (await page.locator(".settings > div", { hasText: name }).boundingBox())?.width ?? 0;
