@@ -99,6 +99,20 @@ test("what is wrong with a setting is said by its option's name", async () => {
   ]);
 });
 
+test("a list cuts a long URL, show and --json have all of it", async () => {
+  const user = newUser();
+  const url = `https://hooks.example.com/${"x".repeat(2_000)}`;
+  await registry.create(user, { id: "main", url });
+  const [list, listed, show] = await run([
+    ["list", user],
+    ["list", user, "--json"],
+    ["show", user, "main"],
+  ]);
+  expect(list?.out.trimEnd()).toEndWith(`  ${url.slice(0, 99)}…`);
+  expect(json(listed).endpoints[0].url).toBe(url);
+  expect(show?.out).toContain(`  ${url}\n`);
+});
+
 test("a list of nothing says of whom, and whether it was filtered; what was not missed is nothing", async () => {
   const user = newUser();
   const [none, all] = await run([

@@ -138,6 +138,14 @@ describe("a registered endpoint is found", () => {
     expect((await search("usr_quiet")).finds).toEqual([{ kind: "user", userId: "usr_quiet" }]);
   });
 
+  test("and deliveries to it still by their job, of an event to several endpoints", async () => {
+    await register("usr_1");
+    const event = uuid();
+    const job = await queue.add("file.created", jobData(URL_A, { id: event }), { jobId: `${event}.main` });
+    const { finds } = await search(`${event}.main`);
+    expect(finds).toEqual([expect.objectContaining({ kind: "job", found: job.id, id: event })]);
+  });
+
   test("in a large index, also where thousands of endpoints changed in one millisecond", async () => {
     const entries = Array.from({ length: 4_500 }, (_, n) => [Math.min(n, 1_200), `usr_${n} other`]);
     await valkey.zadd("webhooks:endpoint-index", ...entries.flat());

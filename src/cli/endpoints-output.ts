@@ -73,6 +73,10 @@ export function nameState(terminal: Terminal, { state, isDamaged, health }: Show
 
 const ago = (ms: number | undefined, nowMs: number): string => (ms === undefined ? "-" : formatAgo(nowMs - ms));
 
+const MAX_LISTED_URL = 100; // characters: a longer one would push the table out of shape; show and --json have all of it
+
+const shorten = (url: string): string => (url.length <= MAX_LISTED_URL ? url : `${url.slice(0, MAX_LISTED_URL - 1)}…`);
+
 /** Print endpoints as a table. */
 export function printEndpoints(terminal: Terminal, all: readonly ListedEndpoint[], nowMs: number): void {
   terminal.printTable([
@@ -82,7 +86,7 @@ export function printEndpoints(terminal: Terminal, all: readonly ListedEndpoint[
     ...all.map((one) => [
       ...[printable(one.userId), printable(one.id), nameState(terminal, one), `${one.health.failures}`],
       ...[ago(one.health.lastSuccessAt, nowMs), ago(one.updatedAt, nowMs)],
-      ...[printable(one.events?.join(",") ?? "all"), printable(describeUrl(one.url))],
+      ...[printable(one.events?.join(",") ?? "all"), printable(shorten(describeUrl(one.url)))],
     ]),
   ]);
 }
