@@ -42,7 +42,7 @@ export const RETENTION_SETTINGS = {
     "1000",
     integer(1, 1_000_000),
     "a whole number from 1 to 1000000",
-    "delivered events that the queue keeps, for a day at most",
+    "completed events that the queue keeps, for a day at most",
   ),
   keepFailed: setting(
     "WEBHOOK_KEEP_FAILED",
