@@ -75,7 +75,7 @@ export function createDeliver(options: DeliverOptions): Process {
       : await atHome(parsed.userId, job, options.forward, () => locate(parsed, job, options));
     if (typeof located === "string") return located;
     const event = located?.event ?? (parsed as WebhookEvent);
-    const traffic = describeTraffic(event, job);
+    const traffic = describeTraffic(event, job, located?.began);
     const scheduledAt = event.timestampMs + (Number(job.opts.delay) || 0);
     const dueAt = scheduledAt + holds.heldMs(traffic, scheduledAt, now(), located?.pauses); // its age stands still while it is held
     const hasWaited = job.attemptsStarted > 1;
@@ -145,8 +145,9 @@ function lifeOf(event: WebhookEvent, dueAt: number, { maxAgeMs, now = Date.now }
 
 /** The fields that the gate and the backlog decide by. */
 function describeTraffic(
-  { endpoint: { url }, userId, body, timestampMs, expiresAtMs }: WebhookEvent,
+  { endpoint: { url, id }, userId, body, timestampMs, expiresAtMs }: WebhookEvent,
   job: Job,
+  began = 0,
 ): Candidate & Waiting {
   return {
     endpoint: endpointKey(url),
@@ -156,6 +157,7 @@ function describeTraffic(
     job: job.id as string,
     enqueuedAt: timestampMs,
     expiresAt: expiresAtMs,
+    ...(id !== undefined && { registered: { id, began } }),
   };
 }
 

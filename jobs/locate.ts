@@ -49,6 +49,8 @@ export interface Located {
   readonly document: EndpointDocument;
   /** When the endpoint was paused, or is. Its events do not age meanwhile. */
   readonly pauses: readonly Pause[];
+  /** When the endpoint was switched on again, see {@link StoredEndpoint.began}. */
+  readonly began?: number | undefined;
   /** Set while the endpoint is paused. */
   readonly hold?: Extract<Decision, { kind: "park" }> | undefined;
 }
@@ -100,11 +102,11 @@ function locateAt(
     throw new ContractError([], `data.endpoint.id: this user has no endpoint ${event.endpoint.id}`);
   }
   if (found === "deleted") return "endpoint deleted";
-  const { state, pauses, document } = found;
+  const { state, pauses, document, began } = found;
   const nowMs = now();
   if (state.kind === "disabled") return keepMissed(event, found, job, options);
   const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
-  if (state.kind !== "paused") return { event: addressed, document, pauses };
+  if (state.kind !== "paused") return { event: addressed, document, pauses, began };
   const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
   const retryAt = Math.min(Math.ceil(nowMs + returnMs), event.expiresAtMs ?? Number.POSITIVE_INFINITY);
   return {

@@ -66,6 +66,8 @@ export interface StoredEndpoint {
   readonly state: EndpointState;
   /** Pauses that are over, on which the age of an event may still depend. */
   readonly pauses: readonly Pause[];
+  /** When it was last enabled after it was disabled, or got another URL, epoch ms by Valkey's clock; undefined if it never was. */
+  readonly began?: number | undefined;
   /** Set when the stored document cannot be read: then `document` has no URL and no secrets. */
   readonly isDamaged?: true | undefined;
 }
@@ -80,3 +82,5 @@ export const MOVED_FIELD = "/moved";
 export const stateField = (id: string): string => `${id}/state`;
 /** An endpoint's pauses that are over: `<from>-<until>`, separated by spaces. */
 export const pausesField = (id: string): string => `${id}/pauses`;
+/** When an endpoint began anew, see {@link StoredEndpoint.began}. */
+export const beganField = (id: string): string => `${id}/began`;

@@ -10,6 +10,7 @@ import { endpointChangesKey, endpointsKey } from "../queue/own-keys.ts";
 import type { Confirm } from "../queue/pick-ups.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
+import { EVERYONE } from "./changes.ts";
 import { createConfirm } from "./confirm.ts";
 import { MOVED_FIELD, type StoredEndpoint, VERSION_FIELD } from "./endpoint.ts";
 import { Memory, NEWS, type News, type UsersEndpoints } from "./memory.ts";
@@ -74,6 +75,8 @@ export interface EndpointLookup {
   readonly findEndpoints: FindEndpoints;
   /** For all commands that bring the worker its jobs. Without it, nothing is remembered. */
   readonly confirm: Confirm;
+  /** Look for changes, if anything is remembered: a worker that takes no jobs learns of none. */
+  readonly lookForChanges: () => void;
 }
 
 /**
@@ -82,9 +85,15 @@ export interface EndpointLookup {
  * @param valkey   the connection on which the worker takes its jobs
  * @param connect  called at the first lookup. On that connection, it would wait behind all acknowledgements of the same moment
  * @param tag      the shard's, see src/queue/shards.ts
+ * @param changed  called with the users whose endpoints have changed; undefined for all
  */
-export function createLookup(valkey: Valkey, connect: () => Valkey, tag: string): EndpointLookup {
-  const memory = new Memory();
+export function createLookup(
+  valkey: Valkey,
+  connect: () => Valkey,
+  tag: string,
+  changed: (users?: ReadonlySet<string>) => void = () => {},
+): EndpointLookup {
+  const memory = new Memory((users) => changed(users.includes(EVERYONE) ? undefined : new Set(users)));
   const find = createFind(connect);
   let isConfirmed = false;
   let underWay = 0;
@@ -135,6 +144,7 @@ export function createLookup(valkey: Valkey, connect: () => Valkey, tag: string)
       isConfirmed = true;
       return confirm();
     },
+    lookForChanges: () => void confirm(),
   };
 }
 

@@ -33,6 +33,9 @@ export type News = (typeof NEWS)[keyof typeof NEWS];
 
 /** All that is remembered is as it was while `newest` was the shard's newest change. */
 export class Memory {
+  /** @param changed  called with the users, or {@link EVERYONE}, of whom something has changed */
+  constructor(private readonly changed: (users: readonly string[]) => void = () => {}) {}
+
   /** Empty while the shard has no changes. */
   newest = "";
   // Two generations: users who are asked for while they are in the older one are moved. Cheaper than keeping their order at each.
@@ -92,11 +95,13 @@ export class Memory {
     if (news === NEWS.lost && !isOvertaken) this.#clear();
     const since = isOvertaken ? changes.indexOf(this.newest) : changes.length;
     if (since < 0) return false;
-    for (const user of changes.slice(0, since).map(userOf)) {
+    const users = changes.slice(0, since).map(userOf);
+    for (const user of users) {
       if (user === EVERYONE) this.#clear();
       this.#recent.delete(user);
       this.#older.delete(user);
     }
+    this.changed(news === NEWS.lost ? [EVERYONE] : users);
     this.newest = changes[0] as string;
     return this.newest !== "";
   }

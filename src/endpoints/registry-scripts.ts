@@ -3,7 +3,7 @@
  * are Valkey's.
  */
 import { TELLING } from "./changes.ts";
-import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
+import { beganField, MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { HEALTH_FIELDS } from "./health.ts";
 import { NOW } from "./script-time.ts";
 
@@ -47,6 +47,11 @@ local function forgetStreak(health, id)
   redis.pcall("HDEL", health, id .. ".since", id .. ".n")
 end
 
+-- Workers forget how it answered before.
+local function begin(id)
+  redis.call("HSET", key, id .. "${beganField("")}", string.format("%.0f", now))
+end
+
 -- Entries that cannot be written are left to reindexEndpoints.
 local function index(state)
   local at = string.format("%.0f", now)
@@ -80,7 +85,7 @@ return { now, #ARGV == 0 and redis.call("HGETALL", KEYS[1]) or redis.call("HMGET
  * Write an endpoint's document, if it is still the one on which the change is based. A Valkey that is full refuses the whole script.
  *
  * ARGV: the endpoint's id, the version on which the change is based (empty for none: it is created), the new one, the document as JSON,
- * how many endpoints a user may have, 1 if its URL is another one: it has not failed yet. Returns status, time
+ * how many endpoints a user may have, 1 if its URL is another one: it begins anew. Returns status, time
  * and the endpoint's fields. `written` also if that version is there already; otherwise `changed` or `full`, and nothing was done.
  */
 export const WRITE = `${SHARED}
@@ -97,8 +102,9 @@ if from == "" then
 end
 change(version)
 redis.call("HSET", key, id, version .. " " .. document)
-if from == "" then redis.call("HDEL", key, id .. "/state", id .. "/pauses") end
+local wasDeleted = from == "" and redis.call("HDEL", key, id .. "/state", id .. "/pauses") > 0
 if ARGV[6] == "1" then forgetStreak(KEYS[2], id) end
+if ARGV[6] == "1" and (from ~= "" or wasDeleted) then begin(id) end
 index(from == "" and "enabled")
 trim()
 return reply("written", id)`;
@@ -109,7 +115,7 @@ return reply("written", id)`;
  * A pause that ends is remembered. Beyond ${MAX_PAUSES}, the oldest two become one, which includes the time between them: an event never expires
  * early.
  *
- * An endpoint that is enabled again begins a new streak of failures.
+ * An endpoint that is enabled again begins anew, without a streak of failures.
  *
  * ARGV: the endpoint's id; the version that it must have, or empty; the new one of all endpoints; the action: `pause`, `resume`, `enable`
  * or `disable`; of `disable` the reason, otherwise anything. Returns status, time and the endpoint's fields: `done`, also
@@ -144,6 +150,7 @@ if kind == "paused" then
 end
 local since = string.format("%.0f", now)
 if target == "enabled" then forgetStreak(KEYS[2], id) end
+if kind == "disabled" then begin(id) end
 if target == "paused" then redis.call("HSET", key, id .. "/state", "paused " .. since) end
 if target == "disabled" then redis.call("HSET", key, id .. "/state", "disabled " .. reason .. " " .. since) end
 index(target)
@@ -166,7 +173,7 @@ end
 if ifVersion ~= "" and versionOf(stored) ~= ifVersion then return { "changed" } end
 makeRoom(KEYS[5])
 change(version)
-redis.call("HDEL", key, id, id .. "/pauses")
+redis.call("HDEL", key, id, id .. "/pauses", id .. "${beganField("")}")
 redis.call("HSET", key, id .. "/state", "deleted " .. string.format("%.0f", now))
 redis.call("DEL", unpack(KEYS, 6))
 redis.pcall("ZREM", KEYS[3], member)

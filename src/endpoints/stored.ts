@@ -3,6 +3,7 @@
  */
 import { isEndpointUrl } from "../delivery/endpoint-url.ts";
 import {
+  beganField,
   type EndpointDocument,
   type EndpointState,
   type Pause,
@@ -24,7 +25,15 @@ export function parseStored(fields: Readonly<Record<string, string>>): StoredEnd
     const document = parseDocument(text.slice(space + 1));
     const pauses = parsePauses(fields[pausesField(id)]);
     const version = /^\S*/.exec(text)?.[0] as string; // as the scripts read it
-    const endpoint = { id, version, document: document ?? DAMAGED, state: parseState(state), pauses };
+    const began = Number(fields[beganField(id)]) || undefined;
+    const endpoint = {
+      id,
+      version,
+      document: document ?? DAMAGED,
+      state: parseState(state),
+      pauses,
+      ...(began && { began }),
+    };
     return document === undefined || space <= 0 ? [{ ...endpoint, isDamaged: true }] : [endpoint];
   });
 }

@@ -6,6 +6,7 @@
  * are shared by the same rule. Pure.
  */
 import { type Endpoint, type Standing, Usage } from "./endpoint.ts";
+import type { Registered } from "./port.ts";
 
 /** Old attempts allowed per slot: each costs a socket and little else. */
 export const OLD_PER_SLOT = 8;
@@ -23,6 +24,8 @@ export interface Load {
   readonly job?: string | undefined;
   /** When the event expires, epoch ms. */
   readonly expiresAt?: number | undefined;
+  /** Set for a registered endpoint. */
+  readonly registered?: Registered | undefined;
 }
 
 export class Bulkheads {

@@ -26,6 +26,7 @@ export interface Trial {
 export class Circuit {
   /** When the endpoint or host last answered, on the monotonic clock. */
   answeredAt = Number.NEGATIVE_INFINITY;
+  #renewedAt = Number.NEGATIVE_INFINITY;
   #silent: Map<unknown, string> | undefined; // silences since the last answer: source to user
   #openedAt = 0;
   #openMs = 0;
@@ -112,9 +113,16 @@ export class Circuit {
     this.#turns.clear();
   }
 
+  /** Forget everything: closed, and neither proven nor silent. Silence of attempts in flight does not count any more. */
+  renew(nowMs: number): void {
+    this.answered(nowMs);
+    this.answeredAt = Number.NEGATIVE_INFINITY;
+    this.#renewedAt = nowMs;
+  }
+
   /** @param source  what was silent: for an endpoint's circuit the attempt, for a host's circuit the endpoint */
   silent(trial: Trial, source: unknown, nowMs: number): void {
-    if (trial.startedAt < this.answeredAt) return;
+    if (trial.startedAt < Math.max(this.answeredAt, this.#renewedAt)) return;
     if (this.isOpen && trial !== this.#probe) return; // sent before it opened
     this.#silent ??= new Map();
     const isNewUser = ![...this.#silent.values()].includes(trial.user);

@@ -72,6 +72,9 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
   #averageMs = 0; // moving average of the time to answer; 0 before the first answer
   #progressAt = 0; // when an attempt last ended, or the first of those in flight started
   #isTried = false;
+  #began = 0; // the newest `began` of the registered endpoints that have this URL
+  #user: string | undefined; // the only one so far
+  #isShared = false;
 
   /**
    * @param key   the full URL, with its query
@@ -100,6 +103,27 @@ export class Endpoint<W extends { readonly user: string } = { readonly user: str
     const own = this.host.userCircuits.get(user);
     if (this.circuit.isProven) return [this.circuit];
     return own === undefined ? [this.host.circuit, this.circuit] : [this.host.circuit, own, this.circuit];
+  }
+
+  /**
+   * A user is about to use it.
+   *
+   * @param began  see {@link Registered}
+   * @returns whether it was switched on again since it was last used: then it is as good as new. Users who share it take nothing from each
+   *          other by that: while it answers, it keeps what speaks for it
+   */
+  renewed(user: string, began: number, nowMs: number): boolean {
+    this.#isShared ||= this.#user !== undefined && this.#user !== user;
+    this.#user ??= user;
+    if (began <= this.#began) return false;
+    this.#began = began;
+    const isKept = this.#isShared && this.circuit.isProven;
+    this.limiter.renew(nowMs, isKept);
+    if (isKept) return true;
+    this.circuit.renew(nowMs);
+    this.#averageMs = 0;
+    this.#isTried = false;
+    return true;
   }
 
   started(nowMs: number): void {

@@ -15,7 +15,7 @@ import type { Circuit, Trial } from "./circuit.ts";
 import { Endpoint } from "./endpoint.ts";
 import { Holds } from "./holds.ts";
 import { Memory } from "./memory.ts";
-import { Parking } from "./parking.ts";
+import { MAX_PROMOTED, Parking } from "./parking.ts";
 import type { Candidate, Decision, Gate, GateOptions, ParkReason, Permit, Wait } from "./port.ts";
 
 export type { Candidate, Decision, Gate, GateOptions, ParkedJob, Permit, Wait } from "./port.ts";
@@ -89,10 +89,14 @@ export class AdmissionGate implements Gate {
     return [...new Set([...this.#open].map(({ name }) => name.replace(/\?.*/s, "")))];
   }
 
-  admit({ endpoint: key, host, user, bytes, job, expiresAt }: Candidate): Decision | Wait {
+  admit({ endpoint: key, host, user, bytes, job, expiresAt, registered }: Candidate): Decision | Wait {
     const nowMs = this.#options.now();
     const endpoint = this.memory.recall(key, host);
-    const load: Load = { endpoint, user, bytes, job, expiresAt };
+    const load: Load = { endpoint, user, bytes, job, expiresAt, registered };
+    if (endpoint.renewed(user, registered?.began ?? 0, nowMs)) {
+      this.#open.delete(endpoint.circuit);
+      this.#parking.follow(load);
+    }
     const reason = this.obstacle(load, nowMs);
     if (reason === undefined) return this.#start(load, nowMs);
     if (this.#mayWait(endpoint, load, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
@@ -110,6 +114,11 @@ export class AdmissionGate implements Gate {
     this.#ageAttempts(nowMs);
     this.#settleWaiters(nowMs);
     this.#reportExcused();
+  }
+
+  changed(users?: ReadonlySet<string>): void {
+    const jobs = this.#parking.takeSamples(users);
+    for (let at = 0; at < jobs.length; at += MAX_PROMOTED) this.#options.onPromote(jobs.slice(at, at + MAX_PROMOTED));
   }
 
   /** Why a job may not be attempted now; undefined when it may. */

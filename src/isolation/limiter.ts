@@ -22,6 +22,17 @@ export class Limiter {
   }
 
   /**
+   * Forget what was learned. Attempts in flight say nothing against the endpoint any more.
+   *
+   * @param isOnlyRaised  keep a limit above the initial one
+   */
+  renew(nowMs: number, isOnlyRaised: boolean): void {
+    this.limit = Math.max(isOnlyRaised ? this.limit : 0, Math.min(START_LIMIT, this.most));
+    this.heldUntil = 0;
+    this.#halvedAt = nowMs;
+  }
+
+  /**
    * @param startedAt  when the attempt started, on the monotonic clock like `nowMs`
    * @param epochMs    the wall clock, for a Retry-After that is a date
    */

@@ -20,7 +20,7 @@ const MIN_SPREAD_MS = 1000; // 1 s; after a Retry-After, jobs return over a fift
 const MAX_SPREAD_MS = 4 * 1000; // 4 s
 const PROMOTE_MS = 500; // between two promotions
 const PROMOTE_MORE_MS = 50; // the same, while there are more jobs than one promotion takes
-const MAX_PROMOTED = 100; // jobs per promotion: they go ahead of other jobs
+export const MAX_PROMOTED = 100; // jobs per promotion: they go ahead of other jobs
 const MAX_LOOKED = 5_000; // endpoints checked per promotion
 const NEAR_MS = 2_500; // jobs due sooner are left alone: with 2 s to check all endpoints, still below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, about 100 bytes each
@@ -104,6 +104,47 @@ export class Parking {
   forget(endpoint: Endpoint): void {
     this.size -= this.#remembered.get(endpoint)?.length ?? 0;
     this.#remembered.delete(endpoint);
+  }
+
+  /** Parked jobs of a registered endpoint that had another URL wait for the present one. */
+  follow({ endpoint: to, user, registered }: Load): void {
+    for (const [endpoint, jobs] of this.#remembered) {
+      if (endpoint === to) continue;
+      const isMoving = ({ load }: Remembered) => load.registered?.id === registered?.id && load.user === user;
+      const moving = jobs.filter(isMoving).map((parked) => ({ ...parked, load: { ...parked.load, endpoint: to } }));
+      if (moving.length === 0) continue;
+      this.#keep(
+        endpoint,
+        jobs.filter((parked) => !isMoving(parked)),
+      );
+      this.#keep(to, [...(this.#remembered.get(to) ?? []), ...moving]);
+    }
+  }
+
+  #keep(endpoint: Endpoint, jobs: Remembered[]): void {
+    if (jobs.length > 0) this.#remembered.set(endpoint, jobs);
+    else this.#remembered.delete(endpoint);
+  }
+
+  /**
+   * Take a parked job of each registered endpoint, to see what it has become: promote them.
+   *
+   * @param users  whose; undefined for all
+   */
+  takeSamples(users: ReadonlySet<string> | undefined): ParkedJob[] {
+    const samples = new Map<string, ParkedJob>();
+    for (const [endpoint, jobs] of this.#remembered) {
+      const left = jobs.filter(({ job, retryAt, load: { user, registered } }) => {
+        if (registered === undefined || users?.has(user) === false) return true;
+        const name = `${registered.id} ${user}`;
+        if (samples.has(name)) return true;
+        samples.set(name, { job, retryAt });
+        return false;
+      });
+      this.#keep(endpoint, left);
+    }
+    this.size -= samples.size;
+    return [...samples.values()];
   }
 
   /** When {@link Parking.promote} is due; undefined while no job is remembered. */

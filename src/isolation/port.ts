@@ -37,6 +37,16 @@ export interface Candidate {
   readonly job?: string;
   /** When the event expires, epoch ms: it is not parked for longer. */
   readonly expiresAt?: number | undefined;
+  /** Set for an endpoint that the user has registered. */
+  readonly registered?: Registered | undefined;
+}
+
+/** What the gate knows a registered endpoint by, whatever its URL. */
+export interface Registered {
+  /** Unique within the user. */
+  readonly id: string;
+  /** When it was switched on again, or got its URL, on one clock for all of them; 0 if it never was. */
+  readonly began: number;
 }
 
 /** Permission to make one attempt. Release it exactly once, with {@link Gate.release}. */
@@ -64,6 +74,13 @@ export interface Gate {
    * @throws  Error when it was already released
    */
   release(permit: Permit, outcome: Outcome): void;
+  /**
+   * Registered endpoints of these users may have changed. A parked job of each is promoted, to be looked up anew: if its endpoint has been
+   * switched on again, or got another URL, the others follow.
+   *
+   * @param users  undefined for all
+   */
+  changed(users?: ReadonlySet<string>): void;
   /** How many circuits are open: of endpoints, of hosts, and of single users on a host. */
   readonly openCircuits: number;
   /** The endpoints (without the query) and hosts whose circuits are open. Walks all of them, so call it from a slow timer. */

@@ -34,6 +34,8 @@ import type { Valkey } from "../valkey/connection.ts";
 import { createAtHome, type Homes } from "./homes.ts";
 import { createSuspects, type Suspects } from "./suspects.ts";
 
+const LOOK_MS = 3 * 1000; // 3 s: parked jobs follow a change of their endpoint within 5 s
+
 /** The settings that a pipeline reads. */
 export type PipelineConfig = Pick<
   Config,
@@ -134,7 +136,9 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
   });
   const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
   const completed = createCompletion({ ...config, log, metrics, logger });
-  const lookup = createLookup(valkey, shard.lookups ?? (() => valkey), shard.tag);
+  const lookup = createLookup(valkey, shard.lookups ?? (() => valkey), shard.tag, (users) =>
+    shared.gate.changed(users),
+  );
   const fairQueue = createFairQueue({
     ...{ valkey, queue, prefix, logger },
     onLongScan: (isRunning) => {
@@ -166,8 +170,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
       if (reason !== "rate") fairQueue.held(userId); // no trouble: the user's other events need not yield
     },
   });
-  const { confirm } = lookup;
-  const own = { watch: fairQueue, suspects, confirm };
+  const own = { watch: fairQueue, suspects, confirm: lookup.confirm };
   const worker = new DeliveryWorker(deliver, { ...describeWorker(shard, options, shared), ...own });
   worker.on("error", (error) => logger.debug({ reason: error.message, queue }, "worker.error"));
   worker.on("stalled", (id) => logger.warn({ job: label + id }, "job.stalled"));
@@ -177,6 +180,8 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
       suspects?.cancel(id, "lock_lost");
     }
   });
+  const looking = setInterval(lookup.lookForChanges, LOOK_MS).unref();
+  worker.once("closing", () => clearInterval(looking));
   return { worker, suspects };
 }
 

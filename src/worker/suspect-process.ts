@@ -28,6 +28,7 @@ const OPEN: Gate = {
     return until > 0 ? { kind: "park", retryAt: Math.min(until, nowMs + HELD_MS), reason: "held" } : { kind: "go" };
   },
   release() {},
+  changed() {},
   openCircuits: 0,
   listOpen: () => [],
 };

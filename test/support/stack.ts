@@ -99,6 +99,7 @@ const WAIT_MS = 20 * 1000; // 20 s, below a test's 25: Bun answers a test's time
 export const OPEN_GATE: Gate = {
   admit: () => ({ kind: "go" }),
   release: () => {},
+  changed: () => {},
   openCircuits: 0,
   listOpen: () => [],
 };
