@@ -282,6 +282,19 @@ test("workers deliver them as signed webhooks, and no job, log or line holds the
     await system.metrics.registry.metrics(),
   ]);
   for (const hidden of [secret, TOKEN]) expect(everything).not.toContain(hidden);
+  // The dashboards' attempts are those of customers' events.
+  const counted = (await system.metrics.registry.metrics()).split("\n");
+  expect(
+    counted.filter((line) =>
+      /^fluxhook_(attempts_total|notice_attempts_total|attempt_duration_seconds_count)/.test(line),
+    ),
+  ).toEqual([
+    'fluxhook_attempts_total{event="file.created",outcome="http_4xx"} 1',
+    "fluxhook_attempt_duration_seconds_count 1",
+    'fluxhook_notice_attempts_total{outcome="http_2xx"} 1',
+    'fluxhook_notice_attempts_total{outcome="http_5xx"} 1',
+  ]);
+  expect(system.metrics.totals()).toEqual({ made: 1, failed: 1 });
 });
 
 test("at most 10,000 wait: beyond them the oldest go", async () => {

@@ -197,7 +197,7 @@ test("jobs without a URL in another shard than their user's home are delivered f
   const fluxhook = backend(queue, 3);
   const users = [0, 1, 2].map((home) => userAt([3, home]));
   for (const userId of users) await fluxhook.endpoints.put(userId, "main", { url: receiver.url("/anywhere") });
-  await startWorker(queue, 3);
+  const worker = await startWorker(queue, 3);
   // The same ids in each shard: BullMQ counts from 1.
   for (const { client } of shards) {
     for (const userId of users)
@@ -207,6 +207,8 @@ test("jobs without a URL in another shard than their user's home are delivered f
   await settled(shards);
   const ids = arrivals("/anywhere").map(({ headers }) => headers["webhook-id"]);
   expect([ids.length, new Set(ids).size]).toEqual([9, 9]);
+  const metrics = await (await fetch(await worker.url("/metrics"))).text();
+  expect(metrics).toContain("fluxhook_forwarded_jobs_total 6\n");
   for (const [index, { client, valkey }] of shards.entries()) {
     const completed = await client.getCompleted();
     const results = completed.filter(({ id = "" }) => originOf(id) === undefined).map(({ returnvalue }) => returnvalue);

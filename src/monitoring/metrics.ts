@@ -8,6 +8,8 @@ export interface Metrics {
   readonly registry: Registry;
   /** Count one finished attempt. */
   attempted(event: string, outcome: Outcome): void;
+  /** Count one finished attempt of a notice, which is none of a customer's event. */
+  noticeAttempted(outcome: Outcome): void;
   /** Count an attempt that could not be written to its user's log. */
   unlogged(): void;
   /** Count an event that was given up because too many were waiting. */
@@ -24,6 +26,8 @@ export interface Metrics {
   unwanted(): void;
   /** Count the jobs that were made for an event that goes to several endpoints. */
   fannedOut(jobs: number): void;
+  /** Count a job that was forwarded to the shard that serves its user. */
+  forwarded(): void;
   /** Count a registered endpoint that was disabled because of its attempts. */
   endpointDisabled(reason: "failing" | "gone"): void;
   /** Count a registered endpoint that has been failing for a day. */
@@ -86,8 +90,21 @@ export function createMetrics({
       "fluxhook_endpoints_warned_total",
       "Registered endpoints that have been failing for a day, and at least 8 attempts long",
     ),
+    forwarded: counter("fluxhook_forwarded_jobs_total", "Jobs that were forwarded to the shard that serves their user"),
     ...createEndpointMetrics(registers),
+    ...createNoticeMetrics(registers),
   };
+}
+
+function createNoticeMetrics(registers: Registry[]): Pick<Metrics, "noticeAttempted"> {
+  const attempts = new Counter({
+    name: "fluxhook_notice_attempts_total",
+    help: "Finished attempts of notices by outcome; statuses as http_2xx, http_4xx, …",
+    labelNames: ["outcome"],
+    registers,
+  });
+  attempts.labels(SUCCESS).inc(0);
+  return { noticeAttempted: (outcome) => attempts.labels(outcomeLabel(outcome)).inc() };
 }
 
 function createEndpointMetrics(

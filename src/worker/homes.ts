@@ -48,12 +48,12 @@ export interface AtHome {
   readonly forward: Forward;
 }
 
-/** Create it for a shard. With one shard, it adds nothing to the lookup. */
+/** Create it for a shard. `forwarded` is called for each job. With one shard, it adds nothing to the lookup. */
 export function createAtHome(
   own: OwnShard,
   { shards, connect }: Homes,
   find: FindEndpoints,
-  logger: HomesLogger,
+  { logger, forwarded }: { readonly logger: HomesLogger; readonly forwarded: () => void },
 ): AtHome {
   const reach = createReach(logger);
   const isOwn = ({ queue }: Pick<Shard, "queue">) => queue === own.queue;
@@ -77,6 +77,7 @@ export function createAtHome(
     if (next === undefined || isOwn(next) || countForwards(id) >= MAX_FORWARDS) throw new Parked(later());
     const valkey = connect(next);
     await reach(next, valkey, () => addForwarded(own, { queue: next.queue, valkey }, id));
+    forwarded();
     return `forwarded to shard ${shardName(next)}`;
   }
 

@@ -4,6 +4,7 @@
  */
 import { createCompletion } from "../../jobs/completion.ts";
 import { createDeliver } from "../../jobs/deliver.ts";
+import type { Outcome } from "../delivery/outcome.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
 import { NOTICE_TYPES, type NoticeMode } from "../endpoints/notices.ts";
 import type { Backlog } from "../isolation/backlog.ts";
@@ -48,7 +49,8 @@ export function createNoticeWorker({ tag, label, valkey }: PipelineShard, parts:
   const name = (job: string) => `${queue}/${job}`; // differs from those of events
   const endpoint = { url: noticeUrl.href, secret: noticeSecret };
   const log = { record: async (_user: string, _attempt: unknown, onSent?: () => void) => onSent?.() };
-  const completed = createCompletion({ log, metrics, logger });
+  const attempted = (_type: string, outcome: Outcome) => metrics.noticeAttempted(outcome); // customers' attempts are counted without them
+  const completed = createCompletion({ log, metrics: { ...metrics, attempted }, logger });
   const deliver = createDeliver({
     ...{ events: EVENTS, secretKeys: [], maxBodyBytes, maxAgeMs, random, backlog: BOUNDLESS },
     gate: {

@@ -155,7 +155,7 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
-    ...createAtHome(shard, options.homes ?? homesOf(options), lookup.findEndpoints, logger),
+    ...createAtHome(shard, options.homes ?? homesOf(options), lookup.findEndpoints, { logger, ...metrics }),
     fanOut: createFanOut(valkey, { ...config, queue, tag: shard.tag, metrics }),
     unwanted: metrics.unwanted,
     askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),

@@ -22,7 +22,7 @@ export type Settlement =
   | { readonly kind: "unforeseen"; readonly message: string };
 
 /** What is counted there and here alike. */
-export type Counted = Exclude<keyof Metrics, "registry">;
+export type Counted = Exclude<keyof Metrics, "registry" | "totals">;
 
 /** What the process tells its worker; `alive` every {@link TICK_MS}. */
 export type Report =

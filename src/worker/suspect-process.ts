@@ -90,17 +90,14 @@ function describe(error: Error): Settlement {
 /** Metrics that the worker counts: nobody asks this process. */
 function passOn() {
   const metrics = createMetrics({ inFlight: () => 0, openCircuits: () => 0 });
-  const names: Counted[] = [
-    "attempted",
-    "unlogged",
-    "backlogFull",
-    "rejected",
-    "parked",
-    "poisoned",
-    "endpointDisabled",
-    "endpointWarned",
-    "missed",
-  ];
-  const counters = names.map((name) => [name, (...args: unknown[]) => report({ kind: "counted", name, args })]);
+  const counted = {
+    ...{ attempted: true, unlogged: true, backlogFull: true, rejected: true, parked: true, poisoned: true },
+    ...{ endpointDisabled: true, endpointWarned: true, missed: true, unwanted: true, fannedOut: true, forwarded: true },
+    ...{ noticeAttempted: true },
+  } satisfies Record<Counted, true>;
+  const counters = (Object.keys(counted) as Counted[]).map((name) => [
+    name,
+    (...args: unknown[]) => report({ kind: "counted", name, args }),
+  ]);
   return { ...metrics, ...Object.fromEntries(counters) };
 }
