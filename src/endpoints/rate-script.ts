@@ -4,6 +4,8 @@
  * Two virtual schedules (GCRA) in each endpoint's key: asking reserves the next moment of the first one, which evenly spaces what
  * comes back; attempts begin by the second one, so that what comes back late, after an outage for example, is still evenly
  * spaced. At most 30 s are reserved. What does not fit into them stands in line, and comes back to ask when its turn is 15 s ahead.
+ * Nothing tells parked jobs of a new limit: the first that asks under it has all others come due. So those that have a moment come back every
+ * 30 s, also if it is further away, and keep it.
  */
 import { PROMOTION } from "../queue/wake-up.ts";
 import { NOW } from "./script-time.ts";
@@ -11,6 +13,7 @@ import { NOW } from "./script-time.ts";
 const HORIZON_MS = 30 * 1000; // 30 s: how far ahead moments are reserved
 const HORIZON_MOMENTS = 2.5; // or as long as this many attempts take, for slow limits
 const UNUSED_SHARE = 0.25; // of the horizon: with less of it reserved, newcomers need not stand in line
+const SEEN_MS = 30 * 1000; // 30 s: how often a job comes back that has a moment
 const KEPT_MS = 60 * 1000; // 1 min: how long keys outlast their last moment
 const MAX_RELEASED = 100; // jobs per endpoint and script
 
@@ -105,7 +108,7 @@ local function park(state, job, kind, at)
     redis.call("HSET", job.hash, "${MARK}", string.format("%s %.3f %s", kind, at, state.name))
     redis.call("ZADD", state.line, at, job.id)
   end
-  return ${PARK}, at - exact
+  return ${PARK}, kind == "line" and at - exact or min(at - exact, ${SEEN_MS})
 end
 
 local function forget(job)
@@ -113,7 +116,7 @@ local function forget(job)
 end
 
 local function comeBack(state, job)
-  if job.moment > exact + job.patience then return park(state, job, job.kind, job.moment) end -- called early, by hand for example
+  if job.moment > exact + job.patience then return park(state, job, job.kind, job.moment) end -- early: to see the limit, or promoted by hand
   local at = max(exact, job.moment)
   if job.kind == "settled" then
     forget(job)

@@ -27,7 +27,7 @@ export interface Paced {
  * When an attempt may be made.
  *
  * - `go`       now
- * - `park`     not before a time: park the job until then, and ask again. It does not lose its turn
+ * - `park`     not before a time, or not before it has asked again: park the job until then. It does not lose its turn
  * - `expired`  not as long as the event may wait
  */
 export type Pace =
