@@ -90,7 +90,8 @@ export interface PipelineOptions {
   readonly parts?: {
     readonly resolve?: Resolve;
     readonly gate?: Gate;
-    readonly log?: Pick<AttemptLog, "record">;
+    /** In place of the log, which it gets. */
+    readonly log?: ((log: AttemptLog) => Pick<AttemptLog, "record">) | undefined;
     readonly completed?: (completed: Completed) => Completed;
     readonly random?: () => number;
     readonly policy?: RetryPolicy;
@@ -134,7 +135,8 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     ...{ ...config, tag: shard.tag, label, metrics, logger },
     ...shared.watching,
   });
-  const log = parts.log ?? createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
+  const ownLog = createAttemptLog(valkey, { ...config, tag: shard.tag, endpoints: streaks });
+  const log = parts.log?.(ownLog) ?? ownLog;
   const completed = createCompletion({ ...config, log, metrics, logger });
   const lookup = createLookup(valkey, shard.lookups ?? (() => valkey), shard.tag, (users) =>
     shared.gate.changed(users),

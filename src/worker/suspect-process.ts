@@ -6,6 +6,7 @@ import "../valkey/wire.ts";
 import { watchHolds } from "../isolation/hold-store.ts";
 import { Holds } from "../isolation/holds.ts";
 import type { Gate } from "../isolation/port.ts";
+import type { AttemptLog } from "../log/attempts.ts";
 import { createMetrics } from "../monitoring/metrics.ts";
 import type { Shard } from "../queue/shards.ts";
 import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
@@ -54,7 +55,16 @@ const homes: Homes = {
     return probe;
   },
 };
-const parts = { metrics: passOn(), gate: OPEN, holds };
+const written = new Set<Promise<void>>(); // attempts that are being recorded, until what follows from them is done
+const log = ({ record }: AttemptLog): Pick<AttemptLog, "record"> => ({
+  record(...given) {
+    const recorded = record(...given);
+    const end = recorded.catch(() => {}).then(() => void written.delete(end));
+    written.add(end);
+    return recorded;
+  },
+});
+const parts = { metrics: passOn(), gate: OPEN, holds, log };
 const {
   workers: [worker],
   sender,
@@ -75,7 +85,9 @@ async function take(job: string, token: string): Promise<void> {
   const settlement = await worker
     .attempt(job, token)
     .then((phrase): Settlement => ({ kind: "done", phrase }), describe);
-  await valkey.ping(); // its line in the user's log is there: the acknowledgement comes over another connection
+  // The acknowledgement comes over another connection, and may be the end of this process.
+  await Promise.all(written);
+  await valkey.ping();
   await flush();
   report({ kind: "settled", job, settlement });
 }

@@ -167,7 +167,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     parts: {
       resolve: options.resolve,
       gate: options.gate,
-      log: options.log?.(log),
+      log: options.log,
       completed: options.completed,
       missed: options.missed,
       random: options.random,
