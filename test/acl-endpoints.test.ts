@@ -7,6 +7,7 @@ import { createKey } from "../src/delivery/seal.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
+import { homesKey } from "../src/queue/own-keys.ts";
 import { applyRecipe, readRefusals, urlFor } from "./support/acl.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
@@ -138,6 +139,10 @@ async function readyUrl(board: { readonly stdout: ReadableStream<Uint8Array> }):
   }
   throw new Error(`expected board.ready, got ${text}`);
 }
+
+test("the backend may read among how many shards endpoints may be", async () => {
+  expect(await admin.call("ACL", "DRYRUN", "fluxhook-producer", "GET", homesKey("webhooks"))).toBe("OK");
+});
 
 test("the command's rights cover events of registered endpoints", async () => {
   const run = createCommand({ VALKEY_URL: urlOf("command"), ...SETTINGS });

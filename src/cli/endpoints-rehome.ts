@@ -2,6 +2,7 @@
  * `fluxhook endpoints rehome`: move users' endpoints to the shards that serve them, after a change of the number of shards.
  */
 import type { Command } from "commander";
+import { describePast } from "../endpoints/past-homes.ts";
 import type { Rehomed } from "../endpoints/rehome.ts";
 import { MAX_SHARDS } from "../queue/shards.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
@@ -36,7 +37,7 @@ Examples:
           const { rehome } = await import("../endpoints/rehome.ts");
           const done = await rehome(shards, { dryRun });
           show(terminal, dryRun, done);
-          return done.unmoved > 0 ? EXIT.failed : EXIT.ok;
+          return done.unmoved > 0 || done.unknown.length > 0 ? EXIT.failed : EXIT.ok;
         });
       }),
     );
@@ -49,7 +50,7 @@ function readCount(text: string): string {
 
 function show(terminal: Terminal, dryRun: boolean, done: Rehomed): void {
   terminal.printJson({ dry_run: dryRun, ...done });
-  const { users, endpoints, missed, attempts, present, unmoved } = done;
+  const { users, endpoints, missed, attempts, present, unmoved, unknown } = done;
   const count = (number: number, noun: string) => `${number} ${noun}${number === 1 ? "" : "s"}`;
   const what = `${count(endpoints, "endpoint")} of ${count(users, "user")}`;
   terminal.print(
@@ -67,4 +68,5 @@ function show(terminal: Terminal, dryRun: boolean, done: Rehomed): void {
       `${count(unmoved, "user")} not moved: their endpoints are in a shard that these settings do not name.`,
     );
   }
+  for (const before of unknown) terminal.print(`Not all: ${describePast(before)}.`);
 }

@@ -28,10 +28,11 @@ export class EndpointsMoved extends Error {
   override readonly name = "EndpointsMoved";
   readonly code = "MOVED";
   /** @param queue  of the shard that has them, as far as that is known */
-  constructor(readonly queue: string) {
-    super(
-      `the user's endpoints were moved to shard ${queue}: this process needs the number of shards of those that moved them`,
-    );
+  constructor(
+    readonly queue: string,
+    message = `the user's endpoints were moved to shard ${queue}: this process needs the number of shards of those that moved them`,
+  ) {
+    super(message);
   }
 }
 

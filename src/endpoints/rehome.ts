@@ -4,10 +4,11 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { endpointLogKey, endpointsKey, healthKey, missedKey } from "../queue/own-keys.ts";
-import { homeAmong, type Shard } from "../queue/shards.ts";
+import { homeAmong, homeAt, type Shard } from "../queue/shards.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
 import { moveHealth, moveRest, moveUser, type Place } from "./move.ts";
 import { LEFT_FIELD } from "./move-scripts.ts";
+import { noteSettled, readPastCounts } from "./past-homes.ts";
 import { EndpointsMoved } from "./refusals.ts";
 
 const SCANNED = 500; // keys per SCAN
@@ -26,14 +27,16 @@ export interface Rehomed {
   readonly present: number;
   /** Users whose endpoints are in a shard that is not known. */
   readonly unmoved: number;
+  /** Numbers of shards, of a change before, of which not all are known: users may have endpoints in the others. */
+  readonly unknown: readonly number[];
 }
 
-type HomeShard = Place & Pick<Shard, "isDrained">;
+type HomeShard = Place & Pick<Shard, "index" | "label" | "isDrained" | "before">;
 
 interface Rehoming {
   readonly shards: readonly [HomeShard, ...HomeShard[]];
   readonly dryRun: boolean;
-  readonly done: { -readonly [K in keyof Rehomed]: Rehomed[K] };
+  readonly done: { -readonly [K in Exclude<keyof Rehomed, "unknown">]: number };
 }
 
 /**
@@ -54,7 +57,10 @@ export async function rehome(
       await inParallel(users, (userId) => moveFrom(rehoming, shard, userId));
     }
   }
-  if (dryRun) return done;
+  const [first] = shards;
+  const counts = await readPastCounts(first.valkey, shards);
+  const unknown = counts.filter((count) => homeAt(shards, count - 1) === undefined);
+  if (dryRun) return { ...done, unknown };
   // What attempts that began before a user moved have written since.
   for (const shard of shards) {
     for await (const users of scan(shard, healthKey("", shard.tag), "hash")) {
@@ -70,7 +76,8 @@ export async function rehome(
       }
     }
   }
-  return done;
+  if (done.users === 0 && done.unmoved === 0 && unknown.length === 0) await noteSettled(first.valkey, shards);
+  return { ...done, unknown };
 }
 
 /** Names of keys behind a prefix, a page at a time. */

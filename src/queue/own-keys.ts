@@ -26,6 +26,9 @@ export const caughtKey = (queue: string): string => `webhooks:paused:${queue}`;
 /** A queue's holds, see src/isolation/hold-store.ts. */
 export const holdsKey = (queue: string): string => `webhooks:holds:${queue}`;
 
+/** Among how many shards users' homes may be, see src/endpoints/past-homes.ts. */
+export const homesKey = (queue: string): string => `webhooks:homes:${queue}`;
+
 /** A user's endpoints, see src/endpoints/registry.ts. With an empty `userId`, the prefix of all users' keys. */
 export const endpointsKey = (userId: string, tag = ""): string => `webhooks:endpoints:${tag}${userId}`;
 

@@ -117,6 +117,12 @@ export function homeAmong<S extends Pick<Shard, "isDrained">>(shards: readonly [
   return shards[homeOf(userId, shards.filter(({ isDrained }) => !isDrained).length)] as S;
 }
 
+/** The shard with an index; undefined when it is not among these. */
+export function homeAt<S extends Pick<Shard, "label">>(shards: readonly S[], index: number): S | undefined {
+  const home = shards[index];
+  return home?.label === DRAINED_LABEL ? undefined : home;
+}
+
 /**
  * Another shard that may still have a user's endpoints: their home before a change of the number of shards, or what a move into a
  * cluster left behind. Undefined when there is none.

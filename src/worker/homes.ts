@@ -8,6 +8,7 @@ import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
 import type { FindEndpoints, Wanted } from "../endpoints/lookup.ts";
 import type { UsersEndpoints } from "../endpoints/memory.ts";
 import { moveUser, type Place } from "../endpoints/move.ts";
+import { describePast, pastHomesAmong, readPastCounts } from "../endpoints/past-homes.ts";
 import { EndpointsMoved, UnreadableEndpoints } from "../endpoints/refusals.ts";
 import { addForwarded } from "../queue/forward.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
@@ -84,7 +85,7 @@ export function createAtHome(
   const forward: Forward = (userId, { id = "" }, movedTo) =>
     movedTo === undefined && isOwn(homeAmong(shards, userId)) ? undefined : forwardAway(userId, id, movedTo);
 
-  const askFormer = createFormerHomes(own, { shards, connect }, reach);
+  const askFormer = createFormerHomes(own, { shards, connect }, reach, logger);
 
   async function findHere(userId: string, wanted: Wanted): Promise<UsersEndpoints | EndpointsMoved> {
     try {
@@ -110,17 +111,18 @@ export function createAtHome(
 }
 
 /**
- * Make the function that asks the old home of a user whose home this shard is, and who is not served here. It resolves with whether the user
+ * Make the function that asks the old homes of a user whose home this shard is, and who is not served here. It resolves with whether the user
  * may have moved here meanwhile. What a process that died has begun to move arrives.
  *
- * @throws  EndpointsMoved when the old home still serves the user
+ * @throws  EndpointsMoved when an old home still serves the user; Parked when one may that is not known
  */
-function createFormerHomes(own: OwnShard, { shards, connect }: Homes, reach: Reach) {
+function createFormerHomes(own: OwnShard, { shards, connect }: Homes, reach: Reach, logger: HomesLogger) {
   const places = () => shards.map((shard) => ({ queue: shard.queue, tag: shard.tag, valkey: connect(shard) }));
   const isPlaceOf = (queue: string) => (place: Place) => place.queue === queue;
-  return async (userId: string): Promise<boolean> => {
-    const former = formerHomeAmong(shards, userId);
-    if (former === undefined || homeAmong(shards, userId).queue !== own.queue) return false;
+  const [first] = shards;
+  let warnedAt = Number.NEGATIVE_INFINITY;
+
+  async function askOne(former: HomeShard, userId: string): Promise<boolean> {
     const valkey = connect(former);
     return await reach(former, valkey, async () => {
       const [version, moved] = await readMove(valkey, endpointsKey(userId, former.tag));
@@ -132,6 +134,29 @@ function createFormerHomes(own: OwnShard, { shards, connect }: Homes, reach: Rea
       }
       return moved !== null;
     });
+  }
+
+  function waitFor(counts: readonly number[]): never {
+    if (Date.now() - warnedAt > WARN_EVERY_MS) {
+      warnedAt = Date.now();
+      logger.warn({ reason: counts.map(describePast).join("; ") }, "endpoints.unmoved");
+    }
+    throw new Parked(later());
+  }
+
+  return async (userId: string): Promise<boolean> => {
+    if (homeAmong(shards, userId).queue !== own.queue) return false;
+    const former = formerHomeAmong(shards, userId);
+    if (former !== undefined && (await askOne(former, userId))) return true;
+    const counts = await reach(first, connect(first), () => readPastCounts(connect(first), shards));
+    const past = pastHomesAmong(shards, userId, counts);
+    let mayHaveMoved = false;
+    for (const one of past) {
+      if (one === undefined || one.queue === own.queue || one === former) continue;
+      mayHaveMoved ||= await askOne(one, userId);
+    }
+    if (past.has(undefined) && !mayHaveMoved) waitFor(counts);
+    return mayHaveMoved;
   };
 }
 

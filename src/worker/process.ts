@@ -2,6 +2,7 @@
  * The worker process, which `bun src/worker.ts` runs.
  */
 import "../valkey/wire.ts";
+import { noteChange } from "../endpoints/past-homes.ts";
 import { watchHolds } from "../isolation/hold-store.ts";
 import { publishCircuits } from "../isolation/open-circuits.ts";
 import { publishAttempts } from "../log/attempt-tally.ts";
@@ -99,6 +100,7 @@ async function startShard(shard: ConnectedShard): Promise<void> {
       logger.warn({ problems: nameProblems(shard, problems) }, "worker.unready");
     }
   });
+  if (shard === first) await noteChange(shard.valkey, config.shards).catch(() => {}); // the next worker that starts may
   await readHolds(shard);
   for (const worker of [workers[shard.index], noticeWorkers[shard.index]]) {
     worker?.run().catch(async (error: Error) => {
