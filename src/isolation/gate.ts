@@ -117,8 +117,7 @@ export class AdmissionGate implements Gate {
   }
 
   changed(users?: ReadonlySet<string>): void {
-    const jobs = this.#parking.takeSamples(users);
-    for (let at = 0; at < jobs.length; at += MAX_PROMOTED) this.#options.onPromote(jobs.slice(at, at + MAX_PROMOTED));
+    this.#parking.changed(users);
   }
 
   /** Why a job may not be attempted now; undefined when it may. */
@@ -242,7 +241,7 @@ export class AdmissionGate implements Gate {
     }
     this.#settleWaiters(nowMs);
     const jobs = this.#parking.promote(nowMs, this.bulkheads, (load) => this.obstacle(load, nowMs));
-    if (jobs.length > 0) this.#options.onPromote(jobs);
+    for (let at = 0; at < jobs.length; at += MAX_PROMOTED) this.#options.onPromote(jobs.slice(at, at + MAX_PROMOTED));
     this.#reportExcused();
     const [[oldestYoung], [oldestWaiter]] = [this.#young, this.#waiters];
     if (oldestYoung !== undefined) this.#tickBy(oldestYoung.startedAt + YOUNG_MS, nowMs);

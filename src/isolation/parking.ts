@@ -21,6 +21,8 @@ const MAX_SPREAD_MS = 4 * 1000; // 4 s
 const PROMOTE_MS = 500; // between two promotions
 const PROMOTE_MORE_MS = 50; // the same, while there are more jobs than one promotion takes
 export const MAX_PROMOTED = 100; // jobs per promotion: they go ahead of other jobs
+const MAX_CHANGED = 1_000; // users; beyond them, all are looked at
+const MAX_SAMPLES = 1_000; // jobs per promotion, to see what has become of their endpoints
 const MAX_LOOKED = 5_000; // endpoints checked per promotion
 const NEAR_MS = 2_500; // jobs due sooner are left alone: with 2 s to check all endpoints, still below the 5 s allowed
 const MAX_REMEMBERED = 20_000; // parked jobs, about 100 bytes each
@@ -41,6 +43,8 @@ export class Parking {
   readonly #rememberedRevisits = new Revisits(REMEMBERED_SPACING_MS);
   readonly #heldRevisits = new Revisits(REVISIT_SPACING_MS); // of their own, so that a large held backlog delays no others
   readonly #remembered = new Map<Endpoint, Remembered[]>();
+  readonly #changed = new Set<string>(); // users, since the last promotion
+  #areAllChanged = false;
   #promoteAt = 0;
   /** How many parked jobs are remembered. */
   size = 0;
@@ -126,23 +130,31 @@ export class Parking {
     else this.#remembered.delete(endpoint);
   }
 
-  /**
-   * Take a parked job of each registered endpoint, to see what it has become: promote them.
-   *
-   * @param users  whose; undefined for all
-   */
-  takeSamples(users: ReadonlySet<string> | undefined): ParkedJob[] {
+  /** See {@link Gate.changed}: a job of each registered endpoint is promoted with the next promotion. */
+  changed(users: ReadonlySet<string> | undefined): void {
+    if (this.size === 0) return;
+    if (users === undefined) this.#areAllChanged = true;
+    else for (const user of users) this.#changed.add(user);
+    if (this.#changed.size > MAX_CHANGED) this.#areAllChanged = true;
+    if (this.#areAllChanged) this.#changed.clear();
+  }
+
+  /** Take a job of each registered endpoint that may have changed. Beyond {@link MAX_SAMPLES}, they return by themselves. */
+  #takeSamples(): ParkedJob[] {
+    if (!this.#areAllChanged && this.#changed.size === 0) return [];
     const samples = new Map<string, ParkedJob>();
     for (const [endpoint, jobs] of this.#remembered) {
       const left = jobs.filter(({ job, retryAt, load: { user, registered } }) => {
-        if (registered === undefined || users?.has(user) === false) return true;
+        if (registered === undefined || !(this.#areAllChanged || this.#changed.has(user))) return true;
         const name = `${registered.id} ${user}`;
-        if (samples.has(name)) return true;
+        if (samples.size >= MAX_SAMPLES || samples.has(name)) return true;
         samples.set(name, { job, retryAt });
         return false;
       });
-      this.#keep(endpoint, left);
+      if (left.length < jobs.length) this.#keep(endpoint, left);
     }
+    this.#changed.clear();
+    this.#areAllChanged = false;
     this.size -= samples.size;
     return [...samples.values()];
   }
@@ -152,9 +164,13 @@ export class Parking {
     return this.size > 0 ? this.#promoteAt : undefined;
   }
 
-  /** Take the jobs to promote: as many as their endpoints and the worker can take until the next promotion; none before it is due. */
+  /**
+   * Take the jobs to promote: as many as their endpoints and the worker can take until the next promotion, and samples of endpoints that may have
+   * changed; none before it is due.
+   */
   promote(nowMs: number, bulkheads: Bulkheads, obstacle: (load: Load) => ParkReason | undefined): ParkedJob[] {
     if (nowMs < (this.promoteAt ?? Number.POSITIVE_INFINITY)) return [];
+    const samples = this.#takeSamples();
     const promoted: Remembered[] = [];
     let looks = Math.min(MAX_LOOKED, this.#remembered.size);
     let [bytes, hasMore] = [0, false];
@@ -176,7 +192,7 @@ export class Parking {
       if (left.length > 0) this.#remembered.set(endpoint, left); // moves to the back
     }
     this.#promoteAt = nowMs + (hasMore ? PROMOTE_MORE_MS : PROMOTE_MS);
-    return promoted.map(({ job, retryAt }) => ({ job, retryAt }));
+    return [...samples, ...promoted.map(({ job, retryAt }) => ({ job, retryAt }))];
   }
 
   #choose(

@@ -34,7 +34,7 @@ import type { Valkey } from "../valkey/connection.ts";
 import { createAtHome, type Homes } from "./homes.ts";
 import { createSuspects, type Suspects } from "./suspects.ts";
 
-const LOOK_MS = 3 * 1000; // 3 s: parked jobs follow a change of their endpoint within 5 s
+const LOOK_MS = 2 * 1000; // 2 s: parked jobs follow a change of their endpoint within 5 s
 
 /** The settings that a pipeline reads. */
 export type PipelineConfig = Pick<
