@@ -97,6 +97,7 @@ export function createLookup(
   const find = createFind(connect);
   let isConfirmed = false;
   let underWay = 0;
+  let isLooking = false; // one at a time, also while Valkey is away
 
   /** Ask Valkey for the endpoints of all these users, and keep what comes. */
   async function findAll(users: readonly string[]): Promise<ReadonlyMap<string, UsersEndpoints | Error>> {
@@ -144,7 +145,14 @@ export function createLookup(
       isConfirmed = true;
       return confirm();
     },
-    lookForChanges: () => void confirm(),
+    lookForChanges() {
+      if (isLooking) return;
+      isLooking = true;
+      const done = () => {
+        isLooking = false;
+      };
+      Promise.resolve(confirm()()).then(done);
+    },
   };
 }
 
