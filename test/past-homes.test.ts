@@ -128,3 +128,12 @@ test("from three shards to two to one: events wait until the third shard is name
   await arrivals(`/${userId}`, 1);
   expect([await countFailed(), await known()]).toEqual([0, "1"]);
 });
+
+test("without registered endpoints, a change of the number of shards leaves nothing behind", async () => {
+  await startWorker(2, 3);
+  expect(await known()).toBeNull();
+  const userId = userAt(1, 2);
+  await backend(2, 3).endpoints.put(userId, "main", { url: receiver.url(`/${userId}`) });
+  await enqueue(userId, 0);
+  await arrivals(`/${userId}`, 1);
+});

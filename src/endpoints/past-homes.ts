@@ -3,23 +3,25 @@
  * finds nothing more to move. The settings name one such change; this remembers those before it, too.
  *
  * Key: `webhooks:homes:<queue of the first shard>`, a string without expiry: numbers of shards, separated by blanks. Absent before the first
- * change. Workers that start with `WEBHOOK_SHARDS_BEFORE` add both numbers, and `rehome` leaves the present one.
+ * change. Workers that start with `WEBHOOK_SHARDS_BEFORE` add both numbers if any endpoint is registered, and `rehome` leaves the present one.
  */
-import { homesKey } from "../queue/own-keys.ts";
+import { endpointIndexKey, homesKey } from "../queue/own-keys.ts";
 import { homeAt, homeOf, type Shard } from "../queue/shards.ts";
 import type { Valkey } from "../valkey/connection.ts";
 
 type HomeShard = Pick<Shard, "queue" | "index" | "label" | "isDrained" | "before">;
+type ProbedShard = HomeShard & Pick<Shard, "tag"> & { readonly probe: Valkey };
 type Shards<S extends HomeShard> = readonly [S, ...S[]];
 
 /**
- * KEYS: the record. ARGV: the present number of shards, and the one before. While it has the present one alone, all has been moved: a worker
- * that still has the setting adds nothing.
+ * KEYS: the record. ARGV: 1 if any endpoint is registered, the present number of shards, and the one before. While it has the present one alone,
+ * all has been moved: a worker that still has the setting adds nothing.
  */
 const NOTE = `
 local known = redis.call("GET", KEYS[1])
-if known == ARGV[1] then return end
-for i, count in ipairs(ARGV) do
+if known == ARGV[2] or not known and ARGV[1] == "0" then return end
+for i = 2, #ARGV do
+  local count = ARGV[i]
   if not string.find(" " .. (known or "") .. " ", " " .. count .. " ", 1, true) then
     known = (known and known .. " " or "") .. count
   end
@@ -28,10 +30,16 @@ redis.call("SET", KEYS[1], known)`;
 
 const countOf = (shards: readonly HomeShard[]): number => shards.filter(({ isDrained }) => !isDrained).length;
 
-/** Remember the change that the settings name, if they do. Throws and waits as Valkey's connection does. */
-export async function noteChange(valkey: Valkey, shards: Shards<HomeShard>): Promise<void> {
-  const [{ queue, before }] = shards;
-  if (before !== undefined) await valkey.eval(NOTE, 1, homesKey(queue), countOf(shards), before);
+/**
+ * Remember the change that the settings name, if they do and there are endpoints to move: a shard that cannot be asked may have some. Throws
+ * and waits as the first shard's connection does.
+ */
+export async function noteChange(shards: Shards<ProbedShard>): Promise<void> {
+  const [{ queue, before, probe }] = shards;
+  if (before === undefined) return;
+  const indexes = shards.map((shard) => shard.probe.exists(endpointIndexKey(shard.tag)).catch(() => 1));
+  const isAny = (await Promise.all(indexes)).includes(1);
+  await probe.eval(NOTE, 1, homesKey(queue), isAny ? 1 : 0, countOf(shards), before);
 }
 
 /** Remember that all endpoints are at home. Throws and waits as Valkey's connection does. */

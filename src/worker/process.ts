@@ -100,7 +100,7 @@ async function startShard(shard: ConnectedShard): Promise<void> {
       logger.warn({ problems: nameProblems(shard, problems) }, "worker.unready");
     }
   });
-  if (shard === first) await noteChange(shard.valkey, config.shards).catch(() => {}); // the next worker that starts may
+  if (shard === first) await noteChange(shards).catch(() => {}); // the next worker that starts may
   await readHolds(shard);
   for (const worker of [workers[shard.index], noticeWorkers[shard.index]]) {
     worker?.run().catch(async (error: Error) => {
