@@ -238,7 +238,7 @@ describe("fluxhook endpoints", () => {
     expect(unplayed?.err).toContain("fluxhook endpoints enable --replay does both");
     expect(json(missed)).toMatchObject({ kept: 0, dropped: 0, events: [], cursor: null });
     expect(json(explained)).toMatchObject({
-      summary: "to 0 of 1 endpoints, 1 missed",
+      summary: "to 0 of 1 endpoint, 1 missed",
       endpoints: [{ id: "main", reception: "missed" }],
     });
     expect(json(enabled)).toMatchObject({ state: { kind: "enabled" }, replay: { replayed: 0, skipped: 0, left: 0 } });

@@ -36,15 +36,12 @@ describe("an explanation", () => {
     expect(endpoints.map(({ id, why }) => [id, why])).toEqual([
       ["damaged", "what is stored of it cannot be read: the event fails"],
       ["all", "gets it"],
-      [
-        "failing",
-        "disabled, since its attempts kept failing, on 2026-06-01T12:00:00.000Z: the event is kept as missed",
-      ],
-      ["manual", "disabled by hand, on 2026-06-01T12:00:00.000Z: the event is kept as missed"],
+      ["failing", "disabled, since its attempts kept failing, on 2026-06-01 12:00:00 UTC: the event is kept as missed"],
+      ["manual", "disabled by hand, on 2026-06-01 12:00:00 UTC: the event is kept as missed"],
       ["other", "does not want it: wants org.*"],
-      ["paused", "paused since 2026-06-01T12:00:00.000Z: the event waits"],
+      ["paused", "paused since 2026-06-01 12:00:00 UTC: the event waits"],
       ["prefix", "gets it"],
-      ["younger", "created on 2026-06-01T13:00:00.000Z, after the event was enqueued"],
+      ["younger", "created on 2026-06-01 13:00:00 UTC, after the event was enqueued"],
     ]);
   });
 

@@ -104,10 +104,11 @@ function summarize(endpoints: readonly ExplainedEndpoint[]): string {
   const getting = count("gets", "waits", "damaged");
   const missed = count("missed");
   if (getting + missed === 0) return count("younger") > 0 ? "only younger endpoints want it" : "no endpoint wants it";
-  return `to ${getting} of ${endpoints.length} endpoints${missed > 0 ? `, ${missed} missed` : ""}`;
+  const all = `${endpoints.length} ${endpoints.length === 1 ? "endpoint" : "endpoints"}`;
+  return `to ${getting} of ${all}${missed > 0 ? `, ${missed} missed` : ""}`;
 }
 
 function time(ms: number): string {
   const date = new Date(ms);
-  return Number.isNaN(date.getTime()) ? "an unknown day" : date.toISOString();
+  return Number.isNaN(date.getTime()) ? "an unknown day" : date.toISOString().replace(/^(.+)T(.+)\.\d+Z$/, "$1 $2 UTC");
 }
