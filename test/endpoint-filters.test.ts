@@ -197,7 +197,7 @@ test("an event that names no endpoint is listed, shown and masked without an err
     { userId: "usr_1", endpoint: undefined, endpointId: undefined, host: undefined },
   ]);
   expect(failed.list({ host: "a.example" })).toEqual([]);
-  const summary = await readShardSummary(shards[0], shards[0], Date.now(), { keepCompleted: 10, keepFailed: 10 });
+  const summary = await readShardSummary(shards[0], shards, Date.now(), { keepCompleted: 10, keepFailed: 10 });
   expect(summary.failures).toMatchObject([{ userId: "usr_1", host: undefined, endpointId: undefined }]);
 });
 

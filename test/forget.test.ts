@@ -78,7 +78,7 @@ async function fill(userId: string): Promise<void> {
   await client.zadd(`webhooks:log:${userId}`, 1, "{}", 2, "{ }");
   await client.zadd(`webhooks:responses:${userId}`, 1, "{}");
   const heldUntil = { until: Date.now() + 60_000, reason: undefined, by: undefined };
-  await hold({ valkey: client, queue: "forget" }, { kind: "user", target: userId }, heldUntil, Date.now());
+  await hold([{ valkey: client, queue: "forget" }], { kind: "user", target: userId }, heldUntil, Date.now());
   const registry = createRegistry(client, { allowPlain: true });
   for (const id of ["main", "deleted"]) await registry.create(userId, { id, url: `https://a.example/${userId}` });
   await registry.disable(userId, "main");

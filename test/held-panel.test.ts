@@ -40,7 +40,7 @@ const post = (fields: Record<string, string>, to = app) =>
 
 async function holdFor(kind: "host" | "url" | "user", text: string, reason?: string) {
   const target = parseTarget(kind, text) as { kind: typeof kind; target: string };
-  const made = await hold(place, target, { until: Date.now() + 7_260_000, reason, by: "jo" }, Date.now());
+  const made = await hold([place], target, { until: Date.now() + 7_260_000, reason, by: "jo" }, Date.now());
   return made.hold.id;
 }
 
@@ -73,7 +73,7 @@ test("what is not held any more is left alone, and so is everything on a read-on
   const refused = await post({ hold: id }, locked);
   expect([refused.status, lines.at(-1)]).toMatchObject([403, { message: "board.refused", action: "release" }]);
   expect((await post({})).status).toBe(400);
-  const isHeld = async () => (await listHolds(place, Date.now())).some((held) => held.id === id);
+  const isHeld = async () => (await listHolds([place], Date.now())).some((held) => held.id === id);
   expect(await isHeld()).toBe(true);
   expect((await post({ hold: id })).headers.get("location")).toBe("/?notice=released");
   expect(await isHeld()).toBe(false);

@@ -19,7 +19,7 @@ afterEach(async () => {
 
 const holdHost = (valkey: Valkey, queue: string, host: string, ms = HOUR_MS) =>
   hold(
-    { valkey, queue },
+    [{ valkey, queue }],
     { kind: "host", target: host },
     { until: Date.now() + ms, reason: undefined, by: undefined },
     Date.now(),
@@ -71,7 +71,7 @@ test("20,000 held events of one host do not slow the others, and are delivered o
   if (process.env.HOSTILE_FIGURES) console.error({ p50: quantile(delays, 0.5), p99: quantile(delays, 0.99) });
   expect(quantile(delays, 0.5)).toBeLessThan(250); // with the held ones ahead of them it would be seconds
 
-  await release(place, { kind: "host", text: host }, Date.now());
+  await release([place], { kind: "host", text: host }, Date.now());
   await eventually(
     () => heldCustomer.requests.length,
     (count) => count >= EVENTS / 4, // as fast as the endpoint takes them, not after a minute

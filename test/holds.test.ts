@@ -122,6 +122,18 @@ describe("the time for which an event was held", () => {
     expect(coveredMs([], 0, 100)).toBe(0);
   });
 
+  test("is that of the holds in all places, each of which is replaced alone", () => {
+    const holds = holding(held("user", "usr_1"));
+    holds.replace([held("user", "usr_1", { id: "a", from: 1_500, until: 3_000 })], "old");
+    const party = partyOf("https://a.example/in");
+    expect([holds.until(party, 1_600), holds.heldMs(party, 0, 10_000)]).toEqual([3_000, 2_000]);
+    expect(holds.countCurrent(1_600)).toBe(1);
+    holds.replace([]);
+    expect([holds.until(party, 1_600), holds.heldMs(party, 0, 10_000)]).toEqual([3_000, 1_500]);
+    holds.replace([], "old");
+    expect(holds.isEmpty).toBe(true);
+  });
+
   test("counts for as long as an event that was due before its end may be young enough", () => {
     const ended = held("user", "usr_1", { until: 2_000 });
     const maxAgeMs = 10 * MINUTE_MS;
@@ -132,6 +144,8 @@ describe("the time for which an event was held", () => {
     const other = held("host", "a.example", { from: 3_000, until: 3_000 + 5 * MINUTE_MS });
     expect(findSpent([ended, other], maxAgeMs, spentAt + 5 * MINUTE_MS - 1)).toEqual([]);
     expect(findSpent([ended, other], maxAgeMs, spentAt + 5 * MINUTE_MS)).toEqual([ended]);
+    expect(findSpent([ended], maxAgeMs, spentAt + 5 * MINUTE_MS - 1, [ended, other])).toEqual([]); // kept elsewhere
+    expect(findSpent([ended], maxAgeMs, spentAt + 5 * MINUTE_MS, [ended, other])).toEqual([ended]);
     const current = held("user", "usr_2", { until: Number.MAX_SAFE_INTEGER });
     expect(findSpent([current], 0, spentAt)).toEqual([]);
   });
@@ -166,7 +180,7 @@ const placeOf = ({ valkey, queue }: Stack) => ({ valkey, queue: queue.name });
 
 async function holdFor(stack: Stack, kind: Hold["kind"], text: string, ms: number) {
   const target = parseTarget(kind, text) as { kind: Hold["kind"]; target: string };
-  return await hold(placeOf(stack), target, { until: Date.now() + ms, reason: undefined, by: undefined }, Date.now());
+  return await hold([placeOf(stack)], target, { until: Date.now() + ms, reason: undefined, by: undefined }, Date.now());
 }
 
 const delayedOf = ({ queue }: Stack, count: number) =>
@@ -195,7 +209,7 @@ describe("a worker", () => {
         /fluxhook_parked_jobs_total\{reason="held"\} 1\n[\s\S]*fluxhook_holds 1\n/,
       );
 
-      expect(await release(placeOf(stack), { kind: undefined, text: texts[kind] }, Date.now())).toHaveLength(1);
+      expect(await release([placeOf(stack)], { kind: undefined, text: texts[kind] }, Date.now())).toHaveLength(1);
       const { state, job: ended } = await stack.settled(job);
       expect([state, ended.attemptsMade, customer.requests.length]).toEqual(["completed", 1, 1]);
       expect(await stack.line("hold.ended")).toMatchObject({ kind });
@@ -237,7 +251,7 @@ describe("a worker", () => {
     await delayedOf(stack, 2);
     expect(customer.requests).toHaveLength(1);
     customer.answer(() => ({ status: 204 }));
-    await release(placeOf(stack), { kind: "user", text: data.userId }, Date.now());
+    await release([placeOf(stack)], { kind: "user", text: data.userId }, Date.now());
     expect([(await stack.settled(job)).state, (await stack.settled(late)).state]).toEqual(["completed", "completed"]);
   });
 
@@ -284,7 +298,7 @@ describe("a worker", () => {
     const job = await second.queue.add("file.created", data);
     await delayedOf(second, 1);
     expect(customer.requests).toEqual([]);
-    await release(placeOf(second), { kind: undefined, text: data.userId }, Date.now());
+    await release([placeOf(second)], { kind: undefined, text: data.userId }, Date.now());
     expect((await second.settled(job)).state).toBe("completed");
   });
 });
@@ -298,13 +312,13 @@ describe("the holds in Valkey", () => {
     const again = await holdFor(stack, "url", "https://a.example/in?token=hush", 10 * MINUTE_MS);
     expect([soon.wasHeld, again.wasHeld]).toEqual([false, true]);
     expect([again.hold.id, again.hold.from]).toEqual([soon.hold.id, soon.hold.from]);
-    const listed = await listHolds(place, Date.now());
+    const listed = await listHolds([place], Date.now());
     expect(listed.map(({ kind, name }) => [kind, name])).toEqual([
       ["host", "b.example"],
       ["url", "https://a.example/in?…"],
     ]);
     expect(JSON.stringify(listed)).not.toContain("hush");
-    const on = (endpoints: string[]) => listHoldsOn(place, "usr_1", endpoints, Date.now());
+    const on = (endpoints: string[]) => listHoldsOn([place], "usr_1", endpoints, Date.now());
     expect((await on(["https://a.example/in"])).map(({ kind }) => kind)).toEqual(["url"]);
     expect(await on(["https://c.example/in"])).toEqual([]);
   });
@@ -314,12 +328,12 @@ describe("the holds in Valkey", () => {
     const place = placeOf(stack);
     const { hold: host } = await holdFor(stack, "host", "a.example", MINUTE_MS);
     await holdFor(stack, "user", "a.example", MINUTE_MS);
-    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(2);
-    expect(await listHolds(place, Date.now())).toHaveLength(2);
-    expect(await release(place, { kind: undefined, text: host.id }, Date.now())).toHaveLength(1);
-    expect(await release(place, { kind: undefined, text: "A.example:443" }, Date.now())).toEqual([]);
-    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(1);
-    expect(await release(place, { kind: undefined, text: "a.example" }, Date.now())).toEqual([]);
+    expect(await release([place], { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(2);
+    expect(await listHolds([place], Date.now())).toHaveLength(2);
+    expect(await release([place], { kind: undefined, text: host.id }, Date.now())).toHaveLength(1);
+    expect(await release([place], { kind: undefined, text: "A.example:443" }, Date.now())).toEqual([]);
+    expect(await release([place], { kind: undefined, text: "a.example" }, Date.now())).toHaveLength(1);
+    expect(await release([place], { kind: undefined, text: "a.example" }, Date.now())).toEqual([]);
   });
 
   test("are removed, with their key, once no event's age depends on them", async () => {
@@ -354,7 +368,7 @@ describe("the holds in Valkey", () => {
     const stack = await start();
     const names = Array.from({ length: 8 }, (_, index) => `usr_${index % 4}`);
     await Promise.all(names.map((name) => holdFor(stack, "user", name, MINUTE_MS)));
-    const listed = await listHolds(placeOf(stack), Date.now());
+    const listed = await listHolds([placeOf(stack)], Date.now());
     expect(listed.map(({ name }) => name).sort()).toEqual(["usr_0", "usr_1", "usr_2", "usr_3"]);
   });
 

@@ -250,8 +250,8 @@ describe("the overview", () => {
     await queue.add("file.created", jobData("https://e.example/"), { timestamp });
     const place = { valkey, queue: queue.name };
     const until = Date.now() + MINUTE_MS;
-    await hold(place, { kind: "host", target: "e.example" }, { until, reason: undefined, by: undefined }, timestamp);
-    await release(place, { kind: "host", text: "e.example" }, Date.now() - 5_000);
+    await hold([place], { kind: "host", target: "e.example" }, { until, reason: undefined, by: undefined }, timestamp);
+    await release([place], { kind: "host", text: "e.example" }, Date.now() - 5_000);
     expect((await readSummary(onlyShard(queue.name, valkey), Date.now())).oldestWaitingMs).toBeWithin(5_000, MINUTE_MS);
   });
 

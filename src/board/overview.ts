@@ -2,7 +2,7 @@
  * What the overview shows of a queue, and how it is judged.
  */
 import { findWriteRefusal } from "../monitoring/readiness.ts";
-import { listHolds, type ShownHold } from "../operations/hold.ts";
+import { holdPlacesOf, listHolds, type ShownHold } from "../operations/hold.ts";
 import { judgeQueue, type QueueProblem } from "../operations/queue-problems.ts";
 import { readSummary, type Summary } from "../operations/summary.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
@@ -27,11 +27,10 @@ export async function readOverview(
   kept?: KeptJobs,
   away: readonly OpenShard[] = [],
 ): Promise<Overview> {
-  const [first] = shards;
   const [summary, refusal, holds] = await Promise.all([
     readSummary(shards, nowMs, kept),
     findRefusal(shards),
-    listHolds(first, nowMs),
+    listHolds(holdPlacesOf(shards), nowMs),
   ]);
   return { ...summary, holds, problems: judgeQueue({ ...summary, refusal, away }) };
 }

@@ -2,7 +2,7 @@
  * The action that releases what is held.
  */
 import type { Hono, MiddlewareHandler } from "hono";
-import { release } from "../operations/hold.ts";
+import { holdPlacesOf, release } from "../operations/hold.ts";
 import { userPath } from "./layout.tsx";
 import type { PageOptions } from "./page-response.ts";
 import { refuse } from "./refusal.tsx";
@@ -11,7 +11,7 @@ const NAME = "release";
 
 /** `POST /actions/release` with `hold`, a hold's id, and `user` if the form is on that user's page. */
 export function addReleaseAction(app: Hono, present: MiddlewareHandler, options: PageOptions): void {
-  const { site, shards, boardLog, now } = options;
+  const { site, boardLog, now } = options;
   app.post(`/actions/${NAME}`, present, async (c) => {
     if (site.isReadonly) {
       boardLog.refused(c, "readonly", { action: NAME });
@@ -31,7 +31,7 @@ export function addReleaseAction(app: Hono, present: MiddlewareHandler, options:
         text: "Expected a form with a hold. Nothing was changed.",
       });
     }
-    const [released] = await release(shards[0], { id }, now());
+    const [released] = await release(holdPlacesOf(c.get("shards")), { id }, now());
     const notice = released === undefined ? "unheld" : "released";
     const { kind, name } = released ?? {};
     boardLog.action(c, { action: NAME, hold: id, kind, target: name, result: notice });

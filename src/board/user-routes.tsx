@@ -5,7 +5,7 @@
 import type { Context } from "hono";
 import type { AttemptLog } from "../log/attempts.ts";
 import { findUsersJob, groupByEvent, readDeliveries } from "../log/deliveries.ts";
-import { listHoldsOn } from "../operations/hold.ts";
+import { holdPlacesOf, listHoldsOn } from "../operations/hold.ts";
 import { describePayload } from "../operations/payload.ts";
 import { countMoreFailed, findPending } from "../operations/pending.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
@@ -47,7 +47,7 @@ export async function sendUserPage(
   const endpoints = [...events, ...logged].flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint]));
   const [moreFailed, holds, registered] = await Promise.all([
     countMoreFailed(shards, userId, jobs),
-    listHoldsOn(shards[0], userId, endpoints, now),
+    listHoldsOn(holdPlacesOf(shards), userId, endpoints, now),
     readUserEndpoints(c, options, userId),
   ]);
   const props = { ...read, site, userId, filter, moreFailed, holds, registered, notice, now };

@@ -82,7 +82,7 @@ export function readConfig(env: Env, terminal: Terminal): Config {
 /** Which shards a command opens, and whether it needs all of them. */
 export interface Reach {
   /** All by default. */
-  readonly shards?: readonly [Shard, ...Shard[]];
+  readonly shards?: readonly Shard[];
   /** Whether it goes on without those that are away, as long as one is there. */
   readonly mayMiss?: boolean;
 }
@@ -116,8 +116,7 @@ export async function withValkey<T>(
     if (wrong !== undefined) throw new CommandError("settings", wrong.reason);
     const away = groupAway(refused, config);
     if (away.length > 0 && !(mayMiss && open.length > 0)) {
-      const problems = away.map(({ text }) => `cannot use ${text}. Check VALKEY_URL.`);
-      throw new CommandError("unavailable", problems.join("\n"));
+      throw new CommandError("unavailable", tellAway(away));
     }
     const log = joinLogs(open.map(({ valkey, tag }) => createAttemptLog(valkey, { ...config, tag })));
     return await use({ config, shards: open as [OpenShard, ...OpenShard[]], log, away });
@@ -136,14 +135,19 @@ export async function withReachable(
   config: Config,
   terminal: Terminal,
   use: (session: Session) => Promise<ExitCode>,
+  shards?: readonly Shard[],
 ): Promise<ExitCode> {
   const run = async (session: Session): Promise<ExitCode> => {
     for (const { text } of session.away) terminal.warn(`cannot use ${text}. What is there is left out.`);
     const code = await use(session);
     return code === EXIT.ok && session.away.length > 0 ? EXIT.failed : code;
   };
-  return await withValkey(config, run, { mayMiss: true });
+  return await withValkey(config, run, { mayMiss: true, ...(shards && { shards }) });
 }
+
+/** What to say when these shards are needed. */
+export const tellAway = (away: readonly AwayShards[]): string =>
+  away.map(({ text }) => `cannot use ${text}. Check VALKEY_URL.`).join("\n");
 
 /** Shards by where they are and why they are away. */
 function groupAway(refused: readonly { readonly shard: Shard; readonly reason: string }[], config: Config) {

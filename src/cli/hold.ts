@@ -6,6 +6,7 @@ import {
   type HoldKind,
   type HoldTarget,
   hold,
+  holdPlacesOf,
   isUserKnown,
   kindOf,
   listHolds,
@@ -19,8 +20,8 @@ import {
   TooManyHolds,
 } from "../operations/hold.ts";
 import { formatAgo, formatExact, formatIn } from "../operations/moments.ts";
-import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import type { Config } from "../settings/config.ts";
+import type { OpenShards } from "../queue/open-shard.ts";
+import { hasHolds } from "../queue/shards.ts";
 import {
   act,
   CommandError,
@@ -30,6 +31,8 @@ import {
   type JsonOption,
   readConfig,
   type Session,
+  tellAway,
+  withReachable,
   withValkey,
 } from "./context.ts";
 import { readDuration, readUser } from "./input.ts";
@@ -78,11 +81,13 @@ Examples:
         const span = readSpan(options.for);
         const reason = readReason(options.reason);
         const by = context.env.USER ?? context.env.USERNAME;
-        const run = async ({ shards }: Session): Promise<ExitCode> => {
+        const run = async ({ shards, away }: Session): Promise<ExitCode> => {
+          const [first, ...others] = holdPlacesOf(shards);
+          if (first?.index !== 0) throw new CommandError("unavailable", tellAway(away));
           const target = await settleTarget(shards, given);
           const nowMs = Date.now();
           const details = { until: nowMs + span, reason, by };
-          const { hold: held, wasHeld } = await hold(shards[0], target, details, nowMs).catch(explain);
+          const { hold: held, wasHeld } = await hold([first, ...others], target, details, nowMs).catch(explain);
           terminal.printJson({ ...describe(held), was_held: wasHeld });
           const start = wasHeld ? "Already held, now" : "Held";
           terminal.print(`${start} until ${formatExact(held.until)}: ${WORDS[held.kind]} ${printable(held.name)}.`);
@@ -90,7 +95,9 @@ Examples:
         };
         const config = readConfig(context.env, terminal);
         // Only to know whether a text is a user's id, the users' logs are needed, too.
-        return await withValkey(config, run, given.kind === undefined ? {} : { shards: [config.shards[0]] });
+        return given.kind === undefined
+          ? await withValkey(config, run)
+          : await withReachable(config, terminal, run, config.shards.filter(hasHolds));
       }),
     );
 }
@@ -113,8 +120,8 @@ Examples:
     .action(
       act<TargetOptions, [string | undefined]>(context, async (terminal, options, text) => {
         const named = readTarget(options, text);
-        return await withFirst(readConfig(context.env, terminal), async (first) => {
-          return tellReleased(terminal, named.text, await release(first, named, Date.now()));
+        return await withHolds(context, terminal, async (shards) => {
+          return tellReleased(terminal, named.text, await release(shards, named, Date.now()));
         });
       }),
     );
@@ -128,9 +135,9 @@ export function addHolds(program: Command, context: Context): void {
     .addHelpText("after", "\nExamples:\n  $ fluxhook holds")
     .action(
       act<JsonOption>(context, async (terminal) => {
-        return await withFirst(readConfig(context.env, terminal), async (first) => {
+        return await withHolds(context, terminal, async (shards) => {
           const nowMs = Date.now();
-          const holds = await listHolds(first, nowMs);
+          const holds = await listHolds(shards, nowMs);
           terminal.printJson(holds.map(describe));
           if (holds.length === 0) terminal.print("Nothing is held.");
           else printHolds(terminal, holds, nowMs);
@@ -140,9 +147,14 @@ export function addHolds(program: Command, context: Context): void {
     );
 }
 
-/** Connect to the first shard only, where the holds are. */
-async function withFirst<T>(config: Config, use: (first: OpenShard) => Promise<T>): Promise<T> {
-  return await withValkey(config, ({ shards: [first] }) => use(first), { shards: [config.shards[0]] });
+/** Connect only to the shards that have holds, or to those of them that are there. */
+async function withHolds(
+  { env }: Context,
+  terminal: Terminal,
+  use: (shards: OpenShards) => Promise<ExitCode>,
+): Promise<ExitCode> {
+  const config = readConfig(env, terminal);
+  return await withReachable(config, terminal, ({ shards }) => use(shards), config.shards.filter(hasHolds));
 }
 
 function addTargetOptions(command: Command): Command {

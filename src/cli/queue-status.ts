@@ -1,7 +1,7 @@
 /**
  * What `fluxhook status` shows: the state of the queue, its shards, its workers and its Valkey.
  */
-import { listHolds } from "../operations/hold.ts";
+import { holdPlacesOf, listHolds } from "../operations/hold.ts";
 import { judgeQueue, PROBLEMS, type ProblemCode, type QueueProblem } from "../operations/queue-problems.ts";
 import type { ShardSummary, Tally } from "../operations/summary.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
@@ -26,11 +26,10 @@ export async function readStatus({ config, shards, away }: Session, nowMs: numbe
     import("../queue/unserved-shards.ts"),
   ]);
   const [first] = shards;
-  const hasFirst = first.queue === config.queue;
   const [summary, refusal, holds, beyond, misplaced] = await Promise.all([
     readSummary(shards, nowMs, config),
     findRefusal(shards),
-    hasFirst ? listHolds(first, nowMs) : [],
+    listHolds(holdPlacesOf(shards), nowMs),
     away.length === 0 ? unserved.findUnserved(config.shards) : [], // a node that does not answer would be waited for again
     config.shards.length > 1 ? unserved.findMisplaced(shards) : [],
   ]);

@@ -1,5 +1,6 @@
 /**
- * Holds in Valkey: operators write them, and each worker reads them whenever they have changed.
+ * Holds in Valkey: operators write them, and each worker reads them whenever they have changed. They are in the first shard, for all
+ * shards. After a move into a cluster, those in the Valkey before count, too.
  */
 
 import { holdsKey } from "../queue/own-keys.ts";
@@ -91,9 +92,9 @@ export async function changeHolds(
 /** Where a worker learns of holds, and how often it looks. */
 export interface WatchOptions {
   readonly valkey: Valkey;
-  /** The queue's name. */
+  /** The name of the queue of the shard that keeps them. */
   readonly queue: string;
-  /** Kept up to date. */
+  /** Kept up to date: what it has of other queues stays. */
   readonly holds: Holds;
   /** How old an event may be when it is attempted, ms. */
   readonly maxAgeMs: number;
@@ -122,12 +123,13 @@ export function watchHolds(options: WatchOptions): { readonly ready: Promise<voi
 
 function createLook({ valkey, queue, holds, maxAgeMs, logger, now = Date.now }: WatchOptions): () => Promise<void> {
   let version: string | null = null;
+  let own: readonly Hold[] = [];
   let current = new Map<string, Hold>();
   let cleanedAt = now();
 
   const tell = (nowMs: number): void => {
     const before = current;
-    current = new Map(holds.all.filter(({ until }) => until > nowMs).map((hold) => [hold.id, hold]));
+    current = new Map(own.filter(({ until }) => until > nowMs).map((hold) => [hold.id, hold]));
     for (const [id, hold] of current)
       if (before.get(id)?.until !== hold.until) logger.info(describe(hold), "hold.started");
     for (const [id, hold] of before) if (!current.has(id)) logger.info(describe(hold), "hold.ended");
@@ -137,15 +139,17 @@ function createLook({ valkey, queue, holds, maxAgeMs, logger, now = Date.now }: 
     const latest = await valkey.hget(key(queue), VERSION);
     if (latest !== version) {
       const stored = latest === null ? {} : await valkey.hgetall(key(queue));
-      holds.replace(parseHolds(stored));
+      own = parseHolds(stored);
+      holds.replace(own, queue);
       version = stored[VERSION] ?? null;
     }
     const nowMs = now();
-    if (!holds.isEmpty || current.size > 0) tell(nowMs);
-    if (holds.isEmpty || nowMs - cleanedAt < CLEAN_MS) return;
+    if (own.length > 0 || current.size > 0) tell(nowMs);
+    if (own.length === 0 || nowMs - cleanedAt < CLEAN_MS) return;
     cleanedAt = nowMs;
-    const findIds = (all: readonly Hold[]) => findSpent(all, maxAgeMs, nowMs).map(({ id }) => id);
-    if (findIds(holds.all).length > 0) await changeHolds(valkey, queue, (all) => ({ remove: findIds(all) }));
+    const findIds = (kept: readonly Hold[]) =>
+      findSpent(kept, maxAgeMs, nowMs, [...kept, ...holds.all]).map(({ id }) => id);
+    if (findIds(own).length > 0) await changeHolds(valkey, queue, (kept) => ({ remove: findIds(kept) }));
   };
 }
 

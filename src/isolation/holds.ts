@@ -47,6 +47,7 @@ const NONE: readonly Hold[] = [];
 /** A worker's holds, looked up in memory. Without any, {@link Holds.isEmpty} is all that a delivery asks. */
 export class Holds {
   #all: readonly Hold[] = NONE;
+  readonly #places = new Map<string, readonly Hold[]>();
   readonly #users = new Map<string, Hold[]>();
   readonly #origins = new Map<string, Hold[]>();
   readonly #urls = new Map<string, Hold[]>();
@@ -60,16 +61,17 @@ export class Holds {
     return this.#all;
   }
 
-  /** How many are in effect. */
+  /** How many hosts, endpoints and users are held. */
   countCurrent(nowMs: number): number {
-    return this.#all.filter(({ until }) => until > nowMs).length;
+    return joinCurrent(this.#all, nowMs).length;
   }
 
-  /** Replace all holds. */
-  replace(holds: readonly Hold[]): void {
-    this.#all = holds;
+  /** Replace all holds that are kept in a place: those of several places count together. */
+  replace(holds: readonly Hold[], place = ""): void {
+    this.#places.set(place, holds);
+    this.#all = [...this.#places.values()].flat();
     for (const map of [this.#users, this.#origins, this.#urls]) map.clear();
-    for (const hold of holds) {
+    for (const hold of this.#all) {
       if (hold.kind === "user") add(this.#users, hold.target, hold);
       else if (hold.kind === "url") add(this.#urls, hold.target, hold);
       else for (const origin of originsOf(hold.target)) add(this.#origins, origin, hold);
@@ -135,11 +137,29 @@ export function coveredMs(intervals: readonly Interval[], fromMs: number, toMs: 
 /**
  * The holds that are over and no longer count: every event that was due before their end is too old by now, even if it was held by
  * all others since.
+ *
+ * @param all  also those that are kept elsewhere
  */
-export function findSpent(holds: readonly Hold[], maxAgeMs: number, nowMs: number): Hold[] {
+export function findSpent(holds: readonly Hold[], maxAgeMs: number, nowMs: number, all = holds): Hold[] {
   return holds.filter(
-    ({ until }) => until < nowMs && nowMs - until - coveredMs(holds, until, nowMs) > maxAgeMs + SLACK_MS,
+    ({ until }) => until < nowMs && nowMs - until - coveredMs(all, until, nowMs) > maxAgeMs + SLACK_MS,
   );
+}
+
+/** Whether two holds are about the same. */
+export const isSameTarget = (one: Pick<Hold, "kind" | "target">, other: Pick<Hold, "kind" | "target">): boolean =>
+  one.kind === other.kind && one.target === other.target;
+
+/** What is held now: one hold for each target, which two places may hold, for as long as either does. */
+export function joinCurrent(holds: readonly Hold[], nowMs: number): Hold[] {
+  const joined = new Map<string, Hold>();
+  for (const hold of holds.filter(({ until }) => until > nowMs)) {
+    const name = `${hold.kind} ${hold.target}`;
+    const { from, until } = joined.get(name) ?? hold;
+    const span = { from: Math.min(from, hold.from), until: Math.max(until, hold.until) };
+    joined.set(name, { ...(joined.get(name) ?? hold), ...span });
+  }
+  return [...joined.values()];
 }
 
 /** A hold's target, to be shown: a URL's query may contain a token. */

@@ -12,7 +12,7 @@ import { flowTagsKey, successorsField } from "../queue/turns.ts";
 import { addCounts, countActive, countJobs, endMeant, leaveBacklog, WAITING } from "./cancel.ts";
 import { type EndpointHoldings, handleEndpointsIn } from "./erase-endpoints.ts";
 import { handleMentions } from "./erase-mentions.ts";
-import { handleHoldsOf } from "./hold.ts";
+import { handleHoldsOf, holdPlacesOf } from "./hold.ts";
 import { isMeant, type JobFilter, parseObject } from "./job-filter.ts";
 import { readJobs, type StoredJob, scanJobs } from "./job-pages.ts";
 
@@ -68,7 +68,7 @@ export async function countHoldings(
     countActive(shards, filter),
     Promise.all(shards.map((shard) => findSchedulers(shard, filter))),
     handleRecords(shards, userId, false),
-    handleHoldsOf(shards[0], userId, false),
+    handleHoldsOf(holdPlacesOf(shards), userId, false),
   ]);
   let other = 0;
   for (const { client, valkey } of shards) {
@@ -117,7 +117,7 @@ export async function eraseUser(
     if (found.left > 0 && performance.now() >= until) break;
   }
   const records = await handleRecords(shards, userId, true); // last, to include attempts that ended meanwhile
-  const holds = await handleHoldsOf(shards[0], userId, true);
+  const holds = await handleHoldsOf(holdPlacesOf(shards), userId, true);
   const { lists, unreadable } = ended;
   return { lists, other, schedulers, ...records, holds, active, unreadable, isDone };
 }

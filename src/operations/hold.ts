@@ -4,9 +4,18 @@
 import { randomInt } from "node:crypto";
 import { endpointKey } from "../delivery/request.ts";
 import { changeHolds, readHolds } from "../isolation/hold-store.ts";
-import { type HeldParty, type Hold, type HoldKind, Holds, nameHeld } from "../isolation/holds.ts";
-import type { OpenShards } from "../queue/open-shard.ts";
+import {
+  type HeldParty,
+  type Hold,
+  type HoldKind,
+  Holds,
+  isSameTarget,
+  joinCurrent,
+  nameHeld,
+} from "../isolation/holds.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { logKey } from "../queue/own-keys.ts";
+import { hasHolds } from "../queue/shards.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { parseHost } from "./job-filter.ts";
 
@@ -22,12 +31,17 @@ export const MAX_REASON = 200; // characters
 /** What to hold, as {@link Hold} stores it. */
 export type HoldTarget = Pick<Hold, "kind" | "target">;
 
-/** Where holds are: in the first shard, for all. */
+/** A shard that keeps holds, which are for all shards. */
 export interface HoldPlace {
   readonly valkey: Valkey;
-  /** The first shard's queue. */
   readonly queue: string;
 }
+
+/** Where holds are: in the first shard, which gets new ones, and in what a move into a cluster left behind. */
+export type HoldPlaces = readonly [HoldPlace, ...HoldPlace[]];
+
+/** The places of holds among these shards. */
+export const holdPlacesOf = (shards: OpenShards): OpenShard[] => shards.filter(hasHolds);
 
 /** A hold as operators see it: without a URL's query. */
 export interface ShownHold extends Omit<Hold, "target"> {
@@ -70,28 +84,46 @@ export function kindOf(text: string): HoldKind {
 }
 
 /**
- * Hold a target until a time. If it is held already, this changes until when, why and by whom.
+ * Hold a target until a time. If it is held already, this changes until when, why and by whom. What another place holds is changed
+ * there, since workers may know only that place, and held in the first as well: it outlasts the other place.
  *
  * @returns whether it was held already
  * @throws  {@link TooManyHolds}; when Valkey answers with an error
  */
 export async function hold(
-  { valkey, queue }: HoldPlace,
+  [first, ...others]: HoldPlaces,
   { kind, target }: HoldTarget,
   { until, reason, by }: Pick<Hold, "until" | "reason" | "by">,
   nowMs: number,
 ): Promise<{ readonly hold: ShownHold; readonly wasHeld: boolean }> {
+  const isMeant = (other: Hold) => isSameTarget(other, { kind, target }) && other.until > nowMs;
+  const elsewhere = await readAllHolds(others);
   let made: Hold | undefined;
   let wasHeld = false;
-  await changeHolds(valkey, queue, (holds) => {
-    const present = holds.find((other) => other.kind === kind && other.target === target && other.until > nowMs);
-    if (present === undefined && holds.length >= MAX_HOLDS) throw new TooManyHolds();
+  await changeHolds(first.valkey, first.queue, (holds) => {
+    const known = [...holds, ...elsewhere];
+    const isNew = !holds.some(isMeant);
+    if (isNew && holds.length >= MAX_HOLDS) throw new TooManyHolds();
+    const present = known.find(isMeant);
     wasHeld = present !== undefined;
-    const { id, from } = present ?? { id: newId(holds), from: nowMs };
-    made = { id, kind, target, from, until, reason, by };
+    const isFree = present !== undefined && !(isNew && holds.some(({ id }) => id === present.id));
+    made = { id: isFree ? present.id : newId(known), kind, target, from: present?.from ?? nowMs, until, reason, by };
     return { write: [made] };
   });
+  await Promise.all(
+    others.map(({ valkey, queue }) =>
+      changeHolds(valkey, queue, (holds) => {
+        const present = holds.find(isMeant);
+        return present && { write: [{ ...present, until, reason, by }] };
+      }),
+    ),
+  );
   return { hold: show(made as Hold), wasHeld };
+}
+
+/** All holds in these places: current ones, and ended ones that still count. Throws when Valkey answers with an error. */
+export async function readAllHolds(places: readonly HoldPlace[]): Promise<Hold[]> {
+  return (await Promise.all(places.map(({ valkey, queue }) => readHolds(valkey, queue)))).flat();
 }
 
 /** Short enough to type; the letter tells it from a job's id. */
@@ -108,23 +140,33 @@ export interface NamedTarget {
 }
 
 /**
- * Release a hold. The time for which events were held keeps counting for their age.
+ * Release a hold, wherever it is kept. The time for which events were held keeps counting for their age.
  *
  * @returns the holds that are named; released only if there is exactly one
  * @throws  when Valkey answers with an error
  */
 export async function release(
-  { valkey, queue }: HoldPlace,
+  places: readonly HoldPlace[],
   named: NamedTarget | { readonly id: string },
   nowMs: number,
 ): Promise<ShownHold[]> {
-  let meant: Hold[] = [];
+  const isMeant = (held: Hold) => ("id" in named ? held.id === named.id : isNamed(held, named));
+  const meant = joinCurrent((await readAllHolds(places)).filter(isMeant), nowMs);
+  const [only] = meant;
+  if (only === undefined || meant.length > 1) return meant.map(show);
+  const released = await Promise.all(places.map((place) => releaseIn(place, only, nowMs)));
+  return released.includes(true) ? [show(only)] : []; // others may have released it meanwhile
+}
+
+/** @returns whether it was held there */
+async function releaseIn({ valkey, queue }: HoldPlace, target: HoldTarget, nowMs: number): Promise<boolean> {
+  let write: Hold[] = [];
   await changeHolds(valkey, queue, (holds) => {
-    meant = holds.filter((held) => held.until > nowMs && ("id" in named ? held.id === named.id : isNamed(held, named)));
-    const [only] = meant;
-    return only !== undefined && meant.length === 1 ? { write: [{ ...only, until: nowMs }] } : undefined;
+    const held = holds.filter((one) => isSameTarget(one, target) && one.until > nowMs);
+    write = held.map((one) => ({ ...one, until: nowMs }));
+    return write.length === 0 ? undefined : { write };
   });
-  return meant.map(show);
+  return write.length > 0;
 }
 
 function isNamed(held: Hold, { kind, text }: NamedTarget): boolean {
@@ -134,19 +176,19 @@ function isNamed(held: Hold, { kind, text }: NamedTarget): boolean {
 }
 
 /** What is held now, the hold that ends first first. Throws when Valkey answers with an error. */
-export async function listHolds({ valkey, queue }: HoldPlace, nowMs: number): Promise<ShownHold[]> {
-  const holds = (await readHolds(valkey, queue)).filter(({ until }) => until > nowMs);
+export async function listHolds(places: readonly HoldPlace[], nowMs: number): Promise<ShownHold[]> {
+  const holds = joinCurrent(await readAllHolds(places), nowMs);
   return holds.sort((a, b) => a.until - b.until).map(show);
 }
 
 /** What is held now of a user: the user, or the hosts and endpoints to which the user's events go. */
 export async function listHoldsOn(
-  { valkey, queue }: HoldPlace,
+  places: readonly HoldPlace[],
   userId: string,
   endpoints: readonly string[],
   nowMs: number,
 ): Promise<ShownHold[]> {
-  const held = (await readHolds(valkey, queue)).filter(({ until }) => until > nowMs);
+  const held = joinCurrent(await readAllHolds(places), nowMs);
   if (held.length === 0) return [];
   const parties: HeldParty[] = endpoints.flatMap((endpoint) => {
     return URL.canParse(endpoint) ? [{ endpoint, host: new URL(endpoint).origin, user: userId }] : [];
@@ -163,16 +205,19 @@ export async function listHoldsOn(
 
 /** Count, and optionally remove, the holds of a user, ended ones included. Throws when Valkey answers with an error. */
 export async function handleHoldsOf(
-  { valkey, queue }: HoldPlace,
+  places: readonly HoldPlace[],
   userId: string,
   isRemoving: boolean,
 ): Promise<number> {
-  let ids: string[] = [];
-  await changeHolds(valkey, queue, (holds) => {
-    ids = holds.filter(({ kind, target }) => kind === "user" && target === userId).map(({ id }) => id);
-    return isRemoving && ids.length > 0 ? { remove: ids } : undefined;
-  });
-  return ids.length;
+  const handle = async ({ valkey, queue }: HoldPlace) => {
+    let ids: string[] = [];
+    await changeHolds(valkey, queue, (holds) => {
+      ids = holds.filter((one) => isSameTarget(one, { kind: "user", target: userId })).map(({ id }) => id);
+      return isRemoving && ids.length > 0 ? { remove: ids } : undefined;
+    });
+    return ids.length;
+  };
+  return (await Promise.all(places.map(handle))).reduce((sum, count) => sum + count, 0);
 }
 
 function show({ target, ...hold }: Hold): ShownHold {

@@ -3,13 +3,13 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import { jobData } from "../delivery/contract.ts";
-import { readHolds } from "../isolation/hold-store.ts";
 import { JOB_STATES, keysOf, type ShownState } from "../queue/layout.ts";
-import type { OpenShard } from "../queue/open-shard.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { countFinished, type FinishedJobs, readOldestWaitingMs } from "../queue/pulse.ts";
 import { readStrayCount } from "../queue/stray-jobs.ts";
 import type { Job, KeptJobs } from "../queue/worker.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
+import { holdPlacesOf, readAllHolds } from "./hold.ts";
 import { endpointIdOf, type FilteredJob } from "./job-filter.ts";
 import { maskSecrets } from "./mask.ts";
 import { THRESHOLDS } from "./queue-problems.ts";
@@ -80,12 +80,12 @@ export interface ShardSummary {
 /**
  * Read the summary of a shard.
  *
- * @param first  the shard where the holds are
+ * @param all  with those where holds are
  * @throws  when Valkey answers with an error; waits while it is away
  */
 export async function readShardSummary(
   shard: OpenShard,
-  first: OpenShard,
+  all: OpenShards,
   nowMs: number,
   kept: KeptJobs,
 ): Promise<ShardSummary> {
@@ -93,7 +93,7 @@ export async function readShardSummary(
   const keys = keysOf(queue);
   const [counts, oldestWaitingMs, perMinute, lately, workers] = await Promise.all([
     queue.getJobCounts(...JOB_STATES),
-    readAge(shard, first, nowMs),
+    readAge(shard, all, nowMs),
     Promise.all([
       readFinished(valkey, keys.completed, kept.keepCompleted, nowMs),
       readFinished(valkey, keys.failed, kept.keepFailed, nowMs),
@@ -143,13 +143,13 @@ async function readLately({ client: queue, valkey, label }: OpenShard, nowMs: nu
  */
 async function readAge(
   { client: queue, valkey }: OpenShard,
-  first: OpenShard,
+  all: OpenShards,
   nowMs: number,
 ): Promise<number | undefined> {
   const read = (atMs: number) => readOldestWaitingMs(queue, valkey, atMs).catch(() => undefined); // it may be unreadable
   const ageMs = await read(nowMs);
   if (ageMs === undefined || ageMs <= THRESHOLDS.lateMs) return ageMs;
-  const [holds] = await Promise.all([readHolds(first.valkey, first.queue), pause(SECOND_LOOK_MS)]);
+  const [holds] = await Promise.all([readAllHolds(holdPlacesOf(all)), pause(SECOND_LOOK_MS)]);
   const secondMs = await read(nowMs + SECOND_LOOK_MS);
   if (secondMs === undefined) return undefined;
   const endedAt = Math.max(0, ...holds.map(({ until }) => until).filter((until) => until <= nowMs));

@@ -36,7 +36,7 @@ export interface Summary extends Omit<ShardSummary, "label" | "queue"> {
 export async function readSummary(shards: OpenShards, nowMs: number, kept: KeptJobs = DEFAULT_KEPT): Promise<Summary> {
   const [first] = shards;
   const [summaries, attempts, circuits] = await Promise.all([
-    Promise.all(shards.map((shard) => readShardSummary(shard, first, nowMs, kept))),
+    Promise.all(shards.map((shard) => readShardSummary(shard, shards, nowMs, kept))),
     readAttemptTally(first.valkey, first.queue, RECENT_MINUTES, nowMs),
     readCircuits(first.valkey, first.queue, nowMs),
   ]);

@@ -137,6 +137,10 @@ export function formerHomeAmong<S extends Pick<Shard, "label" | "isDrained" | "b
   return former === homeAmong(shards, userId) ? undefined : former;
 }
 
+/** Whether operators' holds are kept in a shard: in the first, and in what a move into a cluster left behind. They are for all shards. */
+export const hasHolds = ({ index, label }: Pick<Shard, "index" | "label">): boolean =>
+  index === 0 || label === DRAINED_LABEL;
+
 /** CRC-32 as in zlib and gzip, of a text's UTF-8. Node 20.0 has none. */
 function crc32(text: string): number {
   let crc = 0xffffffff;

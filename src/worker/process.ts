@@ -9,7 +9,7 @@ import { publishAttempts } from "../log/attempt-tally.ts";
 import { createHealthRoutes, createMetricsRoutes } from "../monitoring/health.ts";
 import { watchQueue } from "../monitoring/queue-metrics.ts";
 import { checkWorker, untilAccepted } from "../monitoring/readiness.ts";
-import { shardName } from "../queue/shards.ts";
+import { hasHolds, shardName } from "../queue/shards.ts";
 import { describeUnserved, findUnserved } from "../queue/unserved-shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor, within } from "../runtime/deadline.ts";
@@ -24,7 +24,7 @@ import { drain } from "./drain.ts";
 import { createPipeline } from "./pipeline.ts";
 import { endWhenHung } from "./watchdog.ts";
 
-const HOLDS_MS = 2 * 1000; // 2 s that a shard waits for the first one's holds
+const HOLDS_MS = 2 * 1000; // 2 s that a shard waits for the holds in others
 
 const config = await loadConfigOrAnswer(process.env, process.argv.slice(2), {
   name: "worker",
@@ -85,7 +85,7 @@ onSignals(async (signal) => {
 
 const { origin: url } = server.url;
 logger.info({ url }, "worker.listening");
-const holdsRead = Promise.withResolvers<void>();
+const holdsRead = new Map(shards.filter(hasHolds).map((shard) => [shard, Promise.withResolvers<void>()]));
 // Each shard as soon as its Valkey takes it: one whose Valkey is away must not keep the others waiting.
 await Promise.all(shards.map(startShard));
 logger.info({ url, queue: config.queue, ...countShards(), concurrency: config.concurrency }, "worker.ready");
@@ -111,11 +111,13 @@ async function startShard(shard: ConnectedShard): Promise<void> {
   }
 }
 
-/** Read the holds, which are in the first shard: otherwise events that are held would go out at a restart. */
+/** Wait for the holds, wherever they are kept: otherwise events that are held would go out at a restart. */
 async function readHolds(shard: ConnectedShard): Promise<void> {
-  if (shard !== first) return await within(HOLDS_MS, holdsRead.promise, undefined);
-  await watchHolds({ ...config, valkey: first.probe, holds, logger }).ready;
-  holdsRead.resolve();
+  const { probe: valkey, queue } = shard;
+  const own = holdsRead.get(shard);
+  if (own !== undefined) watchHolds({ ...config, valkey, queue, holds, logger }).ready.then(own.resolve);
+  const all = Promise.all([...holdsRead.values()].map(({ promise }) => promise));
+  await within(HOLDS_MS, all, undefined);
 }
 
 function countShards(): { readonly shards?: number } {

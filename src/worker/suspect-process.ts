@@ -8,7 +8,7 @@ import { Holds } from "../isolation/holds.ts";
 import type { Gate } from "../isolation/port.ts";
 import type { AttemptLog } from "../log/attempts.ts";
 import { createMetrics } from "../monitoring/metrics.ts";
-import type { Shard } from "../queue/shards.ts";
+import { hasHolds, type Shard } from "../queue/shards.ts";
 import { AttemptFailed, DelayedError, Parked } from "../queue/worker.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { loadConfigOrExit } from "../settings/config.ts";
@@ -76,9 +76,12 @@ process.on("message", (order: Order) => {
   else sender.cancelAll(order.code);
 });
 await valkey.ping();
-const holdsValkey = shard === first ? valkey : connect(first);
 const quiet = { info() {}, warn() {} }; // the worker logs them
-await watchHolds({ ...config, valkey: holdsValkey, holds, logger: quiet }).ready;
+const watches = config.shards.filter(hasHolds).map((place) => {
+  const holdsValkey = place === shard ? valkey : connect(place);
+  return watchHolds({ ...config, valkey: holdsValkey, queue: place.queue, holds, logger: quiet }).ready;
+});
+await Promise.all(watches);
 report({ kind: "ready" });
 
 async function take(job: string, token: string): Promise<void> {

@@ -52,7 +52,7 @@ async function prepare(): Promise<void> {
   );
   const valkey = new Redis(site.valkey.url);
   const details = { until: Date.now() + 3_600_000, reason: "they asked us to wait", by: "ops" };
-  await hold({ valkey, queue: queue.name }, { kind: "user", target: USER }, details, Date.now());
+  await hold([{ valkey, queue: queue.name }], { kind: "user", target: USER }, details, Date.now());
   valkey.disconnect();
 }
 

@@ -39,7 +39,7 @@ clusterChaos(
     const first = shardAt(rig, 0);
     const held = "usr_{held}";
     await hold(
-      first,
+      [first],
       { kind: "user", target: held },
       { until: Date.now() + 600_000, reason: "test", by: "test" },
       Date.now(),
@@ -90,7 +90,7 @@ clusterChaos(
     const isOverfull = (jobs: Job[]) => jobs.some(({ failedReason }) => failedReason?.startsWith("backlog_full"));
     await eventually(failed, isOverfull, JUDGED_MS, 100);
     expect(await list(held)).toEqual([]);
-    expect((await release(first, { kind: "user", text: held }, Date.now())).length).toBe(1);
+    expect((await release([first], { kind: "user", text: held }, Date.now())).length).toBe(1);
     await eventually(
       () => list(held),
       ({ length }) => length === 1,
