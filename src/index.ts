@@ -101,7 +101,10 @@ export interface FluxhookOptions {
   readonly valkeyUrl?: string | undefined;
   /** Like the worker's `WEBHOOK_SHARDS`; 1 by default. */
   readonly shards?: number | undefined;
-  /** Like the worker's `WEBHOOK_SHARDS_BEFORE`: endpoints that were registered before a change of `shards` are found. */
+  /**
+   * Like the worker's `WEBHOOK_SHARDS_BEFORE`: endpoints that were registered before a change of `shards` are found, and `readAttempts`
+   * reads the logs in shards that are to go.
+   */
   readonly shardsBefore?: number | undefined;
   /** Like the worker's `WEBHOOK_DRAIN_URL`: `readAttempts` reads the logs there, too, and endpoints that were registered there are found. */
   readonly drainUrl?: string | undefined;

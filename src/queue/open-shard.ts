@@ -22,7 +22,8 @@ export function openShard(shard: Shard, valkey: Valkey): OpenShard {
 }
 
 /**
- * Find a job's shard by its name, as in `3/4711`.
+ * Find a job's shard by its name, as in `3/4711`. Where there is one shard only, a name that begins with `0/` is from a time when there
+ * were more: logs keep it.
  *
  * @param shards  all, or those that are there
  * @returns the shard and the job's id in it; undefined when it is none of these
@@ -31,8 +32,8 @@ export function shardOfJob<S extends Pick<Shard, "label">>(
   shards: readonly [S, ...S[]],
   name: string,
 ): { shard: S; id: string } | undefined {
-  if (shards[0].label === "") return { shard: shards[0], id: name };
   const { label, id } = parseJobName(name);
+  if (shards[0].label === "") return { shard: shards[0], id: label === "0/" ? id : name };
   const shard = shards.find((one) => one.label === label);
   return shard === undefined ? undefined : { shard, id };
 }

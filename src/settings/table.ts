@@ -59,7 +59,7 @@ export const SETTINGS = {
     "",
     integer(1, MAX_SHARDS).optional() as z.ZodType<number | undefined, string>,
     `a whole number from 1 to ${MAX_SHARDS}`,
-    "after a change of `WEBHOOK_SHARDS`, its value before, until `fluxhook endpoints rehome` has moved all registered endpoints",
+    "after a change of `WEBHOOK_SHARDS`, its value before, until `fluxhook endpoints rehome` has moved all registered endpoints; shards beyond the new number are served and read until then",
   ),
   drainUrl: setting(
     "WEBHOOK_DRAIN_URL",
