@@ -7,11 +7,15 @@ import { type ClusterRig, clusterChaos, expectNothingReplicatedLost, unexplained
 import { eventually } from "../support/stack.ts";
 
 const PER_SECOND = 50;
-const CALM_MS = 5_000;
+const CALM_MS = 7_000;
+const START_MS = 2_000; // of which the first seconds do not count: workers and connections are new
 const OUTAGE_MS = 5_000;
 const SILENCE_MS = 15_000; // after which a connection is cut that gets no answer, whoever owns the slot
-/** How much later than ever an event of another shard may come, beyond twice the wait of a calm time, on a busy machine. */
-const NOISE_MS = 1_500;
+/**
+ * How much later an event of another shard may come, beyond twice the wait of an undisturbed one. A 99th percentile of some 200 events is that of
+ * the third worst, and two cores run all of this with another file of the suite: so much is chance.
+ */
+const NOISE_MS = 250;
 const env = { WEBHOOK_TIMEOUT: "30s" }; // locks of 45 s, which no outage and no move outlasts
 const quiet = { info() {}, warn() {} };
 
@@ -22,6 +26,22 @@ async function somePrimary(rig: ClusterRig) {
   const { own, others } = await rig.shardsOn(primary);
   expect(others.length).toBeGreaterThan(0);
   return { primary, own, others };
+}
+
+/** Put load on the cluster and on the control. @returns ends it */
+function startLoad(rig: ClusterRig): () => Promise<unknown> {
+  const stops = [rig.load(PER_SECOND), rig.control?.load(PER_SECOND)];
+  return () => Promise.all(stops.map((stop) => stop?.()));
+}
+
+/**
+ * How long events of these shards waited in an outage, and undisturbed ones: theirs before it, and the control's at the same time, which has
+ * to share the machine with the election and with whatever else runs. ms.
+ */
+function waitsOf(rig: ClusterRig, shards: readonly number[], from: number, to: number) {
+  const control = rig.control?.p99([0], from, to) ?? Number.NaN;
+  const calm = rig.p99(shards, from - CALM_MS + START_MS, from);
+  return { calm, control, undisturbed: Math.max(calm, control), disturbed: rig.p99(shards, from, to) };
 }
 
 /** Wait until an event of these shards arrived that was enqueued since; how long after `since` it came, ms. */
@@ -37,10 +57,10 @@ async function backAfter(rig: ClusterRig, shards: readonly number[], since: numb
 
 clusterChaos(
   "a primary that freezes: its replica takes over within seconds, and other shards notice nothing",
-  {},
+  { isMeasured: true },
   async (rig) => {
     const { primary, own, others } = await somePrimary(rig);
-    const stop = rig.load(PER_SECOND);
+    const stop = startLoad(rig);
     await Bun.sleep(CALM_MS);
     const from = Date.now();
     primary.pause();
@@ -51,26 +71,26 @@ clusterChaos(
     primary.resume();
     await stop();
     await rig.settled();
-    const [calm, disturbed] = [rig.p99(others, from - CALM_MS + 2_000, from), rig.p99(others, from, to)];
+    const { undisturbed, disturbed, ...waits } = waitsOf(rig, others, from, to);
     const { lost, undocumented, repeated, unlogged, overlapping: _, ...balance } = await rig.closeBooks();
-    rig.figures({ failoverMs, backMs, calm, disturbed, lost: lost.length, repeated: repeated.length });
+    rig.figures({ failoverMs, backMs, ...waits, disturbed, lost: lost.length, repeated: repeated.length });
     expectFlawless(balance);
     // What it acknowledged within this second may not be at its replica: here nobody could ask it in its last moment.
     expectNothingReplicatedLost(rig, [...lost, ...undocumented], { from: from - 1_000, to: from });
     expect(unexplainedBy([...repeated, ...unlogged], [{ from, to }])).toEqual([]);
     const reasons = rig.workers.flatMap(({ lines }) => lines.map(({ reason }) => reason));
     expect(reasons).toContain("another node has taken over from one that does not answer");
-    expect(backMs).toBeLessThan(SILENCE_MS + calm);
-    expect(disturbed).toBeLessThan(2 * calm + NOISE_MS);
+    expect(backMs).toBeLessThan(SILENCE_MS + undisturbed);
+    expect(disturbed).toBeLessThan(2 * undisturbed + NOISE_MS);
   },
 );
 
 clusterChaos(
   "a primary lost without a replica: its shards wait, the others go on, and it comes back with all it had",
-  { replicas: 0, workers: 1, env },
+  { replicas: 0, workers: 1, env, isMeasured: true },
   async (rig) => {
     const { primary, own, others } = await somePrimary(rig);
-    const stop = rig.load(PER_SECOND);
+    const stop = startLoad(rig);
     await Bun.sleep(CALM_MS);
     await primary.kill();
     const from = Date.now();
@@ -85,12 +105,12 @@ clusterChaos(
       .filter(({ at, from: enqueuedFrom = 0 }) => enqueuedFrom > from && at < to);
     expect(inOutage.filter(({ shard = -1 }) => own.includes(shard))).toEqual([]);
     expect(inOutage.filter(({ shard = -1 }) => others.includes(shard)).length).toBeGreaterThan(20);
-    const [calm, disturbed] = [rig.p99(others, from - CALM_MS + 2_000, from), rig.p99(others, from, to)];
+    const { undisturbed, disturbed, ...waits } = waitsOf(rig, others, from, to);
     const { overlapping: _, repeated, unlogged, ...balance } = await rig.closeBooks();
-    rig.figures({ backMs: backMs - (to - from), calm, disturbed, repeated: repeated.length });
+    rig.figures({ backMs: backMs - (to - from), ...waits, disturbed, repeated: repeated.length });
     expectFlawless(balance);
     expect(unexplainedBy([...repeated, ...unlogged], [{ from, to: to + 5_000 }])).toEqual([]);
-    expect(disturbed).toBeLessThan(2 * calm + NOISE_MS);
+    expect(disturbed).toBeLessThan(2 * undisturbed + NOISE_MS);
   },
 );
 

@@ -41,6 +41,10 @@ export interface ShardRigOptions {
   readonly userOf?: (index: number) => string;
   /** Whether the endpoint of the event with this number is dead until {@link ShardRig.revive}. */
   readonly isDead?: (index: number) => boolean;
+  /**
+   * It measures how long events take: it runs beside none of its file's other tests, and has a {@link ClusterRig.control}.
+   */
+  readonly isMeasured?: boolean;
 }
 
 export interface OpenShard extends Shard {
@@ -97,6 +101,11 @@ export interface ShardRig {
 
 export interface ClusterRig extends ShardRig {
   readonly cluster: Cluster;
+  /**
+   * A shard on a Valkey of its own, with a worker of its own: nothing happens to it, so what its events wait for is the machine that
+   * they share with the cluster's. Only in a test that is measured.
+   */
+  readonly control: ShardRig | undefined;
   ownerOf(shard: number): Promise<ClusterNode>;
   /** The shards whose slots a node owns, and the others. */
   shardsOn(node: ClusterNode): Promise<{ own: number[]; others: number[] }>;
@@ -112,17 +121,18 @@ export interface Lag {
   readonly to: number;
 }
 
-/** A test with a cluster of its own, at the same time as the others of its file. A failure names its seed; `CHAOS_SEED=…` repeats it. */
+/** A test with a cluster of its own, at the same time as the others of its file unless it is measured. A failure names its seed; `CHAOS_SEED=…` repeats it. */
 export function clusterChaos(
   name: string,
   options: ShardRigOptions & ClusterOptions,
   run: (rig: ClusterRig) => Promise<void>,
 ): void {
-  seeded(name, async (chance, ends) => {
+  seeded(name, options, async (chance, ends) => {
     const cluster = await startCluster(options);
     ends.push(() => cluster.stop());
     const place = { valkeyUrl: cluster.url, shards: options.shards ?? SHARDS };
     const rig = await buildRig(name, [cluster.url], place, options, chance, ends);
+    const control = options.isMeasured ? await startControl(chance, ends) : undefined;
     const ownerOf = async (shard: number) =>
       (await cluster.ownerOf(slotOf((rig.shards[shard] as OpenShard).queue))) as ClusterNode;
     await run({
@@ -131,6 +141,7 @@ export function clusterChaos(
         return rig.made;
       },
       cluster,
+      control,
       ownerOf,
       async shardsOn(node) {
         const owners = await Promise.all(rig.shards.map(({ index }) => ownerOf(index)));
@@ -152,6 +163,12 @@ export function clusterChaos(
   });
 }
 
+async function startControl(chance: Chance, ends: (() => unknown)[]): Promise<ShardRig> {
+  const valkey = await startValkey();
+  ends.push(() => valkey.stop());
+  return await buildRig("control", [valkey.url], { valkeyUrl: valkey.url, shards: 1 }, { workers: 1 }, chance, ends);
+}
+
 /** The same on so many Valkeys, a shard on each. */
 export function valkeysChaos(
   name: string,
@@ -159,7 +176,7 @@ export function valkeysChaos(
   options: ShardRigOptions,
   run: (rig: ShardRig, valkeys: readonly ThrowawayValkey[]) => Promise<void>,
 ): void {
-  seeded(name, async (chance, ends) => {
+  seeded(name, options, async (chance, ends) => {
     const valkeys = await Promise.all(Array.from({ length: count }, () => startValkey()));
     ends.push(() => Promise.all(valkeys.map((valkey) => valkey.stop())));
     const urls = valkeys.map(({ url }) => url);
@@ -168,8 +185,13 @@ export function valkeysChaos(
   });
 }
 
-function seeded(name: string, run: (chance: Chance, ends: (() => unknown)[]) => Promise<void>): void {
-  test.concurrent(
+function seeded(
+  name: string,
+  { isMeasured = false }: ShardRigOptions,
+  run: (chance: Chance, ends: (() => unknown)[]) => Promise<void>,
+): void {
+  const add = isMeasured ? test.serial : test.concurrent;
+  add(
     name,
     async () => {
       const seed = Number(process.env.CHAOS_SEED) || Math.floor(Math.random() * 2 ** 32);
