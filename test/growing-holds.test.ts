@@ -90,6 +90,14 @@ test("a hold from before binds every shard, also while its Valkey is away, is sh
   await addTo([first, second], free.url());
   await parked([first, second], 2);
   await arrived(free, 5);
+  const late = startWorkerProcess(after); // it does not wait for the holds there
+  endings.push(() => late.stop());
+  await eventually(
+    () => Promise.all([first, second].map(({ client }) => client.getWorkersCount())),
+    (counts) => counts.every((count) => count === 2),
+    AWAY_MS,
+  );
+  await late.stop();
   const partly = await fluxhook(["hold", "--user", "usr_new", "--for", "1h"]);
   expect([partly.code, partly.err]).toEqual([1, expect.stringContaining("cannot use shard old of Valkey")]);
   expect(await readHolds(first.valkey, first.queue)).toMatchObject([{ kind: "user", target: "usr_new" }]);
