@@ -125,6 +125,7 @@ test(
     const port = (await isTaken(8080)) ? freePort() : 8080;
     reader.replace("8080", String(port));
     const printed = new Map<string, string>();
+    let send = "npm run send"; // or as npm start shows it
     for (const snippet of readSnippets("README.md")) {
       if (snippet.language === "js") {
         const name = nameOf(snippet, "README.md");
@@ -135,7 +136,7 @@ test(
       } else if (SHELL.includes(snippet.language)) {
         for (const command of commandsIn(snippet)) {
           if (NOT_RUN.some(([pattern]) => pattern.test(command))) continue;
-          const output = await paste(command);
+          const output = await paste(command === "npm run send" ? send : command);
           printed.set(command, output);
           if (command.endsWith("receive.mjs")) await eventually(() => isTaken(port), Boolean);
           if (command !== "npm start") continue;
@@ -147,6 +148,7 @@ test(
           }
           const endpoint = /use the endpoint (\S+)\.$/m.exec(output)?.[1];
           if (endpoint !== undefined) reader.replace("http://127.0.0.1:8484/webhooks", endpoint);
+          send = /^ {2}(npm run send.*)$/m.exec(output)?.[1] ?? send;
         }
       } else expect(DATA).toContain(snippet.language);
     }
