@@ -2,9 +2,9 @@
  * A backlog, and its drain: how fast workers get through jobs that wait, and what it costs.
  */
 import { Queue } from "bullmq";
-import { EVERYONE } from "../src/endpoints/changes.ts";
-import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
+import { EVERYONE } from "../src/registry/changes.ts";
+import { VERSION_FIELD } from "../src/registry/endpoint.ts";
 import { hostOf } from "./hosts.ts";
 import { cpuMicros, peakBytes, readValkeyMeters } from "./meters.ts";
 import type { Child } from "./processes.ts";

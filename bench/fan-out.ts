@@ -5,9 +5,9 @@
  * inline jobs. Valkey's time is from the first job that is enqueued to the last that is acknowledged.
  */
 import { Queue } from "bullmq";
-import { EVERYONE } from "../src/endpoints/changes.ts";
-import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
+import { EVERYONE } from "../src/registry/changes.ts";
+import { VERSION_FIELD } from "../src/registry/endpoint.ts";
 import {
   buildEventData,
   buildJob,

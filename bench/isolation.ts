@@ -17,8 +17,8 @@
  * of them did.
  */
 import { Queue } from "bullmq";
-import { VERSION_FIELD } from "../src/endpoints/endpoint.ts";
 import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
+import { VERSION_FIELD } from "../src/registry/endpoint.ts";
 import { changeOf, countOpen, fill, storeEndpoint, untilLeft } from "./backlog.ts";
 import { epochMs, median, percentile } from "./clock.ts";
 import { hostOf } from "./hosts.ts";

@@ -13,7 +13,6 @@ import {
   type WebhookRequest,
 } from "../src/delivery/request.ts";
 import { type GiveUpCause, judge, type Verdict, withinLifetime } from "../src/delivery/retry.ts";
-import type { Pause } from "../src/endpoints/endpoint.ts";
 import type { Sender } from "../src/http/sender.ts";
 import type { Backlog, Waiting } from "../src/isolation/backlog.ts";
 import type { Candidate, Decision, Gate, Permit } from "../src/isolation/gate.ts";
@@ -21,6 +20,7 @@ import { Holds } from "../src/isolation/holds.ts";
 import type { ArrivedAt } from "../src/queue/arrivals.ts";
 import { isTestJob } from "../src/queue/marks.ts";
 import { AttemptFailed, DelayedError, type Job, Parked, type Process } from "../src/queue/worker.ts";
+import type { Pause } from "../src/registry/endpoint.ts";
 import type { Completed } from "./completion.ts";
 import { atHome, type Forward } from "./home.ts";
 import { type LocateOptions, locate, type RegisteredEvent } from "./locate.ts";

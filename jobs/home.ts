@@ -1,8 +1,9 @@
 /**
  * Keeps jobs that name no URL to the shard that has their user's endpoints.
  */
-import { EndpointsMoved } from "../src/endpoints/refusals.ts";
+
 import { type Job, Parked } from "../src/queue/worker.ts";
+import { EndpointsMoved } from "../src/registry/refusals.ts";
 
 /**
  * Forward a job to the shard that has its user's endpoints, if that is another.

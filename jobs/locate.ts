@@ -6,14 +6,14 @@ import { parseUrl } from "../src/delivery/endpoint-url.ts";
 import { endpointKey, type UnaddressedEvent, type UserEvent, type WebhookEvent } from "../src/delivery/request.ts";
 import type { GiveUpCause } from "../src/delivery/retry.ts";
 import { addressOf } from "../src/endpoints/address.ts";
-import type { EndpointDocument, Pause, StoredEndpoint } from "../src/endpoints/endpoint.ts";
-import { UnreadableEndpoints } from "../src/endpoints/refusals.ts";
 import type { Backlog } from "../src/isolation/backlog.ts";
 import type { Decision } from "../src/isolation/gate.ts";
 import { Revisits } from "../src/isolation/pacing.ts";
 import { notesOf } from "../src/queue/pick-ups.ts";
 import { pin } from "../src/queue/pin.ts";
 import { AttemptFailed, type Job, Parked } from "../src/queue/worker.ts";
+import type { EndpointDocument, Pause, StoredEndpoint } from "../src/registry/endpoint.ts";
+import { UnreadableEndpoints } from "../src/registry/refusals.ts";
 import { chooseRecipient, type Recipient, type RecipientOptions } from "./recipients.ts";
 
 /** An event of a registered endpoint. */

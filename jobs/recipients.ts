@@ -3,12 +3,12 @@
  */
 import { ContractError } from "../src/delivery/contract.ts";
 import type { UserEvent } from "../src/delivery/request.ts";
-import type { StoredEndpoint } from "../src/endpoints/endpoint.ts";
 import type { FannedOut, FanOut, FanOutPlan } from "../src/endpoints/fan-out.ts";
 import type { FindEndpoints } from "../src/endpoints/lookup.ts";
-import { matchEndpoints } from "../src/endpoints/matching.ts";
 import { notesOf } from "../src/queue/pick-ups.ts";
 import { DelayedError, type Job, Parked } from "../src/queue/worker.ts";
+import type { StoredEndpoint } from "../src/registry/endpoint.ts";
+import { matchEndpoints } from "../src/registry/matching.ts";
 
 export interface RecipientOptions {
   /** Without it, a job that names no URL fails. */

@@ -5,27 +5,14 @@
 
 import { ContractError, type ContractIssue, type JobData } from "./delivery/contract.ts";
 import { createKey, seal } from "./delivery/seal.ts";
-import type { EndpointSettings } from "./endpoints/document.ts";
-import type { EndpointState, RateLimit } from "./endpoints/endpoint.ts";
-import type { ExplainedEndpoint, ExplainOptions, Explanation, Reception } from "./endpoints/explain.ts";
-import type { EndpointHealth } from "./endpoints/health.ts";
-import { openHome } from "./endpoints/homes.ts";
-import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./endpoints/missed.ts";
-import type { Place } from "./endpoints/move.ts";
-import { ConflictError, EndpointsMoved, LimitError, NotFoundError } from "./endpoints/refusals.ts";
-import type {
-  Endpoint,
-  EndpointWithHealth,
-  IfVersion,
-  NewEndpoint,
-  RotateOptions,
-  WithSecret,
-} from "./endpoints/registry.ts";
-import type { Replayed } from "./endpoints/replay.ts";
 import { EVENT_TYPES, type NewEvent } from "./events.ts";
+import { openHome } from "./homes/homes.ts";
+import type { Place } from "./homes/move.ts";
 import type { AttemptQuery } from "./log/attempt-query.ts";
 import type { Attempt, KeptResponse } from "./log/attempts.ts";
 import { joinLogs } from "./log/joined-logs.ts";
+import type { MissedCause, MissedCounts, MissedEvent, MissedPage, MissedQuery } from "./missed/missed.ts";
+import type { Replayed } from "./missed/replay.ts";
 import {
   createEndpoints,
   type Enabled,
@@ -45,6 +32,19 @@ import { ValkeyAwayError, ValkeyRefusedError } from "./package/prompt-valkey.ts"
 import { connectShard, type ShardClient } from "./package/shard-client.ts";
 import type { EnqueueStatus, NewJob } from "./queue/enqueue.ts";
 import { homeAmong, type Shard } from "./queue/shards.ts";
+import type { EndpointSettings } from "./registry/document.ts";
+import type { EndpointState, RateLimit } from "./registry/endpoint.ts";
+import type { ExplainedEndpoint, ExplainOptions, Explanation, Reception } from "./registry/explain.ts";
+import type { EndpointHealth } from "./registry/health.ts";
+import { ConflictError, EndpointsMoved, LimitError, NotFoundError } from "./registry/refusals.ts";
+import type {
+  Endpoint,
+  EndpointWithHealth,
+  IfVersion,
+  NewEndpoint,
+  RotateOptions,
+  WithSecret,
+} from "./registry/registry.ts";
 import { UsageError } from "./runtime/usage-error.ts";
 import { NoDatabaseError } from "./valkey/connection.ts";
 

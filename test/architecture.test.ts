@@ -6,6 +6,9 @@ import ts from "typescript5"; // 7 has no API for this
 
 const root = join(import.meta.dir, "..");
 
+/** What operators and backends use of registered endpoints; the rest is the worker's. */
+const REGISTERED = ["homes", "streaks", "missed", "registry"];
+
 /**
  * The wings, and which others each may import. A wing names only those above it, so there is no circle. Doors, which stand in
  * `src/` itself, and stand-ins may import all; of the doors, `events` and `verify` may be imported by all.
@@ -19,41 +22,29 @@ const WINGS: Readonly<Record<string, readonly string[]>> = {
   "src/queue": ["valkey", "delivery", "runtime"],
   "src/isolation": ["queue", "valkey", "delivery", "runtime"],
   "src/log": ["queue", "valkey", "delivery", "runtime"],
-  "src/endpoints": ["log", "queue", "valkey", "delivery", "runtime"],
+  "src/registry": ["queue", "valkey", "delivery", "runtime"],
+  "src/missed": ["registry", "queue", "valkey", "delivery", "runtime"],
+  "src/streaks": ["missed", "registry", "log", "queue", "valkey", "delivery"],
+  "src/endpoints": ["missed", "registry", "queue", "valkey", "delivery", "runtime"],
+  "src/homes": ["streaks", "missed", "registry", "queue", "valkey", "delivery"],
   "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
-  "src/operations": ["log", "endpoints", "isolation", "queue", "valkey", "delivery", "runtime"],
+  "src/operations": [...REGISTERED, "log", "isolation", "queue", "valkey", "delivery", "runtime"],
   "src/settings": ["monitoring", "log", "http", "dns", "queue", "valkey", "delivery"],
-  "src/package": ["settings", "log", "endpoints", "queue", "valkey", "delivery", "runtime"],
-  jobs: ["monitoring", "log", "endpoints", "isolation", "queue", "http", "delivery", "runtime"],
+  "src/package": [...REGISTERED, "settings", "log", "queue", "valkey", "delivery", "runtime"],
+  jobs: ["monitoring", "log", "endpoints", "registry", "isolation", "queue", "http", "delivery", "runtime"],
   "src/worker": [
-    ...[
-      "jobs",
-      "settings",
-      "monitoring",
-      "log",
-      "endpoints",
-      "isolation",
-      "queue",
-      "http",
-      "dns",
-      "valkey",
-      "delivery",
-      "runtime",
-    ],
+    ...REGISTERED,
+    ...["jobs", "settings", "monitoring", "log", "endpoints", "isolation"],
+    ...["queue", "http", "dns", "valkey", "delivery", "runtime"],
   ],
   "src/board": [
-    "settings",
-    "operations",
-    "monitoring",
-    "log",
-    "endpoints",
-    "queue",
-    "dns",
-    "valkey",
-    "delivery",
-    "runtime",
+    ...["homes", "missed", "registry"],
+    ...["settings", "operations", "monitoring", "log", "queue", "dns", "valkey", "delivery", "runtime"],
   ],
-  "src/cli": ["settings", "operations", "monitoring", "log", "endpoints", "queue", "valkey", "delivery", "runtime"],
+  "src/cli": [
+    ...REGISTERED,
+    ...["settings", "operations", "monitoring", "log", "queue", "valkey", "delivery", "runtime"],
+  ],
 };
 const DOORS = ["worker", "board", "cli", "index", "verify", "events"].map((name) => `src/${name}`);
 const OPEN_DOORS = ["src/events.ts", "src/verify.ts"];
@@ -111,7 +102,7 @@ const OWNERS: [library: RegExp, owners: RegExp][] = [
   [/^ioredis$/, /^src\/valkey\/(cluster|connection|wire)\.ts$/],
   [/^@bull-board\//, /^src\/board\/bull-board\.ts$/],
   [/^hono(\/|$)/, /^src\/(monitoring\/health\.ts|board\/(app|bull-board|page-routes|[\w-]+)\.tsx?)$/],
-  [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract|endpoints\/document)\.ts$/],
+  [/^zod$/, /^src\/(settings\/table|settings\/values|delivery\/contract|registry\/document)\.ts$/],
   [/^ipaddr\.js$/, /^src\/dns\/address\.ts$/],
   [/^prom-client$/, /^src\/monitoring\/(queue-)?metrics\.ts$/],
   [/^redis-parser$/, /^src\/valkey\/wire\.ts$/],

@@ -1,8 +1,8 @@
 /** `fluxhook find`: which of the ids it is, for people and for programs. */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startValkey } from "../src/dev/valkey.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import { openQueue } from "../src/queue/worker.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { createCommand } from "./support/command.ts";

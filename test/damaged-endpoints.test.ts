@@ -1,8 +1,8 @@
 /** What is stored of endpoints, damaged in every way: it fails its own events with a reason, and nothing else. */
 import { afterEach, expect, test } from "bun:test";
-import { createRegistry } from "../src/endpoints/registry.ts";
-import { parseStored } from "../src/endpoints/stored.ts";
 import { endpointsKey } from "../src/queue/own-keys.ts";
+import { createRegistry } from "../src/registry/registry.ts";
+import { parseStored } from "../src/registry/stored.ts";
 import { endAll, receiver, stack } from "./support/deliveries.ts";
 
 afterEach(endAll);

@@ -2,7 +2,6 @@
 import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { describeJob } from "../src/cli/redeliver.ts";
 import { ContractError } from "../src/delivery/contract.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import { countJobs, endMeant, WAITING } from "../src/operations/cancel.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
 import { type FilteredJob, parseHost } from "../src/operations/job-filter.ts";
@@ -16,6 +15,7 @@ import { sendTestEvent } from "../src/operations/test-event.ts";
 import { type OpenShard, openShard } from "../src/queue/open-shard.ts";
 import { PINNED_FIELD } from "../src/queue/pin.ts";
 import { homeAmong } from "../src/queue/shards.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { createCommand } from "./support/command.ts";
 import { onlyShard } from "./support/only-shard.ts";
 import { startOwnQueue } from "./support/own-queue.ts";

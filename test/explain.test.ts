@@ -1,9 +1,9 @@
 /** Who gets an event that names no endpoint: explained without delivering anything, and enqueued with the package. */
 import { afterEach, describe, expect, test } from "bun:test";
-import type { StoredEndpoint } from "../src/endpoints/endpoint.ts";
-import { explain } from "../src/endpoints/explain.ts";
-import { matchEndpoints } from "../src/endpoints/matching.ts";
 import { createFluxhook } from "../src/index.ts";
+import type { StoredEndpoint } from "../src/registry/endpoint.ts";
+import { explain } from "../src/registry/explain.ts";
+import { matchEndpoints } from "../src/registry/matching.ts";
 import { endAll, open, receiver, stack } from "./support/deliveries.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

@@ -2,7 +2,6 @@
 import { beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { FlowProducer, Queue, Worker } from "bullmq";
 import { startReceiver } from "../src/dev/receiver.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import { hold } from "../src/operations/hold.ts";
 import {
   endpointLogKey,
@@ -14,6 +13,7 @@ import {
   rateLineKey,
   rateReleasedKey,
 } from "../src/queue/own-keys.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
 import { startOwnQueue } from "./support/own-queue.ts";

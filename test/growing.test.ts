@@ -4,7 +4,7 @@ import { Queue } from "bullmq";
 import { type Cluster, startCluster } from "../src/dev/cluster.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
-import { rehome } from "../src/endpoints/rehome.ts";
+import { rehome } from "../src/homes/rehome.ts";
 import { createFluxhook, type Fluxhook } from "../src/index.ts";
 import { createAttemptLog } from "../src/log/attempts.ts";
 import { joinLogs } from "../src/log/joined-logs.ts";

@@ -1,9 +1,9 @@
 /** Headers of registered endpoints: which are refused, how they are kept, and that receivers get them. */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { createKey, openSealed, sealText } from "../src/delivery/seal.ts";
-import { DENIED_HEADERS, isDenied } from "../src/endpoints/headers.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import { endpointsKey } from "../src/queue/own-keys.ts";
+import { DENIED_HEADERS, isDenied } from "../src/registry/headers.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { UsageError } from "../src/runtime/usage-error.ts";
 import { openValkey } from "../src/valkey/connection.ts";
 import { endAll, HOUR_MS, inTurn, receiver, stack, trail } from "./support/deliveries.ts";

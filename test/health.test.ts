@@ -1,13 +1,13 @@
 /** How registered endpoints' attempts are counted, and what switches them off. Real Valkey, workers and receivers. */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
-import { readEndpointLog } from "../src/endpoints/endpoint-log.ts";
-import { type EndpointHealth, judgeStreak, readHealth } from "../src/endpoints/health.ts";
-import { createOutageWatch, type OutageWatch } from "../src/endpoints/outage.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
-import { createStreaks } from "../src/endpoints/streaks.ts";
 import { createFluxhook, NotFoundError } from "../src/index.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
 import { endpointLogKey, healthKey, missedKey, noticesQueue } from "../src/queue/own-keys.ts";
+import { type EndpointHealth, judgeStreak, readHealth } from "../src/registry/health.ts";
+import { createRegistry } from "../src/registry/registry.ts";
+import { readEndpointLog } from "../src/streaks/endpoint-log.ts";
+import { createOutageWatch, type OutageWatch } from "../src/streaks/outage.ts";
+import { createStreaks } from "../src/streaks/streaks.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { endAll, inTurn, receiver, stack } from "./support/deliveries.ts";
 import { eventually, jobData } from "./support/stack.ts";

@@ -1,8 +1,8 @@
 /** What a worker remembers of endpoints. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { EVERYONE } from "../src/endpoints/changes.ts";
 import { createConfirm } from "../src/endpoints/confirm.ts";
 import { Memory, NEWS, type UsersEndpoints } from "../src/endpoints/memory.ts";
+import { EVERYONE } from "../src/registry/changes.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 

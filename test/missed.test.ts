@@ -3,6 +3,7 @@ import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { startCluster } from "../src/dev/cluster.ts";
 import { startValkey } from "../src/dev/valkey.ts";
+import { createFluxhook } from "../src/index.ts";
 import {
   createMissed,
   listMissed,
@@ -10,15 +11,14 @@ import {
   type MissedCounts,
   type MissedMetrics,
   readMissedCounts,
-} from "../src/endpoints/missed.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
-import { type Replayed, type ReplayQuery, replayMissed } from "../src/endpoints/replay.ts";
-import { createFluxhook } from "../src/index.ts";
+} from "../src/missed/missed.ts";
+import { type Replayed, type ReplayQuery, replayMissed } from "../src/missed/replay.ts";
 import { redeliver } from "../src/operations/redeliver.ts";
 import { readRedelivered } from "../src/queue/marks.ts";
 import { missedDataKey, missedKey } from "../src/queue/own-keys.ts";
 import { homeOf } from "../src/queue/shards.ts";
 import { openQueue } from "../src/queue/worker.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { connectValkey, openValkey, type Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
 import { addRaw, endAll, HOUR_MS, inTurn, open, receiver, stack } from "./support/deliveries.ts";

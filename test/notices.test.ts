@@ -1,11 +1,11 @@
 /** Notices of endpoints that fail, are switched off, or recover. Real Valkey, workers and receivers. */
 import { afterAll, afterEach, expect, test } from "bun:test";
 import { type Job, Queue, Worker } from "bullmq";
-import { NOTICE_TYPES, type NoticeData, noticeArgs, noticeKeys, noticeOptions } from "../src/endpoints/notices.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
-import { createStreaks } from "../src/endpoints/streaks.ts";
 import { type Attempt, createAttemptLog } from "../src/log/attempts.ts";
 import { endpointsKey, healthKey, missedKey, noticesQueue } from "../src/queue/own-keys.ts";
+import { createRegistry } from "../src/registry/registry.ts";
+import { NOTICE_TYPES, type NoticeData, noticeArgs, noticeKeys, noticeOptions } from "../src/streaks/notices.ts";
+import { createStreaks } from "../src/streaks/streaks.ts";
 import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
 import { endAll, inTurn, open, receiver, stack } from "./support/deliveries.ts";

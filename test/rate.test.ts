@@ -2,11 +2,11 @@
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Receiver } from "../src/dev/receiver.ts";
 import { startValkey } from "../src/dev/valkey.ts";
-import type { EndpointDocument, RateLimit } from "../src/endpoints/endpoint.ts";
 import { createRate, type Pace } from "../src/endpoints/rate.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import { queueKey } from "../src/queue/layout.ts";
 import { rateKey, rateLineKey, rateReleasedKey } from "../src/queue/own-keys.ts";
+import type { EndpointDocument, RateLimit } from "../src/registry/endpoint.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { openValkey } from "../src/valkey/connection.ts";
 import { endAll, inTurn, receiver, stack } from "./support/deliveries.ts";
 import { eventually, jobData, type Stack } from "./support/stack.ts";

@@ -1,11 +1,11 @@
 /** The search by any id: what is kept of an event, in the queue and in the logs. */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { startValkey } from "../src/dev/valkey.ts";
-import { createRegistry } from "../src/endpoints/registry.ts";
 import type { Attempt } from "../src/log/attempts.ts";
 import { createFailedEvents } from "../src/operations/failed-events.ts";
 import { createSearch, describeReach, type SearchOptions } from "../src/operations/search.ts";
 import { openQueue } from "../src/queue/worker.ts";
+import { createRegistry } from "../src/registry/registry.ts";
 import { createLogger } from "../src/runtime/logger.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { onlyShard } from "./support/only-shard.ts";

@@ -4,12 +4,12 @@
  */
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { ConflictError, LimitError, NotFoundError } from "../endpoints/refusals.ts";
-import { createRegistry, type Registry } from "../endpoints/registry.ts";
-import { replayMissed } from "../endpoints/replay.ts";
+import { openHome } from "../homes/homes.ts";
+import { replayMissed } from "../missed/replay.ts";
 import { testEndpoint } from "../operations/endpoint-test.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
+import { ConflictError, LimitError, NotFoundError } from "../registry/refusals.ts";
+import { createRegistry, type Registry } from "../registry/registry.ts";
 import { refuseReadonly } from "./actions.ts";
 import { GRACES } from "./endpoint-forms.tsx";
 import { NewSecretPage } from "./endpoint-page.tsx";

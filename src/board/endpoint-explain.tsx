@@ -3,7 +3,7 @@
  * Which of a user's endpoints get an event that names none, and why the others do not.
  */
 import type { FC } from "hono/jsx";
-import type { Explanation, Reception } from "../endpoints/explain.ts";
+import type { Explanation, Reception } from "../registry/explain.ts";
 import { printable } from "../runtime/printable.ts";
 import { QueryFields } from "./endpoint-missed.tsx";
 import { endpointPath } from "./endpoint-path.ts";

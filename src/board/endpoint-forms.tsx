@@ -3,8 +3,8 @@
  * What operators can do to a registered endpoint: each action is a form of its own, with what it does beside its button.
  */
 import type { Child, FC } from "hono/jsx";
-import type { MissedCounts } from "../endpoints/missed.ts";
-import type { EndpointWithHealth } from "../endpoints/registry.ts";
+import type { MissedCounts } from "../missed/missed.ts";
+import type { EndpointWithHealth } from "../registry/registry.ts";
 import { formatEvents } from "./endpoint-path.ts";
 import { Ago, userPath } from "./layout.tsx";
 

@@ -3,10 +3,10 @@
  * What a registered endpoint missed, and its replay: what would be replayed, before anything is.
  */
 import type { FC } from "hono/jsx";
-import type { MissedCause, MissedCounts, MissedEvent, MissedPage } from "../endpoints/missed.ts";
-import type { EndpointWithHealth } from "../endpoints/registry.ts";
-import type { Replayed } from "../endpoints/replay.ts";
+import type { MissedCause, MissedCounts, MissedEvent, MissedPage } from "../missed/missed.ts";
+import type { Replayed } from "../missed/replay.ts";
 import { formatExact } from "../operations/moments.ts";
+import type { EndpointWithHealth } from "../registry/registry.ts";
 import { printable } from "../runtime/printable.ts";
 import { endpointPath, formatEvents } from "./endpoint-path.ts";
 import { describeMissed } from "./endpoint-state.tsx";

@@ -3,12 +3,12 @@
  * The page of a registered endpoint.
  */
 import type { FC } from "hono/jsx";
-import type { Explanation } from "../endpoints/explain.ts";
-import type { MissedPage } from "../endpoints/missed.ts";
-import type { EndpointWithHealth } from "../endpoints/registry.ts";
 import type { Delivery } from "../log/deliveries.ts";
+import type { MissedPage } from "../missed/missed.ts";
 import { ENDPOINT_LOG_SIZE } from "../operations/endpoint-details.ts";
 import { describeRetention, formatDuration } from "../operations/moments.ts";
+import type { Explanation } from "../registry/explain.ts";
+import type { EndpointWithHealth } from "../registry/registry.ts";
 import { printable } from "../runtime/printable.ts";
 import { CodeBlock } from "./copy-button.tsx";
 import { DeliveryCard } from "./delivery-card.tsx";

@@ -2,7 +2,7 @@
  * Where the pages of registered endpoints are, and what the messages on them say after an action. Pure.
  */
 import { ENDPOINT_ID } from "../delivery/limits.ts";
-import type { Replayed } from "../endpoints/replay.ts";
+import type { Replayed } from "../missed/replay.ts";
 import { type Notice, userPath } from "./layout.tsx";
 
 type Query = Readonly<Record<string, string | undefined>>;

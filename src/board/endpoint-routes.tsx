@@ -4,14 +4,11 @@
  */
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { ENDPOINT_ID, USER_ID, USER_ID_FORM } from "../delivery/limits.ts";
-import { countIndex } from "../endpoints/endpoint-index.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { listMissed, readMissedCounts } from "../endpoints/missed.ts";
-import { ConflictError, NotFoundError } from "../endpoints/refusals.ts";
-import { createRegistry } from "../endpoints/registry.ts";
-import { replayMissed } from "../endpoints/replay.ts";
+import { openHome } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { groupByEvent, readDeliveries } from "../log/deliveries.ts";
+import { listMissed, readMissedCounts } from "../missed/missed.ts";
+import { replayMissed } from "../missed/replay.ts";
 import { showEndpoint } from "../operations/endpoint-details.ts";
 import {
   ENDPOINT_STATES,
@@ -23,6 +20,9 @@ import {
 import { parseHost } from "../operations/job-filter.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { homeAmong } from "../queue/shards.ts";
+import { countIndex } from "../registry/endpoint-index.ts";
+import { ConflictError, NotFoundError } from "../registry/refusals.ts";
+import { createRegistry } from "../registry/registry.ts";
 import { printable } from "../runtime/printable.ts";
 import { codeOf } from "../valkey/refusals.ts";
 import { ReplayPage } from "./endpoint-missed.tsx";

@@ -5,7 +5,7 @@
 import type { FC } from "hono/jsx";
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import { endpointName } from "../delivery/request.ts";
-import type { MissedCounts } from "../endpoints/missed.ts";
+import type { MissedCounts } from "../missed/missed.ts";
 import type { ListedEndpoint } from "../operations/endpoint-list.ts";
 import { printable } from "../runtime/printable.ts";
 import { EndpointUrl } from "./endpoint-name.tsx";

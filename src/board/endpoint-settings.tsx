@@ -3,8 +3,8 @@
  * The settings of a registered endpoint. Secrets and the values of headers are never among them.
  */
 import type { Child, FC } from "hono/jsx";
-import type { EndpointWithHealth } from "../endpoints/registry.ts";
 import { formatExact, formatIn } from "../operations/moments.ts";
+import type { EndpointWithHealth } from "../registry/registry.ts";
 import { printable } from "../runtime/printable.ts";
 import { describeWanted } from "./endpoint-state.tsx";
 import { Ago } from "./layout.tsx";

@@ -3,9 +3,9 @@
  * How a registered endpoint is doing, in a few words: its state, its streak of failures, and what it missed.
  */
 import type { FC } from "hono/jsx";
-import type { MissedCounts } from "../endpoints/missed.ts";
-import type { EndpointWithHealth } from "../endpoints/registry.ts";
+import type { MissedCounts } from "../missed/missed.ts";
 import { formatAgo, formatExact, formatSpan } from "../operations/moments.ts";
+import type { EndpointWithHealth } from "../registry/registry.ts";
 import { formatEvents } from "./endpoint-path.ts";
 import { Ago, Mark, type Notice } from "./layout.tsx";
 

@@ -5,10 +5,10 @@ import { Hono } from "hono";
 import { jobData } from "../delivery/contract.ts";
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import { endpointName } from "../delivery/request.ts";
-import { readMissedCounts } from "../endpoints/missed.ts";
-import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
+import { readMissedCounts } from "../missed/missed.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
 import { homeAmong } from "../queue/shards.ts";
+import { createRegistry, type EndpointWithHealth } from "../registry/registry.ts";
 import type { Site } from "./layout.tsx";
 import { awayFrom, needsShards, refuseAway } from "./refusal.tsx";
 

@@ -2,9 +2,9 @@
  * What the routes of all pages share.
  */
 import type { Context } from "hono";
-import type { SecretKeeping } from "../endpoints/secrets.ts";
 import type { AttemptLog } from "../log/attempts.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
+import type { SecretKeeping } from "../registry/secrets.ts";
 import type { Site } from "./layout.tsx";
 import type { BoardLog } from "./log.ts";
 

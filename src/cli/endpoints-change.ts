@@ -2,7 +2,7 @@
  * `fluxhook endpoints create`, `update`, `rotate`, `pause`, `resume`, `disable` and `delete`.
  */
 import type { Command } from "commander";
-import type { Endpoint, WithSecret } from "../endpoints/registry.ts";
+import type { Endpoint, WithSecret } from "../registry/registry.ts";
 import { act, CommandError, type Context, EXIT, type ExitCode, type JsonOption, readConfig } from "./context.ts";
 import {
   addSettingsOptions,

@@ -2,12 +2,12 @@
  * `fluxhook endpoints enable`, `replay` and `test`: deliver again.
  */
 import type { Command } from "commander";
-import { ConflictError } from "../endpoints/refusals.ts";
-import { type Replayed, type ReplayQuery, replayMissed } from "../endpoints/replay.ts";
+import { type Replayed, type ReplayQuery, replayMissed } from "../missed/replay.ts";
 import { type EndpointTest, testEndpoint } from "../operations/endpoint-test.ts";
 import { formatDuration } from "../operations/moments.ts";
 import { testEventOf } from "../operations/test-event.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
+import { ConflictError } from "../registry/refusals.ts";
 import { describeError, describeStatus } from "./attempts.ts";
 import { act, CommandError, type Context, EXIT, type ExitCode, type JsonOption, readConfig } from "./context.ts";
 import { readIds, readVersion, withHome } from "./endpoints-input.ts";

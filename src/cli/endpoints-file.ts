@@ -2,7 +2,6 @@
  * `fluxhook endpoints export`, `apply` and `reindex`: a backup, its way back, and the operators' index.
  */
 import type { Command } from "commander";
-import { countIndex, type Reindexed, reindexEndpoints } from "../endpoints/endpoint-index.ts";
 import {
   type ApplyPlan,
   type ApplyStep,
@@ -12,6 +11,7 @@ import {
 } from "../operations/endpoint-apply.ts";
 import { formatEndpoint, parseEndpointFile } from "../operations/endpoint-file.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
+import { countIndex, type Reindexed, reindexEndpoints } from "../registry/endpoint-index.ts";
 import {
   act,
   CommandError,

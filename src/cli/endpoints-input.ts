@@ -4,11 +4,11 @@
 import type { Command } from "commander";
 import { ENDPOINT_ID, ENDPOINT_ID_FORM } from "../delivery/limits.ts";
 import { secretProblem } from "../delivery/secret.ts";
-import { type EndpointSettings, parseChange } from "../endpoints/document.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { createRegistry, type Registry } from "../endpoints/registry.ts";
+import { openHome } from "../homes/homes.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import { formerHomeAmong, homeAmong } from "../queue/shards.ts";
+import { type EndpointSettings, parseChange } from "../registry/document.ts";
+import { createRegistry, type Registry } from "../registry/registry.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { Config } from "../settings/config.ts";
 import { CommandError, type Context, type Session, withValkey } from "./context.ts";

@@ -3,12 +3,12 @@
  */
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import { endpointName } from "../delivery/request.ts";
-import type { EndpointState } from "../endpoints/endpoint.ts";
-import type { EndpointHealth } from "../endpoints/health.ts";
-import type { MissedCounts } from "../endpoints/missed.ts";
-import type { Endpoint } from "../endpoints/registry.ts";
+import type { MissedCounts } from "../missed/missed.ts";
 import type { ListedEndpoint } from "../operations/endpoint-list.ts";
 import { formatAgo, formatExact } from "../operations/moments.ts";
+import type { EndpointState } from "../registry/endpoint.ts";
+import type { EndpointHealth } from "../registry/health.ts";
+import type { Endpoint } from "../registry/registry.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 /** An endpoint as the registry shows it, with its health where that was read. */

@@ -2,8 +2,8 @@
  * `fluxhook endpoints rehome`: move users' endpoints to the shards that serve them, after a change of the number of shards.
  */
 import type { Command } from "commander";
-import { describePast } from "../endpoints/past-homes.ts";
-import type { Rehomed } from "../endpoints/rehome.ts";
+import { describePast } from "../homes/past-homes.ts";
+import type { Rehomed } from "../homes/rehome.ts";
 import { MAX_SHARDS } from "../queue/shards.ts";
 import { act, CommandError, type Context, EXIT, type JsonOption, readConfig, withValkey } from "./context.ts";
 import type { Terminal } from "./terminal.ts";
@@ -34,7 +34,7 @@ Examples:
       act<RehomeOptions>(context, async (terminal, { dryRun = false, from }) => {
         const env = from === undefined ? context.env : { ...context.env, WEBHOOK_SHARDS_BEFORE: readCount(from) };
         return await withValkey(readConfig(env, terminal), async ({ shards }) => {
-          const { rehome } = await import("../endpoints/rehome.ts");
+          const { rehome } = await import("../homes/rehome.ts");
           const done = await rehome(shards, { dryRun });
           show(terminal, dryRun, done);
           return done.unmoved > 0 || done.unknown.length > 0 ? EXIT.failed : EXIT.ok;

@@ -2,8 +2,7 @@
  * `fluxhook endpoints list`, `show`, `attempts`, `explain` and `missed`: what there is, and how it has been going.
  */
 import type { Command } from "commander";
-import { readEndpointLog } from "../endpoints/endpoint-log.ts";
-import { listMissed } from "../endpoints/missed.ts";
+import { listMissed } from "../missed/missed.ts";
 import { showEndpoint } from "../operations/endpoint-details.ts";
 import {
   ENDPOINT_STATES,
@@ -15,6 +14,7 @@ import {
 import { parseHost } from "../operations/job-filter.ts";
 import { formatAgo } from "../operations/moments.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
+import { readEndpointLog } from "../streaks/endpoint-log.ts";
 import { printAttempts } from "./attempts.ts";
 import {
   act,

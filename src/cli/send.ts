@@ -168,7 +168,7 @@ export async function sendEvent(
 /** Refuse an endpoint that the user does not have. After a change of the number of shards, that is left to the worker. */
 async function checkRegistered({ valkey, tag }: OpenShard, { userId, endpoint }: JobData, { shards }: Config) {
   if (endpoint === undefined || !("id" in endpoint) || formerHomeAmong(shards, userId) !== undefined) return;
-  const { createRegistry } = await import("../endpoints/registry.ts");
+  const { createRegistry } = await import("../registry/registry.ts");
   await createRegistry(valkey, { tag }).get(userId, endpoint.id);
 }
 

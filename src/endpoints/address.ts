@@ -5,8 +5,8 @@ import { ContractError, openSecret } from "../delivery/contract.ts";
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import type { WebhookEvent } from "../delivery/request.ts";
 import { isSealed, openSealed } from "../delivery/seal.ts";
-import type { StoredEndpoint, StoredSecret } from "./endpoint.ts";
-import { buildHeaderLines, findHeaderProblems, type StoredHeaders } from "./headers.ts";
+import type { StoredEndpoint, StoredSecret } from "../registry/endpoint.ts";
+import { buildHeaderLines, findHeaderProblems, type StoredHeaders } from "../registry/headers.ts";
 
 // Kept as long as the lookup keeps the endpoint.
 const steady = new WeakMap<StoredEndpoint, WebhookEvent["endpoint"]>(); // of those whose secrets all sign until they are changed

@@ -7,14 +7,15 @@
  * first three tell why the job runs again. After a worker's death, each start but the first was one of a stalled job, and what is
  * there counts. Otherwise it had ended, and was retried by hand: its deliveries are made again, for the same endpoints.
  */
+
+import { KEEPING, KEPT } from "../missed/missed-scripts.ts";
+import { FINDING, MAX_EVENTS, replayKeys } from "../missed/replay-scripts.ts";
 import { JOB_FIELDS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE } from "../queue/layout.ts";
 import { REPLAY_FIELDS } from "../queue/marks.ts";
 import { FAN_FIELD } from "../queue/pin.ts";
 import { flowTagsKey, TURNS } from "../queue/turns.ts";
-import { ADDRESSING } from "./addressing.ts";
-import { stateField, VERSION_FIELD } from "./endpoint.ts";
-import { KEEPING, KEPT } from "./missed-scripts.ts";
-import { FINDING, MAX_EVENTS, replayKeys } from "./replay-scripts.ts";
+import { ADDRESSING } from "../registry/addressing.ts";
+import { stateField, VERSION_FIELD } from "../registry/endpoint.ts";
 
 const MAX_BYTES = 8 * 1024 * 1024; // 8 MiB, of the jobs that one script adds; the next one goes on
 

@@ -1,11 +1,12 @@
 /**
  * Makes the deliveries of an event that goes to several endpoints: a job for each, all of them or none, and each of them once.
  */
+
+import type { MissedMetrics } from "../missed/missed.ts";
 import { JOB_FIELDS, queueKey, queueKeys } from "../queue/layout.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import type { Valkey } from "../valkey/connection.ts";
 import { FAN_OUT, FANNED, fanOutKeys } from "./fan-out-script.ts";
-import type { MissedMetrics } from "./missed.ts";
 
 /** The event's job, which this worker holds. */
 export interface FannedJob {

@@ -2,20 +2,20 @@
  * Looks up registered endpoints for jobs that name one by its id, or none. Never stale: an event that was enqueued after a change of an endpoint is
  * served by that change.
  *
- * What was looked up is remembered, together with the newest change of the shard's endpoints at that moment, see changes.ts. With the
+ * What was looked up is remembered, together with the newest change of the shard's endpoints at that moment, see registry/changes.ts. With the
  * commands that take jobs goes one that asks, behind them on the same connection, whether that change is still the newest: so most jobs wait for
  * no answer but that which comes with them.
  */
 import { endpointChangesKey, endpointsKey } from "../queue/own-keys.ts";
 import type { Confirm } from "../queue/pick-ups.ts";
+import { EVERYONE } from "../registry/changes.ts";
+import { MOVED_FIELD, type StoredEndpoint, VERSION_FIELD } from "../registry/endpoint.ts";
+import { EndpointsMoved, UnreadableEndpoints } from "../registry/refusals.ts";
+import { parseStored } from "../registry/stored.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { EVERYONE } from "./changes.ts";
 import { createConfirm } from "./confirm.ts";
-import { MOVED_FIELD, type StoredEndpoint, VERSION_FIELD } from "./endpoint.ts";
 import { Memory, NEWS, type News, type UsersEndpoints } from "./memory.ts";
-import { EndpointsMoved, UnreadableEndpoints } from "./refusals.ts";
-import { parseStored } from "./stored.ts";
 
 const UNREADABLE = 1;
 

@@ -1,8 +1,8 @@
 /**
  * What a worker remembers of a shard's endpoints, and as of which of the shard's changes. Pure.
  */
-import { EVERYONE, userOf } from "./changes.ts";
-import type { StoredEndpoint } from "./endpoint.ts";
+import { EVERYONE, userOf } from "../registry/changes.ts";
+import type { StoredEndpoint } from "../registry/endpoint.ts";
 
 /** Of one of the two generations. A user takes some 3 KB, and as much again as is stored. */
 const MAX_USERS = 5_000;

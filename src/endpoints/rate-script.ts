@@ -8,7 +8,7 @@
  * 30 s, also if it is further away, and keep it.
  */
 import { PROMOTION } from "../queue/wake-up.ts";
-import { NOW } from "./script-time.ts";
+import { NOW } from "../registry/script-time.ts";
 
 const HORIZON_MS = 30 * 1000; // 30 s: how far ahead moments are reserved
 const HORIZON_MOMENTS = 2.5; // or as long as this many attempts take, for slow limits

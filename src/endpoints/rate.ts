@@ -4,9 +4,9 @@
  */
 import { queueKeys } from "../queue/layout.ts";
 import { rateKey, rateLineKey, rateReleasedKey } from "../queue/own-keys.ts";
+import type { EndpointDocument } from "../registry/endpoint.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import type { EndpointDocument } from "./endpoint.ts";
 import { ASK, EXPIRED, GO, LIFT } from "./rate-script.ts";
 
 const PATIENCE_MS = 250; // as in the gate: parking costs two scripts, too much for a shorter wait

@@ -32,7 +32,7 @@ export interface RecordedAttempt {
   readonly reply: unknown;
 }
 
-/** Counts the attempts of registered endpoints in the script that records them; src/endpoints/streaks.ts has it. */
+/** Counts the attempts of registered endpoints in the script that records them; src/streaks/streaks.ts has it. */
 export interface EndpointRecords {
   /**
    * Defines `record(user, id, result, member, score, job)`, which the script calls for each; nil if nothing follows. Sees `now`, epoch ms, and how long logs are kept in `ARGV[2]`, ms. `score` is the attempt's in its user's log; false when it was there before.

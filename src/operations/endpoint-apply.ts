@@ -1,9 +1,12 @@
 /**
  * Exports endpoints, and makes them as a file says.
  */
-import { buildDocument, isSameDocument } from "../endpoints/document.ts";
-import type { EndpointDocument, StoredEndpoint, StoredSecret } from "../endpoints/endpoint.ts";
-import { openHome } from "../endpoints/homes.ts";
+
+import { openHome } from "../homes/homes.ts";
+import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { endpointsKey } from "../queue/own-keys.ts";
+import { buildDocument, isSameDocument } from "../registry/document.ts";
+import type { EndpointDocument, StoredEndpoint, StoredSecret } from "../registry/endpoint.ts";
 import {
   createSecret,
   isSameSecret,
@@ -11,11 +14,9 @@ import {
   rotateSecrets,
   type SecretKeeping,
   sealForStorage,
-} from "../endpoints/secrets.ts";
-import { storableWhole } from "../endpoints/storable.ts";
-import { createStore, type Store } from "../endpoints/store.ts";
-import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
-import { endpointsKey } from "../queue/own-keys.ts";
+} from "../registry/secrets.ts";
+import { storableWhole } from "../registry/storable.ts";
+import { createStore, type Store } from "../registry/store.ts";
 import type { FiledEndpoint } from "./endpoint-file.ts";
 
 const GRACE_MS = 24 * 60 * 60 * 1000; // 1 day, for the secret that a file's replaces
@@ -165,7 +166,7 @@ function keptSecrets(
  * Do a step, whatever has changed since it was planned. Doing it again changes nothing.
  *
  * @returns the endpoint's secret, if one had to be made
- * @throws  what the registry throws, see src/endpoints/registry.ts
+ * @throws  what the registry throws, see src/registry/registry.ts
  */
 export async function applyStep(
   shards: OpenShards,

@@ -1,12 +1,13 @@
 /**
  * Shows what is known of a registered endpoint, for operators.
  */
-import { ENDPOINT_LOG_SIZE, readEndpointLog } from "../endpoints/endpoint-log.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { type MissedCounts, readMissedCounts } from "../endpoints/missed.ts";
-import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
+
+import { openHome } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempts.ts";
+import { type MissedCounts, readMissedCounts } from "../missed/missed.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
+import { createRegistry, type EndpointWithHealth } from "../registry/registry.ts";
+import { ENDPOINT_LOG_SIZE, readEndpointLog } from "../streaks/endpoint-log.ts";
 
 export { ENDPOINT_LOG_SIZE };
 

@@ -9,8 +9,8 @@
 
 import { isSealed } from "../delivery/seal.ts";
 import { secretProblem } from "../delivery/secret.ts";
-import { type CheckedSettings, checkEndpointId, checkUserId, parseSettings } from "../endpoints/document.ts";
-import type { DisabledReason, EndpointState, RateLimit, StoredEndpoint, StoredSecret } from "../endpoints/endpoint.ts";
+import { type CheckedSettings, checkEndpointId, checkUserId, parseSettings } from "../registry/document.ts";
+import type { DisabledReason, EndpointState, RateLimit, StoredEndpoint, StoredSecret } from "../registry/endpoint.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 
 /** A secret in a file. Times are epoch ms. */

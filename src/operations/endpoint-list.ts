@@ -2,10 +2,10 @@
  * Lists registered endpoints, of one user or of all, for operators.
  */
 import { parseUrl } from "../delivery/endpoint-url.ts";
-import { compareEntries, type IndexEntry, readIndex } from "../endpoints/endpoint-index.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { createRegistry, type EndpointWithHealth } from "../endpoints/registry.ts";
+import { openHome } from "../homes/homes.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { compareEntries, type IndexEntry, readIndex } from "../registry/endpoint-index.ts";
+import { createRegistry, type EndpointWithHealth } from "../registry/registry.ts";
 import { type HostFilter, isAt } from "./job-filter.ts";
 
 /** States by which endpoints are found: `off` is paused or disabled, `failing` is enabled without a 2xx since a failure. */
@@ -46,7 +46,7 @@ const PIECE = 100; // entries read at once from each shard
 export const isEndpointCursor = (text: string): boolean => parseCursor(text) !== undefined;
 
 /**
- * List endpoints. Those of all users come from the index, see src/endpoints/endpoint-index.ts; a single user's, which are 50 by default, at
+ * List endpoints. Those of all users come from the index, see src/registry/endpoint-index.ts; a single user's, which are 50 by default, at
  * once and without the index.
  *
  * @throws  when Valkey answers with an error; waits while it is away

@@ -2,13 +2,13 @@
  * Test events to registered endpoints, which show whether they respond now.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { readEndpointLog } from "../endpoints/endpoint-log.ts";
-import { openHome } from "../endpoints/homes.ts";
-import { ConflictError } from "../endpoints/refusals.ts";
-import { createRegistry } from "../endpoints/registry.ts";
+import { openHome } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { TEST_MARK } from "../queue/marks.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
+import { ConflictError } from "../registry/refusals.ts";
+import { createRegistry } from "../registry/registry.ts";
+import { readEndpointLog } from "../streaks/endpoint-log.ts";
 import { TEST_DATA } from "./test-event.ts";
 
 const POLL_MS = 100;

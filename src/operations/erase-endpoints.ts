@@ -1,8 +1,7 @@
 /**
  * Erases what is stored of a user's registered endpoints, for the command `forget`.
  */
-import { ERASE } from "../endpoints/changes.ts";
-import { indexMember } from "../endpoints/endpoint-index.ts";
+
 import { keysOf } from "../queue/layout.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import {
@@ -20,6 +19,8 @@ import {
   rateReleasedKey,
 } from "../queue/own-keys.ts";
 import { openQueue } from "../queue/worker.ts";
+import { ERASE } from "../registry/changes.ts";
+import { indexMember } from "../registry/endpoint-index.ts";
 import { handleMentions } from "./erase-mentions.ts";
 import { scanJobs } from "./job-pages.ts";
 

@@ -3,10 +3,10 @@
  */
 import { parseUrl } from "../delivery/endpoint-url.ts";
 import { ENDPOINT_ID, USER_ID } from "../delivery/limits.ts";
-import { parseStored } from "../endpoints/stored.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
 import { formerHomeAmong, homeAmong, type Shard } from "../queue/shards.ts";
+import { parseStored } from "../registry/stored.ts";
 import { endpointIdOf, type FilteredJob, userOf } from "./job-filter.ts";
 
 const READ_TOGETHER = 100; // endpoints per pipeline, of at most 16 KiB each

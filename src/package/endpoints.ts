@@ -1,12 +1,13 @@
 /**
  * `fluxhook.endpoints`: the registry of endpoints, as backends call it.
  */
-import { checkUserId, SETTINGS } from "../endpoints/document.ts";
-import type { MoveHomeOptions } from "../endpoints/homes.ts";
-import type { MissedPage, MissedQuery } from "../endpoints/missed.ts";
-import type { Endpoint, IfVersion, Registry } from "../endpoints/registry.ts";
-import type { Replayed } from "../endpoints/replay.ts";
+
+import type { MoveHomeOptions } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempt.ts";
+import type { MissedPage, MissedQuery } from "../missed/missed.ts";
+import type { Replayed } from "../missed/replay.ts";
+import { checkUserId, SETTINGS } from "../registry/document.ts";
+import type { Endpoint, IfVersion, Registry } from "../registry/registry.ts";
 import {
   checkChangeOptions,
   checkEnableOptions,
@@ -80,7 +81,7 @@ type Call = <T>(work: () => Promise<T>) => Promise<T>;
 /**
  * Check what backends pass, and hand it to the registry of the user's shard.
  *
- * @param homeOf   finds the shard that serves a user, whose id is valid, see src/endpoints/homes.ts
+ * @param homeOf   finds the shard that serves a user, whose id is valid, see src/homes/homes.ts
  * @param call     runs a call, unless the package was closed
  */
 export function createEndpoints(homeOf: FindHome, call: Call): Endpoints {

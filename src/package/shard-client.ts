@@ -1,14 +1,15 @@
 /**
  * A backend's connections to the shards of the queue.
  */
-import { readEndpointLog } from "../endpoints/endpoint-log.ts";
-import { listMissed, type MissedPage, type MissedQuery } from "../endpoints/missed.ts";
-import type { Place } from "../endpoints/move.ts";
-import { createRegistry, type Registry } from "../endpoints/registry.ts";
-import { type Replayed, type ReplayQuery, replayMissed } from "../endpoints/replay.ts";
+
+import type { Place } from "../homes/move.ts";
 import { ALL_KEPT, type Attempt, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
+import { listMissed, type MissedPage, type MissedQuery } from "../missed/missed.ts";
+import { type Replayed, type ReplayQuery, replayMissed } from "../missed/replay.ts";
 import { addJobs, type EnqueueStatus, type NewJob } from "../queue/enqueue.ts";
 import type { Shard } from "../queue/shards.ts";
+import { createRegistry, type Registry } from "../registry/registry.ts";
+import { readEndpointLog } from "../streaks/endpoint-log.ts";
 import { createLazyQueue } from "./lazy-queue.ts";
 import { connectPromptly } from "./prompt-valkey.ts";
 

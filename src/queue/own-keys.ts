@@ -26,28 +26,28 @@ export const caughtKey = (queue: string): string => `webhooks:paused:${queue}`;
 /** A queue's holds, see src/isolation/hold-store.ts. */
 export const holdsKey = (queue: string): string => `webhooks:holds:${queue}`;
 
-/** Among how many shards users' homes may be, see src/endpoints/past-homes.ts. */
+/** Among how many shards users' homes may be, see src/homes/past-homes.ts. */
 export const homesKey = (queue: string): string => `webhooks:homes:${queue}`;
 
-/** A user's endpoints, see src/endpoints/registry.ts. With an empty `userId`, the prefix of all users' keys. */
+/** A user's endpoints, see src/registry/registry.ts. With an empty `userId`, the prefix of all users' keys. */
 export const endpointsKey = (userId: string, tag = ""): string => `webhooks:endpoints:${tag}${userId}`;
 
-/** The ids of the events that an endpoint missed, see src/endpoints/missed.ts. A user's id may hold a colon, an endpoint's not. */
+/** The ids of the events that an endpoint missed, see src/missed/missed.ts. A user's id may hold a colon, an endpoint's not. */
 export const missedKey = (userId: string, endpointId: string, tag = ""): string =>
   `webhooks:missed:${tag}${userId}:${endpointId}`;
 
-/** The jobs of the events that an endpoint missed, see src/endpoints/missed.ts. */
+/** The jobs of the events that an endpoint missed, see src/missed/missed.ts. */
 export const missedDataKey = (userId: string, endpointId: string, tag = ""): string =>
   `webhooks:missed-data:${tag}${userId}:${endpointId}`;
 
-/** How the attempts of a user's endpoints have been going, see src/endpoints/health.ts. */
+/** How the attempts of a user's endpoints have been going, see src/registry/health.ts. */
 export const healthKey = (userId: string, tag = ""): string => `webhooks:health:${tag}${userId}`;
 
-/** An endpoint's last attempts, see src/endpoints/endpoint-log.ts. */
+/** An endpoint's last attempts, see src/streaks/endpoint-log.ts. */
 export const endpointLogKey = (userId: string, endpointId: string, tag = ""): string =>
   `webhooks:endpoint-log:${tag}${userId}:${endpointId}`;
 
-/** The queue of a shard's notices, see src/endpoints/notices.ts: in the slot of the shard's users. */
+/** The queue of a shard's notices, see src/streaks/notices.ts: in the slot of the shard's users. */
 export const noticesQueue = (tag: string): string => `webhooks-notices${tag === "" ? "" : `-${tag.slice(0, -1)}`}`;
 
 /** When an endpoint's next attempt may be made by its rate limit, see src/endpoints/rate-script.ts. */
@@ -64,11 +64,11 @@ export const rateReleasedKey = (userId: string, endpointId: string, tag = ""): s
 
 const ofShard = (tag: string): string => (tag === "" ? "" : `:${tag.slice(0, -1)}`);
 
-/** A shard's endpoints by their last change, see src/endpoints/endpoint-index.ts. */
+/** A shard's endpoints by their last change, see src/registry/endpoint-index.ts. */
 export const endpointIndexKey = (tag = ""): string => `webhooks:endpoint-index${ofShard(tag)}`;
 
-/** The last changes of a shard's endpoints, see src/endpoints/changes.ts. */
+/** The last changes of a shard's endpoints, see src/registry/changes.ts. */
 export const endpointChangesKey = (tag = ""): string => `webhooks:endpoint-changes${ofShard(tag)}`;
 
-/** A shard's endpoints that are paused or disabled, see src/endpoints/endpoint-index.ts. */
+/** A shard's endpoints that are paused or disabled, see src/registry/endpoint-index.ts. */
 export const endpointOffKey = (tag = ""): string => `webhooks:endpoint-off${ofShard(tag)}`;

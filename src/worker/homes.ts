@@ -1,19 +1,19 @@
 /**
  * Which shard serves a user: forwards jobs there. After a change of the number of shards that may be the old home, until somebody who knows the
- * new number moves the user, see src/endpoints/move.ts. Workers move nobody: backends with the old number can go on until then.
+ * new number moves the user, see src/homes/move.ts. Workers move nobody: backends with the old number can go on until then.
  */
 import type { Forward } from "../../jobs/home.ts";
 import { countForwards } from "../delivery/forwarded-id.ts";
-import { MOVED_FIELD, VERSION_FIELD } from "../endpoints/endpoint.ts";
 import type { FindEndpoints, Wanted } from "../endpoints/lookup.ts";
 import type { UsersEndpoints } from "../endpoints/memory.ts";
-import { moveUser, type Place } from "../endpoints/move.ts";
-import { describePast, pastHomesAmong, readPastCounts } from "../endpoints/past-homes.ts";
-import { EndpointsMoved, UnreadableEndpoints } from "../endpoints/refusals.ts";
+import { moveUser, type Place } from "../homes/move.ts";
+import { describePast, pastHomesAmong, readPastCounts } from "../homes/past-homes.ts";
 import { addForwarded } from "../queue/forward.ts";
 import { endpointsKey } from "../queue/own-keys.ts";
 import { formerHomeAmong, homeAmong, type Shard, shardName } from "../queue/shards.ts";
 import { Parked } from "../queue/worker.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "../registry/endpoint.ts";
+import { EndpointsMoved, UnreadableEndpoints } from "../registry/refusals.ts";
 import { troubleOf, type Valkey } from "../valkey/connection.ts";
 import { codeOf } from "../valkey/refusals.ts";
 

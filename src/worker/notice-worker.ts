@@ -6,13 +6,13 @@ import { createCompletion } from "../../jobs/completion.ts";
 import { createDeliver } from "../../jobs/deliver.ts";
 import type { Outcome } from "../delivery/outcome.ts";
 import { JITTER, type RetryPolicy } from "../delivery/retry.ts";
-import { NOTICE_TYPES, type NoticeMode } from "../endpoints/notices.ts";
 import type { Backlog } from "../isolation/backlog.ts";
 import { createArrivals } from "../queue/arrivals.ts";
 import { queueKey } from "../queue/layout.ts";
 import { noticesQueue } from "../queue/own-keys.ts";
 import { DeliveryWorker, type Job } from "../queue/worker.ts";
 import type { Config } from "../settings/config.ts";
+import { NOTICE_TYPES, type NoticeMode } from "../streaks/notices.ts";
 import type { PipelineShard, SharedParts } from "./shard-worker.ts";
 
 const CONCURRENCY = 4; // notices at a time: they are few, and must not compete with events

@@ -2,7 +2,7 @@
  * Wires the parts of a worker together, from the queue's shards to deliveries. The process adds settings, signals and health
  * checks.
  */
-import { createOutageWatch } from "../endpoints/outage.ts";
+
 import { createSender, type Sender } from "../http/sender.ts";
 import { createGate, type Gate, type ParkedJob } from "../isolation/gate.ts";
 import { Holds } from "../isolation/holds.ts";
@@ -14,6 +14,7 @@ import { queueKey } from "../queue/layout.ts";
 import { parseJobName } from "../queue/shards.ts";
 import type { DeliveryWorker } from "../queue/worker.ts";
 import { lockMsFor } from "../runtime/deadline.ts";
+import { createOutageWatch } from "../streaks/outage.ts";
 import { createNoticeWorker, noticeMode } from "./notice-worker.ts";
 import { createShardWorker, type PipelineOptions, type ShardWorker, type SharedParts } from "./shard-worker.ts";
 

@@ -2,7 +2,7 @@
  * The worker process, which `bun src/worker.ts` runs.
  */
 import "../valkey/wire.ts";
-import { noteChange } from "../endpoints/past-homes.ts";
+import { noteChange } from "../homes/past-homes.ts";
 import { watchHolds } from "../isolation/hold-store.ts";
 import { publishCircuits } from "../isolation/open-circuits.ts";
 import { publishAttempts } from "../log/attempt-tally.ts";

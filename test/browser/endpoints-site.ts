@@ -1,5 +1,5 @@
 /** A Fluxhook whose users have registered endpoints in every state, for a browser to look at. */
-import { createRegistry, type Registry } from "../../src/endpoints/registry.ts";
+import { createRegistry, type Registry } from "../../src/registry/registry.ts";
 import { createLogger } from "../../src/runtime/logger.ts";
 import { connectValkey } from "../../src/valkey/connection.ts";
 import { eventually } from "../support/stack.ts";

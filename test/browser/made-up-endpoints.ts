@@ -4,9 +4,9 @@
 import { join } from "node:path";
 import type { Queue } from "bullmq";
 import { startChild } from "../../src/dev/processes.ts";
-import { createRegistry, type NewEndpoint } from "../../src/endpoints/registry.ts";
 import type { Attempt } from "../../src/log/attempts.ts";
 import { endpointIndexKey, endpointLogKey, endpointOffKey, endpointsKey } from "../../src/queue/own-keys.ts";
+import { createRegistry, type NewEndpoint } from "../../src/registry/registry.ts";
 import type { Valkey } from "../../src/valkey/connection.ts";
 import { eventually } from "../support/stack.ts";
 

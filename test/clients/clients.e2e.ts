@@ -4,7 +4,7 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { startReceiver } from "../../src/dev/receiver.ts";
-import { createRegistry } from "../../src/endpoints/registry.ts";
+import { createRegistry } from "../../src/registry/registry.ts";
 import { bounded, jobData, startStack } from "../support/stack.ts";
 import { testValkeyUrl } from "../support/valkey.ts";
 import { type Installed, installClients } from "./install.ts";

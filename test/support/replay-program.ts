@@ -1,5 +1,5 @@
 /** Replays what an endpoint missed, and stops forever after some scripts, to be killed there: `<url> <queue> <user> <endpoint> <scripts>`. */
-import { replayMissed } from "../../src/endpoints/replay.ts";
+import { replayMissed } from "../../src/missed/replay.ts";
 import { openValkey } from "../../src/valkey/connection.ts";
 
 const [url = "", queue = "", userId = "", id = "", scripts = "0"] = process.argv.slice(2);

@@ -4,10 +4,10 @@
  */
 import { endpointsKey } from "../queue/own-keys.ts";
 import { formerHomeAmong, homeAmong, type Shard } from "../queue/shards.ts";
-import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "../registry/endpoint.ts";
+import { EndpointsMoved } from "../registry/refusals.ts";
 import { moveRest, moveUser, type Place } from "./move.ts";
 import { describePast, pastHomesAmong, readPastCounts } from "./past-homes.ts";
-import { EndpointsMoved } from "./refusals.ts";
 
 type HomeShard = Place & Pick<Shard, "index" | "label" | "isDrained" | "before">;
 

@@ -2,12 +2,13 @@
  * The scripts that move a user's endpoints from one shard to another. Two shards are never changed by one script, so each does its part,
  * and can be run again. The order of their parts is described in move.ts.
  */
-import { TELLING } from "./changes.ts";
-import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
-import { READING, REMOVING } from "./missed-scripts.ts";
+
+import { READING, REMOVING } from "../missed/missed-scripts.ts";
+import { TELLING } from "../registry/changes.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "../registry/endpoint.ts";
 
 const REMEMBERED_MS = 30 * 24 * 60 * 60 * 1000; // 30 days: how long the old shard knows that a user has moved
-const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days, as in missed.ts
+const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days, as in missed/missed.ts
 const MAX_BYTES = 1024 * 1024; // 1 MiB: read at once of what was missed
 
 /** The field of a user's hash in a shard that they left: the ids of endpoints of which more is to be moved. */

@@ -5,9 +5,9 @@
 import { OWN_KEYS } from "../queue/enqueue.ts";
 import { JOB_FIELDS, MARKER, PRIORITY_SCORE, queueKeys } from "../queue/layout.ts";
 import { REPLAY_FIELDS, REPLAYED_FIELD } from "../queue/marks.ts";
-import { stateField } from "./endpoint.ts";
+import { stateField } from "../registry/endpoint.ts";
+import { NOW } from "../registry/script-time.ts";
 import { READING, REMOVING } from "./missed-scripts.ts";
-import { NOW } from "./script-time.ts";
 
 const MAX_SEARCHED = 10_000; // jobs in a list; in a longer one, a job that is in no set counts as waiting
 /** How many job events are kept in their stream, unless the queue says otherwise. */

@@ -16,10 +16,10 @@ import {
   missedDataKey,
   missedKey,
 } from "../queue/own-keys.ts";
+import type { DisabledReason } from "../registry/endpoint.ts";
+import { indexMember } from "../registry/endpoint-index.ts";
+import { type Judgment, judgeStreak, type Streak } from "../registry/health.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import type { DisabledReason } from "./endpoint.ts";
-import { indexMember } from "./endpoint-index.ts";
-import { type Judgment, judgeStreak, type Streak } from "./health.ts";
 import { CONCLUDE, countScript } from "./health-script.ts";
 import { type Notice, type NoticeMode, noticeArgs, noticeKeys } from "./notices.ts";
 import type { OutageWatch } from "./outage.ts";

@@ -1,13 +1,14 @@
 /**
  * The scripts that count attempts of registered endpoints, switch endpoints off, and write notices. What they keep is described in
- * health.ts and endpoint-log.ts. All times are Valkey's.
+ * registry/health.ts and endpoint-log.ts. All times are Valkey's.
  */
+
+import { REMOVING } from "../missed/missed-scripts.ts";
 import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
-import { TELLING } from "./changes.ts";
-import { VERSION_FIELD } from "./endpoint.ts";
+import { TELLING } from "../registry/changes.ts";
+import { VERSION_FIELD } from "../registry/endpoint.ts";
+import { NOW } from "../registry/script-time.ts";
 import { ENDPOINT_LOG_SIZE, TRIM_ABOVE } from "./endpoint-log.ts";
-import { REMOVING } from "./missed-scripts.ts";
-import { NOW } from "./script-time.ts";
 
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise

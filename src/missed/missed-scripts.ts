@@ -2,9 +2,9 @@
  * The scripts that keep what an endpoint missed, and read it. The keys are described in missed.ts.
  */
 import { JOB_FIELDS, LOCK_SUFFIX } from "../queue/layout.ts";
-import { ADDRESSING } from "./addressing.ts";
-import { MOVED_FIELD, stateField } from "./endpoint.ts";
-import { NOW } from "./script-time.ts";
+import { ADDRESSING } from "../registry/addressing.ts";
+import { MOVED_FIELD, stateField } from "../registry/endpoint.ts";
+import { NOW } from "../registry/script-time.ts";
 
 const MAX_BYTES = 4 * 1024 * 1024; // 4 MiB, of an endpoint's entries
 const KEPT_MS = 7 * 24 * 60 * 60 * 1000; // 7 days

@@ -8,8 +8,8 @@
 import type { Attempt } from "../log/attempt.ts";
 import { readMembers } from "../log/attempts.ts";
 import { endpointLogKey } from "../queue/own-keys.ts";
+import { checkEndpointId, checkUserId } from "../registry/document.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { checkEndpointId, checkUserId } from "./document.ts";
 
 /** How many attempts are kept of each endpoint. */
 export const ENDPOINT_LOG_SIZE = 25;

@@ -1,7 +1,7 @@
 /**
  * Moves a user's endpoints to another shard, after a change of the number of shards.
  *
- * Exactly one shard serves a user. Which one is written in the hash of the user's endpoints (store.ts), not in settings, so that
+ * Exactly one shard serves a user. Which one is written in the hash of the user's endpoints (registry/store.ts), not in settings, so that
  * processes with different settings agree:
  *
  * 1. `LEAVE`, in the old shard, writes `/moved <queue of the new shard> <id of the move>` and removes `/version`. From then on
@@ -29,8 +29,10 @@ import {
   missedKey,
 } from "../queue/own-keys.ts";
 import type { Shard } from "../queue/shards.ts";
+import { EndpointsMoved, UnreadableEndpoints } from "../registry/refusals.ts";
+import type { Run } from "../registry/store.ts";
+import { ENDPOINT_LOG_SIZE } from "../streaks/endpoint-log.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { ENDPOINT_LOG_SIZE } from "./endpoint-log.ts";
 import {
   ARRIVE,
   ARRIVED,
@@ -44,8 +46,6 @@ import {
   REST_MOVED,
   WRITE_LOG,
 } from "./move-scripts.ts";
-import { EndpointsMoved, UnreadableEndpoints } from "./refusals.ts";
-import type { Run } from "./store.ts";
 
 const BATCH = 50; // events at once of those that an endpoint missed
 const MAX_AGE_MS = 10 * 1000; // 10 s: what was read longer ago is read anew

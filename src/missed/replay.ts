@@ -5,12 +5,12 @@
 import { queueKey, queueKeys } from "../queue/layout.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import type { Shard } from "../queue/shards.ts";
+import { checkEndpointId, checkUserId } from "../registry/document.ts";
+import { ConflictError, NotFoundError } from "../registry/refusals.ts";
+import type { Run } from "../registry/store.ts";
 import { UsageError } from "../runtime/usage-error.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { checkEndpointId, checkUserId } from "./document.ts";
-import { ConflictError, NotFoundError } from "./refusals.ts";
 import { READ_OPTIONS, REPLAY, replayKeys } from "./replay-scripts.ts";
-import type { Run } from "./store.ts";
 
 const BATCH = 100; // events per script, which blocks Valkey for a few milliseconds
 const PAUSES_MS = [50, 100, 200, 400, 800]; // for jobs whose events were just kept, and that are not acknowledged yet

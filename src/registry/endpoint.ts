@@ -76,7 +76,7 @@ export { ENDPOINT_ID } from "../delivery/limits.ts";
 
 /** The field of the user's hash that is new with every change of any of its endpoints. No endpoint's id has a slash. */
 export const VERSION_FIELD = "/version";
-/** The field of the user's hash in a shard that the user has left, see move.ts: the queue of the shard that has the endpoints. */
+/** The field of the user's hash in a shard that the user has left, see homes/move.ts: the queue of the shard that has the endpoints. */
 export const MOVED_FIELD = "/moved";
 /** An endpoint's state, see {@link EndpointState}: `paused <ms>`, `disabled <reason> <ms>`, `deleted <ms>`; none while enabled. */
 export const stateField = (id: string): string => `${id}/state`;

@@ -5,11 +5,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { endpointLogKey, endpointsKey, healthKey, missedKey } from "../queue/own-keys.ts";
 import { homeAmong, homeAt, type Shard } from "../queue/shards.ts";
-import { MOVED_FIELD, VERSION_FIELD } from "./endpoint.ts";
+import { MOVED_FIELD, VERSION_FIELD } from "../registry/endpoint.ts";
+import { EndpointsMoved } from "../registry/refusals.ts";
 import { moveHealth, moveRest, moveUser, type Place } from "./move.ts";
 import { LEFT_FIELD } from "./move-scripts.ts";
 import { noteSettled, readPastCounts } from "./past-homes.ts";
-import { EndpointsMoved } from "./refusals.ts";
 
 const SCANNED = 500; // keys per SCAN
 const AT_ONCE = 8; // users

@@ -18,9 +18,9 @@ import { queueKey, queueKeys } from "../queue/layout.ts";
 import { isTestJob } from "../queue/marks.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";
 import { pinOf } from "../queue/pin.ts";
+import { checkEndpointId, checkUserId } from "../registry/document.ts";
 import { perTurn } from "../runtime/per-tick.ts";
 import type { Valkey } from "../valkey/connection.ts";
-import { checkEndpointId, checkUserId } from "./document.ts";
 import { COUNT, KEEP, KEPT, LIST } from "./missed-scripts.ts";
 
 /** How many events an endpoint may keep, unless the settings say otherwise. */
