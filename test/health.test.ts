@@ -346,6 +346,25 @@ describe("an endpoint's log", () => {
   });
 });
 
+test("the last 2xx is known to the minute, and exactly after failures; the log lives on from each to the same accuracy", async () => {
+  const { valkey, userId, record, health } = await rig();
+  const lastSuccess = async () => (await health())?.lastSuccessAt as number;
+  const log = endpointLogKey(userId, "main");
+  await record(200);
+  const first = await lastSuccess();
+  await Bun.sleep(5);
+  await record(200);
+  expect(await lastSuccess()).toBe(first);
+  await record(503);
+  await record(200);
+  expect(await lastSuccess()).toBeGreaterThan(first);
+  await valkey.hset(healthKey(userId, ""), "main.ok", Date.now() - 60_000);
+  await valkey.pexpire(log, 1_000);
+  await record(200);
+  expect(await lastSuccess()).toBeGreaterThan(first);
+  expect(await valkey.pttl(log)).toBeGreaterThan(1_000);
+});
+
 test("endpoints are listed with their health, and no notice is written unless it is wanted", async () => {
   const { valkey, userId, registry, record, health } = await rig();
   expect((await registry.get(userId, "main")).health).toEqual({ failures: 0 });

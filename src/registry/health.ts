@@ -6,7 +6,7 @@
  *
  * - `<id>.since`  the first failed attempt since the last 2xx, so when the current streak of failures began
  * - `<id>.n`      how many attempts have failed since then
- * - `<id>.ok`     the last 2xx, to the second
+ * - `<id>.ok`     the last 2xx, to the minute; the first one after failures exactly
  * - `<id>.told`   what was told of the streak: `<since> failing <ms> <n> failing`, or `<since> disabled <ms> <n>` and `failing` or `gone`;
  *   after the 2xx that ended it, until the notice of that is written, `<since> over <ms> <n>` and the reason
  *
@@ -24,7 +24,7 @@ export interface EndpointHealth {
   readonly failingSince?: number | undefined;
   /** How many attempts have failed since then. */
   readonly failures: number;
-  /** The last 2xx, to the second; undefined before the first. */
+  /** The last 2xx, at most a minute earlier than it was; undefined before the first. */
   readonly lastSuccessAt?: number | undefined;
   /** When the warning that it is failing was due and given, in this streak of failures. */
   readonly warnedAt?: number | undefined;

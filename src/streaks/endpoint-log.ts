@@ -2,7 +2,7 @@
  * The last attempts of each registered endpoint, beside those of its user in src/log/attempts.ts.
  *
  * Key: `webhooks:endpoint-log:<tag><userId>:<id>`, a list, the oldest first: of each attempt the epoch ms at which it ended, then the attempt as
- * JSON, as in the user's log. Up to 40 attempts, of which the last 25 count; expires `WEBHOOK_LOG_AGE` after the last write, to the second. About
+ * JSON, as in the user's log. Up to 40 attempts, of which the last 25 count; expires `WEBHOOK_LOG_AGE` after the last write, to the minute. About
  * 17 KB.
  */
 import type { Attempt } from "../log/attempt.ts";

@@ -12,7 +12,8 @@ import { ENDPOINT_LOG_SIZE, TRIM_ABOVE } from "./endpoint-log.ts";
 
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
-const SUCCESS_EVERY_MS = 1000; // 1 s: the time of the last 2xx is written no more often
+const SUCCESS_EVERY_MS = 60 * 1000; // 1 min: the time of the last 2xx, and when the log expires, are written no more often
+const SUCCESS_EVERY_SHARE = 0.01; // of the time for which logs are kept, if that is less
 
 /** What the names of keys begin with, in front of a user's id, and of the user's and an endpoint's with a colon between them. */
 interface CountedKeys {
@@ -47,7 +48,8 @@ local function record(user, id, result, member, score, job)
   if result == "ok" then removeMissed("${keys.missed}" .. own, "${keys.missedData}" .. own, job) end
   local known = redis.pcall("HMGET", health, id .. ".since", id .. ".ok", id .. ".told")
   local since, ok, told = known[1], known[2], known[3]
-  local isBusy = result == "ok" and ok and now >= tonumber(ok) and now - ok < ${SUCCESS_EVERY_MS}
+  local isBusy = result == "ok" and ok and not since and now >= tonumber(ok)
+    and now - ok < math.min(${SUCCESS_EVERY_MS}, ARGV[2] * ${SUCCESS_EVERY_SHARE})
   if score then
     local log = "${keys.log}" .. own
     local length = redis.pcall("RPUSH", log, score, member)
