@@ -120,6 +120,9 @@ test("from three shards to two to one: events wait until the third shard is name
   const partial = await createCommand(settings(1, 2))(["endpoints", "rehome"]);
   expect([partial.code === 0, partial.out]).toEqual([false, expect.stringContaining(`Not all: ${reason}.`)]);
   expect([await countFailed(), await known()]).toEqual([0, "2 3 1"]);
+  const status = await createCommand(settings(1, 2))(["status"]);
+  expect(status.out).toContain("Users may have endpoints where 3 shards had them, from a change that has not ended.");
+  expect(status.out).toContain("Run fluxhook endpoints rehome --from 3 until it finds nothing to move.");
   const run = createCommand({ ...settings(1, 2), VALKEY_URL: urls.join(" ") });
   for (const out of ["Moved 1 endpoint of 1 user", "Moved 0 endpoints of 0 users"]) {
     const done = await run(["endpoints", "rehome", "--from", "3"]);

@@ -63,6 +63,12 @@ const CASES: [name: string, changes: Partial<JudgedQueue>, codes: ProblemCode[]]
   ],
   ["with 50 silent hosts has no problem", { circuits: hosts(50) }, []],
   ["with 51 silent hosts has one", { circuits: hosts(51) }, ["open_circuits"]],
+  ["says when a change of shards has not ended", { pastCounts: [3] }, ["unmoved"]],
+  [
+    "does not while a shard is away, since shards are counted",
+    { pastCounts: [3], away: [{ label: "1/" }] },
+    ["shard_away"],
+  ],
   ["says when it soon drops failed events", { counts: { waiting: 0, delayed: 0, failed: 9_001 } }, ["failed_full"]],
   [
     "keeps as many failed events as the setting says",

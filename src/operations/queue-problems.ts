@@ -59,6 +59,7 @@ export const PROBLEMS = {
   late: { severity: "warning", alert: "FluxhookQueueLate" },
   open_circuits: { severity: "warning", alert: "FluxhookManyOpenCircuits" },
   failed_full: { severity: "warning", alert: "FluxhookFailedSetFull" },
+  unmoved: { severity: "warning", alert: undefined }, // the worker's line endpoints.unmoved says so, when it matters
 } as const satisfies Readonly<Record<string, { severity: Severity; alert: string | undefined }>>;
 
 export type ProblemCode = keyof typeof PROBLEMS;
@@ -93,6 +94,8 @@ export interface JudgedQueue {
   readonly refusal?: string | undefined;
   /** Each shard alone, where there are several. */
   readonly shards?: readonly JudgedShard[];
+  /** Numbers of shards of past changes: users may still have endpoints where they had them. */
+  readonly pastCounts?: readonly number[];
   /** Those that do not answer. */
   readonly away?: readonly Pick<JudgedShard, "label">[];
 }
@@ -146,7 +149,7 @@ function judgeValkey({ valkey, refusal }: JudgedQueue, say: Say): void {
 }
 
 function judgeWorkers(queue: JudgedQueue, say: Say): void {
-  const { workers, isPaused, strays = 0, shards = [], away = [] } = queue;
+  const { workers, isPaused, strays = 0, shards = [], pastCounts = [], away = [] } = queue;
   if (away.length > 0) {
     const [verb, whose] = away.length === 1 ? ["does", "its"] : ["do", "their"];
     const text = `${capitalize(nameShards(away))} ${verb} not answer: ${whose} events are not being delivered`;
@@ -164,6 +167,10 @@ function judgeWorkers(queue: JudgedQueue, say: Say): void {
     ? `The queue is paused in ${nameShards(paused)}: nothing is being delivered from there`
     : "The queue is paused: nothing is being delivered";
   if (isPaused) say("paused", text, "Run fluxhook resume to continue");
+  for (const past of away.length > 0 ? [] : pastCounts) {
+    const text = `Users may have endpoints where ${past} shards had them, from a change that has not ended`;
+    say("unmoved", text, `Run fluxhook endpoints rehome --from ${past} until it finds nothing to move`);
+  }
   if (strays > 0) {
     const text = `${count(strays, "event is", "events are")} in none of the queue's lists and will not be delivered`;
     say("strays", text, "Run fluxhook recover");

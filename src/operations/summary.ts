@@ -1,6 +1,7 @@
 /**
  * A summary of the queue: counts by state, recent deliveries and failures, hosts that do not respond.
  */
+import { readPastCounts } from "../homes/past-homes.ts";
 import { readCircuits } from "../isolation/open-circuits.ts";
 import { type AttemptTally, readAttemptTally } from "../log/attempt-tally.ts";
 import type { OpenShards } from "../queue/open-shard.ts";
@@ -21,6 +22,8 @@ export interface Summary extends Omit<ShardSummary, "label" | "queue"> {
   readonly attempts: AttemptTally;
   /** Hosts with an open circuit in at least one worker. */
   readonly circuits: readonly string[];
+  /** Numbers of shards of past changes: users may still have endpoints where they had them. */
+  readonly pastCounts: readonly number[];
   /** Each shard alone, in their order. */
   readonly shards: readonly ShardSummary[];
 }
@@ -35,15 +38,18 @@ export interface Summary extends Omit<ShardSummary, "label" | "queue"> {
  */
 export async function readSummary(shards: OpenShards, nowMs: number, kept: KeptJobs = DEFAULT_KEPT): Promise<Summary> {
   const [first] = shards;
-  const [summaries, attempts, circuits] = await Promise.all([
+  const [summaries, attempts, circuits, pastCounts] = await Promise.all([
     Promise.all(shards.map((shard) => readShardSummary(shard, shards, nowMs, kept))),
     readAttemptTally(first.valkey, first.queue, RECENT_MINUTES, nowMs),
     readCircuits(first.valkey, first.queue, nowMs),
+    readPastCounts(first.valkey, shards),
   ]);
-  return { ...join(summaries as [ShardSummary, ...ShardSummary[]]), attempts, circuits, shards: summaries };
+  return { ...join(summaries as [ShardSummary, ...ShardSummary[]]), attempts, circuits, pastCounts, shards: summaries };
 }
 
-function join(shards: readonly [ShardSummary, ...ShardSummary[]]): Omit<Summary, "attempts" | "circuits" | "shards"> {
+type Joined = Omit<Summary, "attempts" | "circuits" | "pastCounts" | "shards">;
+
+function join(shards: readonly [ShardSummary, ...ShardSummary[]]): Joined {
   const [first] = shards;
   const known = <T>(pick: (shard: ShardSummary) => T | undefined): T[] =>
     shards.map(pick).filter((value) => value !== undefined);
