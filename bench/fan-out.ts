@@ -81,10 +81,10 @@ async function register({ client }: Rig, endpoints: number): Promise<string[]> {
 async function run(queue: Queue, worker: ReturnType<Rig["startWorker"]>, row: Row, urls: string[], events: number) {
   const build = (index: number) => {
     const user = Math.floor(row.how === "events" ? index : index / row.endpoints) % USERS;
-    const event = { userId: `usr_${user}`, data: buildEventData(index) };
-    if (row.how === "events") return { name: "file.created", data: event };
+    const userId = `usr_${user}`;
+    if (row.how === "events") return { name: "file.created", data: { userId, data: buildEventData(index) } };
     const { name, data } = buildJob(index, urls);
-    return { name, data: { ...event, endpoint: data.endpoint } };
+    return { name, data: { ...data, userId } };
   };
   await fill(queue, row.how === "events" ? events : events * row.endpoints, build);
   await untilLeft(() => countOpen(rig, queue.name), 0, [worker]);
