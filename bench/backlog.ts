@@ -78,8 +78,9 @@ function buildJobBy(by: By, index: number, urls: readonly string[]) {
   const job = buildJob(index, urls);
   if (by === "url") return job;
   const { name, data } = job;
+  if (by === "id") return { name, data: { ...data, endpoint: { id: `ep_${index % urls.length}` } } };
   const { endpoint: _, ...rest } = data;
-  return { name, data: by === "user" ? rest : { ...data, endpoint: { id: `ep_${index % urls.length}` } } };
+  return { name, data: rest };
 }
 
 /** Register each user's endpoints, as {@link buildJobBy} spreads events over them. */

@@ -157,7 +157,7 @@ function describeTraffic(
     job: job.id as string,
     enqueuedAt: timestampMs,
     expiresAt: expiresAtMs,
-    ...(id !== undefined && { registered: { id, began } }),
+    registered: id === undefined ? undefined : { id, began },
   };
 }
 

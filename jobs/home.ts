@@ -1,7 +1,6 @@
 /**
  * Keeps jobs that name no URL to the shard that has their user's endpoints.
  */
-
 import { type Job, Parked } from "../src/queue/worker.ts";
 import { EndpointsMoved } from "../src/registry/refusals.ts";
 

@@ -104,7 +104,7 @@ function locateAt(
   if (found === "deleted") return "endpoint deleted";
   const { state, pauses, document, began } = found;
   const nowMs = now();
-  if (state.kind === "disabled") return keepMissed(event, found, job, options);
+  if (state.kind === "disabled") return keepWhileDisabled(event, found, job, options);
   const addressed: WebhookEvent = { ...event, endpoint: addressOf(found, userId, secretKeys, nowMs) };
   if (state.kind !== "paused") return { event: addressed, document, pauses, began };
   const returnMs = REVISIT_MS * (1 + REVISIT_JITTER * random()) + revisits.lagMs(nowMs);
@@ -117,7 +117,7 @@ function locateAt(
   };
 }
 
-async function keepMissed(
+async function keepWhileDisabled(
   event: UnaddressedEvent,
   found: StoredEndpoint,
   job: Job,

@@ -7,7 +7,6 @@
  * first three tell why the job runs again. After a worker's death, each start but the first was one of a stalled job, and what is
  * there counts. Otherwise it had ended, and was retried by hand: its deliveries are made again, for the same endpoints.
  */
-
 import { KEEPING, KEPT } from "../missed/missed-scripts.ts";
 import { FINDING, MAX_EVENTS, replayKeys } from "../missed/replay-scripts.ts";
 import { JOB_FIELDS, LOCK_SUFFIX, MARKER, PRIORITY_SCORE } from "../queue/layout.ts";

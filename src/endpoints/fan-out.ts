@@ -1,7 +1,6 @@
 /**
  * Makes the deliveries of an event that goes to several endpoints: a job for each, all of them or none, and each of them once.
  */
-
 import type { MissedMetrics } from "../missed/missed.ts";
 import { JOB_FIELDS, queueKey, queueKeys } from "../queue/layout.ts";
 import { endpointsKey, missedDataKey, missedKey } from "../queue/own-keys.ts";

@@ -2,7 +2,6 @@
  * The scripts that move a user's endpoints from one shard to another. Two shards are never changed by one script, so each does its part,
  * and can be run again. The order of their parts is described in move.ts.
  */
-
 import { READING, REMOVING } from "../missed/missed-scripts.ts";
 import { TELLING } from "../registry/changes.ts";
 import { MOVED_FIELD, VERSION_FIELD } from "../registry/endpoint.ts";

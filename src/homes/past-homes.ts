@@ -63,6 +63,10 @@ export function pastHomesAmong<S extends HomeShard>(
   return new Set(counts.map((count) => homeAt(shards, homeOf(userId, count))));
 }
 
-/** Say what is wrong: a sentence without its period. */
-export const describePast = (count: number): string =>
-  `users may have endpoints where ${count} shards had them: run fluxhook endpoints rehome --from ${count} until it finds nothing to move`;
+/** What is wrong while there is such a number, and what to do about it. */
+export const leftBehind = (count: number): string => `users may have endpoints where ${count} shards had them`;
+export const howToSettle = (count: number): string =>
+  `run fluxhook endpoints rehome --from ${count} until it finds nothing to move`;
+
+/** Both: a sentence without its period. */
+export const describePast = (count: number): string => `${leftBehind(count)}: ${howToSettle(count)}`;

@@ -1,7 +1,6 @@
 /**
  * Exports endpoints, and makes them as a file says.
  */
-
 import { openHome } from "../homes/homes.ts";
 import type { OpenShard, OpenShards } from "../queue/open-shard.ts";
 import { endpointsKey } from "../queue/own-keys.ts";

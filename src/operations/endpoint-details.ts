@@ -1,7 +1,6 @@
 /**
  * Shows what is known of a registered endpoint, for operators.
  */
-
 import { openHome } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempts.ts";
 import { type MissedCounts, readMissedCounts } from "../missed/missed.ts";

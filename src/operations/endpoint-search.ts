@@ -57,7 +57,11 @@ interface Clock {
  *
  * @throws  when Valkey answers with an error; waits while it is away
  */
-export async function findEndpoints(shards: OpenShards, id: string, { endAt, now }: Clock): Promise<EndpointSearch> {
+export async function findEndpointsById(
+  shards: OpenShards,
+  id: string,
+  { endAt, now }: Clock,
+): Promise<EndpointSearch> {
   if (!ENDPOINT_ID.test(id)) return { finds: [], isComplete: true };
   const bounds = { endAt: Math.min(endAt, now() + SEARCH_MS), now };
   const parts = await Promise.all(shards.map((shard) => searchIndex(shard, id, bounds)));

@@ -1,7 +1,6 @@
 /**
  * Erases what is stored of a user's registered endpoints, for the command `forget`.
  */
-
 import { keysOf } from "../queue/layout.ts";
 import type { OpenShard } from "../queue/open-shard.ts";
 import {

@@ -2,6 +2,7 @@
  * What is wrong with a queue, and from when on it counts as wrong: for the board's overview and `fluxhook status`. The rules of
  * docs/monitoring/alerts.yml have the same thresholds and severities. Pure.
  */
+import { howToSettle, leftBehind } from "../homes/past-homes.ts";
 import type { AttemptTally } from "../log/attempt-tally.ts";
 import type { FinishedJobs } from "../queue/pulse.ts";
 import { nameShards, type Shard } from "../queue/shards.ts";
@@ -168,8 +169,8 @@ function judgeWorkers(queue: JudgedQueue, say: Say): void {
     : "The queue is paused: nothing is being delivered";
   if (isPaused) say("paused", text, "Run fluxhook resume to continue");
   for (const past of away.length > 0 ? [] : pastCounts) {
-    const text = `Users may have endpoints where ${past} shards had them, from a change that has not ended`;
-    say("unmoved", text, `Run fluxhook endpoints rehome --from ${past} until it finds nothing to move`);
+    const text = `${capitalize(leftBehind(past))}, from a change that has not ended`;
+    say("unmoved", text, capitalize(howToSettle(past)));
   }
   if (strays > 0) {
     const text = `${count(strays, "event is", "events are")} in none of the queue's lists and will not be delivered`;

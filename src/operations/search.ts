@@ -1,12 +1,13 @@
 /**
- * Finds a user, an event, a delivery, a job, a registered endpoint or a host by what somebody on the phone read out. For the board and the command.
+ * Finds a user, an event, a delivery, a job, a registered endpoint or a host by what somebody on the phone read out. For the board
+ * and the command.
  */
 import { forwardedId } from "../delivery/forwarded-id.ts";
 import { USER_ID } from "../delivery/limits.ts";
 import { findUsersJob } from "../log/deliveries.ts";
 import { type OpenShard, type OpenShards, shardOfJob } from "../queue/open-shard.ts";
 import { endpointsKey, logKey } from "../queue/own-keys.ts";
-import { type EndpointFind, findEndpoints } from "./endpoint-search.ts";
+import { type EndpointFind, findEndpointsById } from "./endpoint-search.ts";
 import type { AllFailedEvents } from "./failed-events.ts";
 import { findHost, type HostFind, MAYBE_HOST } from "./host-search.ts";
 import { parseObject, userOf } from "./job-filter.ts";
@@ -96,8 +97,8 @@ export interface SearchSources {
 }
 
 /**
- * Search for a text: first what takes little time (a user's log, a job's key, a host, the index of endpoints), and only if that finds nothing, the kept jobs and then
- * the logs, one by one, in bounded time.
+ * Search for a text: first what takes little time (a user's log, a job's key, a host, the index of endpoints), and only if that finds
+ * nothing, the kept jobs and then the logs, one by one, in bounded time.
  *
  * Job ids and event ids are the same for events of the package, in lower case. Other producers' events have an id that is derived from
  * their job or given in its data, so these are found by looking through the jobs. A delivered job is soon removed; then the event is
@@ -112,19 +113,17 @@ export function createSearch({ shards: all, failed, now = () => performance.now(
   return async (given, { from, budgetMs = SEARCH_MS, among: shards = all } = {}) => {
     const endAt = now() + budgetMs;
     const text = readText(given);
-    const reach = { jobs: undefined, logs: undefined, next: undefined };
-    let nothing: Findings = { text, finds: [], hasMoreEndpoints: false, ...reach, isBusy: false };
-    if (text === "") return nothing;
+    const searched = { jobs: undefined, logs: undefined, next: undefined };
     const ids = UUID.test(text) ? [...new Set([text, text.toLowerCase(), text.toUpperCase()])] : [text];
-    if (from === undefined) {
-      const [found, endpoints] = await Promise.all([
-        findNow({ shards, all, failed, now }, text, ids),
-        findEndpoints(shards, text, { endAt, now }),
-      ]);
-      const finds = [...found, ...endpoints.finds];
-      nothing = { ...nothing, hasMoreEndpoints: !endpoints.isComplete };
-      if (finds.length > 0) return { ...nothing, finds };
-    }
+    const isFirst = from === undefined && text !== "";
+    const [found, endpoints] = await Promise.all([
+      isFirst ? findNow({ shards, all, failed, now }, text, ids) : [],
+      isFirst ? findEndpointsById(shards, text, { endAt, now }) : { finds: [], isComplete: true },
+    ]);
+    const sooner = [...found, ...endpoints.finds];
+    const hasMoreEndpoints = !endpoints.isComplete;
+    const nothing: Findings = { text, finds: [], hasMoreEndpoints, ...searched, isBusy: false };
+    if (text === "" || sooner.length > 0) return { ...nothing, finds: sooner };
     if (running >= MAX_SEARCHES) return { ...nothing, isBusy: true };
     running += 1;
     try {

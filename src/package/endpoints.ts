@@ -1,7 +1,6 @@
 /**
  * `fluxhook.endpoints`: the registry of endpoints, as backends call it.
  */
-
 import type { MoveHomeOptions } from "../homes/homes.ts";
 import type { Attempt } from "../log/attempt.ts";
 import type { MissedPage, MissedQuery } from "../missed/missed.ts";

@@ -1,7 +1,6 @@
 /**
  * A backend's connections to the shards of the queue.
  */
-
 import type { Place } from "../homes/move.ts";
 import { ALL_KEPT, type Attempt, type AttemptLog, createAttemptLog } from "../log/attempts.ts";
 import { listMissed, type MissedPage, type MissedQuery } from "../missed/missed.ts";

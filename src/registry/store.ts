@@ -3,8 +3,8 @@
  *
  * Key: `webhooks:endpoints:<tag><userId>`, a hash without expiry. Fields: `/version`, a random text that is new with each change of
  * any endpoint; for each endpoint `<id>`, its version, a space and its document as JSON, at most 16 KiB; `<id>/state`, see
- * endpoint.ts; `<id>/pauses`, the last 20 pauses that are over; `<id>/began`, when it was last enabled or got another URL. Of a deleted endpoint its state stays for 30 days. About 700 bytes
- * with two endpoints. What a change of the number of shards writes is described in homes/move.ts.
+ * endpoint.ts; `<id>/pauses`, the last 20 pauses that are over; `<id>/began`, when it was last enabled or got another URL. Of a
+ * deleted endpoint its state stays for 30 days. About 700 bytes with two endpoints. What a change of the number of shards writes is described in homes/move.ts.
  */
 import {
   endpointChangesKey,

@@ -2,7 +2,6 @@
  * The scripts that count attempts of registered endpoints, switch endpoints off, and write notices. What they keep is described in
  * registry/health.ts and endpoint-log.ts. All times are Valkey's.
  */
-
 import { REMOVING } from "../missed/missed-scripts.ts";
 import { JOB_FIELDS, MARKER } from "../queue/layout.ts";
 import { TELLING } from "../registry/changes.ts";

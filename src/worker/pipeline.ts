@@ -2,7 +2,6 @@
  * Wires the parts of a worker together, from the queue's shards to deliveries. The process adds settings, signals and health
  * checks.
  */
-
 import { createSender, type Sender } from "../http/sender.ts";
 import { createGate, type Gate, type ParkedJob } from "../isolation/gate.ts";
 import { Holds } from "../isolation/holds.ts";

@@ -157,7 +157,10 @@ export function createShardWorker(shard: PipelineShard, options: PipelineOptions
     }),
     backlog: createBacklog({ ...config, valkey, queue, prefix, bound: config.maxBacklog, logger }),
     arrivedAt: createArrivals(valkey, prefix),
-    ...createAtHome(shard, options.homes ?? homesOf(options), lookup.findEndpoints, { logger, ...metrics }),
+    ...createAtHome(shard, options.homes ?? homesOf(options), lookup.findEndpoints, {
+      logger,
+      forwarded: metrics.forwarded,
+    }),
     fanOut: createFanOut(valkey, { ...config, queue, tag: shard.tag, metrics }),
     unwanted: metrics.unwanted,
     askPace: createRate({ valkey, prefix, tag: shard.tag, onWaiting: (jobs) => excuse(`rate ${queue}`, jobs) }),
