@@ -1,11 +1,8 @@
 /** docker-compose.cluster.yml and docs/deploy/kubernetes-cluster.yml: what their nodes are run with, on real nodes, and how locked they are. */
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { freePort } from "../src/dev/processes.ts";
-import { findServer, randomPort } from "../src/dev/valkey.ts";
+import { startValkey } from "../src/dev/valkey.ts";
 import { SETTINGS } from "../src/settings/table.ts";
 import { eventually } from "./support/stack.ts";
 
@@ -36,25 +33,18 @@ const NAMES = [1, 2, 3, 4, 5, 6].map((number) => `valkey-${number}`);
 const serviceOf = (name: string): Service => services[name] as Service;
 const nodes = NAMES.map(serviceOf);
 
-async function findFreePort(): Promise<number> {
-  return (await freePort(randomPort(), "127.0.0.1")) || findFreePort();
-}
-
-/** Start a node as a file says, but for its place. */
-async function startNode(command: readonly string[], port: number): Promise<Redis> {
-  const directory = mkdtempSync(join(tmpdir(), "fluxhook-compose-test-"));
-  const bus = await findFreePort();
-  const place = ["--port", `${port}`, "--cluster-port", `${bus}`, "--dir", directory, "--bind", "127.0.0.1"];
-  const child = Bun.spawn([findServer(), ...command.slice(1), ...place], { stdio: ["ignore", "ignore", "inherit"] });
-  const client = new Redis({ port, password: PASSWORD, retryStrategy: () => 50, maxRetriesPerRequest: null });
-  client.on("error", () => {}); // until it is up
+/** Start a node as a file says, but for its place; what a file leaves out is set to what must not be. */
+async function startNode(command: readonly string[]): Promise<{ port: number; client: Redis }> {
+  const words = command.slice(1).map((word) => word.replace(/^\$\{VALKEY_PASSWORD.*\}$/, PASSWORD));
+  const pairs = words.flatMap((word, index) => (index % 2 === 0 ? [[word.slice("--".length), words[index + 1]]] : []));
+  const wrong = { appendonly: false, appendfsync: "no", policy: "allkeys-lru" } as const;
+  const node = await startValkey({ ...wrong, password: PASSWORD, settings: Object.fromEntries(pairs) });
+  const client = new Redis({ port: node.port, password: PASSWORD });
   endings.push(async () => {
     client.disconnect();
-    child.kill("SIGKILL");
-    await child.exited;
-    rmSync(directory, { recursive: true, force: true });
+    await node.stop();
   });
-  return client;
+  return { port: node.port, client };
 }
 
 async function settingsOf(client: Redis): Promise<Record<string, string>> {
@@ -110,13 +100,10 @@ describe("docker-compose.cluster.yml", () => {
   });
 
   test("makes its nodes a cluster with a replica each, once", async () => {
-    const ports: number[] = [];
-    while (ports.length < NAMES.length) ports.push(await findFreePort());
-    const command = (nodes[0]?.command ?? []).map((word) => word.replace(/^\$\{VALKEY_PASSWORD.*\}$/, PASSWORD));
-    const clients: Redis[] = [];
-    for (const port of ports) clients.push(await startNode(command, port));
-    expect(await settingsOf(clients[0] as Redis)).toMatchObject(NODE_SETTINGS);
-    await Promise.all(clients.map((client) => client.ping()));
+    const started = await Promise.all(nodes.map(({ command = [] }) => startNode(command)));
+    const ports = started.map(({ port }) => port);
+    const { client } = started[0] as (typeof started)[number];
+    expect(await settingsOf(client)).toMatchObject(NODE_SETTINGS);
     const script = NAMES.reduce(
       (text, name, index) =>
         text
@@ -129,8 +116,7 @@ describe("docker-compose.cluster.yml", () => {
       return Bun.spawn(["sh", "-c", script], { env, stdio: ["ignore", "ignore", "ignore"] }).exited;
     });
     for (const run of runs) expect(await run()).toBe(0);
-    const shape = async () =>
-      ((await (clients[0] as Redis).cluster("NODES")) as string).match(/(?<=[ ,])(master|slave) /g)?.sort();
+    const shape = async () => ((await client.cluster("NODES")) as string).match(/(?<=[ ,])(master|slave) /g)?.sort();
     await eventually(shape, (roles) => roles?.join("") === `${"master ".repeat(3)}${"slave ".repeat(3)}`, 40_000, 50);
   }, 60_000);
 });
@@ -174,7 +160,7 @@ describe("docs/deploy/kubernetes-cluster.yml", async () => {
       .filter((line) => line !== "" && !line.startsWith("dir "))
       .flatMap((line) => [`--${line.split(" ")[0]}`, line.split(" ").slice(1).join(" ")]);
     const given = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
-    const client = await startNode(["valkey-server", ...fromFile, ...given], await findFreePort());
+    const { client } = await startNode(["valkey-server", ...fromFile, ...given]);
     expect(await settingsOf(client)).toMatchObject(NODE_SETTINGS);
     expect(data["start.sh"]).toContain('--requirepass "$REDISCLI_AUTH" --masterauth "$REDISCLI_AUTH"');
     for (const script of ["start.sh", "create.sh"]) {

@@ -1,13 +1,14 @@
 /** A Valkey that is found by asking Sentinels, both with a password. How one is replaced: test/chaos/valkey.ts. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Queue } from "bullmq";
+import { findFreePort } from "../src/dev/cluster.ts";
 import { startValkey, type ThrowawayValkey } from "../src/dev/valkey.ts";
 import { createFluxhook } from "../src/index.ts";
 import { connectValkey } from "../src/valkey/connection.ts";
 import { reachValkey } from "../src/valkey/reach.ts";
 import { addressOf } from "../src/valkey/url.ts";
 import { createCommandProcess } from "./support/command.ts";
-import { anyPort, PRIMARY, type Sentinels, startSentinels, TLS } from "./support/sentinels.ts";
+import { PRIMARY, type Sentinels, startSentinels, TLS } from "./support/sentinels.ts";
 
 const password = "of-valkey";
 const ownPassword = "of-sentinels";
@@ -61,7 +62,7 @@ test("one that cannot be reached is said to be so in time, and why", async () =>
 });
 
 test("Valkey, and Sentinels, are reached over TLS, and not when their certificate is nobody's", async () => {
-  const port = await anyPort();
+  const port = await findFreePort();
   const plain = connectValkey(valkey.url, "test:sentinel", { info() {}, warn() {} });
   await plain.config("SET", ...Object.entries(TLS).flat());
   await plain.config("SET", "tls-port", port);

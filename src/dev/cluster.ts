@@ -138,7 +138,8 @@ async function startNode(options: NodeOptions): Promise<ClusterNode> {
   }
 }
 
-async function findFreePort(): Promise<number> {
+/** One that nobody has now, on loopback, and below those that the kernel gives to outgoing connections. */
+export async function findFreePort(): Promise<number> {
   for (;;) {
     const port = await freePort(randomPort(), "127.0.0.1");
     if (port !== 0) return port;

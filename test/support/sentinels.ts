@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { freePort } from "../../src/dev/processes.ts";
-import { end, findServer, type Running, randomPort, startWatchdog } from "../../src/dev/valkey.ts";
+import { findFreePort } from "../../src/dev/cluster.ts";
+import { end, findServer, type Running, startWatchdog } from "../../src/dev/valkey.ts";
 import { eventually } from "./stack.ts";
 
 export const PRIMARY = "the-primary";
@@ -48,34 +48,21 @@ export async function startSentinels(
   { replicas = 0, password, ownPassword, tls = false }: SentinelOptions = {},
 ): Promise<Sentinels> {
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-sentinels-"));
-  const server = findServer();
-  const running: Running[] = [];
-  const clients: Redis[] = [];
-  const hosts: string[] = [];
-  for (let index = 0; index < count; index++) {
-    const own = await anyPort();
-    const tlsPort = tls ? await anyPort() : 0;
-    const settings = [
-      `port ${own}`,
-      "bind 127.0.0.1",
-      `dir ${directory}`,
-      `sentinel monitor ${PRIMARY} 127.0.0.1 ${port} ${Math.floor(count / 2) + 1}`,
-      `sentinel down-after-milliseconds ${PRIMARY} ${DOWN_AFTER_MS}`,
-      `sentinel failover-timeout ${PRIMARY} 5000`,
-      ...(password ? [`sentinel auth-pass ${PRIMARY} ${password}`] : []),
-      ...(ownPassword ? [`requirepass ${ownPassword}`, `sentinel sentinel-pass ${ownPassword}`] : []),
-      ...(tls ? [`tls-port ${tlsPort}`, "tls-replication yes"] : []),
-      ...(tls ? Object.entries(TLS).map((setting) => setting.join(" ")) : []),
-    ];
-    const file = join(directory, `${own}.conf`);
-    writeFileSync(file, `${settings.join("\n")}\n`);
-    const child = Bun.spawn([server, file, "--sentinel"], { stdio: ["ignore", "ignore", "ignore"] });
-    running.push({ child, watchdog: startWatchdog(child.pid, directory) });
-    hosts.push(`127.0.0.1:${tls ? tlsPort : own}`);
-    const client = new Redis(own, { password: ownPassword, maxRetriesPerRequest: null, retryStrategy: () => 20 });
-    clients.push(client.on("error", () => {})); // it is still starting
+  const monitor = [
+    "bind 127.0.0.1",
+    `dir ${directory}`,
+    `sentinel monitor ${PRIMARY} 127.0.0.1 ${port} ${Math.floor(count / 2) + 1}`,
+    `sentinel down-after-milliseconds ${PRIMARY} ${DOWN_AFTER_MS}`,
+    `sentinel failover-timeout ${PRIMARY} 5000`,
+    ...(password ? [`sentinel auth-pass ${PRIMARY} ${password}`] : []),
+    ...(ownPassword ? [`requirepass ${ownPassword}`, `sentinel sentinel-pass ${ownPassword}`] : []),
+  ];
+  const sentinels: Sentinel[] = [];
+  while (sentinels.length < count) {
+    const sentinel = await startSentinel(directory, monitor, { ownPassword, tls });
+    if (sentinel !== "port taken") sentinels.push(sentinel);
   }
-  for (const client of clients) {
+  for (const { client } of sentinels) {
     const knows = async (): Promise<boolean> => {
       const [facts = []] = (await client.call("SENTINEL", "MASTERS")) as (string[] | Record<string, string>)[];
       const of = (name: string) => Number(Array.isArray(facts) ? facts[facts.indexOf(name) + 1] : facts[name]);
@@ -85,18 +72,38 @@ export async function startSentinels(
     client.disconnect();
   }
   return {
-    hosts: hosts.join(","),
+    hosts: sentinels.map(({ host }) => host).join(","),
     async stop() {
-      await Promise.all(running.map((sentinel) => end(sentinel, "SIGKILL")));
+      await Promise.all(sentinels.map(({ running }) => end(running, "SIGKILL")));
       rmSync(directory, { recursive: true, force: true });
     },
   };
 }
 
-/** Free, and below those that the kernel gives to outgoing connections. */
-export async function anyPort(): Promise<number> {
-  for (;;) {
-    const port = await freePort(randomPort(), "127.0.0.1");
-    if (port !== 0) return port;
-  }
+type Sentinel = { readonly host: string; readonly client: Redis; readonly running: Running };
+
+/** Start one on ports that were free a moment ago; somebody else may be faster. */
+async function startSentinel(
+  directory: string,
+  monitor: readonly string[],
+  { ownPassword, tls }: Pick<SentinelOptions, "ownPassword" | "tls">,
+): Promise<Sentinel | "port taken"> {
+  const port = await findFreePort();
+  const tlsPort = tls ? await findFreePort() : 0;
+  const secure = [`tls-port ${tlsPort}`, "tls-replication yes", ...Object.entries(TLS).map((pair) => pair.join(" "))];
+  const file = join(directory, `${port}.conf`);
+  writeFileSync(file, `${[`port ${port}`, ...monitor, ...(tls ? secure : [])].join("\n")}\n`);
+  const child = Bun.spawn([findServer(), file, "--sentinel"], { stdio: ["ignore", "ignore", "ignore"] });
+  const running = { child, watchdog: startWatchdog(child.pid, directory) };
+  const client = new Redis(port, { password: ownPassword, maxRetriesPerRequest: null, retryStrategy: () => 20 });
+  client.on("error", () => {}); // it is still starting
+  const answers = client.call("SENTINEL", "MYID").then(
+    () => true,
+    () => false, // it is somebody else's
+  );
+  if (await Promise.race([answers, child.exited.then(() => false)]))
+    return { host: `127.0.0.1:${tls ? tlsPort : port}`, client, running };
+  client.disconnect();
+  await end(running, "SIGKILL");
+  return "port taken";
 }

@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { randomPort } from "../../src/dev/valkey.ts";
+import { findFreePort } from "../../src/dev/cluster.ts";
 import { eventually } from "./stack.ts";
 
 export interface SystemProxyOptions {
@@ -81,6 +81,7 @@ const KINDS = { squid, tinyproxy } as const;
 export type SystemProxyName = keyof typeof KINDS;
 
 const PATH = `${process.env.PATH ?? ""}:/usr/sbin:/usr/local/sbin:/sbin`; // where Debian puts squid
+const PORT_TRIES = 3;
 const START_MS = 20_000; // on a busy machine; squid takes a second
 
 /** Whether it is on this machine. */
@@ -92,9 +93,8 @@ export async function startSystemProxy(name: SystemProxyName, options: SystemPro
   const { command, configure } = KINDS[name];
   const directory = mkdtempSync(join(tmpdir(), "fluxhook-proxy-"));
   chmodSync(directory, 0o755); // squid gives up root, and starts its helper after that
-  const port = randomPort();
   const file = join(directory, "conf");
-  writeFileSync(file, [...configure(port, directory, options), ""].join("\n"));
+  let port = 0;
 
   let child: Bun.Subprocess | undefined;
   const killOnExit = (): void => child?.kill("SIGKILL");
@@ -108,7 +108,16 @@ export async function startSystemProxy(name: SystemProxyName, options: SystemPro
     child?.kill("SIGKILL");
     await child?.exited;
   };
-  await start();
+  for (let tries = 1; ; tries++) {
+    port = await findFreePort();
+    writeFileSync(file, [...configure(port, directory, options), ""].join("\n"));
+    try {
+      await start();
+      break;
+    } catch (error) {
+      if (tries === PORT_TRIES) throw error; // it was not that somebody else has the port
+    }
+  }
   return {
     port,
     kill,
