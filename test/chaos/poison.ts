@@ -43,12 +43,14 @@ function supervise(rig: Rig): () => Promise<number> {
   };
   const { promise: over, resolve } = Promise.withResolvers<void>();
   const watching = watch();
-  return async () => {
+  const stop = async () => {
     isOver = true;
     resolve();
     await watching;
     return deaths;
   };
+  rig.atEnd(stop); // also when the test fails
+  return stop;
 }
 
 const failed = (queue: Queue, id: string) =>

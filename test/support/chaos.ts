@@ -58,7 +58,7 @@ export interface Rig {
   readonly arrivals: readonly Arrival[];
   /** Enqueued events, by id: epoch ms at which Valkey had said yes. */
   readonly enqueued: ReadonlyMap<string, number>;
-  /** Start a worker; resolves when it takes jobs. */
+  /** Start a worker; resolves when it takes jobs, rejects if it ends before. */
   startWorker(env?: Record<string, string>): Promise<WorkerProcess>;
   /**
    * Enqueue one event. Resolves with its id once Valkey has said yes.
@@ -146,8 +146,13 @@ async function build(name: string, seed: number, options: RigOptions, ends: (() 
       const slots = { WEBHOOK_CONCURRENCY: String(SLOTS), WEBHOOK_ENDPOINT_CONCURRENCY: String(SLOTS) };
       const worker = startWorkerProcess({ VALKEY_URL: url, ...slots, ...commonEnv, ...env });
       workers.push(worker);
+      let isGone = false;
+      worker.exited.then(() => {
+        isGone = true;
+      });
       const isReady = () => worker.lines.some(({ message }) => message === "worker.ready");
-      await eventually(isReady, (ready) => ready, START_MS, POLL_MS);
+      await eventually(() => isGone || isReady(), Boolean, START_MS, POLL_MS);
+      if (!isReady()) throw new Error("the worker ended before it took jobs");
       return worker;
     });
 
