@@ -356,8 +356,10 @@ test("the last 2xx is known to the minute, and exactly after failures; the log l
   await record(200);
   expect(await lastSuccess()).toBe(first);
   await record(503);
+  expect(await lastSuccess()).toBe(first);
   await record(200);
   expect(await lastSuccess()).toBeGreaterThan(first);
+  expect(await valkey.hget(healthKey(userId, ""), "main.ok")).toMatch(/^\d+$/);
   await valkey.hset(healthKey(userId, ""), "main.ok", Date.now() - 60_000);
   await valkey.pexpire(log, 1_000);
   await record(200);

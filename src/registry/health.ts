@@ -6,7 +6,8 @@
  *
  * - `<id>.since`  the first failed attempt since the last 2xx, so when the current streak of failures began
  * - `<id>.n`      how many attempts have failed since then
- * - `<id>.ok`     the last 2xx, to the minute; the first one after failures exactly
+ * - `<id>.ok`     the last 2xx, to the minute; the first one after failures exactly. Followed by ` failing` from the first failure on until there
+ *   is neither a streak nor anything to tell: the next 2xx reads nothing else, as long as there is a time alone
  * - `<id>.told`   what was told of the streak: `<since> failing <ms> <n> failing`, or `<since> disabled <ms> <n>` and `failing` or `gone`;
  *   after the 2xx that ended it, until the notice of that is written, `<since> over <ms> <n>` and the reason
  *
@@ -94,7 +95,7 @@ export function parseHealth(fields: Readonly<Record<string, string>>): Map<strin
       const health: EndpointHealth = {
         failures: since === undefined ? 0 : Number(fields[`${id}.n`] ?? 0),
         ...(since === undefined ? {} : { failingSince: Number(since) }),
-        ...(ok === undefined ? {} : { lastSuccessAt: Number(ok) }),
+        ...(ok === undefined ? {} : { lastSuccessAt: Number.parseInt(ok, 10) }),
         ...(told === "failing" && toldOf === since ? { warnedAt: Number(at) } : {}),
       };
       return [id, health];

@@ -12,6 +12,7 @@ import { ENDPOINT_LOG_SIZE, TRIM_ABOVE } from "./endpoint-log.ts";
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
 const SUCCESS_EVERY_MS = 60 * 1000; // 1 min: the time of the last 2xx, and when the log expires, are written no more often
+const FAILED = " failing"; // behind the time of the last 2xx, see registry/health.ts
 const SUCCESS_EVERY_SHARE = 0.01; // of the time for which logs are kept, if that is less
 
 /** What the names of keys begin with, in front of a user's id, and of the user's and an endpoint's with a colon between them. */
@@ -42,34 +43,41 @@ local function succeed(health, id, since, told)
   return told
 end
 
+-- A plain number: nothing has failed since, and nothing is left to tell.
+local function wasSteady(ok)
+  local at = type(ok) == "string" and tonumber(ok)
+  return at and now >= at and now - at < math.min(${SUCCESS_EVERY_MS}, ARGV[2] * ${SUCCESS_EVERY_SHARE})
+end
+
 local function record(user, id, result, member, score, job)
   local health, own = "${keys.health}" .. user, user .. ":" .. id
   if result == "ok" then removeMissed("${keys.missed}" .. own, "${keys.missedData}" .. own, job) end
-  local known = redis.pcall("HMGET", health, id .. ".since", id .. ".ok", id .. ".told")
-  local since, ok, told = known[1], known[2], known[3]
-  local isBusy = result == "ok" and ok and not since and now >= tonumber(ok)
-    and now - ok < math.min(${SUCCESS_EVERY_MS}, ARGV[2] * ${SUCCESS_EVERY_SHARE})
+  local isSteady = result == "ok" and wasSteady(redis.pcall("HGET", health, id .. ".ok"))
   if score then
     local log = "${keys.log}" .. own
     local length = redis.pcall("RPUSH", log, score, member)
     if type(length) == "number" then -- otherwise a key of the wrong type
       local isLong = length > ${2 * TRIM_ABOVE}
       if isLong then redis.call("LTRIM", log, -${2 * ENDPOINT_LOG_SIZE}, -1) end
-      if isLong or not isBusy then redis.call("PEXPIRE", log, ARGV[2]) end
+      if isLong or not isSteady then redis.call("PEXPIRE", log, ARGV[2]) end
     end
   end
+  if isSteady then return nil end -- as nearly always
+  local known = redis.pcall("HMGET", health, id .. ".since", id .. ".ok", id .. ".told")
+  local since, ok, told = known[1], known[2], known[3]
   if known.err or result == "" then return nil end
   local n = 0
   if result == "ok" then
     if score then
       if since or told then told = succeed(health, id, since, told) end
-      if not isBusy then redis.call("HSET", health, id .. ".ok", string.format("%.0f", now)) end
+      redis.call("HSET", health, id .. ".ok", string.format("%.0f", now) .. (told and "${FAILED}" or ""))
     end
     if not told then return nil end
     since = ""
   elseif score and not since then
     since, n = string.format("%.0f", now), 1
     redis.call("HSET", health, id .. ".since", since, id .. ".n", 1)
+    if ok then redis.call("HSET", health, id .. ".ok", string.match(ok, "^%d*") .. "${FAILED}") end
   elseif score then
     n = redis.call("HINCRBY", health, id .. ".n", 1)
   else
