@@ -58,15 +58,15 @@ const file = (name: string, lines: readonly object[]) => {
   return path;
 };
 
-test("update clears a setting with an empty option, and refuses an empty URL", async () => {
+test("update removes what is given empty, but never the URL, the events or the rate: those have words for it", async () => {
   const user = newUser();
   const settings = {
     ...{ description: "CRM", events: ["file.*"], rateLimit: { perSecond: 5 } },
     ...{ headers: { "X-Key": "0123456789abcdef" }, metadata: { plan: "team" } },
   };
   await registry.create(user, { id: "main", url: "https://hooks.example.com/in", ...settings });
-  const empty = { description: "", events: null, rate_limit: null, headers: {}, metadata: {} };
-  const options = ["--description", "--events", "--rate", "--header", "--metadata"];
+  const empty = { description: "", headers: {}, metadata: {} };
+  const options = ["--description", "--header", "--metadata"];
   const said = await run(options.map((option) => ["update", user, "main", option, "", "--json"]));
   for (const [index, [name, value]] of Object.entries(empty).entries()) {
     const cleared = Object.fromEntries(Object.entries(empty).slice(0, index + 1));
@@ -74,8 +74,16 @@ test("update clears a setting with an empty option, and refuses an empty URL", a
     expect(json(said[index])[name]).toEqual(value);
     if (index > 0) expect(json(said[index - 1])[name]).not.toEqual(value);
   }
-  const [url] = await run([["update", user, "main", "--url", ""]]);
-  expect([url?.code, url?.err]).toEqual([2, expect.stringContaining("url: expected an http or https URL")]);
+  const refusals = {
+    "--url": "url: expected an http or https URL",
+    "--events": "--events is empty: name event types, or all for all of them",
+    "--rate": "--rate is empty: give a number, or none for no limit",
+  };
+  const refused = await run(Object.keys(refusals).map((option) => ["update", user, "main", option, ""]));
+  expect(refused.map(({ code, err }) => [code, err])).toEqual(
+    Object.values(refusals).map((message) => [2, expect.stringContaining(message)]),
+  );
+  expect(await registry.get(user, "main")).toMatchObject({ events: ["file.*"], rateLimit: { perSecond: 5 } });
 });
 
 test("what is wrong with a setting is said by its option's name", async () => {

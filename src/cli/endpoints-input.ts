@@ -28,11 +28,11 @@ export interface SettingsOptions {
 
 const collect = (value: string, before: string[] = []) => [...before, value];
 
-/** Add the options that are an endpoint's settings. An empty one is the default: in a change, it clears the setting. */
+/** Add the options that are an endpoint's settings. In a change, an empty description, header or metadata clears the setting. */
 export function addSettingsOptions(command: Command): Command {
   return command
     .option("--url <url>", "its http or https URL")
-    .option("--events <types>", "event types, separated by commas; file.* for all that begin so; all or empty for all")
+    .option("--events <types>", "event types, separated by commas; file.* for all that begin so; all for all")
     .option("--description <text>", "a note, up to 256 characters; empty for none")
     .option(
       "--header <name: value>",
@@ -92,8 +92,12 @@ function collectSettings(options: SettingsOptions): Partial<EndpointSettings> {
   };
 }
 
-const readEvents = (text: string): string[] | null =>
-  text === "all" || text === "" ? null : text.split(",").map((type) => type.trim());
+/** An empty text is nobody's wish: a shell variable that is not set would have an endpoint get everything. */
+function readEvents(text: string): string[] | null {
+  if (text.trim() === "")
+    throw new CommandError("usage", "--events is empty: name event types, or all for all of them");
+  return text === "all" ? null : text.split(",").map((type) => type.trim());
+}
 
 function readHeaders({ header, headerFile }: SettingsOptions): Record<string, string> | undefined {
   if (header === undefined && headerFile === undefined) return undefined;
@@ -119,7 +123,8 @@ function splitAt(text: string, separator: ":" | "=", option: string): [name: str
 function readRate({ rate, burst }: SettingsOptions): EndpointSettings["rateLimit"] {
   if (rate === undefined && burst !== undefined) throw new CommandError("usage", "--burst requires --rate");
   if (rate === undefined) return undefined;
-  if ((rate === "none" || rate === "") && burst === undefined) return null;
+  if (rate.trim() === "") throw new CommandError("usage", "--rate is empty: give a number, or none for no limit");
+  if (rate === "none" && burst === undefined) return null;
   const perSecond = readNumber(rate, "--rate");
   return { perSecond, ...(burst !== undefined && { burst: readNumber(burst, "--burst") }) };
 }
