@@ -10,7 +10,7 @@ import { startWorkerProcess } from "./support/process.ts";
 import { readSnippets } from "./support/snippets.ts";
 import { eventually } from "./support/stack.ts";
 
-setDefaultTimeout(120_000); // two dozen processes
+setDefaultTimeout(180_000); // two dozen processes
 
 const root = join(import.meta.dir, "..");
 const text = readFileSync(join(root, "docs/cli.md"), "utf8");
@@ -79,7 +79,7 @@ function normalise(output: string): string {
     .replaceAll(/sealed:v1:[\w-]+/g, "SEALED")
     .replaceAll(/^[A-Za-z0-9+/]{43}=$/gm, "KEY")
     .replaceAll(/\b(Valkey|Redis) [\d.]+, /g, "SERVER, ")
-    .replaceAll(/just now|\d+ s ago/g, "AGO")
+    .replaceAll(/just now|\d+ (s|min) ago/g, "AGO")
     .replaceAll(/\d+/g, "N")
     .replaceAll(/ {2,}/g, "  ");
 }

@@ -10,7 +10,7 @@ import { startValkey } from "../src/dev/valkey.ts";
 import { commandFolder, createCommand, startCommand } from "./support/command.ts";
 import { bounded } from "./support/stack.ts";
 
-setDefaultTimeout(60_000); // processes that start, on a machine that may be busy
+setDefaultTimeout(120_000); // processes that start, on a machine that may be busy
 
 const AWAY = "redis://127.0.0.1:1"; // what is not refused ends with 69 there
 const folder = mkdtempSync(join(tmpdir(), "fluxhook-nonsense-"));
@@ -228,7 +228,7 @@ async function runAll(lines: readonly (readonly string[])[]): Promise<Said[]> {
     stdio: [new Blob([JSON.stringify(lines)]), "pipe", "inherit"],
   });
   const said = new Response(child.stdout).json() as Promise<Said[]>;
-  return await bounded(said, () => "all command lines to end", 50_000).finally(() => child.kill("SIGKILL"));
+  return await bounded(said, () => "all command lines to end", 100_000).finally(() => child.kill("SIGKILL"));
 }
 
 /** Every command that does something, by its full name. */

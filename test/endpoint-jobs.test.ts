@@ -350,35 +350,42 @@ const TROUBLES: Readonly<Record<string, (valkey: Valkey) => Promise<unknown>>> =
   "though the list of changes is no list": (valkey) => valkey.set(endpointChangesKey(), "text", "PX", 20),
 };
 
-test.each(Object.keys(TROUBLES))("an event enqueued after a change always sees it, %s", async (trouble) => {
-  const customer = await receiver();
-  const queue = `test-${crypto.randomUUID()}`;
-  const systems = await Promise.all(Array.from({ length: 4 }, () => stack({ queue })));
-  const [{ valkey, queue: client }] = systems as [Stack];
-  const users = Array.from({ length: 4 }, newUser);
-  const rounds = trouble === UNTROUBLED ? 1_250 : 125; // for each of four users, so that workers have many versions cached
-  const writing = users.map(async (userId, user) => {
-    for (let round = 0; round < rounds; round++) {
-      await put(valkey, userId, { url: customer.url(`/${user}/${round}`), secrets: [`secret-number-${round}-of-it`] });
-      await client.add("file.created", { ...dataOf(userId), data: { user, round } });
-    }
-  });
-  let isWriting = true;
-  const troubling = (async () => {
-    for (; isWriting; await Bun.sleep(30)) await TROUBLES[trouble]?.(systems[1]?.valkey as Valkey);
-  })();
-  await Promise.all(writing);
-  isWriting = false;
-  await troubling;
-  const requests = await customer.waitFor(users.length * rounds);
-  const late = requests.filter(({ json, path, body, headers }) => {
-    const { user, round } = (json as { data: { user: number; round: number } }).data;
-    const at = Number(path.split("/")[2]);
-    // A later change may have come before the worker took the job, but never is an earlier state seen.
-    return !path.startsWith(`/${user}/`) || at < round || !isSignedBy({ body, headers }, `secret-number-${at}-of-it`);
-  });
-  expect(late).toEqual([]);
-});
+test.each(Object.keys(TROUBLES))(
+  "an event enqueued after a change always sees it, %s",
+  async (trouble) => {
+    const customer = await receiver();
+    const queue = `test-${crypto.randomUUID()}`;
+    const systems = await Promise.all(Array.from({ length: 4 }, () => stack({ queue })));
+    const [{ valkey, queue: client }] = systems as [Stack];
+    const users = Array.from({ length: 4 }, newUser);
+    const rounds = trouble === UNTROUBLED ? 1_250 : 125; // for each of four users, so that workers have many versions cached
+    const writing = users.map(async (userId, user) => {
+      for (let round = 0; round < rounds; round++) {
+        await put(valkey, userId, {
+          url: customer.url(`/${user}/${round}`),
+          secrets: [`secret-number-${round}-of-it`],
+        });
+        await client.add("file.created", { ...dataOf(userId), data: { user, round } });
+      }
+    });
+    let isWriting = true;
+    const troubling = (async () => {
+      for (; isWriting; await Bun.sleep(30)) await TROUBLES[trouble]?.(systems[1]?.valkey as Valkey);
+    })();
+    await Promise.all(writing);
+    isWriting = false;
+    await troubling;
+    const requests = await customer.waitFor(users.length * rounds, 60_000);
+    const late = requests.filter(({ json, path, body, headers }) => {
+      const { user, round } = (json as { data: { user: number; round: number } }).data;
+      const at = Number(path.split("/")[2]);
+      // A later change may have come before the worker took the job, but never is an earlier state seen.
+      return !path.startsWith(`/${user}/`) || at < round || !isSignedBy({ body, headers }, `secret-number-${at}-of-it`);
+    });
+    expect(late).toEqual([]);
+  },
+  120_000,
+);
 
 test("jobs with a URL of their own send no other commands than without a registry", async () => {
   const customer = await receiver();

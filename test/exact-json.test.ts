@@ -172,7 +172,7 @@ describe("parseExact", () => {
       expect(JSON.stringify(parseExact(text))).toBe(text);
       parseExact(text.replaceAll(",", `,${" ".repeat(100)}`));
     }
-    expect(performance.now() - startedAt).toBeLessThan(1_000); // some 30 ms
+    expect(performance.now() - startedAt).toBeLessThan(10_000); // some 30 ms; quadratic: minutes
   });
 
   test("writes every text anew with its numbers as they were: 20,000 texts of chance", () => {

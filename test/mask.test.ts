@@ -279,7 +279,7 @@ describe("a hostile value", () => {
   test("of 1 MB is masked in time that grows with its length, whatever is repeated in it and wherever it stands", () => {
     const slow = TEXTS.flatMap((text) => {
       const mask = () => maskSecrets({ failedReason: text, data: { [text]: 1, url: text, secret: "abcd" } });
-      return isWithin(3_000, mask) ? [] : [JSON.stringify(text.slice(0, 30))]; // some 50 ms; quadratic: minutes
+      return isWithin(10_000, mask) ? [] : [JSON.stringify(text.slice(0, 30))]; // some 50 ms; quadratic: minutes
     });
     expect(slow).toEqual([]);
   }, 120_000);
@@ -288,7 +288,7 @@ describe("a hostile value", () => {
     const slow = [...NUMBERS, ...STRINGS, ...OTHERS].flatMap((text) => {
       expect(JSON.parse(text)).toBeDefined();
       const mask = () => maskSecrets({ failedReason: text, data: text });
-      return isWithin(3_000, mask) ? [] : [text.slice(0, 30)]; // some 200 ms
+      return isWithin(10_000, mask) ? [] : [text.slice(0, 30)]; // some 200 ms
     });
     expect(slow).toEqual([]);
   }, 120_000);
@@ -323,7 +323,7 @@ describe("a hostile value", () => {
     (_name, build) => {
       const data = build();
       const mask = () => expect(JSON.stringify(maskSecrets({ data }))).not.toContain("secret 1");
-      expect(isWithin(3_000, mask)).toBe(true); // some 500 ms
+      expect(isWithin(10_000, mask)).toBe(true); // some 500 ms
     },
     60_000,
   );

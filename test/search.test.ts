@@ -279,8 +279,10 @@ describe("without a user all logs are searched", () => {
     do {
       const found = await search(wanted, { from: next, budgetMs: 0 });
       expect(found.finds).toEqual([]);
-      expect(found.logs?.total).toBeWithin(3_000, 8_000); // about 5,000
-      expect(describeReach(found)).toMatch(/[\d,]+ of about [\d,]+ logs$/);
+      if (found.next !== undefined) {
+        expect(found.logs?.total).toBeWithin(3_000, 8_000); // about 5,000; the last page may be too small to tell
+        expect(describeReach(found)).toMatch(/[\d,]+ of about [\d,]+ logs$/);
+      }
       searched += found.logs?.searched ?? 0;
       next = found.next;
       rounds += 1;

@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const readyWithinMs = 10_000;
+const readyWithinMs = 30_000; // on a busy machine, and with data to load
 const pollMs = 20; // Valkey is up after about 50 ms
 const freePortTries = 20;
 
@@ -49,7 +49,7 @@ export type ThrowawayValkey = {
  * draining still needs it.
  *
  * @returns once it answers
- * @throws  when there is no server on PATH, or it does not answer within 10 s; the message has its last output
+ * @throws  when there is no server on PATH, or it does not answer within 30 s; the message has its last output
  */
 export async function startValkey(options: ThrowawayValkeyOptions = {}): Promise<ThrowawayValkey> {
   const server = findServer();

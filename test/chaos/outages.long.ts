@@ -4,10 +4,10 @@
  */
 import { afterAll, expect } from "bun:test";
 import "./deaths.ts";
+import "./poison.ts";
 import "./names.ts";
 import "./egress-proxy.ts";
 import "./older-clients.ts";
-import "./poison.ts";
 import "./refusals.ts";
 import "./valkey.ts";
 import "./workers.ts";

@@ -10,7 +10,7 @@ import type { WorkerProcess } from "../support/process.ts";
 import { bounded, eventually } from "../support/stack.ts";
 
 const env = { BUN_OPTIONS: `--preload=${join(import.meta.dir, "../support/poison-program.ts")}` };
-const JUDGED_MS = 100_000; // workers that die, then processes that do, with pauses of 10 to 30 s
+const JUDGED_MS = 150_000; // on a busy machine: workers that die, then processes that do, with pauses of 10 to 30 s
 const GIB = 1024 ** 3;
 const linesOf = ({ workers }: Rig, message: string) =>
   workers.flatMap(({ lines }) => lines).filter((line) => line.message === message);

@@ -26,8 +26,8 @@ export const BEYOND_LOCK_MS = 17 * 1000;
 /** Attempts in flight in each of the rig's workers. */
 export const SLOTS = 32;
 
-const TEST_MS = 150 * 1000; // on a busy machine; most take half a minute
-const RUN_MS = 135 * 1000; // before the test's end, so that no process outlives it
+const TEST_MS = 240 * 1000; // on a busy machine; most take half a minute
+const RUN_MS = 225 * 1000; // before the test's end, so that no process outlives it
 const START_MS = 40 * 1000; // 40 s on a busy machine; half a second of one core
 const READY_MS = 10 * 1000;
 const POLL_MS = 50; // a dozen tests ask at the same time
