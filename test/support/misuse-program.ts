@@ -151,7 +151,7 @@ results["enqueue after close"] = await codesOf(many(closing));
 await note("readAttempts after close", () => closing.readAttempts("usr_1"));
 
 const killer = new Redis(url);
-const cut = createFluxhook({ valkeyUrl: url, queue });
+const cut = createFluxhook({ valkeyUrl: url, queue, timeoutMs: 60_000 });
 const cutCalls = many(cut);
 for (let i = 0; i < 20; i++) {
   await killer.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
