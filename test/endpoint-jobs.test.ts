@@ -357,6 +357,12 @@ test.each(Object.keys(TROUBLES))(
     const queue = `test-${crypto.randomUUID()}`;
     const systems = await Promise.all(Array.from({ length: 4 }, () => stack({ queue })));
     const [{ valkey, queue: client }] = systems as [Stack];
+    // A plain client of BullMQ sends a script in full when Valkey has forgotten it, but once: not if it forgets it again meanwhile.
+    const add = (data: object): Promise<unknown> =>
+      client.add("file.created", data).catch((error) => {
+        if (!String(error).includes("NOSCRIPT")) throw error;
+        return add(data);
+      });
     const users = Array.from({ length: 4 }, newUser);
     const rounds = trouble === UNTROUBLED ? 1_250 : 125; // for each of four users, so that workers have many versions cached
     const writing = users.map(async (userId, user) => {
@@ -365,7 +371,7 @@ test.each(Object.keys(TROUBLES))(
           url: customer.url(`/${user}/${round}`),
           secrets: [`secret-number-${round}-of-it`],
         });
-        await client.add("file.created", { ...dataOf(userId), data: { user, round } });
+        await add({ ...dataOf(userId), data: { user, round } });
       }
     });
     let isWriting = true;
