@@ -196,7 +196,7 @@ describe("--check ends with", () => {
     silent.close();
     expect(out).toContain(`Valkey cannot be used at 127.0.0.1:${port}: no answer\n`);
     expect(code).toBe(69);
-    expect(performance.now() - startedAt).toBeLessThan(4_000); // 2 s to give up, the rest is the start
+    expect(performance.now() - startedAt).toBeLessThan(9_000); // 2 s to give up, the rest is the start on a busy machine
   });
 
   test("69 when Valkey does not let us in", async () => {

@@ -520,6 +520,6 @@ describe("without a Valkey", () => {
     const tookMs = performance.now() - startedAt;
     silent.close();
     expect([err, code]).toEqual([expect.stringContaining(": no answer."), 69]);
-    expect(tookMs).toBeLessThan(5_000); // 2 s, and the start of a process on a busy machine
+    expect(tookMs).toBeLessThan(9_000); // 2 s, and the start of a process on a busy machine
   });
 });

@@ -71,7 +71,7 @@ describe("reaching a cluster fails in time, and says why, when", () => {
       ok: false,
       reason: "nothing listens there",
     });
-    expect(performance.now() - startedAt).toBeLessThan(3_000);
+    expect(performance.now() - startedAt).toBeLessThan(8_000);
   });
 
   test("the password is wrong", async () => {

@@ -135,7 +135,7 @@ describe("while Valkey is away", () => {
     const { error, tookMs } = await refusal("redis://user:s3cret@127.0.0.1:1");
     expect(error.message).toBe("Valkey at 127.0.0.1:1: no answer within 300 ms (ECONNREFUSED)");
     expect(error.mayBeQueued).toBe(false);
-    expect(tookMs).toBeLessThan(2_000);
+    expect(tookMs).toBeLessThan(5_000);
   });
 
   test("and accepts connections without a word", async () => {
@@ -143,7 +143,7 @@ describe("while Valkey is away", () => {
     const { error, tookMs } = await refusal(`redis://127.0.0.1:${silent.port}`);
     await silent.stop();
     expect(error.mayBeQueued).toBe(false);
-    expect(tookMs).toBeLessThan(2_000);
+    expect(tookMs).toBeLessThan(5_000);
   });
 
   test("and freezes under an open connection, an event may be queued, and once its id is enqueued again it is, once", async () => {

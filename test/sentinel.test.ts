@@ -55,7 +55,7 @@ test("one that cannot be reached is said to be so in time, and why", async () =>
   const startedAt = performance.now();
   const unknown = await reachValkey(via(sentinels.hosts, "another"), "test:sentinel");
   expect(unknown).toEqual({ ok: false, reason: expect.stringContaining("entinel") });
-  expect(performance.now() - startedAt).toBeLessThan(3_000);
+  expect(performance.now() - startedAt).toBeLessThan(8_000);
   const reached = await reachValkey(url, "test:sentinel");
   expect(reached.ok).toBe(true);
   if (reached.ok) reached.valkey.disconnect();
