@@ -58,7 +58,7 @@ const file = (name: string, lines: readonly object[]) => {
   return path;
 };
 
-test("update removes what is given empty, but never the URL, the events or the rate: those have words for it", async () => {
+test("update removes what is given empty, and refuses an empty URL, and empty events and rates, for which there are all and none", async () => {
   const user = newUser();
   const settings = {
     ...{ description: "CRM", events: ["file.*"], rateLimit: { perSecond: 5 } },

@@ -6,7 +6,7 @@ import type { Valkey } from "../valkey/connection.ts";
 import { writeLast } from "../valkey/joined-writes.ts";
 import type { Memory } from "./memory.ts";
 
-const ASKED_AT_ONCE = 4; // jobs: the first of them waits for the last, and with one question for a whole turn it took longer (bench/RESULTS.md)
+const ASKED_AT_ONCE = 4; // jobs: the first of them waits for the last; one question for a whole turn took longer (bench/RESULTS.md)
 
 /** A question to Valkey whether anything has changed, for several jobs. */
 interface Check {

@@ -12,8 +12,8 @@ import { ENDPOINT_LOG_SIZE, TRIM_ABOVE } from "./endpoint-log.ts";
 const MAX_NOTICES = 10_000; // that wait: without a consumer, the queue would grow for ever
 const MAX_EVENTS = 10_000; // kept in the stream of job events, unless the queue says otherwise
 const SUCCESS_EVERY_MS = 60 * 1000; // 1 min: the time of the last 2xx, and when the log expires, are written no more often
-const FAILED = " failing"; // behind the time of the last 2xx, see registry/health.ts
 const SUCCESS_EVERY_SHARE = 0.01; // of the time for which logs are kept, if that is less
+const FAILED = " failing"; // behind the time of the last 2xx, see registry/health.ts
 
 /** What the names of keys begin with, in front of a user's id, and of the user's and an endpoint's with a colon between them. */
 interface CountedKeys {

@@ -11,6 +11,7 @@ import { eventually } from "./stack.ts";
 
 export const PRIMARY = "the-primary";
 const DOWN_AFTER_MS = 1_000;
+const PORT_TRIES = 5; // beyond those that there are to be
 
 /** What a server needs to take connections over TLS: for `127.0.0.1`, and whoever trusts `ca.pem`. */
 export const TLS = {
@@ -58,7 +59,8 @@ export async function startSentinels(
     ...(ownPassword ? [`requirepass ${ownPassword}`, `sentinel sentinel-pass ${ownPassword}`] : []),
   ];
   const sentinels: Sentinel[] = [];
-  while (sentinels.length < count) {
+  for (let tries = 0; sentinels.length < count; tries++) {
+    if (tries === count + PORT_TRIES) throw new Error("a Sentinel ends as soon as it is started");
     const sentinel = await startSentinel(directory, monitor, { ownPassword, tls });
     if (sentinel !== "port taken") sentinels.push(sentinel);
   }

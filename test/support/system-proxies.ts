@@ -115,6 +115,7 @@ export async function startSystemProxy(name: SystemProxyName, options: SystemPro
       await start();
       break;
     } catch (error) {
+      await kill();
       if (tries === PORT_TRIES) throw error; // it was not that somebody else has the port
     }
   }
