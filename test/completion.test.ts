@@ -1,10 +1,11 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { connect } from "node:net";
 import { type Completion, createCompletion } from "../jobs/completion.ts";
 import type { Outcome } from "../src/delivery/outcome.ts";
 import type { Verdict } from "../src/delivery/retry.ts";
 import { type Receiver, startReceiver } from "../src/dev/receiver.ts";
+import { startMonitor } from "./support/monitor.ts";
 import { eventually, jobData, type Stack, type StackOptions, startStack } from "./support/stack.ts";
+import { testValkeyUrl } from "./support/valkey.ts";
 
 const open: { stop(): Promise<void> }[] = [];
 
@@ -55,33 +56,21 @@ describe("the log entry", () => {
 test("the log entry goes ahead of the acknowledgement, over the same connection, and is not waited for", async () => {
   const { receiver, stack } = await start({});
   const data = jobData(receiver.url());
-  const seen = await watchScripts(stack.valkey.options.port as number);
+  const monitor = await startMonitor(await testValkeyUrl());
+  open.push(monitor);
   const job = await stack.queue.add("file.created", data);
   await stack.settled(job);
   const isEntry = (line: string) => line.includes(`webhooks:log:${data.userId}`);
-  const scripts = await eventually(seen, (lines) => lines.findIndex(isEntry) in lines.slice(0, -1));
+  const scripts = await eventually(
+    () => monitor.lines().filter((line) => /\] "eval/i.test(line)),
+    (lines) => lines.findIndex(isEntry) in lines.slice(0, -1),
+  );
   const [entry, next] = scripts.slice(scripts.findIndex(isEntry)) as [string, string];
   const source = (line: string) => /\[\d+ (\S+)\]/.exec(line)?.[1];
   expect(source(next)).toBe(source(entry) as string);
   expect(next).toContain(`"${stack.queue.toKey(job.id as string)}"`);
   expect(await stack.attempts(data.userId)).toHaveLength(1);
 });
-
-/** The scripts that a Valkey runs from now on, a line each, as MONITOR tells them. */
-async function watchScripts(port: number): Promise<() => string[]> {
-  const monitor = connect(port, "127.0.0.1");
-  open.push({ stop: async () => void monitor.destroy() });
-  let text = "";
-  const isOn = new Promise<void>((resolve) => {
-    monitor.on("data", (bytes: Buffer) => {
-      text += bytes.toString();
-      resolve();
-    });
-  });
-  monitor.write("MONITOR\r\n");
-  await isOn;
-  return () => text.split("\r\n").filter((line) => /\] "eval/i.test(line));
-}
 
 describe("the hook", () => {
   const breakages: [string, StackOptions["log"]][] = [

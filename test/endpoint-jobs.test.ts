@@ -1,6 +1,5 @@
 /** Jobs that name a registered endpoint by its id: where they go, and what signs them. Real workers and receivers. */
 import { afterEach, describe, expect, test } from "bun:test";
-import { connect } from "node:net";
 import { describeJob } from "../src/cli/redeliver.ts";
 import { createKey, seal } from "../src/delivery/seal.ts";
 import { FIELDS } from "../src/isolation/fair-queue-script.ts";
@@ -13,6 +12,7 @@ import { endpointChangesKey, endpointsKey } from "../src/queue/own-keys.ts";
 import type { Valkey } from "../src/valkey/connection.ts";
 import { verify } from "../src/verify.ts";
 import { endAll, HOUR_MS, inTurn, receiver, stack, tellOfChange } from "./support/deliveries.ts";
+import { startMonitor } from "./support/monitor.ts";
 import { eventually, jobData, type Stack } from "./support/stack.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
@@ -396,12 +396,8 @@ test.each(Object.keys(TROUBLES))(
 test("jobs with a URL of their own send no other commands than without a registry", async () => {
   const customer = await receiver();
   const system = await stack();
-  const { hostname, port } = new URL(await testValkeyUrl());
-  let commands = "";
-  const watching = connect(Number(port), hostname).on("data", (bytes) => {
-    commands += bytes;
-  });
-  watching.write("MONITOR\r\n");
+  const monitor = await startMonitor(await testValkeyUrl());
+  const isTold = (text: string) => monitor.lines().some((line) => line.includes(text));
   try {
     const inline = jobData(customer.url());
     const job = await system.queue.add("file.created", inline);
@@ -410,10 +406,10 @@ test("jobs with a URL of their own send no other commands than without a registr
     await put(system.valkey, userId, { url: customer.url(), secrets: ["a-secret-of-this-test"] });
     const other = await system.queue.add("file.created", dataOf(userId));
     expect((await system.settled(other)).state).toBe("completed");
-    await eventually(() => commands.includes(`"${endpointsKey(userId)}" ""`), Boolean); // the lookup's script
-    expect(commands).toContain(inline.userId);
-    expect(commands).not.toContain(endpointsKey(inline.userId));
+    await eventually(() => isTold(`"${endpointsKey(userId)}" ""`), Boolean); // the lookup's script
+    expect(isTold(inline.userId)).toBe(true);
+    expect(isTold(endpointsKey(inline.userId))).toBe(false);
   } finally {
-    watching.destroy();
+    await monitor.stop();
   }
 });

@@ -16,6 +16,7 @@ import {
 import { createRegistry } from "../src/registry/registry.ts";
 import { createCommand, startCommand } from "./support/command.ts";
 import { dumpAll } from "./support/dump.ts";
+import { startMonitor } from "./support/monitor.ts";
 import { startOwnQueue } from "./support/own-queue.ts";
 import { startWorkerProcess } from "./support/process.ts";
 import { eventually, jobData } from "./support/stack.ts";
@@ -150,17 +151,13 @@ test("an attempt that ends meanwhile is waited for", async () => {
   await add(1, USER);
   const worker = new Worker("forget", undefined, { connection: client });
   const job = await worker.getNextJob("token");
-  const monitor = await client.duplicate().monitor();
-  const { promise: looked, resolve } = Promise.withResolvers<void>();
-  let looks = 0;
-  monitor.on("monitor", (_time: string, [command, list]: string[]) => {
-    if (command?.toLowerCase() === "lrange" && list === key("active") && ++looks === 2) resolve();
-  });
+  const monitor = await startMonitor(own.valkey.url);
+  const looks = () => monitor.lines().filter((line) => line.toLowerCase().includes(`"lrange" "${key("active")}"`));
   const command = startCommand(["forget", USER, "--yes"], { ...env, WEBHOOK_TIMEOUT: "30s" });
-  await looked;
+  await eventually(looks, ({ length }) => length >= 2, BUSY_MS);
   await job?.moveToFailed(new Error("HTTP 500"), "token", false);
   expect(await command.exited).toBe(0);
-  monitor.disconnect();
+  await monitor.stop();
   await worker.close();
   expect(await mentionsOf(USER)).toEqual([]);
 });
