@@ -43,10 +43,11 @@ local function succeed(health, id, since, told)
   return told
 end
 
--- A plain number: nothing has failed since, and nothing is left to tell.
+-- A plain number, not an error or a text: nothing has failed since, and nothing is left to tell.
+local steadyAfter = now - math.min(${SUCCESS_EVERY_MS}, ARGV[2] * ${SUCCESS_EVERY_SHARE})
 local function wasSteady(ok)
-  local at = type(ok) == "string" and tonumber(ok)
-  return at and now >= at and now - at < math.min(${SUCCESS_EVERY_MS}, ARGV[2] * ${SUCCESS_EVERY_SHARE})
+  local at = tonumber(ok)
+  return at and at > steadyAfter and at <= now
 end
 
 local function record(user, id, result, member, score, job)
