@@ -54,10 +54,10 @@ describe("each program in a tiny form", () => {
     "deliver compares all four workers",
     async () => {
       const rows = await rowsOf("deliver", "--jobs 2000 --warm-up 20 --concurrency 8 --endpoints 4 --rounds 1");
-      expect(rows.map(([kind, concurrency, endpoints]) => [kind, concurrency, endpoints])).toEqual(
-        ["noop", "plain", "raw", "fluxhook"].map((kind) => [kind, "8", "4"]),
+      expect(rows.map((row) => row.slice(0, 4))).toEqual(
+        ["noop", "plain", "raw", "fluxhook"].map((kind) => [kind, "URL", "8", "4"]),
       );
-      for (const [, , , perSecond = ""] of rows) expect(Number(perSecond.replaceAll(",", ""))).toBeGreaterThan(0);
+      for (const [, , , , perSecond = ""] of rows) expect(Number(perSecond.replaceAll(",", ""))).toBeGreaterThan(0);
     },
     PATIENCE_MS,
   );

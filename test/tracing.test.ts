@@ -159,7 +159,7 @@ test("a delivery whose backend does not trace is a trace of its own, and so is o
   expect(new Set(named(spans, "POST").map(({ traceId }) => traceId)).size).toBe(contexts.length);
   // Polling and other housekeeping would be traces without a delivery.
   const roots = spans.filter(({ parentSpanId }) => !parentSpanId);
-  expect(roots.map((span) => span.name)).toEqual(contexts.map(() => `process ${queue.name}`));
+  expect(new Set(roots.map((span) => span.name))).toEqual(new Set([`process ${queue.name}`]));
 });
 
 test("a share is traced of what the backend does not decide, and its decision holds either way", async () => {

@@ -24,7 +24,7 @@ import {
 
 const PER_SECOND = 25;
 const AWAY_MS = 3_000;
-const BEFORE_MS = 2_000; // how long before an outage an attempt may have begun that was in flight then
+const BEFORE_MS = 5_000; // how long before an outage an attempt may have begun that was in flight then
 const TEST_MS = 60_000; // on a busy machine; it takes a second
 const USER = "fluxhook:s3cret";
 const pem = (name: string) => readFileSync(join(import.meta.dir, "../support", name), "utf8");

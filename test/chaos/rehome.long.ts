@@ -69,7 +69,7 @@ async function start(chance: Chance, endings: (() => unknown)[]): Promise<Rig> {
     ...{ urls, shards, receiver, chance, atEnd },
     async startWorker(known, env = {}) {
       const where = { VALKEY_URL: known.join(" "), WEBHOOK_SHARDS: String(known.length), WEBHOOK_CONCURRENCY: "32" };
-      const worker = startWorkerProcess({ ...where, WEBHOOK_KEEP_COMPLETED: "100000", ...env });
+      const worker = startWorkerProcess({ ...where, WEBHOOK_KEEP_COMPLETED: "100000", WEBHOOK_TIMEOUT: "30s", ...env });
       atEnd(() => worker.stop());
       await worker.line("worker.ready");
       return worker;

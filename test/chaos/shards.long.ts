@@ -12,7 +12,7 @@ const PHASE_MS = 3_000;
 const MIN_PHASE_MS = 500; // long enough for some events of the other shards
 const env = { WEBHOOK_TIMEOUT: "30s" }; // locks of 45 s, which a busy machine does not use up
 /** How much later an event of an idle shard may come because another has a backlog, on a busy machine. */
-const NOISE_MS = 2_000;
+const NOISE_MS = 3_000;
 
 /** Some users of each shard. */
 const USERS = Array.from({ length: SHARDS }, (_, shard) =>
