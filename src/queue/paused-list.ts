@@ -14,7 +14,7 @@ import { caughtKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ blocks for a job; silent connections are closed after 15 s
-const WATCHES = 16; // pipelined, so that the next are in place before one is answered: a busy machine may answer 4 of them late
+const WATCHES = 4; // pipelined, so that the next is in place before the previous one is answered
 const PAUSE_MS = 1000; // 1 s before the next try after a refusal; doubled each time
 const MAX_PAUSE_MS = 16 * 1000; // 16 s
 
