@@ -14,7 +14,8 @@ import { caughtKey } from "./own-keys.ts";
 import { WAKE_WORKERS } from "./wake-up.ts";
 
 const WATCH_SECONDS = 10; // as long as BullMQ blocks for a job; silent connections are closed after 15 s
-const WATCHES = 4; // pipelined, so that the next is in place before the previous one is answered
+const GLANCE_SECONDS = 0.01; // to see whether Valkey allows a watch
+const WATCHES = 16; // pipelined: each ends with one job, and a process that gets no CPU for a moment cannot send the next
 const PAUSE_MS = 1000; // 1 s before the next try after a refusal; doubled each time
 const MAX_PAUSE_MS = 16 * 1000; // 16 s
 
@@ -92,22 +93,33 @@ async function keepEmpty(valkey: Valkey, queue: string, logger: Pick<Logger, "wa
   const keys = [wait, meta, marker, caught, paused];
   const merge = () => valkey.eval(MERGE, keys.length, ...keys, prefix) as Promise<number>;
   let hasWarned = false;
-  const watch = async (): Promise<void> => {
-    let pauseMs = PAUSE_MS;
-    while (valkey.status !== "end") {
-      try {
-        const caughtOne = valkey.blmove(paused, caught, "RIGHT", "LEFT", WATCH_SECONDS);
-        const [jobs] = await Promise.all([merge(), caughtOne]);
-        pauseMs = PAUSE_MS;
-        if (jobs === 0 || hasWarned) continue;
-        hasWarned = true; // only once: an old backend may do this with every event
-        logger.warn({ jobs, hint: "a client of BullMQ 5 or older paused the queue" }, "queue.old_client");
-      } catch {
-        await Bun.sleep(pauseMs);
-        pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs);
-      }
+  const look = async (seconds: number): Promise<void> => {
+    const caughtOne = valkey.blmove(paused, caught, "RIGHT", "LEFT", seconds);
+    const [jobs] = await Promise.all([merge(), caughtOne]);
+    if (jobs === 0 || hasWarned) return;
+    hasWarned = true; // only once: an old backend may do this with every event
+    logger.warn({ jobs, hint: "a client of BullMQ 5 or older paused the queue" }, "queue.old_client");
+  };
+  /** Resolves once Valkey allows a watch. It tries one alone: what it refuses, it would refuse to all. */
+  const allows = async (): Promise<void> => {
+    for (let pauseMs = PAUSE_MS; valkey.status !== "end"; pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs)) {
+      const isAllowed = await look(GLANCE_SECONDS).then(
+        () => true,
+        () => false,
+      );
+      if (isAllowed) return;
+      await Bun.sleep(pauseMs);
     }
   };
-  await merge().catch(() => {}); // anything added before; if this fails, the watch merges it a moment later
+  let allowed = allows();
+  const watch = async (): Promise<void> => {
+    while (valkey.status !== "end") {
+      const permission = allowed;
+      await permission;
+      await look(WATCH_SECONDS).catch(() => {
+        if (allowed === permission) allowed = Bun.sleep(PAUSE_MS).then(allows); // the first of all the watches that are refused now
+      });
+    }
+  };
   await Promise.all(Array.from({ length: WATCHES }, watch));
 }

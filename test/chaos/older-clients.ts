@@ -9,6 +9,7 @@ import { eventually } from "../support/stack.ts";
 
 const PER_SECOND = 25;
 const ROUNDS = 6;
+const ADDED_AHEAD = 10; // events, which one worker alone takes care of with what it has sent ahead
 const POLL_MS = 5 * 1000; // how long a worker sleeps that an older client does not wake
 
 /** What the versions have in common, as far as it is used here. */
@@ -76,6 +77,23 @@ describe("a client of", () => {
       await rig.settled(SETTLE_MS);
       expectFlawless(await rig.closeBooks());
     });
+
+    chaos(
+      `${version} pauses, adds and resumes while no worker gets to run, and nothing is lost`,
+      { workers: 2 },
+      async (rig) => {
+        const old = await openOld(rig, Old);
+        for (const { pid } of rig.workers) process.kill(pid, "SIGSTOP");
+        await rig.enqueue();
+        await old.pause();
+        for (let n = 0; n < ADDED_AHEAD; n++) await rig.enqueue(putWith(old));
+        await rig.enqueue();
+        await old.resume();
+        for (const { pid } of rig.workers) process.kill(pid, "SIGCONT");
+        await rig.settled(SETTLE_MS);
+        expectFlawless(await rig.closeBooks());
+      },
+    );
 
     chaos(`${version} adds, delays, orders, promotes, retries and removes events`, { workers: 1 }, async (rig) => {
       const old = await openOld(rig, Old);
