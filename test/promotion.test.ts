@@ -37,6 +37,23 @@ test("a promoted job goes at once to a worker that waits for jobs, and uses no a
   expect([state, ended.attemptsMade, asked]).toEqual(["completed", 1, 2]);
 });
 
+test("a job that is promoted just before it is parked goes to a worker soon after", async () => {
+  const customer = await startReceiver();
+  const retryAt = Date.now() + HOUR_MS;
+  let asked = 0;
+  const gate: Gate = {
+    ...OPEN_GATE,
+    admit: () => (++asked === 1 ? { kind: "park", retryAt, reason: "limit" } : { kind: "go" }),
+  };
+  const system = await startStack({ gate, isIdle: true });
+  open.push(customer, system);
+  const job = await system.queue.add("file.created", jobData(customer.url()));
+  promoterOf(system)([{ job: job.id as string, retryAt }]); // on the connection on which the worker takes the job and parks it
+  system.worker.run();
+  const { state } = await system.settled(job);
+  expect([state, asked]).toEqual(["completed", 2]);
+});
+
 test("a job that waits for its retry, or no longer exists, is left alone", async () => {
   const customer = await startReceiver();
   customer.answer(() => ({ status: 500 }));
