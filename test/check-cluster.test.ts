@@ -101,15 +101,35 @@ describe("in a cluster --check", () => {
     expect(code).toBe(1);
   });
 
+  test("notes a change of the number of shards that has not ended, unless the settings name it", async () => {
+    const env = { VALKEY_URL: cluster.url, WEBHOOK_SHARDS: "6", WEBHOOK_QUEUE: "grown" };
+    const record = "webhooks:homes:grown-{0}";
+    const connection = connectValkey(cluster.url, "test:check", { info() {}, warn() {} }, { key: record });
+    await connection.set(record, "2 3 6");
+    const { notes, code } = await check({ ...env, WEBHOOK_SHARDS_BEFORE: "3" });
+    expect([notes, code]).toEqual([
+      "  Users may have endpoints where 2 shards had them: run fluxhook endpoints rehome --from 2 until it finds nothing to move",
+      0,
+    ]);
+    await connection.set(record, "6");
+    expect((await check(env, "board")).notes).toBeUndefined();
+    connection.disconnect();
+  });
+
   test("finds events in shards that the settings leave out", async () => {
-    const connection = connectValkey(cluster.url, "test:check", { info() {}, warn() {} }, { key: "left-{200}" });
-    const queue = new Queue("left-{200}", { connection });
+    const connection = connectValkey(cluster.url, "test:check", { info() {}, warn() {} }, { key: "left-{20}" });
+    const queue = new Queue("left-{20}", { connection });
     await queue.add("file.created", {});
-    const { problems, code } = await check({ VALKEY_URL: cluster.url, WEBHOOK_SHARDS: "3", WEBHOOK_QUEUE: "left" });
+    const env = { VALKEY_URL: cluster.url, WEBHOOK_SHARDS: "3", WEBHOOK_QUEUE: "left" };
+    const { problems, code } = await check(env);
+    expect(problems).toBe("  1 event waits in shard 20, which nobody serves: WEBHOOK_SHARDS is too small\n");
+    expect(code).toBe(1);
+
+    const shrinking = await check({ ...env, WEBHOOK_SHARDS_BEFORE: "21" });
+    expect(shrinking.out).toMatch(/^Valkey at .* shards? .*\b20$/m);
+    expect([shrinking.problems, shrinking.code]).toEqual([undefined, 0]);
     await queue.close();
     connection.disconnect();
-    expect(problems).toBe("  1 event waits in shard 200, which nobody serves: WEBHOOK_SHARDS is too small\n");
-    expect(code).toBe(1);
   });
 });
 

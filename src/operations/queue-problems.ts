@@ -6,6 +6,7 @@ import { howToSettle, leftBehind } from "../homes/past-homes.ts";
 import type { AttemptTally } from "../log/attempt-tally.ts";
 import type { FinishedJobs } from "../queue/pulse.ts";
 import { nameShards, type Shard } from "../queue/shards.ts";
+import { capitalize } from "../runtime/printable.ts";
 import { evictionProblem, replicaProblem, type ValkeyFacts } from "../valkey/facts.ts";
 import { formatSpan } from "./moments.ts";
 
@@ -223,7 +224,6 @@ function judgeFailures(queue: JudgedQueue, say: Say): void {
   }
 }
 
-const capitalize = (text: string): string => text.replace(/^./, (letter) => letter.toUpperCase());
 const format = (number: number): string => number.toLocaleString("en-US");
 const count = (number: number, one: string, many: string) => `${format(number)} ${number === 1 ? one : many}`;
 const percent = (share: number): string => `${Math.floor(share * 100)}%`;

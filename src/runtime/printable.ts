@@ -37,6 +37,9 @@ export function withoutBidi(text: string): string {
   return text.replace(BIDI, escapeAll);
 }
 
+/** For text that begins a sentence. */
+export const capitalize = (text: string): string => text.replace(/^./, (letter) => letter.toUpperCase());
+
 /** `\u202e` for each UTF-16 code unit. */
 function escapeAll(characters: string): string {
   let escaped = "";

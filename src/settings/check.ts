@@ -150,12 +150,10 @@ function readSharding(env: Env): { readonly shards: Config["shards"]; readonly q
     queue: queue ?? SETTINGS.queue.default,
     shards: read(SETTINGS.shardCount).data ?? 1,
     drainUrl: read(SETTINGS.drainUrl).data,
+    before: read(SETTINGS.shardsBefore).data,
   };
-  const isMismatched = shardingProblem(sharding) !== undefined;
-  return {
-    queue,
-    shards: shardsOf(isMismatched ? { ...sharding, shards: valkeyUrls.length, drainUrl: undefined } : sharding),
-  };
+  const asManyAsUrls = { ...sharding, shards: valkeyUrls.length, drainUrl: undefined, before: undefined };
+  return { queue, shards: shardsOf(shardingProblem(sharding) === undefined ? sharding : asManyAsUrls) };
 }
 
 const indent = (lines: readonly string[]): string => lines.map((line) => `  ${line}\n`).join("");

@@ -1,10 +1,12 @@
 /**
  * What `--check` finds out about Valkey: whether each shard can be reached, and what its node and its rights are like.
  */
+import { describePast, readPastCounts } from "../homes/past-homes.ts";
 import { valkeyProblems } from "../monitoring/readiness.ts";
 import { findLacks, findMissed, type Program } from "../monitoring/rights.ts";
 import { nameShards, type Shard } from "../queue/shards.ts";
 import { describeUnserved, findUnserved } from "../queue/unserved-shards.ts";
+import { capitalize } from "../runtime/printable.ts";
 import { readFacts, type Valkey, type ValkeyFacts } from "../valkey/connection.ts";
 import { reachValkey } from "../valkey/reach.ts";
 import { isClusterUrl, placeOf } from "../valkey/url.ts";
@@ -35,6 +37,8 @@ interface Answer {
   readonly lacks: readonly string[];
   readonly missed: readonly string[];
   readonly clusterNotes: readonly string[];
+  /** Changes of the number of shards that have not ended; only the first shard knows them. */
+  readonly pastNotes: readonly string[];
 }
 
 /** A shard that was not, and why. */
@@ -55,7 +59,7 @@ export async function checkValkeys(
   queue: string | undefined,
   program: Program,
 ): Promise<ValkeyFindings> {
-  const results = await Promise.all(shards.map((shard) => ask(shard, queue !== undefined, program)));
+  const results = await Promise.all(shards.map((shard) => ask(shard, shards, queue !== undefined, program)));
   const answers = results.filter((result): result is Answer => "facts" in result);
   const failures = results.filter((result): result is Failure => "reason" in result);
   const mistakes = await Promise.all(uniqueUrls(shards).map((url) => findMistake(url, answers, failures)));
@@ -75,13 +79,13 @@ export async function checkValkeys(
       shards,
     ),
     factProblems: [...describeProblems(nodes, shards), ...unserved.map(describeUnserved)],
-    notes: joinNotes(nodes),
+    notes: [...joinNotes(nodes), ...answers.flatMap(({ pastNotes }) => pastNotes)],
   };
 }
 
 const uniqueUrls = (shards: Shards): string[] => [...new Set(shards.map(({ url }) => url))];
 
-async function ask(shard: Shard, mayTry: boolean, program: Program): Promise<Answer | Failure> {
+async function ask(shard: Shard, shards: Shards, mayTry: boolean, program: Program): Promise<Answer | Failure> {
   const reached = await reachValkey(shard.url, "fluxhook:check", shard.queue);
   if (!reached.ok) return { shard, ...reached };
   const { valkey } = reached;
@@ -93,7 +97,10 @@ async function ask(shard: Shard, mayTry: boolean, program: Program): Promise<Ans
     const lacks = mayTry && facts.isPrimary && !isMistaken ? await findLacks(valkey, shard.queue, program) : [];
     const missed = await findMissed(valkey, facts);
     const clusterNotes = isCluster && !isMistaken ? await readClusterNotes(valkey) : [];
-    return { shard, place, isCluster, facts, lacks, missed, clusterNotes };
+    const isRecorder = shard === shards[0] && !isMistaken;
+    const past = isRecorder ? await readPastCounts(valkey, shards).catch(() => []) : []; // a missing right is in `lacks`
+    const pastNotes = past.map((count) => capitalize(describePast(count)));
+    return { shard, place, isCluster, facts, lacks, missed, clusterNotes, pastNotes };
   } catch (error) {
     return { shard, reason: (error as Error).message };
   } finally {
