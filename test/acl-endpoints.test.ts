@@ -11,6 +11,7 @@ import { homesKey } from "../src/queue/own-keys.ts";
 import { applyRecipe, readRefusals, urlFor } from "./support/acl.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
+import { becomesReady } from "./support/refusing-valkey.ts";
 import { eventually } from "./support/stack.ts";
 
 setDefaultTimeout(60_000);
@@ -88,7 +89,7 @@ test("the backend's rights cover all of fluxhook.endpoints, and the worker's all
     await endpoints.explain(USER, "file.created");
     await endpoints.update(USER, "main", { rateLimit: null });
     await endpoints.delete(USER, "gone");
-    expect((await fetch(await worker.url("/readyz"))).status).toBe(200);
+    await becomesReady(await worker.url("/readyz"));
     const paths = await eventually(
       () => receiver.requests.map(({ path }) => path).toSorted(),
       (all) => all.includes("/notices"),

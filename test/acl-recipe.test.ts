@@ -13,6 +13,7 @@ import { connectValkey, type Valkey } from "../src/valkey/connection.ts";
 import { applyRecipe, readRefusals, recipe, urlFor } from "./support/acl.ts";
 import { createCommand } from "./support/command.ts";
 import { startWorkerProcess } from "./support/process.ts";
+import { becomesReady } from "./support/refusing-valkey.ts";
 import { eventually, jobData } from "./support/stack.ts";
 
 setDefaultTimeout(60_000);
@@ -74,7 +75,7 @@ test("under exactly these rights all is delivered, shown, redelivered and told, 
       ({ status }) => status === "failed", // in its place
     );
     expect(again.id).toBe(failed);
-    expect((await fetch(await worker.url("/readyz"))).status).toBe(200);
+    await becomesReady(await worker.url("/readyz"));
     expect((await fetch(await worker.url("/metrics"))).status).toBe(200);
 
     const url = await readyUrl(board);

@@ -1,6 +1,7 @@
 /** The board as a process: what it refuses to start with, and how it ends. */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { becomesReady } from "./support/refusing-valkey.ts";
 import { testValkeyUrl } from "./support/valkey.ts";
 
 const QUEUE = `board-${crypto.randomUUID()}`;
@@ -71,7 +72,7 @@ describe("the process", () => {
       const html = await (await fetch(`${origin}/board`)).text();
       const script = /src="(static\/js\/main[^"]+)"/.exec(html)?.[1];
       expect((await fetch(`${origin}/board/${script}`)).status).toBe(200);
-      expect((await fetch(`${origin}/readyz`)).status).toBe(200);
+      await becomesReady(`${origin}/readyz`);
       child.kill("SIGTERM");
       expect(await child.exited).toBe(0);
       expect(await child.stderr.text()).toBe("");

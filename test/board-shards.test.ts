@@ -323,7 +323,10 @@ describe("with all shards there", () => {
   });
 
   test("is ready, and its metrics name the shard", async () => {
-    expect(await json<object>("/readyz")).toEqual({ status: "ready" });
+    await eventually(
+      () => read("/readyz"),
+      (text) => text === '{"status":"ready"}',
+    );
     const metrics = await read("/metrics");
     expect(metrics).toContain('fluxhook_jobs{state="waiting",shard="4"} 1');
     expect(count(metrics, 'fluxhook_valkey_up{shard="')).toBe(SHARDS);
@@ -333,7 +336,10 @@ describe("with all shards there", () => {
 test("the process starts over all shards", async () => {
   const board = await startBoardProcess({ VALKEY_URL: cluster.url, WEBHOOK_SHARDS: `${SHARDS}` });
   const ask = async (path: string) => await (await fetch(`http://127.0.0.1:${board.port}${path}`)).text();
-  expect(await ask("/readyz")).toBe('{"status":"ready"}');
+  await eventually(
+    () => ask("/readyz"),
+    (text) => text === '{"status":"ready"}',
+  );
   expect(count(await ask("/"), '<tr id="shard-')).toBe(SHARDS);
   expect(board.output()).toContain(`"shards":${SHARDS}`);
   await board.stop();

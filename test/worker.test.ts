@@ -186,7 +186,11 @@ describe("the worker's health", () => {
       (state) => state === "completed",
     );
     expect(await get(process, "/healthz")).toEqual({ status: 200, text: '{"status":"ok"}' });
-    expect(await get(process, "/readyz")).toEqual({ status: 200, text: '{"status":"ready"}' });
+    const ready = await eventually(
+      () => get(process, "/readyz"),
+      ({ status }) => status === 200,
+    );
+    expect(ready.text).toBe('{"status":"ready"}');
     const { status, text } = await get(process, "/metrics");
     expect(status).toBe(200);
     for (const line of [
