@@ -2,11 +2,11 @@
  * Pacing: when parked jobs return, so that they arrive at the pace of their endpoint. Virtual scheduling, as in GCRA. Pure, on the
  * monotonic clock.
  */
-const MAX_USERS = 64; // users with a schedule of their own; all others share one
+const MAX_USERS = 64; // users with a schedule of their own; all others share as many
 
 /** Assigns return times to one endpoint's parked jobs. All its users get equal shares. */
 export class Schedule {
-  readonly #nextAt = new Map<string, number>(); // by user: the earliest free return time
+  readonly #nextAt = new Map<string, number>(); // by user, or by shared schedule: the earliest free return time
 
   /**
    * Reserve a user's next return time.
@@ -18,7 +18,8 @@ export class Schedule {
    */
   next(user: string, fromMs: number, spacingMs: number, latestMs: number): number | undefined {
     for (const [other, nextAt] of this.#nextAt) if (nextAt <= fromMs) this.#nextAt.delete(other);
-    const key = this.#nextAt.has(user) || this.#nextAt.size < MAX_USERS ? user : "";
+    const isOwn = this.#nextAt.has(user) || this.#nextAt.size < MAX_USERS;
+    const key = isOwn ? user : `shared ${Bun.hash.crc32(user) % MAX_USERS}`;
     const at = this.#nextAt.get(key) ?? fromMs + spacingMs * this.#nextAt.size;
     if (at > latestMs) return undefined;
     const users = this.#nextAt.size + (this.#nextAt.has(key) ? 0 : 1);
