@@ -158,6 +158,7 @@ function describeTraffic(
     enqueuedAt: timestampMs,
     expiresAt: expiresAtMs,
     registered: id === undefined ? undefined : { id, began },
+    hasWaited: job.attemptsStarted > 1,
   };
 }
 

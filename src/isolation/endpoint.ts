@@ -5,7 +5,7 @@ import { isSilence, type Outcome } from "../delivery/outcome.ts";
 import { Circuit, type Trial } from "./circuit.ts";
 import { Limiter } from "./limiter.ts";
 import { Schedule } from "./pacing.ts";
-import { RoundRobinQueue } from "./round-robin-queue.ts";
+import { type InQueue, RoundRobinQueue } from "./round-robin-queue.ts";
 
 const SMOOTHING = 0.2; // weight of the newest duration in the average
 const ASSUMED_MS = 20; // duration assumed before the first answer
@@ -61,7 +61,7 @@ export class Host {
   }
 }
 
-export class Endpoint<W extends { readonly user: string } = { readonly user: string }> {
+export class Endpoint<W extends InQueue = InQueue> {
   readonly usage = new Usage();
   readonly circuit: Circuit;
   readonly limiter: Limiter;

@@ -17,6 +17,7 @@ import { Holds } from "./holds.ts";
 import { Memory } from "./memory.ts";
 import { MAX_PROMOTED, Parking } from "./parking.ts";
 import type { Candidate, Decision, Gate, GateOptions, ParkReason, Permit, Wait } from "./port.ts";
+import type { InQueue } from "./round-robin-queue.ts";
 
 export type { Candidate, Decision, Gate, GateOptions, ParkedJob, Permit, Wait } from "./port.ts";
 
@@ -36,10 +37,13 @@ interface Attempt extends Permit, Load, Trial {
 }
 
 /** A job that waits in the process. */
-interface Waiter extends Load {
+interface Waiter extends Load, InQueue {
   readonly since: number;
   readonly resolve: (decision: Decision) => void;
 }
+
+/** A job that asks to wait in the process. */
+type Waiting = Load & InQueue & { readonly endpoint: Endpoint<Waiter> };
 
 /** A worker's gate. Tests and the simulator inspect its parts; everything else uses {@link Gate}. */
 export class AdmissionGate implements Gate {
@@ -89,7 +93,8 @@ export class AdmissionGate implements Gate {
     return [...new Set([...this.#open].map(({ name }) => name.replace(/\?.*/s, "")))];
   }
 
-  admit({ endpoint: key, host, user, bytes, job, expiresAt, registered }: Candidate): Decision | Wait {
+  admit(candidate: Candidate): Decision | Wait {
+    const { endpoint: key, host, user, bytes, job, expiresAt, registered, hasWaited = false } = candidate;
     const nowMs = this.#options.now();
     const endpoint = this.memory.recall(key, host);
     const load: Load = { endpoint, user, bytes, job, expiresAt, registered };
@@ -99,7 +104,8 @@ export class AdmissionGate implements Gate {
     }
     const reason = this.obstacle(load, nowMs);
     if (reason === undefined) return this.#start(load, nowMs);
-    if (this.#mayWait(endpoint, load, reason, nowMs)) return this.#wait({ ...load, endpoint }, nowMs);
+    const waiting = { ...load, endpoint, hasWaited };
+    if (this.#mayWait(waiting, reason, nowMs)) return this.#wait(waiting, nowMs);
     return this.#park(load, reason, nowMs);
   }
 
@@ -156,21 +162,21 @@ export class AdmissionGate implements Gate {
    * Whether a job may wait in the process. One endpoint's jobs may fill half of the remaining places; beyond that, only the first
    * job of each user is let in.
    */
-  #mayWait(endpoint: Endpoint<Waiter>, { user, bytes }: Load, reason: ParkReason, nowMs: number): boolean {
+  #mayWait(job: Waiting, reason: ParkReason, nowMs: number): boolean {
     if (reason === "circuit" || reason === "retry_after" || reason === "held") return false;
+    const { endpoint, user, bytes } = job;
     const { waiting, usage } = endpoint;
     const places = MAX_WAITERS - this.#waiters.size;
     if (usage.attempts === 0 || places === 0 || this.#waitingBytes + bytes > this.#options.maxBytes) return false;
-    const own = waiting.sizeOf(user);
-    if (waiting.size >= places / 2 && own > 0) return false;
-    const rounds = (own + 1) * (waiting.users + (own === 0 ? 1 : 0));
-    return endpoint.expectedSilenceMs(nowMs) + rounds * endpoint.spacingMs(usage.attempts) <= MAX_WAIT_MS;
+    if (waiting.size >= places / 2 && waiting.has(user)) return false;
+    const aheadMs = waiting.turnsUntil(job) * endpoint.spacingMs(usage.attempts);
+    return endpoint.expectedSilenceMs(nowMs) + aheadMs <= MAX_WAIT_MS;
   }
 
-  #wait(load: Load & { endpoint: Endpoint<Waiter> }, nowMs: number): Wait {
-    const { endpoint } = load;
+  #wait(job: Waiting, nowMs: number): Wait {
+    const { endpoint } = job;
     const decision = new Promise<Decision>((resolve) => {
-      const waiter: Waiter = { ...load, since: nowMs, resolve };
+      const waiter: Waiter = { ...job, since: nowMs, resolve };
       endpoint.waiting.add(waiter);
       this.#waiters.add(waiter);
       this.#waitingBytes += waiter.bytes;

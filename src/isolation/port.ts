@@ -35,6 +35,8 @@ export interface Candidate {
   readonly bytes: number;
   /** The job's id. Without it, the job cannot be promoted once it is parked. */
   readonly job?: string;
+  /** Whether it was parked or attempted before: it goes ahead of the user's jobs that come for the first time. */
+  readonly hasWaited?: boolean;
   /** When the event expires, epoch ms: it is not parked for longer. */
   readonly expiresAt?: number | undefined;
   /** Set for an endpoint that the user has registered. */

@@ -9,7 +9,7 @@ import { Limiter } from "../../src/isolation/limiter.ts";
 import { Memory } from "../../src/isolation/memory.ts";
 import { Revisits } from "../../src/isolation/pacing.ts";
 import { Parking } from "../../src/isolation/parking.ts";
-import { RoundRobinQueue } from "../../src/isolation/round-robin-queue.ts";
+import { type InQueue, RoundRobinQueue } from "../../src/isolation/round-robin-queue.ts";
 import type { RunOptions } from "./random-run.ts";
 
 export interface PlantedBug {
@@ -159,7 +159,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         RoundRobinQueue.prototype,
         "remove",
         (was) =>
-          function (this: RoundRobinQueue<{ user: string }>, waiter) {
+          function (this: RoundRobinQueue<InQueue>, waiter) {
             was.call(this, waiter, false);
           },
       ),

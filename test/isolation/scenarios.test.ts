@@ -94,6 +94,23 @@ describe("a healthy path on a shared origin", () => {
 });
 
 describe("one user's events", () => {
+  test("to an endpoint at three quarters of its pace: those of a burst do not wait for the ones that come after them", async () => {
+    const scenario = new Scenario();
+    const mark = (mark: string) => () => ({
+      endpoint: scenario.endpoint("busy.example", "x", 300),
+      user: "busy",
+      mark,
+    });
+    scenario.batch(0, 800, mark("burst")); // at 213 a second, with 64 attempts at once
+    scenario.stream(160, 0, 40_000, mark("later"));
+    const report = await scenario.run(50_000);
+    const { sent, delivered, p99, lastAt } = report("burst");
+    expect(delivered).toBe(sent);
+    expect(p99).toBeLessThan(7_000);
+    expect(lastAt).toBeLessThan(10_000);
+    expect(report("later").delivered).toBe(report("later").sent);
+  });
+
   test.each([
     ["20,000 to quick paths of its own", 1],
     ["20,000 to paths that take 300 ms", 300],

@@ -218,7 +218,8 @@ export class ModelWorker {
     judge.returned(job, nowMs, queue.wallMs);
     for (const worker of simulation.workers) worker.judge.taken(job);
     this.#parked.delete(id);
-    const answer = gate.admit({ endpoint: endpoint.key, host: endpoint.host.origin, user, bytes, job: id });
+    const hasWaited = job.dueAt > 0;
+    const answer = gate.admit({ endpoint: endpoint.key, host: endpoint.host.origin, user, bytes, job: id, hasWaited });
     if (answer.kind !== "wait") {
       this.#decided(job, answer);
       return;
