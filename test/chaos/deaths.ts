@@ -5,8 +5,9 @@ import { chaos, kill, type Rig, SETTLE_MS } from "../support/chaos.ts";
 import type { WorkerProcess } from "../support/process.ts";
 import { eventually, type Line } from "../support/stack.ts";
 
-/** From a worker's start until what the dead held is in flight again: 1 s, and what a busy machine adds. Their locks would last longer. */
-const AGAIN_MS = 1_000 + 11_000;
+/** From a worker's start until what the dead held is in flight again: 1 s, and what a busy machine adds. Their locks last longer. */
+const AGAIN_MS = 1_000 + 29_000;
+const env = { WEBHOOK_TIMEOUT: "60s" }; // locks of 90 s, of which half at least is left
 const ACTIVE = "bull:webhooks:active";
 const lockOf = (job: string) => `bull:webhooks:${job}:lock`;
 
@@ -37,7 +38,7 @@ async function again(rig: Rig, events: ReadonlySet<string>, at: number): Promise
 describe("a dead worker's jobs", () => {
   chaos(
     "run again at once when all workers of a machine are killed under load and started again",
-    { workers: 2, answerMs: [300, 900] },
+    { workers: 2, answerMs: [300, 900], env },
     async (rig) => {
       const stop = rig.load(40);
       await Bun.sleep(rig.chance.between(1_500, 2_500));
@@ -59,7 +60,7 @@ describe("a dead worker's jobs", () => {
     },
   );
 
-  chaos("are given back by the workers that live beside it", { workers: 2, answerMs: [20, 80] }, async (rig) => {
+  chaos("are given back by the workers that live beside it", { workers: 2, answerMs: [20, 80], env }, async (rig) => {
     const [victim] = rig.workers as [WorkerProcess];
     process.kill(rig.workers[1]?.pid as number, "SIGSTOP"); // so that all of them are the victim's
     const hung = await hang(rig, 10);
