@@ -29,7 +29,7 @@ const WINGS: Readonly<Record<string, readonly string[]>> = {
   "src/homes": ["streaks", "missed", "registry", "queue", "valkey", "delivery"],
   "src/monitoring": ["http", "queue", "valkey", "delivery", "runtime"],
   "src/operations": [...REGISTERED, "log", "isolation", "queue", "valkey", "delivery", "runtime"],
-  "src/settings": ["monitoring", "log", "http", "dns", "queue", "valkey", "delivery"],
+  "src/settings": ["homes", "monitoring", "log", "http", "dns", "queue", "valkey", "delivery", "runtime"],
   "src/package": [...REGISTERED, "settings", "log", "queue", "valkey", "delivery", "runtime"],
   jobs: ["monitoring", "log", "endpoints", "registry", "isolation", "queue", "http", "delivery", "runtime"],
   "src/worker": [

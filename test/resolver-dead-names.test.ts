@@ -89,13 +89,15 @@ describe.concurrent("many names", () => {
   test("of a dead domain wait in line, and take no place from the others", async () => {
     using server = await startNameServer(deadBeside(healthy));
     const resolver = resolverOf([server], { resolvConf: QUICK });
+    const startedAt = performance.now();
     const dead = Array.from({ length: 2_000 }, (_, i) => outcomeOf(resolver, `n${i}.dead.example`));
     for (let i = 0; i < 50; i++) {
       const { value, ms } = await timed(() => outcomeOf(resolver, `n${i}.healthy.example`));
       expect(value).toEqual(["192.0.2.1"]);
       expect(ms).toBeLessThan(500); // well below the second that the dead ones take
     }
-    expect(server.asked.filter((each) => each.includes("dead")).length).toBeLessThanOrEqual(200);
+    const rounds = 1 + Math.floor((performance.now() - startedAt) / 1_000); // one, unless the machine is very busy
+    expect(server.asked.filter((each) => each.includes("dead")).length).toBeLessThanOrEqual(200 * rounds);
     const outcomes = new Set(await Promise.all(dead));
     expect([...outcomes].sort()).toEqual([DNS, "fault resources"]); // asked in vain; not even asked
   });

@@ -9,7 +9,7 @@ import type { Config } from "../settings/config.ts";
 import { maskValkeyUrl, placeOf } from "../valkey/url.ts";
 import { startCluster } from "./cluster.ts";
 import { DemoError, type Environment, prepareEnvironment } from "./environment.ts";
-import { type Child, freePort, type LogLine, startChild } from "./processes.ts";
+import { type Child, type LogLine, startChild } from "./processes.ts";
 import { type Receiver, startReceiver } from "./receiver.ts";
 import { createPaint, formatAttempt, formatAttemptHead, formatLog, formatPairs } from "./report.ts";
 import { DEMO_ENDPOINT, DEMO_USER, demoUsers } from "./samples.ts";
@@ -232,7 +232,7 @@ async function startThrowawayCluster(): Promise<string> {
 }
 
 async function startDemoReceiver(): Promise<Receiver> {
-  return startReceiver({ port: await freePort(RECEIVER_PORT, "127.0.0.1") });
+  return startReceiver({ port: RECEIVER_PORT }).catch(() => startReceiver()); // taken, most likely
 }
 
 /** Start `src/<name>.ts` as in production, and print its warnings and errors. */
