@@ -15,16 +15,22 @@ afterEach(async () => {
   for (const { stop } of open.splice(0).reverse()) await stop();
 });
 
-const promoterOf = ({ queue, valkey }: Stack) => createPromotion({ valkey, prefix: queueKey(queue.name), logger });
-
-test("a promoted job goes at once to a worker that waits for jobs, and uses no attempt", async () => {
-  const customer = await startReceiver();
-  const retryAt = Date.now() + HOUR_MS;
+/** Parks the first job that asks, and lets it go the next time. */
+function parkOnce(retryAt: number) {
   let asked = 0;
   const gate: Gate = {
     ...OPEN_GATE,
     admit: () => (++asked === 1 ? { kind: "park", retryAt, reason: "limit" } : { kind: "go" }),
   };
+  return { gate, asked: () => asked };
+}
+
+const promoterOf = ({ queue, valkey }: Stack) => createPromotion({ valkey, prefix: queueKey(queue.name), logger });
+
+test("a promoted job goes at once to a worker that waits for jobs, and uses no attempt", async () => {
+  const customer = await startReceiver();
+  const retryAt = Date.now() + HOUR_MS;
+  const { gate, asked } = parkOnce(retryAt);
   const system = await startStack({ gate });
   open.push(customer, system);
   const job = await system.queue.add("file.created", jobData(customer.url()));
@@ -34,24 +40,20 @@ test("a promoted job goes at once to a worker that waits for jobs, and uses no a
   );
   promoterOf(system)([{ job: job.id as string, retryAt }]);
   const { state, job: ended } = await system.settled(job);
-  expect([state, ended.attemptsMade, asked]).toEqual(["completed", 1, 2]);
+  expect([state, ended.attemptsMade, asked()]).toEqual(["completed", 1, 2]);
 });
 
 test("a job that is promoted just before it is parked goes to a worker soon after", async () => {
   const customer = await startReceiver();
   const retryAt = Date.now() + HOUR_MS;
-  let asked = 0;
-  const gate: Gate = {
-    ...OPEN_GATE,
-    admit: () => (++asked === 1 ? { kind: "park", retryAt, reason: "limit" } : { kind: "go" }),
-  };
+  const { gate, asked } = parkOnce(retryAt);
   const system = await startStack({ gate, isIdle: true });
   open.push(customer, system);
   const job = await system.queue.add("file.created", jobData(customer.url()));
   promoterOf(system)([{ job: job.id as string, retryAt }]); // on the connection on which the worker takes the job and parks it
   system.worker.run();
   const { state } = await system.settled(job);
-  expect([state, asked]).toEqual(["completed", 2]);
+  expect([state, asked()]).toEqual(["completed", 2]);
 });
 
 test("a job that waits for its retry, or no longer exists, is left alone", async () => {
