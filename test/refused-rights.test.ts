@@ -4,6 +4,7 @@
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
+import { Redis } from "ioredis";
 import { startReceiver } from "../src/dev/receiver.ts";
 import { createFluxhook } from "../src/index.ts";
 import { startWorkerProcess } from "./support/process.ts";
@@ -112,6 +113,7 @@ test.concurrent("a user without INFO, as hosted services give, is enough: the wo
 
 describe("a Valkey that loads its data for seconds", () => {
   const LOADING = "Valkey is loading";
+  const KEYS = 5_000; // 40 s, unless they are told to come faster
   const SLOW = { "key-load-delay": "8000", "loading-process-events-interval-bytes": "1024" };
 
   test.concurrent("is that for worker, --check, command and package, in the same words, and the worker goes on by itself", async () => {
@@ -120,7 +122,7 @@ describe("a Valkey that loads its data for seconds", () => {
     const worker = startWorkerProcess({ VALKEY_URL: valkey.url });
     setup.atEnd(() => worker.stop());
     const health = await worker.url("/readyz");
-    await admin.mset(...Array.from({ length: 1_000 }, (_, index) => [`key:${index}`, "x".repeat(64)]).flat());
+    await admin.mset(...Array.from({ length: KEYS }, (_, index) => [`key:${index}`, "x".repeat(64)]).flat());
     await admin.save();
     await valkey.kill();
     const restarted = valkey.restart();
@@ -147,6 +149,9 @@ describe("a Valkey that loads its data for seconds", () => {
     expect(error).toMatchObject({ code: "VALKEY_AWAY", message: expect.stringContaining(LOADING) });
     expect(problems).toBe(LOADING);
 
+    const impatient = new Redis(valkey.url, { enableReadyCheck: false });
+    await impatient.config("SET", "key-load-delay", "0");
+    impatient.disconnect();
     await restarted;
     await becomesReady(health);
     await setup.queue.add("file.created", jobData(receiver.url()));
