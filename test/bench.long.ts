@@ -10,7 +10,7 @@ import { buildTable, formatNumber } from "../bench/report.ts";
 import { buildSizing } from "../bench/sizing.ts";
 
 const root = join(import.meta.dir, "..");
-const PATIENCE_MS = 60_000; // they start some forty processes in all, beside whatever else runs
+const PATIENCE_MS = 150_000; // they start some forty processes in all, beside whatever else runs
 
 /** Start a program with a directory of its own for what it leaves behind. */
 function start(program: string, args: string) {
