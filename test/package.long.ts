@@ -82,7 +82,7 @@ test("both are of one version, and can be published: public, and with provenance
     expect([code, out]).toEqual([0, `+ ${name}@${manifest.version}\n`]);
   }
   expect(manifest.engines.bun).toBe(`>=${manifest.devDependencies.bun}`);
-}, 30_000);
+}, 120_000);
 
 test("fluxhook-verify is verify and what it needs, without dependencies; it verifies on Node and on Bun", async () => {
   const folder = join(project, "node_modules/fluxhook-verify");
@@ -221,7 +221,7 @@ server.close();
   } finally {
     await stack.stop();
   }
-}, 30_000);
+}, 120_000);
 
 test("on Node, the command looks at the queue, and ends and erases events", async () => {
   const stack = await startStack({ isIdle: true });
@@ -269,7 +269,7 @@ test("the door loads neither hono nor prom-client nor Bull Board, and verify and
   expect(door.filter((name) => /^(hono|prom-client|@bull-board|@opentelemetry|bullmq-otel)/.test(name))).toEqual([]);
   expect(await loaded("fluxhook/verify")).toEqual(["fluxhook/verify"]);
   expect(await loaded("fluxhook/events")).toEqual(["fluxhook/events"]);
-}, 30_000);
+}, 120_000);
 
 const TYPED = `
 import { ContractError, createFluxhook, type EnqueueStatus, type FluxhookOptions, type NewEvent, NoDatabaseError, seal } from "fluxhook";
@@ -329,7 +329,7 @@ test.each([
 test("its command runs on Node", async () => {
   const { code, out } = await run(["node", join(installed, "dist/src/cli.js"), "--help"]);
   expect([code, out.includes("redeliver")]).toEqual([0, true]);
-}, 30_000);
+}, 120_000);
 
 test("the guides' own snippets run on Node: a backend's, Express's, Hono's and Next's, and the library", async () => {
   const guide = (heading: string) => findSnippet("docs/receivers.md", "js", { heading });
@@ -380,7 +380,7 @@ server.closeAllConnections();`,
   });
   const { code, out, errors } = await run(["node", "producer.mjs"], project, env);
   expect([code, errors, /^[0-9a-f-]{36}\n$/.test(out)]).toEqual([0, "", true]);
-}, 30_000);
+}, 120_000);
 
 test("the README's sender runs on Node", async () => {
   const sender = findSnippet("README.md", "js", { heading: "Send one event" });
@@ -388,4 +388,4 @@ test("the README's sender runs on Node", async () => {
   writeFileSync(join(project, "readme.mjs"), sender.replaceAll("redis://127.0.0.1:6379", url));
   const { code, errors } = await run(["node", "readme.mjs"], project, { VALKEY_URL: url });
   expect([code, errors]).toEqual([0, ""]);
-}, 30_000);
+}, 120_000);
