@@ -229,14 +229,14 @@ test("receivers that mean no good get what they deserve, all at once, and the he
     );
   }
 
-  const p95Ms = delaysMs[Math.floor(0.95 * delaysMs.length)] as number;
+  const worstMs = delaysMs.at(-1) as number;
   const medianMs = delaysMs[delaysMs.length >> 1] as number;
   const grownMiB = (bytesAfter - bytesBefore) / MIB;
-  if (process.env.HOSTILE_FIGURES) console.error({ tookMs, events: delaysMs.length, medianMs, p95Ms, grownMiB });
+  if (process.env.HOSTILE_FIGURES) console.error({ tookMs, events: delaysMs.length, medianMs, worstMs, grownMiB });
   expect(tookMs).toBeLessThan(ATTEMPTS * (TIMEOUT_MS + LATE_MS));
   expect(delaysMs.length).toBeGreaterThan(50);
   expect(medianMs).toBeLessThan(100);
-  expect(p95Ms).toBeLessThan(TIMEOUT_MS); // it never waits for one of the others to run into its deadline
+  expect(worstMs).toBeLessThan(TIMEOUT_MS); // it never waits for one of the others to run into its deadline
   expect(grownMiB).toBeLessThan(150);
   await eventually(
     () => system.sender.inFlight,
