@@ -36,14 +36,16 @@ interface Attempt extends Permit, Load, Trial {
   isReleased: boolean;
 }
 
+/** A job that asks to wait in the process. */
+interface Waiting extends Load, InQueue {
+  readonly endpoint: Endpoint<Waiter>;
+}
+
 /** A job that waits in the process. */
-interface Waiter extends Load, InQueue {
+interface Waiter extends Waiting {
   readonly since: number;
   readonly resolve: (decision: Decision) => void;
 }
-
-/** A job that asks to wait in the process. */
-type Waiting = Load & InQueue & { readonly endpoint: Endpoint<Waiter> };
 
 /** A worker's gate. Tests and the simulator inspect its parts; everything else uses {@link Gate}. */
 export class AdmissionGate implements Gate {
@@ -227,7 +229,7 @@ export class AdmissionGate implements Gate {
   }
 
   #settle(waiter: Waiter, reason: ParkReason | undefined, nowMs: number): void {
-    const endpoint = waiter.endpoint as Endpoint<Waiter>;
+    const { endpoint } = waiter;
     endpoint.waiting.remove(waiter, reason === undefined);
     this.#waiters.delete(waiter);
     this.#waitingBytes -= waiter.bytes;
